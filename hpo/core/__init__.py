@@ -1,0 +1,1 @@
+"""What everything else builds on: pydantic and the standard library only."""

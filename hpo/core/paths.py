@@ -1,0 +1,46 @@
+"""Where results live: one database and one folder for each study, under HPO_HOME (by default ./studies)."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from hpo.core.errors import ConfigError
+
+
+def home() -> Path:
+    """The folder of all results: the environment variable HPO_HOME, else `studies` in the current folder."""
+    return Path(os.environ.get("HPO_HOME") or "studies").expanduser().absolute()
+
+
+def default_storage() -> str:
+    """The URL of the database used when neither the study nor HPO_STORAGE names one."""
+    return os.environ.get("HPO_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
+
+
+def run_folder(study: str) -> Path:
+    """The folder of one study's files. Any name is safe: what is not a plain word is replaced and hashed."""
+    return home() / "runs" / folder_name(study)
+
+
+def folder_name(name: str) -> str:
+    """A file name for any study or model name; different names never share one.
+
+    >>> folder_name("quickstart")
+    'quickstart'
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:60]
+    if plain == name:
+        return name
+    return f"{plain or 'study'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def check_study_name(name: str) -> str:
+    """Return `name`, or raise `ConfigError` for one no database keeps: empty, with NUL, or over 512 characters."""
+    if not name.strip():
+        raise ConfigError("name: a study needs a name that is not empty.")
+    if "\0" in name:
+        raise ConfigError("name: a study's name cannot hold a NUL character.")
+    if len(name) > 512:
+        raise ConfigError(f"name: a study's name has at most 512 characters; this one has {len(name)}.")
+    return name

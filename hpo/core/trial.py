@@ -1,0 +1,87 @@
+"""What one trial is: the hyperparameters a search may sample, and what a trial reports."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"]
+
+
+class TrialParams(BaseModel):
+    """The hyperparameters of one fine-tuning run. Every one but `model` has a default; names are Hugging Face's.
+
+    `frozen_layers` counts from the bottom (0 trains everything, 1 or more also freezes the embeddings). A
+    search samples it as `frozen_share`, a share of the model's layers, since models differ in depth.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(description="The candidate model's label, as in `models`.")
+    learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
+    batch_size: int = Field(32, ge=1, description="Effective batch size: examples per optimizer step.")
+    epochs: int = Field(3, ge=1, description="Passes over the training data.")
+    frozen_layers: int = Field(0, ge=0, description="Layers frozen from the bottom, as a count.")
+    frozen_share: float | None = Field(
+        None, ge=0, le=1, description="Layers frozen from the bottom, as a share of the model's layers."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay, not on biases and norms.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    lr_scheduler: Scheduler = Field("linear", description="How the learning rate falls.")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout of the whole model; null keeps the model's own."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the loss.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Rungs without a better value after which the trial stops; null never stops."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str) -> str:
+        if not model:
+            raise ValueError("a model needs a name")
+        return model
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_of_layers(cls, values: Any) -> Any:
+        """Read `frozen_layers: {share: 0.5}` as `frozen_share: 0.5`."""
+        if isinstance(values, dict) and isinstance(values.get("frozen_layers"), dict):
+            given = values["frozen_layers"]
+            if set(given) != {"share"}:
+                raise ValueError("frozen_layers is a count, or {share: 0 to 1}")
+            values = {**values, "frozen_share": given["share"]}
+            del values["frozen_layers"]
+        return values
+
+    def resolve_frozen_layers(self, layers: int) -> int:
+        """The number of frozen layers in a model of `layers` layers.
+
+        A share s of L layers is min(L, floor(s·(L+1))), so that a uniform share makes every count equally
+        likely. Raises `ValueError` when the count is more than the model has.
+        """
+        if self.frozen_share is not None:
+            return min(layers, int(self.frozen_share * (layers + 1)))
+        if self.frozen_layers > layers:
+            raise ValueError(f"frozen_layers: {self.frozen_layers} is more than the {layers} layers of {self.model}")
+        return self.frozen_layers
+
+
+def share_for_count(count: int, layers: int) -> float:
+    """The share in the middle of those that `resolve_frozen_layers` turns into `count` of `layers`."""
+    return (count + 0.5) / (layers + 1)
+
+
+class Report(BaseModel):
+    """What a trial tells at a rung. `value` is the study's metric on validation, NaN where nothing is evaluated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int = Field(description="The rung's number, from 1: comparable between trials.")
+    epoch: float = Field(description="Epochs trained so far.")
+    value: float
+    metrics: dict[str, float] = Field(description="All metrics on validation, `loss` among them.")
+    train_loss: float = Field(description="Mean training loss since the last rung.")
+    seconds: dict[str, float] = Field(description="Seconds so far by phase: load, train, evaluate, checkpoint.")
+    peak_memory_mb: float = Field(description="Peak memory: of the device on a GPU, of the process on a CPU.")

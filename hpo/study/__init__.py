@@ -1,0 +1,1 @@
+"""The search: Optuna and SQLAlchemy, never torch."""

@@ -1,0 +1,1 @@
+"""Where the search and the training meet."""
