@@ -1,0 +1,336 @@
+"""Everything that hpo shows in a terminal, a notebook or a pipe: the only file that prints.
+
+Names and texts come from people and data, so markup is off everywhere and control characters are replaced. rich is
+imported late: `hpo --help` needs none of it.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hpo.core.readable import NOTHING, count, duration, interval, number, parameters, score
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from hpo.study.status import StudyStatus
+
+TABLE_WIDTH_IN_A_PIPE = 100
+
+
+def _console(stderr: bool = False) -> "Console":
+    """A console for the stream as it is now; NO_COLOR and COLUMNS are honoured by rich."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = TABLE_WIDTH_IN_A_PIPE
+    return console
+
+
+def show(*renderables: "RenderableType") -> None:
+    """Print rich renderables, or texts as they are, one below the other."""
+    console = _console()
+    for renderable in renderables:
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def emit(text: str) -> None:
+    """Print text for another program (JSON, YAML, CSV) untouched: never wrapped, coloured or cleaned."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Tell something in passing."""
+    from hpo.live_view import printable
+
+    _console().print(printable(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Tell what a person should know before going on; on stderr."""
+    _labelled("Warning", "yellow", text)
+
+
+def error(text: str) -> None:
+    """Tell why it ends here; on stderr."""
+    _labelled("Error", "bold red", text)
+
+
+def _labelled(label: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    from hpo.live_view import printable
+
+    _console(stderr=True).print(Text.assemble((f"{label}: ", style), printable(text)), soft_wrap=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show that something longer than two seconds is going on; yields `advance(steps=1)`.
+
+    A bar (or a spinner, where `total` is unknown) in a terminal, one line before and one after elsewhere.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from hpo.live_view import one_line
+
+    console, start = _console(), time.monotonic()
+    if not console.is_terminal or console.is_jupyter:
+        note(f"{one_line(description)} …")
+        yield lambda steps=1: None
+        if time.monotonic() - start >= 2:
+            note(f"{one_line(description)}: done in {duration(time.monotonic() - start)}")
+        return
+    counted = (BarColumn(), MofNCompleteColumn()) if total else ()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *counted, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(one_line(description), total=total)
+        yield lambda steps=1: bar.advance(task, steps)
+
+
+def live(read: "Callable[[], StudyStatus]", done: Callable[[], bool], seconds: float = 0.5) -> None:
+    """Follow a study until `done()`: a live panel in a terminal or notebook, plain lines elsewhere.
+
+    `read` is called every `seconds`, and once more when it is done. What it raises goes on to the caller, with
+    the terminal as it was.
+    """
+    console = _console()
+    with _view(console) as update:
+        while not done():
+            update(read())
+            time.sleep(seconds)
+        update(read())
+
+
+@contextmanager
+def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
+    """How this console shows one status after another."""
+    from rich.live import Live
+
+    from hpo.live_view import Lines, panel
+
+    if console.is_jupyter:
+        yield _notebook_view()
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with Live(console=console, auto_refresh=False) as view:
+            yield lambda status: view.update(panel(status), refresh=True)
+    else:
+        lines = Lines()
+
+        def update(status: "StudyStatus") -> None:
+            for line in lines.new(status, time.monotonic()):
+                console.print(line, soft_wrap=True)
+
+        yield update
+
+
+def _notebook_view() -> "Callable[[StudyStatus], None]":
+    """One output cell that changes in place; rich's own Live needs ipywidgets for that, this does not."""
+    from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]
+    from rich.console import Console
+
+    from hpo.live_view import panel
+
+    handle = display(HTML(""), display_id=True)
+    pre = '<pre style="font-family:Menlo,Consolas,monospace;line-height:1.2">{code}</pre>'
+
+    def update(status: "StudyStatus") -> None:
+        page = Console(record=True, file=io.StringIO(), width=100, markup=False, emoji=False, force_jupyter=False)
+        page.print(panel(status))
+        handle.update(HTML(page.export_html(inline_styles=True, code_format=pre)))
+
+    return update
+
+
+def show_status(status: "StudyStatus") -> None:
+    """The live view once, as it is now."""
+    from hpo.live_view import panel
+
+    show(panel(status))
+
+
+def show_studies(rows: "Sequence[StudyStatus]") -> None:
+    """One line a study: `hpo list`."""
+    from hpo.live_view import PHASES, finished_trials, one_line
+
+    if not rows:
+        note("No studies yet. Start one with: hpo init DATA")
+        return
+    table = _table("study", "metric", "phase", trials="right", best="right", time="right")
+    for row in rows:
+        trials = f"{finished_trials(row)} of {row.max_trials}"
+        best, ran = score(row.best_value), duration(row.hours_run * 3600)
+        table.add_row(one_line(row.name), one_line(row.metric), PHASES.get(row.phase, row.phase), trials, best, ran)
+    show(table)
+
+
+def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial: int | None = None) -> None:
+    """The best configuration, one parameter a line."""
+    from rich.text import Text
+
+    from hpo.live_view import one_line
+
+    origin = f"  trial {trial}" if trial is not None else ""
+    show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), _pairs(parameters(params)))
+
+
+def show_plan(
+    study: str,
+    data: Mapping[str, Any],
+    models: Sequence[Mapping[str, Any]],
+    forecast: Mapping[str, float] | None = None,
+    warnings: Sequence[str] = (),
+) -> None:
+    """What `hpo check` found.
+
+    `data` holds `sizes` (rows by split), `labels` and `notes`. Each of `models` holds `model`, `architecture`,
+    `parameters` (a count), `layers`, `max_length` (tokens) and `seconds_per_epoch` (None where it was not
+    timed). `forecast` holds seconds by phase.
+    """
+    from rich.text import Text
+
+    from hpo.live_view import one_line
+
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
+    labels = data["labels"]
+    few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
+    facts = {"study": study, "rows": sizes, "classes": f"{len(labels)}: {few}"}
+    show(_pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
+    columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
+    table = _table("model", "architecture", **columns)
+    for row in models:
+        table.add_row(
+            one_line(row["model"]),
+            one_line(row.get("architecture", NOTHING)),
+            _millions(row.get("parameters")),
+            number(row.get("layers")),
+            number(row.get("max_length")),
+            duration(row.get("seconds_per_epoch")),
+        )
+    show(table)
+    if forecast:
+        parts = ", ".join(f"{one_line(phase)} {duration(seconds)}" for phase, seconds in forecast.items())
+        total = duration(sum(forecast.values()))
+        show(Text.assemble("\nforecast: about ", (total, "bold"), f" ({parts})" if len(forecast) > 1 else ""))
+    for line in warnings:
+        warn(line)
+
+
+def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()) -> None:
+    """The end of a study: winner, comparison, test score, folder, and what to do next.
+
+    `result` is the study's `result` attribute; `commands` are (command, what it does) pairs.
+    """
+    from rich.text import Text
+
+    from hpo.live_view import one_line
+
+    winner = result["winner"]
+    show(Text(f"\nWinner: trial {winner['trial']}", "bold green"), _pairs(parameters(winner["params"])), "")
+    show(_confirmed(result, one_line(metric)), "", _comparison(result, one_line(metric)))
+    seconds = result.get("seconds") or {}
+    if seconds:
+        parts = ", ".join(
+            f"{one_line(phase)} {duration(spent)}" for phase, spent in seconds.items() if spent is not None
+        )
+        show(f"time: {parts}")
+    if result.get("model_dir"):
+        show(Text.assemble("\nfinal model: ", (one_line(result["model_dir"]), "bold")))
+    if commands:
+        width = max(len(command) for command, _ in commands)
+        show("", *(f"  {one_line(command):{width}}  {one_line(what)}" for command, what in commands))
+
+
+def _confirmed(result: Mapping[str, Any], metric: str) -> "Table":
+    """The best configurations on fresh seeds, best first, beside what the search thought of them."""
+    from hpo.live_view import one_line
+
+    table = _table("trial", "model", **{"in the search": "right", "fresh seeds": "right", "seeds": "right"})
+    for place, entry in enumerate(result["confirmed"]):
+        table.add_row(
+            str(entry["trial"]),
+            one_line(entry["params"].get("model", NOTHING)),
+            score(entry.get("search_value")),
+            f"{score(entry['mean'])} ± {score(entry.get('std'))}",
+            str(len(entry.get("values", {}))),
+            style="bold" if place == 0 else "",
+        )
+    table.title = f"{metric} on validation"
+    table.title_justify, table.title_style = "left", "bright_black"
+    return table
+
+
+def _comparison(result: Mapping[str, Any], metric: str) -> "Table":
+    """The winner beside the defaults (validation), and the final model beside the baseline (test)."""
+    from hpo.live_view import one_line
+
+    rows: dict[str, str] = {}
+    winner, defaults = result["winner"], result.get("defaults")
+    if defaults:
+        gain = winner["mean"] - defaults["value"]
+        rows["best defaults"] = (
+            f"{score(defaults['value'])} on validation (trial {defaults['trial']}; winner {gain:+.3f})"
+        )
+    test, baseline = result.get("test"), result.get("baseline")
+    if test:
+        bounds = interval(test.get("interval"))
+        value = score(test["metrics"].get(metric))
+        within = f" (95 % interval {bounds}, {count(test['rows'], 'row')})" if bounds else ""
+        rows[f"test {metric}"] = f"{value}{within}, test seen {test.get('seen', 1)}×"
+    if baseline:
+        rows["baseline"] = f"{score(baseline['value'])} {one_line(baseline['name'])}"
+    return _pairs(rows)
+
+
+def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Predictions, each with `text` (or two, as a list), `label` and `score`; tab-separated in a pipe."""
+    from hpo.live_view import one_line
+
+    lines = [(one_line(row["label"]), score(row["score"]), one_line(_text(row["text"]))) for row in rows]
+    if not _console().is_terminal:
+        emit("\n".join("\t".join(line) for line in lines))
+        return
+    table = _table("label", score="right", text="left")
+    for line in lines:
+        table.add_row(*line)
+    show(table)
+
+
+def _text(given: Any) -> str:
+    return given if isinstance(given, str) else " | ".join(str(part) for part in given)
+
+
+def _table(*left: str, **justify: Any) -> "Table":
+    """A table with plain heads: `left` columns, then columns by name with how they are justified."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name, side in justify.items():
+        table.add_column(name, justify=side, overflow="fold")
+    return table
+
+
+def _pairs(values: Mapping[str, str]) -> "Table":
+    """Names and values, one pair a line."""
+    from rich.table import Table
+
+    from hpo.live_view import one_line
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bright_black", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        table.add_row(one_line(key), one_line(value))
+    return table
+
+
+def _millions(parameters: int | None) -> str:
+    return NOTHING if parameters is None else f"{parameters / 1e6:.1f} M"

@@ -1,0 +1,85 @@
+"""How numbers, durations and parameters are written for people, in the console and in reports alike."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NOTHING = "–"
+
+
+def number(value: Any) -> str:
+    """A number to four digits, any other value as it is.
+
+    >>> number(3.2182e-05), number(0.91234), number(32), number(None)
+    ('3.2e-05', '0.9123', '32', '–')
+    """
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if value and math.isfinite(value) and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    return f"{value:.4g}"
+
+
+def score(value: float | None) -> str:
+    """A metric's value: three decimals, so that columns of scores line up.
+
+    >>> score(0.91), score(None)
+    ('0.910', '–')
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+def interval(bounds: Any) -> str:
+    """The two ends of an interval of a score; empty where there is none.
+
+    >>> interval([0.9, 0.92])
+    '0.900 to 0.920'
+    """
+    return f"{score(bounds[0])} to {score(bounds[1])}" if bounds else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(0.42), duration(84), duration(7380)
+    ('0.4 s', '1 m 24 s', '2 h 03 m')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def parameters(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as texts, the model first; what is left to the model's own (None) is left out.
+
+    A share of frozen layers says nothing beside the count it was resolved to, and is left out there.
+    """
+    shown = {key: value for key, value in params.items() if value is not None}
+    if "frozen_layers" in shown:
+        shown.pop("frozen_share", None)
+    order = sorted(shown, key=lambda key: key != "model")
+    return {key: number(shown[key]) for key in order}
+
+
+def count(many: int, singular: str, plural: str = "") -> str:
+    """A count with its noun.
+
+    >>> count(1, "trial"), count(2, "trial")
+    ('1 trial', '2 trials')
+    """
+    return f"{many:,} {singular if many == 1 else plural or singular + 's'}"

@@ -1,0 +1,101 @@
+"""optuna-dashboard: notes that explain a study there, and its server."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import Trial
+
+from hpo.core.readable import duration, interval, parameters, score
+
+
+def annotate_study(study: optuna.Study) -> None:
+    """Write notes that optuna-dashboard shows: on the study what it is and how it ended, on the winner why it won.
+
+    Written anew each time, so it may be called as the study goes on.
+    """
+    from optuna_dashboard import save_note
+
+    attrs = study.user_attrs
+    save_note(study, study_note(study.study_name, attrs))
+    result = attrs.get("result")
+    if result:
+        number = result["winner"]["trial"]
+        frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+        save_note(Trial(study, frozen._trial_id), _winner_note(result["winner"], attrs["metric"]))
+
+
+def study_note(name: str, attrs: Mapping[str, Any]) -> str:
+    """The note on a study in Markdown, from its user attributes."""
+    config, data, result = attrs.get("config", {}), attrs.get("data", {}), attrs.get("result")
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.get("sizes", {}).items())
+    lines = [
+        f"**{markdown(name)}** searches the best model and how to fine-tune it, with hpo.",
+        "",
+        f"- task: {markdown(config.get('task', ''))}, metric: {markdown(attrs.get('metric', ''))}",
+        f"- rows: {sizes}; {len(data.get('labels', ()))} classes",
+        f"- candidates: {len(config.get('models', ()))} models",
+    ]
+    lines += [f"- {markdown(line)}" for line in data.get("notes", ())]
+    if result:
+        lines += ["", *_outcome(result, attrs.get("metric", ""))]
+    lines += ["", "`hpo status`, `hpo best`, `hpo report` and `hpo predict` tell and do more."]
+    return "\n".join(lines)
+
+
+def _outcome(result: Mapping[str, Any], metric: str) -> list[str]:
+    winner, test, baseline = result["winner"], result.get("test"), result.get("baseline")
+    seeds = len(winner.get("values", {}))
+    lines = [
+        f"**Winner: trial {winner['trial']}**, {score(winner['mean'])} ± {score(winner.get('std'))} "
+        f"on validation over {seeds} fresh seeds."
+    ]
+    lines += ["", *(f"- {markdown(key)}: {markdown(value)}" for key, value in parameters(winner["params"]).items()), ""]
+    if test:
+        bounds = f" ({interval(test.get('interval'))})" if test.get("interval") else ""
+        lines.append(f"Test {markdown(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
+    if baseline:
+        lines.append(f"Baseline {markdown(baseline['name'])}: {score(baseline['value'])}.")
+    spent = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in (result.get("seconds") or {}).items())
+    return [*lines, *([f"Time: {spent}."] if spent else [])]
+
+
+def _winner_note(winner: Mapping[str, Any], metric: str) -> str:
+    values = ", ".join(f"{score(value)} (seed {markdown(seed)})" for seed, value in winner.get("values", {}).items())
+    return (
+        f"**The winner.** {markdown(metric)} in the search {score(winner.get('search_value'))}, "
+        f"then on fresh seeds {values}: mean {score(winner['mean'])}."
+    )
+
+
+def markdown(text: object) -> str:
+    """Text on one line with what Markdown and HTML would read made literal.
+
+    >>> markdown("<b> *x*")
+    '&lt;b&gt; \\\\*x\\\\*'
+    """
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{char}" if char in "\\`*_[]()#|~!$" else char for char in plain)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(storage: BaseStorage, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Run optuna-dashboard on `storage` until interrupted.
+
+    It has no authentication: whoever reaches it may delete studies. The caller warns where `is_loopback(host)`
+    is false. Raises `OSError` when the port is taken.
+    """
+    from optuna_dashboard import run_server
+
+    run_server(storage, host=host, port=port)
