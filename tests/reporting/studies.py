@@ -1,0 +1,105 @@
+"""Real Optuna studies with what the workflow records on them, for the tests of reports."""
+
+import math
+from typing import Any
+
+import optuna
+
+MODELS = ("bert-3x128", "distilbert-4x96", "electra <script>alert(1)</script>", "=cmd|' /C calc'!A0")
+RUNGS = 4
+
+
+def make_study(
+    trials: int = 16,
+    result: bool = True,
+    name: str = "quick & <script>alert('name')</script>",
+    storage: Any = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+    classes: int = 4,
+) -> optuna.Study:
+    """A study of `trials` trials, pruned by successive halving; the 4th fails."""
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=1),
+        pruner=pruner or optuna.pruners.SuccessiveHalvingPruner(),
+    )
+    labels = [f"class {number}" for number in range(classes - 1)] + ["<img src=x onerror=alert(2)>"]
+    models = [{"name": model} for model in MODELS]
+    study.set_user_attr("config", {"name": name, "task": "text-classification", "models": models})
+    study.set_user_attr("metric", "accuracy")
+    study.set_user_attr("versions", {"hpo": "0.1.0", "torch": "2.13.0"})
+    sizes = {"train": 4000, "validation": 720, "test": 1000}
+    notes = ["12 rows of train are in test too: dropped <b>here</b>"]
+    columns = {"text": "text", "label": "label"}
+    study.set_user_attr(
+        "data", {"sizes": sizes, "labels": labels, "notes": notes, "fingerprint": "c0ffee12", "columns": columns}
+    )
+    study.optimize(_objective, n_trials=trials, catch=(RuntimeError,))
+    if result:
+        study.set_user_attr("test_evaluations", [{"when": "2026-03-01T10:00:00", "model_dir": "final", "value": 0.71}])
+        study.set_user_attr("result", make_result(study, labels))
+    return study
+
+
+def _objective(trial: optuna.Trial) -> float:
+    """A learning curve with its peak at a learning rate of 1e-4: quick, and different for every trial."""
+    model = trial.suggest_categorical("model", MODELS)
+    rate = trial.suggest_float("learning_rate", 1e-6, 5e-4, log=True)
+    batch = trial.suggest_categorical("batch_size", [8, 16, 32])
+    share = trial.suggest_float("frozen_share", 0, 1)
+    params = {"model": model, "learning_rate": rate, "batch_size": batch, "epochs": RUNGS, "dropout": None}
+    trial.set_user_attr("params", {**params, "frozen_layers": int(share * 4), "weight_decay": 0.01})
+    trial.set_user_attr("frozen_layers", f"{int(share * 4)} of 3")
+    trial.set_user_attr("seed", 7)
+    trial.set_user_attr("worker", 1)
+    if trial.number == 3:
+        trial.set_user_attr("failure", "The loss became NaN at step 12 <i>of</i> 40.")
+        raise RuntimeError("diverged")
+    top, curve, value = 0.75 - 0.04 * (math.log10(rate) + 4) ** 2 - 0.1 * share, [], 0.0
+    for step in range(1, RUNGS + 1):
+        value = top * (1 - math.exp(-step))
+        point = {"step": step, "epoch": float(step), "value": value, "loss": 1 - value, "train_loss": 0.9 - value}
+        curve.append({**point, "seconds": 2.0 * step})
+        trial.set_user_attr("curve", curve)
+        trial.set_user_attr("metrics", {"accuracy": value, "loss": 1 - value})
+        trial.set_user_attr("train_loss", 0.9 - value * (1 + rate * 1000))
+        trial.set_user_attr("gap", 0.1 + value * rate * 1000)
+        trial.set_user_attr("seconds", {"load": 0.2, "train": 2.0 * step, "evaluate": 0.3, "checkpoint": 0.1})
+        trial.set_user_attr("epochs_trained", float(step))
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return value
+
+
+def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
+    """The `result` attribute for the study's three best trials."""
+    complete = [trial for trial in study.trials if trial.value is not None]
+    complete.sort(key=lambda trial: -(trial.value or 0.0))
+    confirmed = [
+        {
+            "trial": trial.number,
+            "params": trial.user_attrs["params"],
+            "values": {"101": trial.value - 0.01, "102": trial.value - 0.02},
+            "mean": trial.value - 0.015,
+            "std": 0.005,
+            "search_value": trial.value,
+        }
+        for trial in complete[:3]
+        if trial.value is not None
+    ]
+    matrix = [[50 if i == j else (i * j) % 7 for j in range(len(labels))] for i in range(len(labels))]
+    return {
+        "winner": confirmed[0],
+        "confirmed": confirmed,
+        "defaults": {"trial": 0, "value": 0.61, "params": study.trials[0].user_attrs["params"]},
+        "test": {"metrics": {"accuracy": 0.7123, "loss": 0.81}, "interval": [0.684, 0.74], "rows": 1000, "seen": 2},
+        "baseline": {"name": "TF-IDF + logistic regression", "value": 0.655},
+        "confusion": {"labels": labels, "matrix": matrix},
+        "seconds": {"search": 180.0, "confirm": 31.0, "retrain": 12.0},
+        "model_dir": "/somewhere/on/disk/runs/quick/final",
+        "refit": "train+validation",
+        "command": "hpo run /somewhere/on/disk/quick.yaml --trials 16",
+    }
