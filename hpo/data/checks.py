@@ -1,0 +1,94 @@
+"""What rows must be before anything is trained: texts that are there, and enough classes to tell apart."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+from datasets import Dataset
+
+from hpo.core.errors import DataError
+from hpo.data.columns import column_values, holds_strings
+from hpo.data.labels import some
+from hpo.data.splits import text_keys
+
+
+def read_texts(rows: Dataset, column: str, origin: str) -> list[str]:
+    """A text column as strings, an empty one where there is none. Raises `DataError` for another type."""
+    kind = rows.data.table.schema.field(column).type
+    if not holds_strings(rows, column) and not pa.types.is_null(kind):
+        strings = [name for name in rows.column_names if holds_strings(rows, name)]
+        shown = "values of several types" if pa.types.is_struct(kind) else str(kind)
+        raise DataError(
+            f"data.text: {origin}, column '{column}' holds {shown}, not text. Columns of text: "
+            f"{', '.join(strings) or 'none'}."
+        )
+    return ["" if value is None else str(value) for value in column_values(rows, column)]
+
+
+def find_empty(texts: Sequence[Sequence[str]], origin: str, drop: bool) -> tuple[set[int], list[str]]:
+    """The places of rows of which every text is empty, and a note. Refused unless `drop`, with their number."""
+    empty = [place for place, row in enumerate(zip(*texts, strict=True)) if not any(text.strip() for text in row)]
+    if not empty:
+        return set(), []
+    counted = f"{len(empty)} of {len(texts[0])} rows"
+    if not drop:
+        raise DataError(
+            f"{origin}: {counted} have an empty text (rows {some([place + 1 for place in empty])}, counted below the "
+            "header). Take them out, or set `data.drop_empty: true`."
+        )
+    return set(empty), [f"{counted} of {origin} dropped: their text is empty"]
+
+
+def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]) -> list[str]:
+    """Refuse what no classifier can learn from or be judged by; returns notes on what is only doubtful."""
+    counts = {split: Counter(column_values(rows, "label")) for split, rows in splits.items()}
+    train = counts["train"]
+    if len(splits["train"]) < 2:
+        raise DataError(f"{origins['train']}: 1 row is too few to train on: at least two of each class are needed.")
+    if len(train) < 2:
+        only = names[next(iter(train))]
+        raise DataError(
+            f"{origins['train']}: every training label is '{only}': a classifier needs at least two classes."
+        )
+    notes = []
+    for split in ("validation", "test"):
+        if split not in counts:
+            continue
+        where = origins.get(split, f"{split}, made from {origins['train']}")
+        unknown = sorted(set(counts[split]) - set(train))
+        if unknown:
+            raise DataError(
+                f"{where}: {len(unknown)} classes that no training row has, so that they cannot be learnt: "
+                f"{some([f'{names[c]} ({counts[split][c]} rows)' for c in unknown])}. Add training rows of them, or "
+                "take these rows out."
+            )
+        if len(counts[split]) < 2:
+            raise DataError(
+                f"{where}: every {split} label is '{names[next(iter(counts[split]))]}': nothing can be judged "
+                "by it. For stratified splits, give hpo the training file alone as `data.path`."
+            )
+        absent = [names[c] for c in sorted(set(train) - set(counts[split]))]
+        if absent:
+            advice = ". For stratified splits, give hpo the training file alone as `data.path`"
+            notes.append(
+                f"{len(absent)} class{'es' if len(absent) > 1 else ''} absent from {split}: {some(absent)}"
+                f"{advice if split in origins else ': it has too few rows to share'}"
+            )
+    return notes
+
+
+def count_conflicts(splits: Mapping[str, Dataset]) -> list[str]:
+    """A note on texts that stand in one split with different labels: they put a ceiling on any score."""
+    found = []
+    for split, rows in splits.items():
+        labels = defaultdict(set)
+        for key, label in zip(text_keys(rows), column_values(rows, "label"), strict=True):
+            labels[key].add(label)
+        conflicting = sum(len(given) > 1 for given in labels.values())
+        if conflicting:
+            found.append((split, conflicting))
+    if not found:
+        return []
+    total = sum(count for _, count in found)
+    each = ", ".join(f"{count} in {split}" for split, count in found)
+    return [f"{total} text{'s' if total > 1 else ''} with more than one label ({each}): no model can get all right"]

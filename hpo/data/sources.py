@@ -1,0 +1,196 @@
+"""Finding the data a person names and opening its splits: one file, a folder of files, or a hub dataset."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+
+from hpo.core.config import DataConfig
+from hpo.core.errors import DataError, did_you_mean
+from hpo.data.readers import READERS, read_file
+
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of one split
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class RawSplits:
+    """The splits as they were found, with their own columns; `origins` names where each came from."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    origins: Mapping[str, str]
+
+    def present(self) -> dict[str, Dataset]:
+        """The splits that were found, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: rows for split, rows in found.items() if rows is not None}
+
+
+def load_splits(config: DataConfig) -> RawSplits:
+    """Open what `config.path` names. What is on this disk is never looked for on the hub.
+
+    Raises `DataError` naming the file and line of a mistake, or where the data was looked for.
+    """
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return _load_files(config, path.parent, {"train": [path]})
+    if path.is_dir():
+        return _load_files(config, path, _recognise(path))
+    if _spelled_as_path(config.path):
+        raise DataError(f"data.path: there is no file or folder {path.absolute()}.{_nearest_file(path)}")
+    return _load_hub(config)
+
+
+def _load_files(config: DataConfig, folder: Path, recognised: dict[str, list[Path]]) -> RawSplits:
+    """Read the recognised files, those that the study names by `data.train` and the like taking their place."""
+    files = dict(recognised)
+    for split in SPLITS:
+        named = getattr(config, split)
+        if named is not None:
+            files[split] = _named_file(folder, named, f"data.{split}")
+    # A file that the study names for one split is not also another one's.
+    for split, paths in recognised.items():
+        if getattr(config, split) is None and any(
+            paths == files[other] and getattr(config, other) is not None for other in files if other != split
+        ):
+            del files[split]
+    if "train" not in files:
+        raise DataError(
+            f"{folder.absolute()}: no training data: a folder needs a file such as train.csv (allowed: "
+            f"{', '.join(READERS)}), or `data.train` naming one. Found: {_listed(folder)}."
+        )
+    read = {split: _read_parts(paths, config.encoding) for split, paths in files.items()}
+    return RawSplits(
+        read["train"],
+        read.get("validation"),
+        read.get("test"),
+        {split: paths[0].name if len(paths) == 1 else f"{paths[0].parent}/" for split, paths in files.items()},
+    )
+
+
+def _read_parts(paths: list[Path], encoding: str) -> Dataset:
+    parts = [read_file(path, encoding) for path in paths]
+    first = parts[0]
+    for path, part in zip(paths, parts, strict=True):
+        if part.column_names != first.column_names:
+            raise DataError(
+                f"{path}: its columns ({', '.join(part.column_names)}) are not those of {paths[0].name} "
+                f"({', '.join(first.column_names)}): the files of one split have the same columns."
+            )
+    return first if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def _recognise(folder: Path) -> dict[str, list[Path]]:
+    """split -> its files: by file name, by sub-folder, in `data/` as on the hub, or the folder's only file."""
+    for place in (folder, folder / "data"):
+        files = _data_files(place)
+        found = {}
+        for split, names in SPLITS.items():
+            named = [path for path in files if SHARD.sub("", path.stem).lower() in names]
+            inside = [path for name in names for path in _data_files(place / name)]
+            if len(named) > 1 and not all(SHARD.search(path.stem) for path in named):
+                raise DataError(
+                    f"{place.absolute()}: {' and '.join(path.name for path in named)} both look like the {split} "
+                    f"split: name one as `data.{split}`."
+                )
+            if named or inside:
+                found[split] = named or inside
+        if found:
+            return found
+        if len(files) == 1:
+            return {"train": files}
+    return {}
+
+
+def _data_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in READERS)
+
+
+def _named_file(folder: Path, name: str, key: str) -> list[Path]:
+    """The file, or folder of files, that a study names: by path, or by stem inside the data's folder."""
+    path = folder / Path(name).expanduser()
+    if path.is_file():
+        return [path]
+    parts = _data_files(path) or [file for file in _data_files(folder) if SHARD.sub("", file.stem) == name]
+    if not parts:
+        raise DataError(f"{key}: there is no file {path.absolute()}.{_nearest_file(path)}")
+    if len(parts) > 1 and not path.is_dir() and not all(SHARD.search(part.stem) for part in parts):
+        raise DataError(f"{key}: '{name}' is {' or '.join(part.name for part in parts)}: write the whole name.")
+    return parts
+
+
+def _spelled_as_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).suffix.lower() in READERS or not HUB_NAME.fullmatch(name)
+
+
+def _nearest_file(path: Path) -> str:
+    """A hint naming the nearest thing in the nearest folder that exists above a missing path."""
+    path = path.absolute()
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    names = [entry.name for entry in folder.iterdir()]
+    hint = did_you_mean(missing, names)
+    if folder != path.parent and not hint:
+        return f" The folder {folder} exists and holds no '{missing}'."
+    return hint
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "nothing"
+
+
+def _load_hub(config: DataConfig) -> RawSplits:
+    """Download a hub dataset, or take it from the cache; one quick question first, so that nothing waits."""
+    from datasets import load_dataset
+    from huggingface_hub import HfApi, constants
+
+    where = f"data.path: '{config.path}' is not a file or folder here ({Path(config.path).absolute()})"
+    nearest = _nearest_file(Path(config.path))
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            HfApi().dataset_info(config.path, revision=config.revision, timeout=5)
+        except Exception as error:  # the hub client raises its own, httpx's and OS errors
+            raise DataError(f"{where}, and the Hugging Face hub says: {_first_line(error)}{nearest}") from error
+    try:
+        found = load_dataset(config.path, name=config.name, revision=config.revision)
+    except Exception as error:  # any reader of any dataset may stand behind it
+        offline = " The hub is switched off (HF_HUB_OFFLINE=1)." if constants.HF_HUB_OFFLINE else ""
+        raise DataError(f"{where}, nor a hub dataset in the cache: {_first_line(error)}{offline}{nearest}") from error
+    chosen = {split: _hub_split(config, split, list(found)) for split in SPLITS}
+    if chosen["train"] is None:
+        raise DataError(
+            f"{config.path}: the hub dataset has no split 'train' ({', '.join(found)}): name one as `data.train`."
+        )
+    used = {split: name for split, name in chosen.items() if name is not None}
+    rows = {split: found[name] for split, name in used.items()}
+    origins = {split: f"{config.path}[{name}]" for split, name in used.items()}
+    return RawSplits(rows["train"], rows.get("validation"), rows.get("test"), origins)
+
+
+def _hub_split(config: DataConfig, split: str, known: Iterable[str]) -> str | None:
+    named: str | None = getattr(config, split)
+    known = list(known)
+    if named is not None and named not in known:
+        raise DataError(
+            f"data.{split}: {config.path} has no split '{named}'.{did_you_mean(named, known)} It has: "
+            f"{', '.join(known)}."
+        )
+    return named or next((name for name in SPLITS[split] if name in known), None)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".") + "."
