@@ -1,0 +1,215 @@
+"""A worker's side of a lease: it takes one trial at a time, beats to show that it lives, and ends or returns it."""
+
+import logging
+import math
+import os
+import socket
+import threading
+import uuid
+from typing import TypedDict, Unpack
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import delete, select, update
+
+from hpo.study.process import machine, own_start
+from hpo.study.rules import FAILURE, BudgetSpent, Holder, LeaseLost, check_lease, is_stopped, take_waiting
+from hpo.study.storage import Storage
+from hpo.study.tables import LeaseRow, WorkerRow
+
+__all__ = ["LeaseLost", "Worker"]
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+
+
+class Progress(TypedDict, total=False):
+    """What a worker shows of itself; only what is given changes."""
+
+    phase: str  # starting, search, confirm, retrain, waiting
+    trial: int | None
+    step: int | None
+    epoch: float | None
+    epochs: int | None
+
+
+class Worker:
+    """A process that works on a study, as a row in the database. The storage acts for it until it is closed.
+
+    A thread raises its beat once a second, writes its progress and reads whether a stop was requested. The thread
+    outlives any error of the database: whoever watches must see the beats go on when the database is back.
+    """
+
+    def __init__(self, storage: Storage, study: optuna.Study, device: str) -> None:
+        self.storage = storage
+        self.stop_requested = False
+        self._study_id = study._study_id
+        self._progress: Progress = {}
+        self._closed = threading.Event()
+        self._holder = Holder(self._register(device))
+        storage.act_as(self._holder)
+        self._thread = threading.Thread(target=self._beat_on, name="hpo-beats", daemon=True)
+        self._thread.start()
+
+    def _register(self, device: str) -> int:
+        with self.storage.transaction() as session:
+            row = WorkerRow(
+                token=uuid.uuid4().hex,
+                study_id=self._study_id,
+                host=socket.gethostname()[:255],
+                machine=machine(),
+                pid=os.getpid(),
+                process_start=own_start(),
+                device=device,
+            )
+            session.add(row)
+            session.flush()
+            return row.worker_id
+
+    @property
+    def worker_id(self) -> int:
+        return self._holder.worker_id
+
+    @property
+    def attempt(self) -> int:
+        """How many times the trial in hand was handed out, this time included; 0 with no trial in hand."""
+        return self._holder.attempt
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where the last checkpoint of the trial in hand is; None where it has none."""
+        return self._holder.checkpoint
+
+    def progress(self, **values: Unpack[Progress]) -> None:
+        """Note what the worker is doing; the next beat writes it."""
+        self._progress = {**self._progress, **values}
+
+    def take(self, study: optuna.Study) -> optuna.Trial | None:
+        """The next trial to work on, leased to this worker; None when none waits and none may be started.
+
+        First the trials that were paused or orphaned, the oldest first, then the enqueued ones in their order,
+        then a new one if the budget allows. Each goes to one worker only. After a requested stop, None.
+        """
+        with self.storage.transaction() as session:
+            trial_id = take_waiting(session, study._study_id, self._holder)
+        if trial_id is None:
+            try:
+                trial = study.ask()
+            except BudgetSpent:
+                return None
+        else:
+            # As `Study.ask` does: other trials are read afresh, and Optuna's cache learns of this one.
+            study._thread_local.cached_all_trials = None
+            study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            trial = optuna.Trial(study, trial_id)
+        self.progress(trial=trial.number, step=None, epoch=None, epochs=None)
+        return trial
+
+    def checkpointed(self, trial: optuna.Trial, where: str) -> None:
+        """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`."""
+        with self.storage.transaction() as session:
+            lease = check_lease(session, trial._trial_id, self._holder)
+            lease.checkpoint, lease.deaths = where, 0
+        self._holder.checkpoint = where
+
+    def give_back(self, trial: optuna.Trial, checkpoint: str | None = None) -> None:
+        """Return the trial to the queue with its number, parameters and reports. Raises `LeaseLost`."""
+        with self.storage.transaction() as session:
+            lease = check_lease(session, trial._trial_id, self._holder)
+            lease.worker_id = None
+            if checkpoint is not None:
+                lease.checkpoint, lease.deaths = checkpoint, 0
+            session.get_one(models.TrialModel, trial._trial_id).state = TrialState.WAITING
+        self._let_go()
+
+    def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+        """Tell the trial's result. Where someone else has told one before, that one stays and this one is logged.
+
+        A value that is not finite makes the trial FAIL: Optuna takes infinity for the best of all. Raises
+        `LeaseLost` when the trial is another worker's by now.
+        """
+        try:
+            if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
+                trial.set_user_attr(FAILURE, f"its value was {value}")
+                state, value = TrialState.FAIL, None
+            self._tell(study, trial, state, value)
+        except LeaseLost:
+            told = self.storage.get_trial(trial._trial_id)
+            self._let_go()
+            if not told.state.is_finished():
+                raise
+            log.warning(
+                "trial %d was told %s by someone else; the result here, %s %s, is dropped",
+                *(trial.number, told.state.name, state.name, "" if value is None else value),
+            )
+            self._forget_lease(trial._trial_id)
+            return
+        self._let_go()
+
+    def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
+        self._check(trial)
+        try:
+            study.tell(trial, value, state=state)
+        except (ValueError, UpdateFinishedTrialError):
+            self._check(trial)  # when the lease was lost since the first look, that is the reason
+            raise
+
+    def _check(self, trial: optuna.Trial) -> None:
+        with self.storage.transaction() as session:
+            check_lease(session, trial._trial_id, self._holder)
+
+    def close(self) -> None:
+        """Return the trial in hand, if any, end the row, and let the storage act for nobody."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+        self.storage.act_as(None)
+        with self.storage.transaction() as session:
+            for lease in session.scalars(select(LeaseRow).where(LeaseRow.worker_id == self.worker_id)):
+                lease.worker_id = None
+                trial = session.get_one(models.TrialModel, lease.trial_id)
+                if trial.state == TrialState.RUNNING:
+                    trial.state = TrialState.WAITING
+            session.execute(
+                update(WorkerRow)
+                .where(WorkerRow.worker_id == self.worker_id)
+                .values(ended=True, phase="gone", trial=None, step=None, epoch=None, epochs=None)
+            )
+        self._holder.drop()
+
+    def _let_go(self) -> None:
+        self._holder.drop()
+        self.progress(trial=None, step=None, epoch=None, epochs=None)
+
+    def _forget_lease(self, trial_id: int) -> None:
+        with self.storage.transaction() as session:
+            session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial_id, LeaseRow.worker_id == self.worker_id))
+
+    def _beat_on(self) -> None:
+        silent = False
+        while not self._closed.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except Exception as error:  # whatever it is: a thread that ended here would cost a living trial
+                if not silent:
+                    log.warning("worker %d cannot beat, and goes on trying: %s", self.worker_id, error)
+                silent = True
+            else:
+                if silent:
+                    log.warning("worker %d beats again", self.worker_id)
+                silent = False
+        self.storage.remove_session()
+
+    def _beat(self) -> None:
+        with self.storage.transaction() as session:
+            row = session.get(WorkerRow, self.worker_id, with_for_update=True)
+            if row is not None:
+                row.beat += 1
+                row.ended = False  # one that was frozen and taken for dead is back
+                for name, value in self._progress.items():
+                    setattr(row, name, value)
+            # No row: the study was deleted.
+            stop = row is None or is_stopped(session, self._study_id)
+        self.stop_requested = stop
