@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, concatenate_datasets, load_dataset
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError, did_you_mean
@@ -154,16 +154,21 @@ def _listed(folder: Path) -> str:
 
 def _load_hub(config: DataConfig) -> RawSplits:
     """Download a hub dataset, or take it from the cache; one quick question first, so that nothing waits."""
-    from datasets import load_dataset
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
 
     where = f"data.path: '{config.path}' is not a file or folder here ({Path(config.path).absolute()})"
     nearest = _nearest_file(Path(config.path))
     if not constants.HF_HUB_OFFLINE:
         try:
             HfApi().dataset_info(config.path, revision=config.revision, timeout=5)
-        except Exception as error:  # the hub client raises its own, httpx's and OS errors
+        except HfHubHTTPError as error:
             raise DataError(f"{where}, and the Hugging Face hub says: {_first_line(error)}{nearest}") from error
+        except Exception as error:  # the hub's client is free to raise what its http library does
+            raise DataError(
+                f"{where}, and the Hugging Face hub is out of reach: {_first_line(error)}{nearest} With "
+                "HF_HUB_OFFLINE=1 a dataset that was downloaded before is used."
+            ) from error
     try:
         found = load_dataset(config.path, name=config.name, revision=config.revision)
     except Exception as error:  # any reader of any dataset may stand behind it

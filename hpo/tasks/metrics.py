@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -28,8 +29,13 @@ class Scorer:
 
     name: str
     direction: Direction
-    metrics: "tuple[evaluate.Metric, ...]"
-    """The task's own, and last the one asked for, where it is another: its first result counts."""
+    makers: "tuple[Callable[[], evaluate.Metric], ...]"
+    """The task's own metric, and last the one asked for, where it is another: its first result counts."""
+
+    @cached_property
+    def metrics(self) -> "tuple[evaluate.Metric, ...]":
+        """Made at the first call: to know a name and its direction, `import evaluate` (3.6 s cold) is not needed."""
+        return tuple(make() for make in self.makers)
 
     def __call__(self, predictions: "np.ndarray[Any, Any]", references: "np.ndarray[Any, Any]") -> dict[str, float]:
         """All metrics as numbers. Raises `ConfigError` where a person's metric fails or gives no number."""
@@ -53,11 +59,12 @@ def load_metric(
     """
     known = aliases.get(name, name)
     if known in directions:
-        return Scorer(known, directions[known], (own(),))
+        return Scorer(known, directions[known], (own,))
     if name.endswith(".py"):
         metric, direction = _from_file(Path(name))
-        return Scorer(Path(name).stem, direction, (own(), metric))
-    return Scorer(name, "minimize" if name in ERRORS else "maximize", (own(), _from_evaluate(name, directions)))
+        return Scorer(Path(name).stem, direction, (own, lambda: metric))
+    other = _from_evaluate(name, directions)
+    return Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other))
 
 
 def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:

@@ -21,6 +21,7 @@ from hpo.tasks.metrics import Direction, Scorer, load_metric
 from hpo.tasks.task import TaskData, TextInput, fingerprint
 
 if TYPE_CHECKING:
+    import evaluate
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -103,9 +104,7 @@ class TextClassification:
         return logits.argmax(axis=-1)
 
     def metrics(self, metric: str) -> Scorer:
-        from hpo.tasks.classification_metric import ClassificationMetrics
-
-        return load_metric(metric, ClassificationMetrics, DIRECTIONS, ALIASES)
+        return load_metric(metric, _own_metric, DIRECTIONS, ALIASES)
 
     def predict(
         self,
@@ -166,6 +165,12 @@ class TextClassification:
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         return tfidf_baseline(data, self.metrics(metric))
+
+
+def _own_metric() -> "evaluate.Metric":
+    from hpo.tasks.classification_metric import ClassificationMetrics
+
+    return ClassificationMetrics()
 
 
 def _labelled(raw: RawSplits, columns: Columns) -> tuple[dict[str, Dataset], list[str]]:
