@@ -9,22 +9,32 @@ from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from hpo.core.readable import duration, interval, parameters, score
+from hpo.reporting.markdown import literal
+
+# Tells hpo's notes, which are written anew, from a person's, which are left alone.
+SIGNATURE = "*Written by hpo.*"
 
 
 def annotate_study(study: optuna.Study) -> None:
     """Write notes that optuna-dashboard shows: on the study what it is and how it ended, on the winner why it won.
 
-    Written anew each time, so it may be called as the study goes on.
+    Written anew each time, so it may be called as the study goes on; a note that a person wrote stays.
     """
-    from optuna_dashboard import save_note
-
-    attrs = study.user_attrs
-    save_note(study, study_note(study.study_name, attrs))
-    result = attrs.get("result")
+    _save(study, study_note(study.study_name, study.user_attrs))
+    result = study.user_attrs.get("result")
     if result:
         number = result["winner"]["trial"]
         frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
-        save_note(Trial(study, frozen._trial_id), _winner_note(result["winner"], attrs["metric"]))
+        metric = str(study.user_attrs.get("metric", ""))
+        _save(Trial(study, frozen._trial_id), _winner_note(result["winner"], metric))
+
+
+def _save(place: optuna.Study | Trial, text: str) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    body, existing = f"{text}\n\n{SIGNATURE}", get_note(place)
+    if body != existing and (not existing or existing.endswith(SIGNATURE)):
+        save_note(place, body)
 
 
 def study_note(name: str, attrs: Mapping[str, Any]) -> str:
@@ -32,13 +42,13 @@ def study_note(name: str, attrs: Mapping[str, Any]) -> str:
     config, data, result = attrs.get("config", {}), attrs.get("data", {}), attrs.get("result")
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.get("sizes", {}).items())
     lines = [
-        f"**{markdown(name)}** searches the best model and how to fine-tune it, with hpo.",
+        f"**{literal(name)}** searches the best model and how to fine-tune it, with hpo.",
         "",
-        f"- task: {markdown(config.get('task', ''))}, metric: {markdown(attrs.get('metric', ''))}",
+        f"- task: {literal(config.get('task', ''))}, metric: {literal(attrs.get('metric', ''))}",
         f"- rows: {sizes}; {len(data.get('labels', ()))} classes",
         f"- candidates: {len(config.get('models', ()))} models",
     ]
-    lines += [f"- {markdown(line)}" for line in data.get("notes", ())]
+    lines += [f"- {literal(line)}" for line in data.get("notes", ())]
     if result:
         lines += ["", *_outcome(result, attrs.get("metric", ""))]
     lines += ["", "`hpo status`, `hpo best`, `hpo report` and `hpo predict` tell and do more."]
@@ -52,32 +62,22 @@ def _outcome(result: Mapping[str, Any], metric: str) -> list[str]:
         f"**Winner: trial {winner['trial']}**, {score(winner['mean'])} ± {score(winner.get('std'))} "
         f"on validation over {seeds} fresh seeds."
     ]
-    lines += ["", *(f"- {markdown(key)}: {markdown(value)}" for key, value in parameters(winner["params"]).items()), ""]
+    lines += ["", *(f"- {literal(key)}: {literal(value)}" for key, value in parameters(winner["params"]).items()), ""]
     if test:
         bounds = f" ({interval(test.get('interval'))})" if test.get("interval") else ""
-        lines.append(f"Test {markdown(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
+        lines.append(f"Test {literal(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
     if baseline:
-        lines.append(f"Baseline {markdown(baseline['name'])}: {score(baseline['value'])}.")
+        lines.append(f"Baseline {literal(baseline['name'])}: {score(baseline['value'])}.")
     spent = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in (result.get("seconds") or {}).items())
     return [*lines, *([f"Time: {spent}."] if spent else [])]
 
 
 def _winner_note(winner: Mapping[str, Any], metric: str) -> str:
-    values = ", ".join(f"{score(value)} (seed {markdown(seed)})" for seed, value in winner.get("values", {}).items())
+    values = ", ".join(f"{score(value)} (seed {literal(seed)})" for seed, value in winner.get("values", {}).items())
     return (
-        f"**The winner.** {markdown(metric)} in the search {score(winner.get('search_value'))}, "
+        f"**The winner.** {literal(metric)} in the search {score(winner.get('search_value'))}, "
         f"then on fresh seeds {values}: mean {score(winner['mean'])}."
     )
-
-
-def markdown(text: object) -> str:
-    """Text on one line with what Markdown and HTML would read made literal.
-
-    >>> markdown("<b> *x*")
-    '&lt;b&gt; \\\\*x\\\\*'
-    """
-    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{char}" if char in "\\`*_[]()#|~!$" else char for char in plain)
 
 
 def is_loopback(host: str) -> bool:

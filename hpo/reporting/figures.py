@@ -42,7 +42,10 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Secti
         drawn.sort(key=lambda trial: curve(trial)[1][-1], reverse=maximize)
         drawn = sorted(drawn[:MOST_CURVES], key=lambda trial: trial.number)
         section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are drawn.")
-    colours, figure, named = _model_colours(trials), go.Figure(), set()
+    colours, figure = _model_colours(drawn), go.Figure()
+    for model, colour in colours.items():  # the legend, in full colour whatever became of a model's first trial
+        line = {"color": colour, "width": 2.5}
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=shorten(model), legendgroup=shorten(model), line=line)
     for trial in drawn:
         epochs, values = curve(trial)
         model, pruned = model_of(trial), trial.state == TrialState.PRUNED
@@ -50,15 +53,13 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Secti
             x=epochs,
             y=values,
             mode="lines+markers",
-            name=shorten(model),
-            legendgroup=model,
-            showlegend=model not in named,
-            opacity=0.35 if pruned else 0.9,
+            legendgroup=shorten(model),
+            showlegend=False,
+            opacity=0.4 if pruned else 0.9 if len(drawn) <= 60 else 0.5,
             line={"color": colours[model], "width": 1 if pruned else 1.8, "dash": "dot" if pruned else "solid"},
-            marker={"size": 4},
+            marker={"size": 5},
             hovertemplate=f"{_hover(trial)}<br>epoch %{{x:.4g}}: <b>%{{y:.4f}}</b><extra></extra>",
         )
-        named.add(model)
     figure.update_layout(xaxis_title="epoch", yaxis_title=metric, hovermode="closest")
     section.figures.append(figure)
     return section
@@ -123,7 +124,7 @@ def _models(complete: Sequence[FrozenTrial], metric: str, maximize: bool) -> Sec
             showlegend=False,
         )
     choose = max if maximize else min
-    best = {model: choose(trial.value for trial in complete if model_of(trial) == model) for model in colours}
+    best = {model: choose(trial.value or 0.0 for trial in complete if model_of(trial) == model) for model in colours}
     figure.add_scatter(
         x=list(best.values()),
         y=[shorten(model) for model in best],

@@ -1,6 +1,7 @@
 """Optuna's own figures of a study: history, importances, slices, parallel coordinates."""
 
 import html
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
+from plotly.colors import sample_colorscale
 
 from hpo.reporting.section import Section, without
 
-SLICES_IN_A_ROW = 3
+MOST_SLICES_IN_A_ROW = 3
+# Optuna's own scale runs from near-white to near-black: one end is lost on a white page, the other on a dark one.
+FAINT, STRONG, BEST = "#a9b8ca", "#2f6fb7", "#e0542f"
 
 
 def optuna_sections(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Iterator[Section]:
@@ -89,20 +93,25 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Sectio
         found = optuna.importance.get_param_importances(study, params=names)
         if len(names) > 1 and max(found.values()) - min(found.values()) < 1e-9:
             return without(section, f"the {len(complete)} complete trials are too few to tell the parameters apart")
-        section.figures.append(optuna.visualization.plot_param_importances(study, params=names))
+        figure = optuna.visualization.plot_param_importances(study, params=names)
+    figure.update_layout(yaxis_title=None, height=130 + 40 * len(names))
+    section.figures.append(figure)
     return section
 
 
 def _slices(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
     section = Section(
-        "Slices", f"{html.unescape(metric)} of complete trials against each parameter; later trials darker."
+        "Slices", f"{html.unescape(metric)} of complete trials against each parameter; the later a trial, the bluer."
     )
     names = _varying(complete)
     if not names:
         return without(section, "it takes two complete trials that differ in a parameter")
-    for first in range(0, len(names), SLICES_IN_A_ROW):
-        chunk = names[first : first + SLICES_IN_A_ROW]
-        section.figures.append(optuna.visualization.plot_slice(study, params=chunk, target_name=metric))
+    rows = math.ceil(len(names) / MOST_SLICES_IN_A_ROW)
+    for row in range(rows):
+        chunk = names[len(names) * row // rows : len(names) * (row + 1) // rows]
+        figure = optuna.visualization.plot_slice(study, params=chunk, target_name=metric)
+        figure.update_traces(marker={"colorscale": [[0, FAINT], [1, STRONG]], "size": 8, "line": {"width": 0}})
+        section.figures.append(figure)
     return section
 
 
@@ -111,5 +120,15 @@ def _parallel(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str)
     names = _varying(complete)
     if not names:
         return without(section, "it takes two complete trials that differ in a parameter")
-    section.figures.append(optuna.visualization.plot_parallel_coordinate(study, params=names, target_name=metric))
+    figure = optuna.visualization.plot_parallel_coordinate(study, params=names, target_name=metric)
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    scale = [[0, FAINT], [0.7, STRONG], [1, BEST]] if maximize else [[0, BEST], [0.3, STRONG], [1, FAINT]]
+    figure.update_annotations(font_color=None)  # the page's own, light or dark
+    for trace in figure.data:
+        if trace.mode == "lines" and trace.y[0] is not None:  # the first axis is the metric, from 0 to 1
+            trace.opacity = 0.75
+            trace.line.color = sample_colorscale(scale, [min(max(trace.y[0], 0.0), 1.0)])[0]
+        elif trace.mode == "markers":
+            trace.marker.update(colorscale=scale, reversescale=False)
+    section.figures.append(figure)
     return section

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import PurePath
 
+from hpo.study.database import hide_password
+
 
 def portable_name(name: str) -> str:
     """A hub id or relative path as it is, an absolute path by its last name.
@@ -30,8 +32,7 @@ def portable_command(command: str) -> str:
 
 def _portable_word(word: str) -> str:
     if "://" in word:
-        hidden = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", word)
-        return re.sub(r"^(\w+:///)/.*/", r"\1", hidden)
+        return re.sub(r"^(.*?\w:///)/.*/", r"\1", hide_password(word))
     key, sign, value = word.partition("=")
     return f"{key}{sign}{portable_name(value)}" if sign else portable_name(word)
 

@@ -23,11 +23,20 @@ def make_study(
         storage=storage,
         direction="maximize",
         sampler=optuna.samplers.RandomSampler(seed=1),
-        pruner=pruner or optuna.pruners.SuccessiveHalvingPruner(),
+        pruner=pruner or optuna.pruners.PercentilePruner(60),
     )
     labels = [f"class {number}" for number in range(classes - 1)] + ["<img src=x onerror=alert(2)>"]
     models = [{"name": model} for model in MODELS]
-    study.set_user_attr("config", {"name": name, "task": "text-classification", "models": models})
+    config = {
+        "name": name,
+        "task": "text-classification",
+        "models": models,
+        "data": {"path": "/somewhere/on/disk/bank <b>"},
+        "metric": "accuracy",
+        "budget": {"max_trials": trials},
+        "seed": 7,
+    }
+    study.set_user_attr("config", config)
     study.set_user_attr("metric", "accuracy")
     study.set_user_attr("versions", {"hpo": "0.1.0", "torch": "2.13.0"})
     sizes = {"train": 4000, "validation": 720, "test": 1000}
@@ -76,7 +85,7 @@ def _objective(trial: optuna.Trial) -> float:
 
 def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
     """The `result` attribute for the study's three best trials."""
-    complete = [trial for trial in study.trials if trial.value is not None]
+    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     complete.sort(key=lambda trial: -(trial.value or 0.0))
     confirmed = [
         {

@@ -1,0 +1,208 @@
+"""The card of the final model: a README.md that the Hugging Face Hub reads too."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.core.config import label_models
+from hpo.core.readable import count, duration, interval, parameters, score
+from hpo.core.yaml_file import to_yaml
+from hpo.reporting.markdown import code, literal, table
+from hpo.reporting.portable import portable_command, portable_name
+
+# The hub's own rule for a repository's name.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def model_card(
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    data: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> str:
+    """The card as Markdown with the hub's metadata block.
+
+    `config` is a `StudyConfig` as plain values, the others are the study's attributes of these names. No path
+    of this machine stands in it, and every text is escaped. The licence is for the person to state: the base
+    model's and the data's decide it.
+    """
+    winner = result["winner"]
+    base = _base(config, str(winner["params"].get("model", "")))
+    metric = _metric(config)
+    parts = [
+        f"---\n{to_yaml(_metadata(config, result, base, metric))}---",
+        f"# {literal(config['name'])}",
+        _opening(config, winner, base),
+        *_use(config),
+        "## Result",
+        _result(result, metric),
+        "## How it was chosen",
+        _chosen(config, result, metric),
+        "## Parameters",
+        table(("parameter", "value"), _exact(winner["params"]).items()),
+        "## Data",
+        _data(config, data),
+        "## Limits",
+        _limits(result),
+        "## Reproduce",
+        _reproduce(config, result, versions),
+    ]
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
+
+
+def _metric(config: Mapping[str, Any]) -> str:
+    """The metric's name: that of its file, where a person wrote one."""
+    return Path(str(config["metric"])).stem if str(config["metric"]).endswith(".py") else str(config["metric"])
+
+
+def _base(config: Mapping[str, Any], label: str) -> str:
+    """The model the winner started from: a hub id, or a folder's last name."""
+    named = {ref["label"]: ref["name"] for ref in label_models(list(config["models"]))}
+    return str(named.get(label, label))
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a model or data set named so is on the hub rather than on a disk."""
+    return HUB_ID.fullmatch(name) is not None and ".." not in name and not Path(name).exists()
+
+
+def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, metric: str) -> dict[str, Any]:
+    """The block between the dashes, with the scores in the hub's model-index form."""
+    task, path = config["task"], config["data"]["path"]
+    block: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task, "tags": ["hpo", task]}
+    if _is_hub_id(base):
+        block["base_model"] = base
+    if _is_hub_id(path):
+        block["datasets"] = [path]
+    block["metrics"] = [metric]
+    test = result.get("test")
+    if test:
+        scores = [
+            {"type": name, "name": f"Test {name}", "value": round(float(value), 6)}
+            for name, value in test["metrics"].items()
+        ]
+        dataset = {"name": portable_name(path), "type": portable_name(path), "split": "test"}
+        entry = {"task": {"type": task}, "dataset": dataset, "metrics": scores}
+        block["model-index"] = [{"name": config["name"], "results": [entry]}]
+    return block
+
+
+def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) -> str:
+    candidates = count(len(config["models"]), "candidate model")
+    return (
+        f"{literal(portable_name(base))}, fine-tuned for {literal(config['task'])}. hpo chose the model and how to "
+        f"fine-tune it among {candidates}: this is trial {winner['trial']} of its study."
+    )
+
+
+def _use(config: Mapping[str, Any]) -> list[str]:
+    if config["task"] != "text-classification":
+        return []
+    lines = (
+        "from transformers import pipeline",
+        "",
+        'classify = pipeline("text-classification", model="path/to/this/folder")',
+        'classify("a text")',
+    )
+    return ["## Use", code("\n".join(lines), "python")]
+
+
+def _result(result: Mapping[str, Any], metric: str) -> str:
+    winner, defaults, baseline = (result.get(key) for key in ("winner", "defaults", "baseline"))
+    test: Mapping[str, Any] = result.get("test") or {"metrics": {}}
+    rows: list[tuple[str, str, str, str]] = []
+    for name, value in test["metrics"].items():
+        bounds = interval(test.get("interval")) if name == metric else ""
+        rows.append((f"this model, {name}", "test", score(value), bounds))
+    if winner:
+        seeds = count(len(winner["values"]), "fresh seed")
+        value = f"{score(winner['mean'])} ± {score(winner['std'])}"
+        rows.append((f"its configuration on {seeds}, {metric}", "validation", value, ""))
+    if defaults:
+        rows.append((f"the best default configuration, {metric}", "validation", score(defaults["value"]), ""))
+    if baseline:
+        rows.append((f"{baseline['name']}, {metric}", "test", score(baseline["value"]), ""))
+    return table(("what", "split", "score", "95 % interval"), rows)
+
+
+def _exact(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters with enough digits to train them again."""
+    return {
+        key: f"{value:.6g}" if isinstance(value := params[key], float) else str(value) for key in parameters(params)
+    }
+
+
+def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -> str:
+    """The search and the confirmation, seed by seed."""
+    rows = [
+        (
+            entry["trial"],
+            portable_name(str(entry["params"].get("model", ""))),
+            score(entry["search_value"]),
+            f"{score(entry['mean'])} ± {score(entry['std'])}",
+            ", ".join(f"{score(value)} (seed {seed})" for seed, value in entry["values"].items()),
+        )
+        for entry in result["confirmed"]
+    ]
+    kept = (
+        "The final model was then trained on training and validation data together."
+        if result.get("refit") == "train+validation"
+        else "The final model is the checkpoint that was validated."
+    )
+    return (
+        f"A search of up to {count(config['budget']['max_trials'], 'trial')} with seed {config['seed']}, on "
+        f"validation {literal(metric)}. Its best configurations were trained again on fresh seeds, and the best "
+        f"mean won. {kept}\n\n" + table(("trial", "model", "in the search", "mean on fresh seeds", "by seed"), rows)
+    )
+
+
+def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{rows:,} {literal(split)}" for split, rows in data["sizes"].items())
+    lines = [f"- source: {literal(portable_name(config['data']['path']))}", f"- rows: {sizes}"]
+    labels = [str(label) for label in data.get("labels") or ()]
+    if labels:
+        shown = ", ".join(literal(label) for label in labels[:50])
+        lines.append(f"- {len(labels)} classes: {shown}{', …' if len(labels) > 50 else ''}")
+    for role, column in (data.get("columns") or {}).items():
+        names = column if isinstance(column, str) else ", ".join(column or ())
+        lines.append(f"- {literal(role)}: column {literal(names)}")
+    lines += [f"- {literal(note)}" for note in data.get("notes") or ()]
+    if data.get("fingerprint"):
+        lines.append(f"- fingerprint: {literal(data['fingerprint'])}")
+    return "\n".join(lines)
+
+
+def _limits(result: Mapping[str, Any]) -> str:
+    """How far the numbers can be trusted."""
+    test, lines = result.get("test"), []
+    if not test:
+        lines.append("- There was no test split: the validation score chose the model, so it is optimistic.")
+    elif test.get("seen", 1) > 1:
+        lines.append(
+            f"- The test split has been evaluated {test['seen']} times in this study. Choosing between those "
+            "results makes the test score optimistic."
+        )
+    else:
+        lines.append("- The test split was evaluated once, after the winner was chosen.")
+    if test and test.get("interval"):
+        rows = count(test["rows"], "test row")
+        lines.append(
+            f"- The interval is a bootstrap over {rows}: it tells of other rows like these, not of other data."
+        )
+    lines += [
+        "- It knows the classes above only, and gives one of them to any text.",
+        "- No licence is stated: those of the base model and of the data apply.",
+    ]
+    return "\n".join(lines)
+
+
+def _reproduce(config: Mapping[str, Any], result: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    seeds = ", ".join(str(seed) for seed in result["winner"]["values"])
+    parts = [code(" ".join(portable_command(str(result.get("command", ""))).split()), "sh")]
+    spent = ", ".join(f"{literal(phase)} {duration(seconds)}" for phase, seconds in result.get("seconds", {}).items())
+    lines = [f"- seeds: {config['seed']} in the search" + (f", {seeds} to confirm" if seeds else "")]
+    lines.append("- versions: " + ", ".join(f"{literal(name)} {literal(value)}" for name, value in versions.items()))
+    if spent:
+        lines.append(f"- time: {spent}")
+    return "\n\n".join([*parts, "\n".join(lines)])

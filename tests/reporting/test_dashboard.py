@@ -1,0 +1,72 @@
+"""optuna-dashboard: hpo's notes, a person's notes left alone, and who can reach the server."""
+
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+from optuna.storages import InMemoryStorage
+
+from hpo.reporting.dashboard import annotate_study, is_loopback
+
+sys.path.insert(0, str(Path(__file__).parent))
+from studies import make_study
+
+
+def test_notes_tell_the_winner_and_escape() -> None:
+    from optuna.trial import Trial
+    from optuna_dashboard import get_note, save_note
+
+    study = make_study()
+    annotate_study(study)
+    note = get_note(study)
+    winner = study.user_attrs["result"]["winner"]["trial"]
+    assert f"**Winner: trial {winner}**" in note and "0.712" in note and "<script>" not in note
+    frozen = study.trials[winner]
+    assert "**The winner.**" in get_note(Trial(study, frozen._trial_id))
+    save_note(study, "my own thoughts")
+    annotate_study(study)
+    assert get_note(study) == "my own thoughts"
+
+
+def test_notes_on_an_unfinished_study() -> None:
+    from optuna_dashboard import get_note
+
+    study = make_study(trials=0, result=False)
+    annotate_study(study)
+    assert "4,000 train" in get_note(study) and "Winner" not in get_note(study)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box.lan", False)]
+)
+def test_only_loopback_is_alone(host: str, alone: bool) -> None:
+    assert is_loopback(host) is alone
+
+
+def test_serves_a_storage_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wsgiref.simple_server
+
+    from hpo.reporting.dashboard import serve
+
+    started: list[wsgiref.simple_server.WSGIServer] = []
+    ready = threading.Event()
+    serve_forever = wsgiref.simple_server.WSGIServer.serve_forever
+
+    def noted(server: wsgiref.simple_server.WSGIServer, poll_interval: float = 0.05) -> None:
+        started.append(server)
+        ready.set()
+        serve_forever(server, poll_interval)
+
+    monkeypatch.setattr(wsgiref.simple_server.WSGIServer, "serve_forever", noted)
+    storage = InMemoryStorage()
+    make_study(trials=2, result=False, name="served", storage=storage)
+    thread = threading.Thread(target=serve, args=(storage, "127.0.0.1", 0), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    with urllib.request.urlopen(f"http://127.0.0.1:{started[0].server_port}/api/studies", timeout=10) as answer:
+        assert b"served" in answer.read()
+    started[0].shutdown()
+    thread.join(10)
+    started[0].server_close()
