@@ -78,7 +78,7 @@ def prune_waiting(study: optuna.Study) -> list[int]:
 
 def list_studies(storage: Storage) -> list[str]:
     """The names of hpo's studies in the database, the latest last; those that belong to another are left out."""
-    with storage.scoped_session() as session:
+    with storage.reading() as session:
         names = session.scalars(
             select(models.StudyModel.study_name)
             .join(StudyRow, StudyRow.study_id == models.StudyModel.study_id)
@@ -89,7 +89,7 @@ def list_studies(storage: Storage) -> list[str]:
 
 
 def _row(study: optuna.Study) -> StudyRow:
-    with storage_of(study).scoped_session() as session:
+    with storage_of(study).reading() as session:
         row = session.get(StudyRow, study._study_id)
         if row is None:
             raise StudyError(f"The study {study.study_name!r} has no budget: it was not made by hpo.")

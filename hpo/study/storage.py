@@ -99,6 +99,17 @@ class Storage(RDBStorage):
             session.commit()
 
     @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One reading transaction, which waits for no writer. Raises `StorageError` when it fails."""
+        session: Session = self.scoped_session()
+        try:
+            yield session
+        except SQLAlchemyError as error:
+            raise StorageError(self._explain(error)) from error
+        finally:
+            session.close()
+
+    @contextmanager
     def _writing(self, trial_id: int | None = None) -> Iterator[Session]:
         """Make the transaction of this thread a writing one: what Optuna's method does inside joins and commits it.
 
@@ -121,7 +132,7 @@ class Storage(RDBStorage):
     def _explain(self, error: Exception) -> str:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = without_secrets(str(getattr(cause, "orig", None) or cause or error), self._address)
-        return f"storage: {self} could not be written: {reason}."
+        return f"storage: {self} could not be used: {reason}."
 
     def create_child_study(
         self, name: str, parent: optuna.Study, max_trials: int, phase: str = "confirm"

@@ -1,0 +1,123 @@
+"""The tables: made once, left alone when they are another version's; and how SQLite's transactions lock."""
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import create_engine, select
+
+from hpo.core.errors import StorageError
+from hpo.study.lease import Worker
+from hpo.study.storage import Storage, open_storage
+from hpo.study.tables import LeaseRow, StudyRow, WorkerRow
+
+
+def execute(url: str, statement: str) -> None:
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def contents(url: str) -> str:
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    dump = "\n".join(connection.iterdump())
+    connection.close()
+    return dump
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE hpo_schema SET version = 99", "made by a newer hpo"),
+        ("UPDATE hpo_schema SET version = 0", "made by an older hpo"),
+        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "made by a newer Optuna"),
+        ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "optuna storage upgrade"),
+        ("DROP TABLE alembic_version", "made by an older Optuna"),
+    ],
+)
+def test_tables_of_another_version_are_refused_and_left_alone(url: str, statement: str, says: str) -> None:
+    execute(url, statement)
+    before = contents(url)
+    with pytest.raises(StorageError, match=says):
+        open_storage(url)
+    assert contents(url) == before
+
+
+def test_a_database_of_plain_optuna_gets_hpos_tables(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    plain = optuna.storages.RDBStorage(url)
+    study = optuna.create_study(study_name="old", storage=plain)
+    study.tell(study.ask(), 1.0)
+    plain.engine.dispose()
+    storage = open_storage(url)
+    assert optuna.load_study(study_name="old", storage=storage).best_value == 1.0
+    with storage.reading() as session:
+        assert session.scalars(select(LeaseRow)).all() == []
+
+
+def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
+    for statement in ("DELETE FROM hpo_schema", "DROP TABLE hpo_leases"):
+        execute(url, statement)
+    with open_storage(url).reading() as session:
+        assert session.scalars(select(LeaseRow)).all() == []
+
+
+def test_reader_and_writer_do_not_wait_for_each_other(
+    url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.study.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.1}})
+    impatient = open_storage(url)
+    with impatient.reading() as reader:
+        rows = select(StudyRow.max_trials)
+        assert reader.scalar(rows) == 10
+        with impatient_writer(url) as writer:
+            writer.get_one(StudyRow, study._study_id).max_trials = 11
+            writer.flush()
+            assert reader.scalar(rows) == 10  # neither blocked nor dirty
+        assert reader.scalar(rows) == 10  # one snapshot for one transaction
+    with impatient.reading() as reader:
+        assert reader.scalar(rows) == 11
+    with impatient_writer(url) as writer:
+        writer.get(StudyRow, study._study_id)
+        # A second writer is kept out from its very start, before it has read anything.
+        with pytest.raises(StorageError, match="database is locked"), impatient.transaction() as second:
+            second.get(StudyRow, study._study_id)
+
+
+def impatient_writer(url: str):  # type: ignore[no-untyped-def]
+    return open_storage(url).transaction()
+
+
+def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
+    with storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+    other = create_engine(url)
+    with other.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.connection.dbapi_connection.isolation_level == ""  # type: ignore[union-attr]
+    other.dispose()
+
+
+def test_nothing_of_a_deleted_study_meets_the_next_one(url: str, storage: Storage, study: optuna.Study) -> None:
+    worker = Worker(storage, study, "cpu")
+    assert worker.take(study) is not None
+    storage.create_child_study("study/confirm", study, 3)
+    worker.close()
+    plain = optuna.storages.RDBStorage(url)  # as the dashboard opens it
+    optuna.delete_study(study_name="study/confirm", storage=plain)
+    optuna.delete_study(study_name="study", storage=plain)
+    plain.engine.dispose()
+    with storage.reading() as session:
+        assert not any(session.scalars(select(table)).all() for table in (StudyRow, WorkerRow, LeaseRow))
+
+
+def test_deleting_a_study_deletes_its_children(storage: Storage, study: optuna.Study) -> None:
+    child = storage.create_child_study("study/confirm", study, 3)
+    child.tell(child.ask(), state=TrialState.FAIL)
+    optuna.delete_study(study_name="study", storage=storage)
+    assert storage.get_all_studies() == []
