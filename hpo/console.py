@@ -80,7 +80,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
     from hpo.live_view import one_line
 
     console, start = _console(), time.monotonic()
-    if not console.is_terminal or console.is_jupyter:
+    if not _can_redraw(console):
         note(f"{one_line(description)} …")
         yield lambda steps=1: None
         if time.monotonic() - start >= 2:
@@ -116,7 +116,7 @@ def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
 
     if console.is_jupyter:
         yield _notebook_view()
-    elif console.is_terminal and not console.is_dumb_terminal:
+    elif _can_redraw(console):
         with Live(console=console, auto_refresh=False) as view:
             yield lambda status: view.update(panel(status), refresh=True)
     else:
@@ -127,6 +127,11 @@ def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
                 console.print(line, soft_wrap=True)
 
         yield update
+
+
+def _can_redraw(console: "Console") -> bool:
+    """Whether lines can be drawn over. FORCE_COLOR makes rich take a log file for a terminal: colour, but no more."""
+    return console.is_interactive and not console.is_jupyter and console.file.isatty()
 
 
 def _notebook_view() -> "Callable[[StudyStatus], None]":
@@ -292,7 +297,7 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     from hpo.live_view import one_line
 
     lines = [(one_line(row["label"]), score(row["score"]), one_line(_text(row["text"]))) for row in rows]
-    if not _console().is_terminal:
+    if not _console().file.isatty():
         emit("\n".join("\t".join(line) for line in lines))
         return
     table = _table("label", score="right", text="left")

@@ -131,7 +131,7 @@ def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     for name in ("worker", "device", "phase"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("trial", "epoch", "rung", "seen"):
+    for name in ("trial", "epoch", "rung", ""):
         table.add_column(name, justify="right", no_wrap=True)
     several_hosts = len({worker.host for worker in workers}) > 1
     for worker in workers:
@@ -144,7 +144,7 @@ def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
             number(worker.trial),
             epoch_of(worker),
             number(worker.step),
-            Text(f"{duration(worker.beat_age)} ago" if late else "", "yellow"),
+            Text(f"last seen {duration(worker.beat_age)} ago" if late else "", "yellow"),
             style="bright_black" if worker.phase in ("gone", "waiting") else "",
         )
     return table
