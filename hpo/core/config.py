@@ -5,6 +5,7 @@ mistake that can be seen without opening data or models.
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +132,7 @@ class StudyConfig(Config):
 
     @model_validator(mode="after")
     def _first_trials_fit(self) -> "StudyConfig":
-        labels = [model.label for model in self.models]
+        labels = self.labels
         for number, trial in enumerate(self.first_trials):
             where = f"first_trials[{number}]"
             unknown = [key for key in trial if key not in TrialParams.model_fields]
@@ -150,6 +151,17 @@ class StudyConfig(Config):
     def model_ref(self, label: str) -> ModelRef:
         """The candidate called `label`."""
         return next(model for model in self.models if model.label == label)
+
+    @property
+    def labels(self) -> list[str]:
+        """The candidates' labels: the choices of the study's `model` parameter."""
+        return [model.label for model in self.models]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two studies the same search: all that may not change when a study is continued."""
+        plain = self.to_plain()
+        kept = ("task", "models", "search_space", "metric", "direction", "max_length", "fidelity", "seed")
+        return {key: plain[key] for key in kept}
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration as plain values that `load_config` reads back, for YAML and the database."""
@@ -303,7 +315,7 @@ def _local(name: str, folder: Path) -> str:
 
 def _space_file(name: str, folder: Path) -> dict[str, Any]:
     """Read a search space named by a file, or one of the ready-made ones by its name."""
-    shipped = Path(__file__).parents[2] / "search_spaces"
+    shipped = ready_made("search_spaces")
     for path in (folder / name, shipped / f"{name}.yaml"):
         if path.is_file():
             return read_yaml(path)
@@ -312,3 +324,9 @@ def _space_file(name: str, folder: Path) -> dict[str, Any]:
         f"search_space: '{name}' is neither a file nor ready-made.{did_you_mean(name, ready)} "
         f"Ready-made: {', '.join(ready)}."
     )
+
+
+def ready_made(folder: str) -> Path:
+    """A folder that comes with hpo (search_spaces, examples/models): of the checkout, else of the installation."""
+    checkout = Path(__file__).parents[2] / folder
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "hpo" / folder

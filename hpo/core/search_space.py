@@ -55,6 +55,13 @@ class Categorical(_Parameter):
     def extremes(self) -> tuple[Scalar, ...]:
         return self.choices
 
+    def nearest(self, value: Any) -> Scalar:
+        """The choice equal to `value`, else the nearest number among the choices, else the first choice."""
+        numbers = [c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)]
+        if value in self.choices or not numbers or not isinstance(value, int | float):
+            return value if value in self.choices else self.choices[0]
+        return min(numbers, key=lambda choice: abs(choice - value))
+
 
 class _Range(_Parameter):
     def _check(self, low: float, high: float, log: bool, step: float | None) -> None:
@@ -85,6 +92,13 @@ class Float(_Range):
     def extremes(self) -> tuple[Scalar, ...]:
         return (self.low, self.effective_high)
 
+    def nearest(self, value: Any) -> float:
+        """The value of the range nearest to `value`; the lowest for None."""
+        if value is None:
+            return self.low
+        near = min(max(float(value), self.low), self.effective_high)
+        return near if self.step is None else self.low + round((near - self.low) / self.step) * self.step
+
     @property
     def effective_high(self) -> float:
         """The largest value that `step` reaches."""
@@ -110,6 +124,13 @@ class Int(_Range):
     def extremes(self) -> tuple[Scalar, ...]:
         return (self.low, self.effective_high)
 
+    def nearest(self, value: Any) -> int:
+        """The value of the range nearest to `value`; the lowest for None."""
+        if value is None:
+            return self.low
+        near = min(max(int(value), self.low), self.effective_high)
+        return near if self.step is None else self.low + round((near - self.low) / self.step) * self.step
+
     @property
     def effective_high(self) -> int:
         """The largest value that `step` reaches."""
@@ -130,7 +151,7 @@ class SearchSpace(BaseModel):
     def notes(self) -> list[str]:
         """What a person should hear about the space: steps that do not reach the top."""
         return [
-            f"{name}: step {p.step:g} does not divide the range; the effective top is {p.effective_high:g}, not {p.high:g}."
+            f"{name}: step {p.step:g} does not divide the range: the top is {p.effective_high:g}, not {p.high:g}."
             for name, p in self.parameters.items()
             if isinstance(p, Float | Int) and p.step is not None and not math.isclose(p.effective_high, p.high)
         ]

@@ -1,0 +1,118 @@
+"""Worker processes on this machine: spawned, one per slot, their output in a log file each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+
+@dataclass
+class _Child:
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    given: bool = False  # whether it has its specification
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A worker process that ended: its slot, process id and exit code (negative: the signal that killed it)."""
+
+    slot: int
+    pid: int
+    code: int
+    log: Path
+
+
+class LocalBackend:
+    """Starts `python -m MODULE` processes, hands each a JSON specification on its standard input, watches them.
+
+    A process can be started before its specification is known (`warm_up`): its imports then run while the parent
+    still checks the data. Specifications travel by pipe, never in a process listing: they may hold a password.
+    """
+
+    def __init__(self, module: str, logs: Path) -> None:
+        self._module = module
+        self._logs = logs
+        self._children: dict[int, _Child] = {}
+
+    def warm_up(self, slot: int, threads: int) -> None:
+        """Start the process of `slot`; it waits for its specification."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"worker-{slot}.log"
+        with log.open("ab") as output:
+            process = self._spawn(threads, output)
+        self._children[slot] = _Child(process, log)
+
+    def _spawn(self, threads: int, output: IO[bytes]) -> "subprocess.Popen[bytes]":
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+        }
+        # A session of its own: Ctrl-C reaches the parent alone, which then asks its workers to stop.
+        return subprocess.Popen(
+            [sys.executable, "-m", self._module],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def start(self, slot: int, specification: Mapping[str, Any], threads: int) -> int:
+        """Give the process of `slot` (started now if need be) its specification; returns its process id."""
+        child = self._children.get(slot)
+        if child is None or child.given or child.process.poll() is not None:
+            self.warm_up(slot, threads)
+            child = self._children[slot]
+        assert child.process.stdin is not None
+        try:
+            child.process.stdin.write(json.dumps(dict(specification)).encode())
+            child.process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died in its imports; `exits` tells
+        child.given = True
+        return child.process.pid
+
+    def exits(self) -> list[Exit]:
+        """The processes that ended since the last call."""
+        ended = [
+            Exit(slot, child.process.pid, code, child.log)
+            for slot, child in self._children.items()
+            if (code := child.process.poll()) is not None
+        ]
+        for done in ended:
+            del self._children[done.slot]
+        return ended
+
+    @property
+    def running(self) -> int:
+        """How many processes are alive."""
+        return sum(child.process.poll() is None for child in self._children.values())
+
+    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
+        """Ask all processes to save and leave; kill what is still there after `patience_seconds`."""
+        for child in self._children.values():
+            if child.given:
+                child.process.send_signal(signal.SIGTERM)
+            else:
+                child.process.kill()
+        until = time.monotonic() + patience_seconds
+        while self.running and time.monotonic() < until:
+            time.sleep(0.05)
+        return self.kill()
+
+    def kill(self) -> list[Exit]:
+        """End all processes at once."""
+        for child in self._children.values():
+            child.process.kill()
+        for child in self._children.values():
+            child.process.wait()
+        return self.exits()

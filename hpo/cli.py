@@ -1,0 +1,247 @@
+"""The command line: `hpo COMMAND`. Each command is a few lines; what it needs is imported when it runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hpo import console
+from hpo.core.errors import HpoError
+
+app = typer.Typer(
+    name="hpo",
+    help="Find the best pre-trained model for your data, and how to fine-tune it.",
+    epilog="Example:  hpo init data/  and then  hpo run studies/data.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyFile = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.yaml")]
+Name = Annotated[str | None, typer.Argument(help="The study's name; without it, the latest.", metavar="[NAME]")]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", help="Database URL; else HPO_STORAGE, else studies/hpo.db.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, over what the file says.")]
+
+
+@app.command(epilog="Example:  hpo init data/reviews.csv --model ./my-bert --model FacebookAI/roberta-base")
+def init(
+    data: Annotated[str, typer.Argument(help="A csv, tsv, jsonl or parquet file, a folder of them, or a hub dataset.")],
+    model: Annotated[list[str] | None, typer.Option(help="A candidate: hub id or folder. May be repeated.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the proposed models: small, base or large.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
+) -> None:
+    """Look at DATA and write a commented study file that runs as it is."""
+    from hpo.workflow.init import write_study_file
+
+    with console.progress("looking at the data"):
+        path = write_study_file(data, model or (), size, output)
+    console.note(f"Wrote {path}. Read it, then: hpo check {path}, hpo run {path}")
+
+
+@app.command(epilog="Example:  hpo check studies/reviews.yaml --set budget.max_trials=16")
+def check(file: StudyFile, settings: Settings = None) -> None:
+    """Validate everything without training, and show the plan with a forecast of its time."""
+    from hpo.workflow.check import check_study
+
+    check_study(file, settings or ())
+
+
+@app.command(epilog="Example:  hpo run studies/reviews.yaml --trials 32 --set metric=f1_macro")
+def run(
+    file: StudyFile,
+    settings: Settings = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all, over all runs of the study.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Wall hours in all, over all runs of the study.")] = None,
+    storage: StorageUrl = None,
+    name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
+) -> None:
+    """Run a study to its final model, or go on with it where it stopped."""
+    from hpo.workflow.run import run as run_study
+
+    result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
+    console.show_result(result.record, result.study.user_attrs["metric"], _next_commands(result.name, file))
+
+
+@app.command(epilog="Example:  hpo status --watch")
+def status(
+    name: Name = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it is finished or stopped.")] = False,
+    storage: StorageUrl = None,
+) -> None:
+    """Show how far a study is: trials, best so far, workers, failures."""
+    from hpo.study.status import StatusReader
+    from hpo.study.storage import open_storage
+
+    database = open_storage(storage)
+    reader = StatusReader(database, name or _latest(database))
+    if watch:
+        console.live(reader.read, lambda: reader.read().phase in ("finished", "stopped"))
+    else:
+        console.show_status(reader.read())
+
+
+@app.command("list", epilog="Example:  hpo list")
+def list_(storage: StorageUrl = None) -> None:
+    """List all studies of the database, the latest last."""
+    from hpo.study.budget import list_studies
+    from hpo.study.status import read_status
+    from hpo.study.storage import open_storage
+
+    database = open_storage(storage)
+    console.show_studies([read_status(database, name) for name in list_studies(database)])
+
+
+@app.command(epilog="Example:  hpo best --json")
+def best(
+    name: Name = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for another program.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML: a first trial for another study file.")] = False,
+    storage: StorageUrl = None,
+) -> None:
+    """Show the best configuration: the confirmed winner, or the best trial so far."""
+    from hpo.workflow.result import best_configuration
+
+    found = best_configuration(name, storage)
+    if as_json:
+        import json
+
+        console.emit(json.dumps(found, indent=1))
+    elif as_yaml:
+        from hpo.core.yaml_file import to_yaml
+
+        console.emit(to_yaml({"first_trials": [found["first_trial"]]}).rstrip())
+    else:
+        console.show_best(found["params"], found["value"], found["metric"], found["trial"])
+
+
+@app.command(epilog="Example:  hpo retrain reviews --trial 12")
+def retrain(
+    name: Name = None,
+    trial: Annotated[int | None, typer.Option(help="The trial; else the winner.")] = None,
+    storage: StorageUrl = None,
+) -> None:
+    """Train a trial's configuration on train + validation, measure it on test, and save the model."""
+    from hpo.workflow.replay import retrain as train_again
+
+    study = _open(name, storage)
+    with console.progress("training"):
+        record = train_again(study, trial)
+    console.show_result(record, study.user_attrs["metric"])
+
+
+@app.command(epilog='Example:  hpo predict "what a great film" "never again"')
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to predict for.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs.")] = None,
+    name: Annotated[str | None, typer.Option("--study", help="The study; else the latest.")] = None,
+    storage: StorageUrl = None,
+) -> None:
+    """Predict with a study's final model."""
+    from hpo.core.errors import ConfigError
+    from hpo.workflow.result import Predictor, load
+
+    if bool(texts) == (file is not None):
+        raise ConfigError('Give texts, or --file FILE. Example: hpo predict "some text"')
+    with console.progress("predicting"):
+        predictor = Predictor(load(name, storage).model_dir)
+        rows = predictor.predict_file(file) if file is not None else predictor.predict(texts or [])
+    console.show_predictions(rows)
+
+
+@app.command(epilog="Example:  hpo report reviews")
+def report(name: Name = None, storage: StorageUrl = None) -> None:
+    """Write the study's page (report.html) and table (trials.csv), also while it is running."""
+    from hpo.workflow.run import write_reports
+
+    console.note(f"Open {write_reports(_open(name, storage))} in a browser.")
+
+
+@app.command(epilog="Example:  hpo dashboard --port 8080")
+def dashboard(
+    storage: StorageUrl = None,
+    host: Annotated[str, typer.Option(help="Address to listen at. The dashboard asks for no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on all studies of the database."""
+    from hpo.reporting.dashboard import serve
+    from hpo.study.storage import open_storage
+
+    serve(open_storage(storage), host, port)
+
+
+@app.command(epilog="Example:  hpo replay reviews --trial 7")
+def replay(
+    trial: Annotated[int, typer.Option(help="The trial's number.")],
+    name: Name = None,
+    storage: StorageUrl = None,
+) -> None:
+    """Carry out a trial again from what it recorded, and compare the curves."""
+    from hpo.workflow.replay import replay as replay_trial
+
+    study = _open(name, storage)
+    with console.progress(f"replaying trial {trial}"):
+        found = replay_trial(study, trial)
+    console.show_replay(found.steps, found.recorded, found.replayed, found.not_applied)
+
+
+@app.command(epilog="Example:  hpo worker --study reviews --storage postgresql+psycopg://user@host/hpo")
+def worker(
+    study: Annotated[str | None, typer.Option(help="The study; else the latest.")] = None,
+    storage: StorageUrl = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda:0 …; auto takes the first GPU.")] = "auto",
+) -> None:
+    """Add one worker to a running study, here or on any machine that reaches the database and the data."""
+    from hpo.workflow.worker import work_by_hand
+
+    work_by_hand(study, storage, device)
+
+
+def _latest(database: Any) -> str:
+    from hpo.workflow.result import open_study
+
+    return str(open_study(database, None).study_name)
+
+
+def _open(name: str | None, storage: str | None) -> Any:
+    from hpo.study.storage import open_storage
+    from hpo.workflow.result import open_study
+
+    return open_study(open_storage(storage), name)
+
+
+def _next_commands(name: str, file: Path) -> list[tuple[str, str]]:
+    return [
+        ('hpo predict "some text"', "use the final model"),
+        (f"hpo report {name}", "the page with all plots"),
+        ("hpo dashboard", "browse all trials"),
+        (f"hpo run {file} --trials N", "go on with more trials"),
+        (f"hpo run {file} --name NEW", "start anew"),
+    ]
+
+
+def main() -> None:
+    """Run the command line. An `HpoError` is told in one message, without a traceback unless --debug is given."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except HpoError as error:
+        if debug:
+            raise
+        console.error(str(error))
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

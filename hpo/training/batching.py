@@ -1,0 +1,112 @@
+"""Ragged features in, padded tensors out: batches of similar length, so that little padding is computed.
+
+`epoch_batches` is still a shuffle: each epoch's order comes from (seed, epoch), no example is dropped, and which
+examples meet in a batch changes from epoch to epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+# Batches are cut from windows of this many batches sorted by length: large enough that a batch is nearly of one
+# length, small enough that short and long examples mix over an epoch.
+WINDOW = 50
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoded examples, flat: column → (values, offsets); example i holds values[offsets[i]:offsets[i + 1]].
+
+    `labels` has one entry per example (shape [n]).
+    """
+
+    columns: dict[str, tuple[NDArray[Any], Indices]]
+    labels: NDArray[Any]
+    lengths: Indices
+    pad_values: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def from_dataset(cls, encoded: Any, pad_token_id: int) -> "Features":
+        """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values."""
+        table = encoded.data.table.combine_chunks()
+        columns: dict[str, tuple[NDArray[Any], Indices]] = {}
+        for name in table.column_names:
+            column = table.column(name).combine_chunks()
+            if hasattr(column, "offsets"):
+                offsets = column.offsets.to_numpy().astype(np.int64)
+                columns[name] = (column.values.to_numpy(), offsets)
+        labels = table.column("labels").to_numpy()
+        return cls(columns, labels, np.diff(columns["input_ids"][1]), {"input_ids": pad_token_id})
+
+    def concatenate(self, other: "Features") -> "Features":
+        """The examples of both, these first."""
+        columns = {}
+        for name, (values, offsets) in self.columns.items():
+            more_values, more_offsets = other.columns[name]
+            columns[name] = (
+                np.concatenate([values[offsets[0] : offsets[-1]], more_values[more_offsets[0] : more_offsets[-1]]]),
+                np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]]),
+            )
+        labels = np.concatenate([self.labels, other.labels])
+        return Features(columns, labels, np.concatenate([self.lengths, other.lengths]), self.pad_values)
+
+    def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
+        """Pad the examples `rows` to the longest of them: tensors of shape [len(rows), longest]."""
+        longest = int(self.lengths[rows].max())
+        mask = np.arange(longest)[None, :] < self.lengths[rows][:, None]
+        batch: dict[str, torch.Tensor] = {}
+        for name, (values, offsets) in self.columns.items():
+            padded = np.full((len(rows), longest), self.pad_values.get(name, 0), dtype=np.int64)
+            padded[mask] = np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows])
+            batch[name] = torch.from_numpy(padded)
+        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        batch["labels"] = torch.from_numpy(self.labels[rows])
+        return batch
+
+
+def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+    """The batches of one epoch, as arrays of row numbers: every row once, similar lengths together.
+
+    Deterministic in (seed, epoch). All batches hold `batch_size` rows but one, which holds the rest.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    window = batch_size * WINDOW
+    batches: list[Indices] = []
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches.extend(np.split(rows, range(batch_size, len(rows), batch_size)))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def micro_batches(rows: Indices, lengths: Indices, size: int) -> list[Indices]:
+    """Cut one batch into parts of at most `size` rows, sorted by length so that each is padded little."""
+    if len(rows) <= size:
+        return [rows]
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    return list(np.split(rows, range(size, len(rows), size)))
+
+
+def evaluation_batches(lengths: Indices, tokens: int = 8192) -> Iterator[Indices]:
+    """All rows once, sorted by length, in batches of about `tokens` padded tokens."""
+    order = np.argsort(lengths, kind="stable")[::-1]
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def example_order(parts: Sequence[Indices]) -> Indices:
+    """The permutation that puts results gathered in the order of `parts` back in the order of the rows."""
+    return np.argsort(np.concatenate(list(parts)), kind="stable")

@@ -1,0 +1,136 @@
+"""A trial's state on disk: written aside, then renamed; verified on reading; safetensors and JSON only.
+
+folder/checkpoint-120/    state.safetensors   trainable weights, optimizer state, random state
+                          state.json          step, schedule, sums; sizes and a digest of the other (the manifest)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+PREFIX = "checkpoint-"
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that the loop needs besides tensors. Mutable: the loop counts in it."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # the epoch in hand, from 0
+    batch: int = 0  # batches of that epoch done
+    rung: int = 0  # rungs reported
+    loss_sum: float = 0.0  # training loss summed over examples since the last rung
+    loss_count: int = 0
+    best_value: float | None = None  # for early stopping
+    rungs_without_gain: int = 0
+    seconds_train: float = 0.0
+    seconds_evaluate: float = 0.0
+    seconds_checkpoint: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
+) -> Path:
+    """Write the state after `progress.step` steps, then remove older checkpoints. Raises `OSError`."""
+    target = folder / f"{PREFIX}{progress.step}"
+    scratch = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    tensors = {f"model/{name}": p.detach().contiguous() for name, p in _trained(model).items()}
+    states = optimizer.state_dict()
+    for index, state in states["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value.contiguous() for key, value in state.items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    save_file(tensors, scratch / "state.safetensors")
+    manifest = {
+        "progress": vars(progress),
+        "groups": states["param_groups"],
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
+        "digest": _digest(scratch / "state.safetensors"),
+    }
+    (scratch / "state.json").write_text(json.dumps(manifest))
+    for path in scratch.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+    for old in _checkpoints(folder):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
+) -> Progress | None:
+    """Put the newest sound checkpoint of `folder` into model, optimizer and schedule; None where there is none."""
+    for path in _checkpoints(folder):
+        read = _read(path)
+        if read is None:
+            continue
+        manifest, tensors = read
+        own = _trained(model)
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[f"model/{name}"])
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": manifest["groups"]})
+        scheduler.load_state_dict({**manifest["scheduler"], "lr_lambdas": [None] * len(manifest["groups"])})
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random/cuda"])
+        return Progress(**manifest["progress"])
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete a finished trial's checkpoints, and its folder when nothing else is in it."""
+    for path in [*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: trainable parameters, and the buffers of modules in train mode (BatchNorm)."""
+    changed: dict[str, torch.Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            changed |= {f"{prefix}.{name}": buffer for name, buffer in module.named_buffers(recurse=False)}
+    return changed
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first."""
+    return sorted(folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """A checkpoint's manifest and tensors, or None for a torn one: the one before it serves then."""
+    try:
+        manifest = json.loads((path / "state.json").read_text())
+        if manifest["digest"] != _digest(path / "state.safetensors"):
+            return None
+        return manifest, load_file(path / "state.safetensors")
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,250 @@
+"""The one training loop: it yields a `Report` at each rung. Pruning is leaving the loop.
+
+    run = FineTuning(plan)
+    for report in run.reports():
+        ...
+    run.model
+
+It stops at any optimizer step when `plan.stop` is set (`Stopped` is raised, the state is on disk), and goes on there
+when it is started again with the same plan.
+"""
+
+import math
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpo.core.errors import Diverged, OutOfMemory
+from hpo.core.trial import Report, TrialParams
+from hpo.tasks.metrics import Scorer
+from hpo.tasks.task import Task
+from hpo.training.batching import Features, Indices, epoch_batches, micro_batches
+from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hpo.training.evaluate import evaluate
+from hpo.training.layers import freeze, train_mode
+from hpo.training.model import Candidate
+from hpo.training.optimizer import build_optimizer, build_scheduler
+from hpo.training.precision import Execution
+
+
+class Stopped(Exception):
+    """The plan's stop flag was set: the state is in the plan's folder, and the same plan goes on from it."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that a run needs: what to train, on what, how it is carried out, and when to stop or save."""
+
+    params: TrialParams
+    task: Task
+    candidate: Candidate
+    train: Features
+    validation: Features | None  # None: nothing is evaluated (the final training on all data)
+    scorer: Scorer
+    rungs_per_epoch: int
+    seed: int
+    folder: Path  # for checkpoints
+    execution: Execution
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_checkpoint: Callable[[Path], None] = lambda path: None
+    checkpoint_seconds: float = 60.0  # the checkpoint clock: at most one this often
+    epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
+
+    @property
+    def frozen_layers(self) -> int:
+        return self.params.resolve_frozen_layers(self.candidate.stack.count)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.params.batch_size)
+
+    def rung_steps(self) -> list[int]:
+        """The optimizer steps after which a rung is reported: `rungs_per_epoch` in each epoch, the last at its end."""
+        per_epoch, rungs = self.steps_per_epoch, self.rungs_per_epoch
+        whole = self.params.epochs * rungs
+        if self.epochs_to_train is not None:
+            whole = min(whole, round(self.epochs_to_train * rungs))
+        return [math.ceil(rung * per_epoch / rungs) for rung in range(1, whole + 1)]
+
+
+class FineTuning:
+    """One run of a plan: the model, its optimizer, and how far it is. `model` is the trained model afterwards."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        started = time.perf_counter()
+        self.plan = plan
+        self.execution = plan.execution
+        self.model = plan.candidate.build(plan.seed, plan.params.dropout).to(plan.execution.device)
+        self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers)
+        self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimizer = build_optimizer(self.model, plan.params)
+        total = plan.steps_per_epoch * plan.params.epochs
+        self._scheduler = build_scheduler(self._optimizer, plan.params, total)
+        torch.manual_seed(plan.seed)
+        self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
+        self.seconds_load = time.perf_counter() - started
+        self._saved_at = time.monotonic()
+
+    def reports(self) -> Generator[Report, None, None]:
+        """Train, and yield a report at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`."""
+        rungs = self.plan.rung_steps()
+        for step in self.steps():
+            if step == rungs[self.progress.rung]:
+                yield self._report()
+                if self._should_stop_early():
+                    return
+                train_mode(self.model, self._frozen)
+
+    def steps(self) -> Generator[int, None, None]:
+        """Train, and yield the number of optimizer steps done after each; `reports` is built on it."""
+        plan, progress = self.plan, self.progress
+        last = plan.rung_steps()[-1]
+        train_mode(self.model, self._frozen)
+        while progress.step < last:
+            batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
+            for rows in batches[progress.batch :]:
+                self._save_if_due()
+                self._train_step(rows)
+                progress.batch += 1
+                if progress.batch == len(batches):
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                yield progress.step
+                if progress.step == last:
+                    return
+
+    def _train_step(self, rows: Indices) -> None:
+        started = time.perf_counter()
+        size = self.execution.micro_batch or len(rows)
+        while True:
+            try:
+                loss = self._accumulate(rows, size)
+                break
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise OutOfMemory(f"one example of up to {plan_length(self.plan)} tokens does not fit") from error
+                size = max(1, size // 2)
+                self.execution = self.execution.with_micro_batch(size)
+                self._optimizer.zero_grad(set_to_none=True)
+                if self.execution.device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+        nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
+        self._optimizer.step()
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.progress.step += 1
+        self.progress.loss_sum += loss
+        self.progress.loss_count += len(rows)
+        self.progress.seconds_train += time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {self.progress.step}")
+
+    def _accumulate(self, rows: Indices, size: int) -> float:
+        """Forward and backward of one batch in micro-batches; the gradient is that of the whole batch's mean loss.
+
+        Returns the loss summed over examples.
+        """
+        plan = self.plan
+        parts = [plan.train.collate(part) for part in micro_batches(rows, plan.train.lengths, size)]
+        count = sum(plan.task.count(part["labels"]) for part in parts)
+        total = 0.0
+        for part in parts:
+            batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
+            labels = batch.pop("labels")
+            with self.execution.autocast():
+                logits = self.model(**batch).logits
+            loss = plan.task.loss(logits.float(), labels, plan.params.label_smoothing) / count
+            loss.backward()
+            total += float(loss.detach())
+        return total * len(rows)
+
+    def _report(self) -> Report:
+        plan, progress = self.plan, self.progress
+        progress.rung += 1
+        metrics: dict[str, float] = {}
+        value = math.nan
+        if plan.validation is not None:
+            started = time.perf_counter()
+            metrics = evaluate(self.model, plan.validation, plan.task, plan.scorer, self.execution).metrics
+            value = metrics[plan.scorer.name]
+            progress.seconds_evaluate += time.perf_counter() - started
+        train_loss = progress.loss_sum / max(progress.loss_count, 1)
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        self._count_gain(value)
+        return Report(
+            step=progress.rung,
+            epoch=progress.step / plan.steps_per_epoch,
+            value=value,
+            metrics=metrics,
+            train_loss=train_loss,
+            seconds=self.seconds,
+            peak_memory_mb=_peak_memory_mb(self.execution.device),
+        )
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds so far by phase."""
+        progress = self.progress
+        return {
+            "load": round(self.seconds_load, 3),
+            "train": round(progress.seconds_train, 3),
+            "evaluate": round(progress.seconds_evaluate, 3),
+            "checkpoint": round(progress.seconds_checkpoint, 3),
+        }
+
+    def _count_gain(self, value: float) -> None:
+        sign = 1 if self.plan.scorer.direction == "maximize" else -1
+        best = self.progress.best_value
+        if best is None or sign * value > sign * best:
+            self.progress.best_value, self.progress.rungs_without_gain = value, 0
+        else:
+            self.progress.rungs_without_gain += 1
+
+    def _should_stop_early(self) -> bool:
+        patience = self.plan.params.early_stopping_patience
+        if patience is None or self.plan.validation is None:
+            return False
+        return self.progress.rungs_without_gain >= patience
+
+    def _save_if_due(self) -> None:
+        """Between two steps: save and leave when told to stop, save when the clock says so."""
+        if self.plan.stop.is_set():
+            self.save()
+            raise Stopped
+        if time.monotonic() - self._saved_at >= self.plan.checkpoint_seconds:
+            self.save()
+
+    def save(self) -> Path:
+        """Write a checkpoint now."""
+        started = time.perf_counter()
+        path = save_checkpoint(self.plan.folder, self.model, self._optimizer, self._scheduler, self.progress)
+        self.progress.seconds_checkpoint += time.perf_counter() - started
+        self._saved_at = time.monotonic()
+        self.plan.on_checkpoint(path)
+        return path
+
+
+def plan_length(plan: TrainingPlan) -> int:
+    """The longest training example, in tokens."""
+    return int(np.max(plan.train.lengths))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+
+
+def _peak_memory_mb(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,253 @@
+"""Candidate models, kept warm: read from disk once a process, copied for each trial, the head drawn from its seed."""
+
+import copy
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import nn
+
+from hpo.core.config import ModelRef
+from hpo.core.errors import ModelError
+from hpo.training.layers import LayerStack, find_stack
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pre-trained model with the task's head, as read from disk: never trained itself, only copied."""
+
+    ref: ModelRef
+    model: nn.Module
+    tokenizer: Any
+    stack: LayerStack
+    max_positions: int | None  # tokens that its position embeddings reach; None: no limit
+    new_weights: frozenset[str] = field(repr=False)  # names of parameters that the checkpoint did not hold
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def build(self, seed: int, dropout: float | None = None) -> nn.Module:
+        """A fresh float32 copy whose head is initialised from `seed`, with `dropout` everywhere if it is given."""
+        model = copy.deepcopy(self.model)
+        torch.manual_seed(seed)
+        self._draw_new_weights(model)
+        if dropout is not None:
+            set_dropout(model, dropout)
+        return model
+
+    def _draw_new_weights(self, model: nn.Module) -> None:
+        """Initialise what the checkpoint lacked, module by module in the model's order, as `from_pretrained` does."""
+        for name, module in model.named_modules():
+            own = {f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)}
+            if own & self.new_weights:
+                model._init_weights(module)  # type: ignore[operator]
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write a model as safetensors with its config, as `from_pretrained` reads it."""
+    model.cpu().save_pretrained(folder)  # type: ignore[operator]
+
+
+def set_dropout(model: nn.Module, p: float) -> None:
+    """Set every dropout probability of a model: modules, attention's own floats, and its config.
+
+    Layer drop and stochastic depth are another technique and stay.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p
+        for name, value in vars(module).items():
+            if _is_dropout(name, value):
+                setattr(module, name, p)
+        config = getattr(module, "config", None)
+        for name, value in vars(config).items() if config is not None else ():
+            if _is_dropout(name, value):
+                setattr(config, name, p)
+
+
+def _is_dropout(name: str, value: Any) -> bool:
+    named = ("dropout" in name or name.endswith("pdrop")) and "layer" not in name and "path" not in name
+    return named and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Candidates:
+    """The study's candidate models in this process, read on first use.
+
+    `auto_class` is the task's `AutoModelFor…`, `head` the keyword arguments of its head.
+    """
+
+    def __init__(self, refs: Mapping[str, ModelRef], auto_class: str, head: Mapping[str, Any]) -> None:
+        self._refs = refs
+        self._auto_class = auto_class
+        self._head = dict(head)
+        self._loaded: dict[str, Candidate] = {}
+
+    def __getitem__(self, label: str) -> Candidate:
+        """The candidate called `label`. Raises `ModelError` that says what to do."""
+        if label not in self._loaded:
+            self._loaded[label] = load_candidate(self._refs[label], self._auto_class, self._head)
+        return self._loaded[label]
+
+
+def load_candidate(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> Candidate:
+    """Read a model with a head for the task, in float32, and its tokenizer. Raises `ModelError`."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    source = _source(ref)
+    auto = getattr(transformers, auto_class)
+    try:
+        model, info = auto.from_pretrained(
+            ref.name,
+            **source,
+            **head,
+            dtype=torch.float32,
+            use_safetensors=None if ref.allow_pickle else True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _explain(ref, auto_class, error) from error
+    except Exception as error:
+        # safetensors raises its own SafetensorError, outside any tree, for a torn file.
+        if type(error).__name__ == "SafetensorError":
+            raise ModelError(f"{ref.label}: its weights cannot be read ({error}); the file is damaged.") from error
+        raise
+    new = set(info["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
+    for name, parameter in model.named_parameters():
+        if name in new:
+            parameter._is_hf_initialized = False
+    tokenizer = load_tokenizer(ref)
+    return Candidate(ref, model.eval(), tokenizer, find_stack(model), _max_positions(model, tokenizer), frozenset(new))
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """The model's tokenizer, or the one that `tokenizer:` names."""
+    from transformers import AutoTokenizer
+
+    source = _source(ref)
+    if ref.tokenizer is not None:
+        source = {"local_files_only": Path(ref.tokenizer).is_dir(), "trust_remote_code": ref.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.tokenizer or ref.name, **source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{ref.label}: it has no tokenizer that can be read. Name one in the study file: "
+            f"models: [{{name: {ref.name}, tokenizer: HUB_ID_OR_FOLDER}}]."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(ref: ModelRef) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained`: what is local, or already in the hub's cache, never waits for the hub."""
+    keywords: dict[str, Any] = {"trust_remote_code": ref.trust_remote_code, "subfolder": ref.subfolder}
+    if ref.revision:
+        keywords["revision"] = ref.revision
+    keywords["local_files_only"] = ref.is_local or hub_is_out_of_reach()
+    return keywords
+
+
+def hub_is_out_of_reach(timeout_seconds: float = 3.0) -> bool:
+    """Whether the hub cannot be asked: told offline, or its host does not answer within `timeout_seconds`.
+
+    The hub's own client retries for 23 s before it says so.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return True
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxied = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    if proxied:
+        return False
+    try:
+        port = host.port or (443 if host.scheme == "https" else 80)
+        socket.create_connection((host.hostname or "", port), timeout_seconds).close()
+    except OSError:
+        return True
+    return False
+
+
+def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
+    text = str(error)
+    if "gated" in text.lower() or "401" in text:
+        return ModelError(
+            f"{ref.label}: this model is gated. Ask for access on its page (huggingface.co/{ref.name}), "
+            "then run `hf auth login`."
+        )
+    if "Unrecognized configuration class" in text:
+        return ModelError(f"{ref.label}: its architecture has no head for this task ({auto_class} is needed).")
+    if "trust_remote_code" in text:
+        return ModelError(
+            f"{ref.label}: this model brings code of its own. If you trust it, say so in the study file: "
+            f"models: [{{name: {ref.name}, trust_remote_code: true}}]."
+        )
+    if ref.is_local:
+        folder = Path(ref.name) / ref.subfolder
+        if list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
+            return ModelError(
+                f"{ref.label}: its weights are pickled (.bin), which can run code when loaded. Convert them to "
+                f"safetensors, or allow them: models: [{{name: {ref.name}, allow_pickle: true}}]."
+            )
+        if not (folder / "config.json").is_file():
+            return ModelError(f"{ref.label}: {folder} holds no config.json; is it a Hugging Face model folder?")
+        return ModelError(f"{ref.label}: cannot be loaded from {folder}: {text.splitlines()[0]}")
+    if hub_is_out_of_reach():
+        near = get_close_matches(ref.name, _local_models(), n=2, cutoff=0.4)
+        hint = f" Nearest here: {', '.join(near)}." if near else ""
+        return ModelError(
+            f"{ref.label}: no such folder, not in the hub's cache, and the hub is out of reach (offline).{hint}"
+        )
+    return ModelError(
+        f"{ref.label}: the hub has no such model, or it lacks safetensors weights: {text.splitlines()[0]}"
+    )
+
+
+def _local_models() -> list[str]:
+    """Folders below the current one that hold a model, and models in the hub's cache, as they would be named."""
+    from huggingface_hub import constants
+
+    folders = [
+        str(config.parent) for pattern in ("*", "*/*", "*/*/*") for config in Path().glob(f"{pattern}/config.json")
+    ]
+    cached = [
+        p.name.removeprefix("models--").replace("--", "/") for p in Path(constants.HF_HUB_CACHE).glob("models--*")
+    ]
+    return folders + cached
+
+
+def _max_positions(model: nn.Module, tokenizer: Any) -> int | None:
+    """Tokens the model can take: its position table less the rows that RoBERTa-like models keep for padding."""
+    config = model.config
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            limit = module.num_embeddings - module.padding_idx - 1
+    stated = tokenizer.model_max_length
+    if stated is not None and stated < 1_000_000:
+        limit = min(limit, stated) if limit else stated
+    return int(limit) if limit else None
+
+
+def resolve_max_length(candidate: Candidate, wanted: int | None) -> int:
+    """Tokens per example: the study's `max_length`, else the model's positions, at most 512.
+
+    Batches are padded to their own longest example, so that a generous limit costs nothing where texts are short.
+    Raises `ModelError` when the study asks for more than the model's positions.
+    """
+    limit = candidate.max_positions
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ModelError(
+            f"max_length: {wanted} is more than the {limit} positions of {candidate.ref.label}. "
+            f"Set max_length to {limit} or less, or leave it out."
+        )
+    return wanted or min(limit or 512, 512)

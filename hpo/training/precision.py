@@ -1,0 +1,82 @@
+"""The arithmetic of this machine: device, number format and threads, decided once and recorded in each trial."""
+
+import functools
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from hpo.core.errors import ConfigError
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a trial is carried out: nothing here changes what is computed, but for rounding. Recorded for replay."""
+
+    device: str = "cpu"
+    dtype: Dtype = "float32"  # of matrix products; weights and optimizer state stay float32
+    threads: int = 1
+    micro_batch: int | None = None  # examples per forward pass; None: the whole batch, halved when it does not fit
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which forward passes run."""
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+
+    def with_micro_batch(self, micro_batch: int) -> "Execution":
+        return replace(self, micro_batch=micro_batch)
+
+
+def choose_execution(device: str, threads: int) -> Execution:
+    """The right arithmetic for `device`: bfloat16 where the hardware multiplies it natively, else float32."""
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else _cpu_bf16()
+    return Execution(device=device, dtype="bfloat16" if native else "float32", threads=threads)
+
+
+@functools.cache
+def _cpu_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively: AMX, or AVX512-BF16 (MiniLM: 1.7 to 2.2 times float32's speed)."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def apply(execution: Execution) -> None:
+    """Set this process's threads, and TF32 for float32 products on a GPU."""
+    torch.set_num_threads(execution.threads)
+    if execution.device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.cuda.set_device(execution.device)
+
+
+def available_devices() -> list[str]:
+    """The devices of this machine, GPUs first."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
+
+
+def place_workers(devices: str | tuple[str, ...], workers: int | None) -> list[str]:
+    """The device of each worker process: one worker per GPU, or on the CPU max(1, cores // 4), unless told."""
+    here = available_devices()
+    if devices == "auto":
+        chosen = here[:-1] or ["cpu"]
+    elif devices == "cuda":
+        chosen = here[:-1]
+        if not chosen:
+            raise ConfigError("devices: cuda: this machine has no CUDA device. Devices here: cpu.")
+    else:
+        chosen = [devices] if isinstance(devices, str) else list(devices)
+    unknown = [device for device in chosen if device not in here]
+    if unknown:
+        raise ConfigError(f"devices: '{unknown[0]}' is not on this machine. Devices here: {', '.join(here)}.")
+    if workers is None:
+        workers = max(1, cores() // 4) if chosen == ["cpu"] else len(chosen)
+    return [chosen[i % len(chosen)] for i in range(workers)]
+
+
+def cores() -> int:
+    """The CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,149 @@
+"""What can be told before anything is trained: the models, whether they suit the task, and how long it will take."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpo import console
+from hpo.core.config import load_config
+from hpo.core.errors import ConfigError
+from hpo.core.search_space import Categorical, Fixed, Float, Int
+from hpo.core.trial import TrialParams
+from hpo.study.sampler import build_pruner, build_sampler
+from hpo.study.suggest import first_trials
+from hpo.tasks.metrics import check_direction
+from hpo.training.fine_tune import FineTuning
+from hpo.training.model import resolve_max_length
+from hpo.training.precision import choose_execution, cores, place_workers
+from hpo.workflow.workbench import Workbench, describe_data
+
+TIMED_STEPS = 6
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One candidate as the study will use it. `seconds_per_epoch`: unfrozen, one worker; None where not timed."""
+
+    model: str
+    architecture: str
+    parameters: int
+    layers: int
+    max_length: int
+    seconds_per_epoch: float | None = None
+
+
+def check_study(source: str | os.PathLike[str], overrides: Sequence[str]) -> None:
+    """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
+    config = load_config(source, overrides)
+    build_sampler(config.sampler, config.search_space.conditional, config.seed)
+    build_pruner(config.pruner)
+    devices = place_workers(config.devices, config.workers)
+    with console.progress("reading the data"):
+        bench = Workbench(config, choose_execution(devices[0], max(1, cores() // len(devices))))
+        check_direction(bench.scorer, config.direction)
+    with console.progress("timing each model on the data"):
+        plans = time_models(bench, inspect_models(bench))
+    times = forecast(bench, plans, len(devices))
+    console.show_plan(
+        config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, study_warnings(bench)
+    )
+
+
+def inspect_models(bench: Workbench) -> list[ModelPlan]:
+    """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
+    plans = []
+    for label in bench.config.labels:
+        candidate = bench.candidates[label]
+        plan = ModelPlan(
+            model=label,
+            architecture=type(candidate.model).__name__,
+            parameters=candidate.parameters,
+            layers=candidate.stack.count,
+            max_length=resolve_max_length(candidate, bench.config.max_length),
+        )
+        plans.append(plan)
+    layers = {plan.model: plan.layers for plan in plans}
+    _check_frozen_counts(bench, layers)
+    first_trials(bench.config, layers)
+    return plans
+
+
+def _check_frozen_counts(bench: Workbench, layers: dict[str, int]) -> None:
+    parameter = bench.config.search_space.parameters.get("frozen_layers")
+    if parameter is None:
+        return
+    most = max(int(value or 0) for value in parameter.extremes())
+    too_shallow = [f"{model} has {count}" for model, count in layers.items() if count < most]
+    if too_shallow:
+        raise ConfigError(
+            f"search_space.frozen_layers: up to {most} layers, but {', '.join(too_shallow)}. "
+            "Write frozen_layers: {share: [0, 1]} for models of different depth."
+        )
+
+
+def study_warnings(bench: Workbench) -> list[str]:
+    """What a person should hear although it is allowed."""
+    config, rows = bench.config, len(bench.data.train)
+    found = list(config.search_space.notes)
+    batch = config.search_space.parameters.get("batch_size")
+    largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
+    if largest > rows:
+        found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
+    return found
+
+
+def time_models(bench: Workbench, plans: list[ModelPlan]) -> list[ModelPlan]:
+    """Time a few unfrozen steps of each candidate on the real data; returns the plans with `seconds_per_epoch`."""
+    timed = []
+    for plan in plans:
+        params = TrialParams(model=plan.model, epochs=1, batch_size=min(32, len(bench.data.train)))
+        with tempfile.TemporaryDirectory() as folder:
+            run = FineTuning(bench.plan(params, bench.config.seed, Path(folder)))
+            timed.append(replace(plan, seconds_per_epoch=_seconds_per_epoch(run)))
+    return timed
+
+
+def _seconds_per_epoch(run: FineTuning) -> float:
+    """The median of a few steps after a first one that warms up, over an epoch."""
+    steps = run.steps()
+    seconds: list[float] = []
+    for _ in range(TIMED_STEPS + 1):
+        started = time.perf_counter()
+        if next(steps, None) is None and seconds:
+            break
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:] or seconds) * run.plan.steps_per_epoch
+
+
+def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str, float]:
+    """Seconds by phase, from the timed models: an estimate to plan by, not a promise.
+
+    Freezing and pruning are taken to halve the search's full cost, as successive halving does on average.
+    """
+    per_epoch = statistics.fmean(plan.seconds_per_epoch or 0.0 for plan in plans)
+    epochs = _typical_epochs(bench)
+    full = per_epoch * epochs * 1.15  # evaluation
+    config = bench.config
+    jobs = config.confirm.top * config.confirm.seeds
+    return {
+        "search": config.budget.max_trials * full * 0.5 / workers,
+        "confirm": jobs * full / min(workers, jobs),
+        "final model": full,
+    }
+
+
+def _typical_epochs(bench: Workbench) -> float:
+    parameter: Any = bench.config.search_space.parameters.get("epochs")
+    match parameter:
+        case Int() | Float():
+            return (parameter.low + parameter.effective_high) / 2
+        case Categorical():
+            return statistics.fmean(float(choice or 0) for choice in parameter.choices)
+        case Fixed():
+            return float(parameter.value or 0)
+    return TrialParams.model_fields["epochs"].default

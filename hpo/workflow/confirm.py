@@ -1,0 +1,31 @@
+"""Confirming: the best configurations again, on seeds the search has not seen."""
+
+from pathlib import Path
+
+import optuna
+
+from hpo.core.paths import run_folder
+from hpo.training.model import save_model
+from hpo.workflow.objective import OnReport, carry_out, params_of
+from hpo.workflow.stages import Job, stage_folder
+from hpo.workflow.workbench import Workbench
+
+
+def confirm_job(trial: optuna.Trial, job: Job, search: optuna.Study, bench: Workbench, on_report: OnReport) -> float:
+    """Train the configuration of `job.trial` on `job.seed`; returns its validation score.
+
+    Never pruned. With `refit: none` the trained model is kept, for the winner's to become the final model.
+    """
+    source = next(t for t in search.get_trials(deepcopy=False) if t.number == job.trial)
+    trial.set_user_attr("confirms", job.trial)
+    folder = bench.trial_folder(stage_folder(trial.study), trial.number)
+    plan = bench.plan(params_of(source), job.seed, folder)
+    done = carry_out(trial, plan, on_report, lambda _: None)
+    if bench.config.refit == "none":
+        save_model(done.run.model, confirmed_model(bench.config.name, job))
+    return done.value
+
+
+def confirmed_model(study: str, job: Job) -> Path:
+    """Where the confirm stage keeps the model of a job."""
+    return run_folder(study) / "confirmed" / f"trial-{job.trial}-seed-{job.seed}"

@@ -1,0 +1,122 @@
+"""From an Optuna trial to a fine-tuning run and back: where the search and the training meet."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+
+from hpo.core.errors import Diverged
+from hpo.core.trial import Report, TrialParams
+from hpo.study.suggest import suggest
+from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.workflow.stages import stage_folder
+from hpo.workflow.workbench import Workbench, is_usable
+
+OnReport = Callable[[TrialParams, Report | None], None]
+
+
+class Objective:
+    """Carries out one trial of the search: suggests its parameters, trains, reports at rungs, prunes.
+
+    A trial's value is its last report, not its best. `on_report` hears of each rung (the worker's progress); once
+    `out_of_time()` no trial goes past its next rung.
+    """
+
+    def __init__(self, bench: Workbench, out_of_time: Callable[[], bool], on_report: OnReport) -> None:
+        self._bench = bench
+        self._out_of_time = out_of_time
+        self._on_report = on_report
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        bench = self._bench
+        params = suggest(trial, bench.config.search_space, bench.config.labels)
+        plan = bench.plan(params, bench.config.seed, bench.trial_folder(stage_folder(trial.study), trial.number))
+        return carry_out(trial, plan, self._on_report, self._check).value
+
+    def _check(self, trial: optuna.Trial) -> None:
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        if self._out_of_time():
+            trial.set_user_attr("failure", "stopped at a rung: the study's hours are spent")
+            raise optuna.TrialPruned
+
+
+class CarriedOut:
+    """A run that reached its end: the trained model and the value of its last rung."""
+
+    def __init__(self, run: FineTuning, value: float, epochs: float) -> None:
+        self.run = run
+        self.value = value
+        self.epochs = epochs
+
+
+def carry_out(
+    trial: optuna.Trial, plan: TrainingPlan, on_report: OnReport, check: Callable[[optuna.Trial], None]
+) -> CarriedOut:
+    """Train `plan` for `trial`: record what it is, report each rung, call `check(trial)` after each but the last.
+
+    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise.
+    """
+    known = trial.study._storage.get_trial(trial._trial_id)
+    _record_plan(trial, plan)
+    run = FineTuning(plan)
+    on_report(plan.params, None)
+    curve: list[dict[str, float]] = [p for p in known.user_attrs.get("curve", []) if p["step"] <= run.progress.rung]
+    reached = Report(
+        step=run.progress.rung, epoch=0, value=float("nan"), metrics={}, train_loss=0, seconds={}, peak_memory_mb=0
+    )
+    last = len(plan.rung_steps())
+    try:
+        for report in run.reports():
+            reached = report
+            if plan.validation is not None and not is_usable(report.value):
+                raise Diverged(f"the metric became {report.value} at rung {report.step}")
+            curve.append(_point(report))
+            if report.step not in known.intermediate_values and is_usable(report.value):
+                trial.report(report.value, report.step)
+            on_report(plan.params, report)
+            if report.step < last:
+                check(trial)
+    finally:
+        if curve:
+            _record_outcome(trial, reached, curve, run)
+    return CarriedOut(run, reached.value, reached.epoch)
+
+
+def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
+    """Write what a replay needs before anything can go wrong."""
+    layers = plan.candidate.stack.count
+    trial.set_user_attr("params", recorded_params(plan))
+    trial.set_user_attr("frozen_layers", f"{plan.frozen_layers} of {layers}")
+    trial.set_user_attr("seed", plan.seed)
+    trial.set_user_attr("plan", {**vars(plan.execution), "rungs_per_epoch": plan.rungs_per_epoch})
+
+
+def recorded_params(plan: TrainingPlan) -> dict[str, Any]:
+    """The trial's resolved parameters: a count of frozen layers, not a share."""
+    return {**plan.params.model_dump(), "frozen_layers": plan.frozen_layers, "frozen_share": None}
+
+
+def _point(report: Report) -> dict[str, float]:
+    point = {"step": report.step, "epoch": report.epoch, "train_loss": report.train_loss}
+    if is_usable(report.value):
+        point |= {"value": report.value, "loss": report.metrics["loss"]}
+    return point | {"seconds": sum(report.seconds.values())}
+
+
+def _record_outcome(trial: optuna.Trial, report: Report, curve: list[dict[str, float]], run: FineTuning) -> None:
+    trial.set_user_attr("curve", curve)
+    if report.metrics:
+        trial.set_user_attr("metrics", report.metrics)
+        trial.set_user_attr("gap", report.metrics["loss"] - report.train_loss)
+    trial.set_user_attr("train_loss", report.train_loss)
+    trial.set_user_attr("seconds", run.seconds)
+    trial.set_user_attr("epochs_trained", report.epoch)
+    trial.set_user_attr("peak_memory_mb", round(report.peak_memory_mb))
+    if run.execution != run.plan.execution:
+        trial.set_user_attr("plan", {**vars(run.execution), "rungs_per_epoch": run.plan.rungs_per_epoch})
+
+
+def params_of(trial: optuna.trial.FrozenTrial) -> TrialParams:
+    """The resolved parameters that a trial recorded."""
+    return TrialParams(**trial.user_attrs["params"])

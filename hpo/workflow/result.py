@@ -1,0 +1,144 @@
+"""What a person gets from a search: the winner, its scores, and the final model, ready to use."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.core.errors import StudyError, did_you_mean
+from hpo.study.budget import list_studies
+from hpo.study.storage import Storage, open_storage
+from hpo.tasks import get_task
+from hpo.workflow.stages import finished_trials
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The configuration that won: its trial in the search, its parameters, its scores on fresh seeds."""
+
+    trial: int
+    params: dict[str, Any]
+    scores: tuple[float, ...]
+    seeds: tuple[int, ...]
+    mean: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study. `study` is the plain `optuna.Study`; `record` all that was recorded of the outcome."""
+
+    study: optuna.Study
+    record: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study_name
+
+    @property
+    def winner(self) -> Winner:
+        """The winner, chosen on validation and confirmed on fresh seeds."""
+        found = self.record["winner"]
+        seeds = tuple(int(seed) for seed in found["values"])
+        return Winner(found["trial"], found["params"], tuple(found["values"].values()), seeds, found["mean"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The winner's resolved parameters, as `TrialParams` names them."""
+        return self.winner.params
+
+    @property
+    def model_dir(self) -> Path:
+        """The folder of the final model, which `from_pretrained` and `pipeline` load."""
+        return Path(self.record["model_dir"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final model's scores on the test split; empty where there is none."""
+        return dict((self.record["test"] or {"metrics": {}})["metrics"])
+
+    def load_model(self) -> Any:
+        """The final model, as its plain `AutoModelFor…` class."""
+        return load_final(self.model_dir)[0]
+
+    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Predict for texts (or pairs of texts): for each its text, label by name and score (a probability)."""
+        return self._predictor.predict(rows)
+
+    @cached_property
+    def _predictor(self) -> "Predictor":
+        return Predictor(self.model_dir)
+
+
+class Predictor:
+    """A final model with its task, from its folder alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model, self.tokenizer, self.record = load_final(folder)
+        self.task = get_task(self.record["task"])
+
+    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        """Predictions in the order of `rows`."""
+        return self.task.predict(self.model, self.tokenizer, rows, self.record["max_length"])
+
+    def predict_file(self, path: Path) -> list[dict[str, Any]]:
+        """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""
+        return self.predict(self.task.read_inputs(path, self.record["columns"]))
+
+
+def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, tokenizer and record of a final model's folder. Raises `StudyError` when it is not there."""
+    import transformers
+
+    if not (folder / "hpo.json").is_file():
+        raise StudyError(f"There is no final model at {folder}; `hpo retrain` makes it again.")
+    transformers.utils.logging.disable_progress_bar()
+    record = json.loads((folder / "hpo.json").read_text(encoding="utf-8"))
+    auto = getattr(transformers, get_task(record["task"]).auto_class)
+    model = auto.from_pretrained(folder, local_files_only=True).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), record
+
+
+def load(name: str | None = None, storage: str | None = None) -> Result:
+    """The result of a finished study: `name`, or the latest. Raises `StudyError` for an unknown or unfinished one."""
+    study = open_study(open_storage(storage), name)
+    record = study.user_attrs.get("result")
+    if record is None:
+        raise StudyError(f"Study '{study.study_name}' is not finished; `hpo run` goes on with it.")
+    return Result(study, record)
+
+
+def open_study(storage: Storage, name: str | None) -> optuna.Study:
+    """The study called `name`, or the latest one. Raises `StudyError`."""
+    known = list_studies(storage)
+    if not known:
+        raise StudyError("There are no studies yet. Start one with `hpo init DATA`, then `hpo run STUDY.yaml`.")
+    if name is None:
+        name = known[-1]
+    if name not in known:
+        some = ", ".join(known[-5:])
+        raise StudyError(f"There is no study '{name}'.{did_you_mean(name, known)} The latest are: {some}.")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
+    """The winner of a study, or the best trial so far: trial, value, metric, params, and as a first trial of another.
+
+    Raises `StudyError` when no trial is complete.
+    """
+    study = open_study(open_storage(storage), name)
+    record = study.user_attrs.get("result")
+    if record is not None:
+        trial, value, params = (record["winner"][key] for key in ("trial", "mean", "params"))
+    else:
+        complete = finished_trials(study)
+        if not complete:
+            raise StudyError(f"No trial of '{study.study_name}' is complete yet; see `hpo status`.")
+        trial, value, params = complete[0].number, complete[0].value, complete[0].user_attrs["params"]
+    kept = {key: value for key, value in params.items() if value is not None}
+    metric = study.user_attrs["metric"]
+    return {"trial": trial, "value": value, "metric": metric, "params": params, "first_trial": kept}

@@ -1,0 +1,186 @@
+"""The final model: the winner trained on all that may be trained on, measured once on test, saved with its card."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from torch import nn
+
+from hpo.core.paths import run_folder
+from hpo.core.trial import TrialParams
+from hpo.reporting.card import model_card
+from hpo.training.evaluate import Evaluation, evaluate
+from hpo.training.fine_tune import TrainingPlan
+from hpo.training.model import resolve_max_length, save_model
+from hpo.training.precision import Execution
+from hpo.workflow.confirm import confirmed_model
+from hpo.workflow.objective import OnReport, carry_out, recorded_params
+from hpo.workflow.stages import Confirmed, Job, best_default, stage_folder
+from hpo.workflow.workbench import Workbench, describe_data
+
+RESAMPLES = 2000
+
+
+def final_run(
+    trial: optuna.Trial,
+    ranking: Sequence[Confirmed],
+    search: optuna.Study,
+    bench: Workbench,
+    execution: Execution,
+    on_report: OnReport,
+) -> float:
+    """Make the final model of `ranking[0]`, save it, and record the study's result. Returns the test score.
+
+    Without a test split the value is the winner's mean on validation.
+    """
+    started = time.monotonic()
+    winner = ranking[0]
+    params = TrialParams(**winner.params)
+    folder = bench.trial_folder(stage_folder(trial.study), trial.number)
+    if bench.config.refit == "none":
+        model, plan = _validated_model(winner, params, bench, folder)
+    else:
+        epochs = _epochs_trained(search, winner.trial)
+        plan = refit_plan(params, epochs, bench, folder, execution)
+        model = carry_out(trial, plan, on_report, lambda _: None).run.model
+    target = run_folder(bench.config.name) / "final"
+    result = {
+        "winner": winner.to_plain(),
+        "confirmed": [c.to_plain() for c in ranking],
+        "defaults": _defaults(search),
+        "refit": bench.config.refit,
+        "model_dir": str(target),
+        "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
+        "params": recorded_params(plan),
+        **measure_on_test(model, plan, bench, search, str(target)),
+        "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
+    }
+    save_final(model, plan, bench, search, result, target)
+    search.set_user_attr("result", result)
+    test = result["test"]
+    return float(test["metrics"][bench.scorer.name]) if test else winner.mean
+
+
+def refit_plan(
+    params: TrialParams, epochs: float | None, bench: Workbench, folder: Path, execution: Execution
+) -> TrainingPlan:
+    """The plan of the final training: train and validation together, nothing held back to evaluate on.
+
+    `epochs` is where early stopping ended the winner's run: the final training stops there too.
+    """
+    plan = bench.plan(params, bench.config.seed, folder, execution)
+    assert plan.validation is not None
+    everything = plan.train.concatenate(plan.validation)
+    return replace(plan, train=everything, validation=None, epochs_to_train=epochs)
+
+
+def measure_on_test(
+    model: nn.Module, plan: TrainingPlan, bench: Workbench, search: optuna.Study, model_dir: str
+) -> dict[str, Any]:
+    """Evaluate on the test split: scores with a bootstrap interval, the confusion matrix, a simple baseline.
+
+    Each evaluation on test is counted in the study: a test split looked at often is a validation split.
+    """
+    if bench.data.test is None:
+        return {"test": None, "confusion": None, "baseline": None}
+    features = bench.features("test", plan.params.model)
+    found = evaluate(model, features, bench.task, bench.scorer, plan.execution)
+    seen = [*search.user_attrs.get("test_evaluations", []), {"model_dir": Path(model_dir).name}]
+    seen[-1] |= {"value": found.metrics[bench.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
+    search.set_user_attr("test_evaluations", seen)
+    baseline = bench.task.baseline(bench.data, bench.config.metric)
+    return {
+        "test": {
+            "metrics": found.metrics,
+            "interval": bootstrap_interval(found, features.labels, bench),
+            "rows": len(features),
+            "seen": len(seen),
+        },
+        "baseline": None if baseline is None else {"name": baseline[0], "value": baseline[1]},
+        "confusion": _confusion(found, features.labels, bench),
+    }
+
+
+def bootstrap_interval(found: Evaluation, labels: Any, bench: Workbench) -> list[float]:
+    """The 95% percentile bootstrap interval of the metric over the test rows (Efron, 1979)."""
+    rng = np.random.default_rng(0)
+    name, rows = bench.scorer.name, len(found.predictions)
+    if name == "loss":
+        return []
+    draws = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
+    values = [bench.scorer(found.predictions[draw], labels[draw])[name] for draw in draws]
+    return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
+
+
+def save_final(
+    model: nn.Module, plan: TrainingPlan, bench: Workbench, search: optuna.Study, result: dict[str, Any], target: Path
+) -> None:
+    """Write model, tokenizer, card and `hpo.json` aside, then put the folder in its place."""
+    scratch = target.with_name(f".{target.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    save_model(model, scratch)
+    plan.candidate.tokenizer.save_pretrained(scratch)
+    versions = search.user_attrs["versions"]
+    card = model_card(bench.config.to_plain(), result, describe_data(bench.data), versions)
+    (scratch / "README.md").write_text(card, encoding="utf-8")
+    record = {
+        "study": search.study_name,
+        "task": bench.config.task,
+        "metric": bench.scorer.name,
+        "columns": dict(bench.data.columns),
+        "max_length": resolve_max_length(plan.candidate, bench.config.max_length),
+        "versions": versions,
+        "fingerprint": bench.data.fingerprint,
+        "result": {**result, "model_dir": target.name},
+    }
+    (scratch / "hpo.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+
+
+def _validated_model(
+    winner: Confirmed, params: TrialParams, bench: Workbench, folder: Path
+) -> tuple[nn.Module, TrainingPlan]:
+    """The checkpoint that the confirm stage validated: of the winner's seeds, the best."""
+    import transformers
+
+    sign = 1 if bench.scorer.direction == "maximize" else -1
+    seed = max(winner.values, key=lambda s: sign * winner.values[s])
+    kept = confirmed_model(bench.config.name, Job(winner.trial, seed))
+    auto = getattr(transformers, bench.task.auto_class)
+    return auto.from_pretrained(kept, local_files_only=True), bench.plan(params, seed, folder)
+
+
+def _epochs_trained(search: optuna.Study, number: int) -> float | None:
+    trial = next(t for t in search.get_trials(deepcopy=False) if t.number == number)
+    return trial.user_attrs.get("epochs_trained")
+
+
+def _defaults(search: optuna.Study) -> dict[str, Any] | None:
+    best = best_default(search)
+    if best is None:
+        return None
+    return {"trial": best.number, "value": best.value, "params": best.user_attrs["params"]}
+
+
+def _confusion(found: Evaluation, labels: Any, bench: Workbench) -> dict[str, Any] | None:
+    names = list(bench.data.label_names)
+    if not names:
+        return None
+    matrix = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(matrix, (labels, found.predictions), 1)
+    return {"labels": names, "matrix": matrix.tolist()}
+
+
+def _seconds(search: optuna.Study) -> dict[str, float]:
+    trials = search.get_trials(deepcopy=False)
+    starts = [t.datetime_start for t in trials if t.datetime_start]
+    ends = [t.datetime_complete for t in trials if t.datetime_complete]
+    return {"search": (max(ends) - min(starts)).total_seconds()} if starts and ends else {}

@@ -1,0 +1,141 @@
+"""The three stages of a study, each an Optuna study in the same database, so that all runs share one machinery.
+
+- search: the person's study; each trial samples a configuration and may be pruned.
+- confirm: the best few configurations again on fresh seeds; trial n carries out job n of a fixed list.
+- final: one trial, the winner's training on all that may be trained on.
+
+Every run of `FineTuning` is thus a leased trial: counted exactly, resumed when its worker dies, seen in the dashboard.
+"""
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.core.config import StudyConfig
+from hpo.core.errors import StudyError
+from hpo.core.paths import folder_name
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the confirm stage: a configuration of the search, by its trial number, on a fresh seed."""
+
+    trial: int
+    seed: int
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials of a study, best first; of equals the earlier one."""
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
+    return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
+
+
+def is_done(study: optuna.Study) -> bool:
+    """Whether no trial of `study` is running or waiting."""
+    return not study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+def distinct_best(study: optuna.Study, top: int) -> list[FrozenTrial]:
+    """The best `top` complete trials of different resolved parameters. Raises `StudyError` when there is none."""
+    chosen: list[FrozenTrial] = []
+    for trial in finished_trials(study):
+        if all(trial.user_attrs["params"] != other.user_attrs["params"] for other in chosen):
+            chosen.append(trial)
+    if not chosen:
+        raise StudyError(
+            f"No trial of '{study.study_name}' was completed, so there is nothing to confirm. See `hpo status` for the "
+            "failures; more trials: `hpo run … --trials N`."
+        )
+    return chosen[:top]
+
+
+def confirm_jobs(study: optuna.Study, config: StudyConfig) -> list[Job]:
+    """What the confirm stage runs: each of the best configurations on each fresh seed, the best first.
+
+    The list depends on the finished search alone, so every worker derives the same one.
+    """
+    best = distinct_best(study, config.confirm.top)
+    seeds = range(config.seed + 1, config.seed + 1 + config.confirm.seeds)
+    return [Job(trial.number, seed) for seed in seeds for trial in best]
+
+
+def confirm_name(study: optuna.Study, jobs: list[Job]) -> str:
+    """The confirm study's name: another set of jobs (after more trials) is another study."""
+    trials = "-".join(str(number) for number in dict.fromkeys(job.trial for job in jobs))
+    return f"{study.study_name}/confirm-{trials}-x{len({job.seed for job in jobs})}"
+
+
+def final_name(confirm: optuna.Study, winner: int) -> str:
+    """The final study's name: one for each winner of each confirmation."""
+    return f"{confirm.study_name}/final-{winner}"
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A configuration and its scores on fresh seeds."""
+
+    trial: int
+    params: dict[str, Any]
+    values: dict[int, float]  # by seed
+    search_value: float
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values.values()) if self.values else math.nan
+
+    @property
+    def std(self) -> float:
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "trial": self.trial,
+            "params": self.params,
+            "values": {str(seed): value for seed, value in self.values.items()},
+            "mean": self.mean,
+            "std": self.std,
+            "search_value": self.search_value,
+        }
+
+
+def confirmed(search: optuna.Study, confirm: optuna.Study, jobs: list[Job]) -> list[Confirmed]:
+    """The confirmed configurations, best mean first. One whose runs all failed is left out."""
+    values: dict[int, dict[int, float]] = {job.trial: {} for job in jobs}
+    for trial in confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        job = jobs[trial.number]
+        values[job.trial][job.seed] = float(trial.value or 0.0)
+    trials = {t.number: t for t in search.get_trials(deepcopy=False)}
+    found = [
+        Confirmed(number, trials[number].user_attrs["params"], by_seed, float(trials[number].value or 0.0))
+        for number, by_seed in values.items()
+        if by_seed
+    ]
+    sign = -1 if search.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    if not found:
+        raise StudyError(f"All confirming runs of '{search.study_name}' failed; see `hpo status`.")
+    return sorted(found, key=lambda c: sign * c.mean)
+
+
+def best_default(search: optuna.Study) -> FrozenTrial | None:
+    """The best complete trial among the configurations tried first."""
+    return next((t for t in finished_trials(search) if t.user_attrs.get("origin") == "first trial"), None)
+
+
+def stage_folder(study: optuna.Study) -> str:
+    """A stage's part in the names of its trials' checkpoint folders."""
+    return folder_name(study.study_name)
+
+
+def reserve_seconds(search: optuna.Study, config: StudyConfig, workers: int) -> float:
+    """Seconds to keep back for confirming and the final model, by how long complete trials took; 0 before the first."""
+    best = finished_trials(search)[: config.confirm.top]
+    took = [trial.duration.total_seconds() for trial in best if trial.duration]
+    if not took:
+        return 0.0
+    rounds = math.ceil(config.confirm.top * config.confirm.seeds / max(workers, 1))
+    return (rounds + 1.5) * max(took)

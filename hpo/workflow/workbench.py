@@ -1,0 +1,106 @@
+"""All that one process needs to carry out runs of a study, kept warm between them."""
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hpo.core.config import StudyConfig
+from hpo.core.errors import StudyError
+from hpo.core.paths import home, run_folder
+from hpo.core.trial import TrialParams
+from hpo.tasks import get_task
+from hpo.tasks.metrics import Scorer
+from hpo.tasks.task import TaskData
+from hpo.training.batching import Features
+from hpo.training.features import FeatureStore
+from hpo.training.fine_tune import TrainingPlan
+from hpo.training.model import Candidates, resolve_max_length
+from hpo.training.precision import Execution, apply
+
+
+class Workbench:
+    """Task, data, metric, models and features of a study in this process."""
+
+    def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
+        self.config = config
+        self.execution = execution
+        self.task = get_task(config.task)
+        self.data = data or self.task.prepare(config.data, config.seed)
+        self.scorer: Scorer = self.task.metrics(config.metric)
+        self.candidates = Candidates(
+            {ref.label: ref for ref in config.models}, self.task.auto_class, self.task.head(self.data)
+        )
+        self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
+        self.stop = threading.Event()
+        self.on_checkpoint: Callable[[Path], None] = lambda path: None
+        apply(execution)
+
+    def check_fingerprint(self, expected: str) -> None:
+        """Raise `StudyError` when the data here is not what the study was made from."""
+        if self.data.fingerprint != expected:
+            raise StudyError(
+                f"The data at {self.config.data.path} is not what study '{self.config.name}' was made from "
+                f"(fingerprint {self.data.fingerprint[:12]}, the study's {expected[:12]})."
+            )
+
+    def features(self, split: str, model: str) -> Features:
+        """The encoded rows of `split` for the candidate called `model`."""
+        candidate = self.candidates[model]
+        return self._features.get(split, candidate.tokenizer, resolve_max_length(candidate, self.config.max_length))
+
+    def plan(self, params: TrialParams, seed: int, folder: Path, execution: Execution | None = None) -> TrainingPlan:
+        """The plan of one run on the training split, evaluated on validation."""
+        return TrainingPlan(
+            params=params,
+            task=self.task,
+            candidate=self.candidates[params.model],
+            train=self.features("train", params.model),
+            validation=self.features("validation", params.model),
+            scorer=self.scorer,
+            rungs_per_epoch=self.config.fidelity.rungs_per_epoch,
+            seed=seed,
+            folder=folder,
+            execution=execution or self.execution,
+            stop=self.stop,
+            on_checkpoint=self.on_checkpoint,
+        )
+
+    def trial_folder(self, study: str, number: int) -> Path:
+        """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
+        return run_folder(self.config.name) / "checkpoints" / f"{study}-{number}"
+
+
+def describe_data(data: TaskData) -> dict[str, Any]:
+    """What a study records of its data: no rows, no path."""
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "sizes": {name: 0 if split is None else len(split) for name, split in splits.items()},
+        "labels": list(data.label_names),
+        "columns": dict(data.columns),
+        "notes": list(data.notes),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide what a run computes, and the commit of the folder, where there is one."""
+    import platform
+    import subprocess
+    from importlib.metadata import version
+
+    names = ("hpo", "torch", "transformers", "datasets", "tokenizers", "optuna", "numpy", "scikit-learn")
+    found = {name: version(name) for name in names} | {"python": platform.python_version()}
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        if asked.returncode == 0:
+            found["git"] = asked.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        found["git"] = "unknown"  # no git here: the commit is a courtesy, not needed for anything
+    return found
+
+
+def is_usable(value: float) -> bool:
+    """Whether a metric's value can be compared: inf would be Optuna's best value for ever."""
+    return math.isfinite(value)

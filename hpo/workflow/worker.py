@@ -1,0 +1,255 @@
+"""A worker process: takes one run at a time from the study until all three stages are done.
+
+hpo worker --study NAME --storage URL        # by hand, on any machine that reaches the database
+python -m hpo.workflow.worker                # started by `hpo run`; reads its specification from standard input
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from hpo.core.config import StudyConfig, load_config
+from hpo.core.errors import HpoError, TrialError
+from hpo.core.paths import default_storage
+from hpo.core.trial import Report, TrialParams
+from hpo.study.budget import prune_waiting, seconds_left, set_phase
+from hpo.study.lease import LeaseLost, Worker
+from hpo.study.rules import is_stopped
+from hpo.study.sampler import build_pruner, build_sampler
+from hpo.study.status import read_status
+from hpo.study.storage import Storage, open_storage
+from hpo.study.takeover import reclaim
+from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.fine_tune import Stopped
+from hpo.training.precision import available_devices, choose_execution, cores, place_workers
+from hpo.workflow.confirm import confirm_job
+from hpo.workflow.objective import Objective, OnReport
+from hpo.workflow.result import open_study
+from hpo.workflow.retrain import final_run
+from hpo.workflow.stages import (
+    confirm_jobs,
+    confirm_name,
+    confirmed,
+    final_name,
+    is_done,
+    reserve_seconds,
+    stage_folder,
+)
+from hpo.workflow.workbench import Workbench
+
+log = logging.getLogger("hpo.worker")
+
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker process is handed; the study's configuration itself is in the database."""
+
+    study: str
+    storage: str
+    device: str
+    threads: int
+
+
+class Workplace:
+    """One worker at one study: the database, the workbench, and the loop over stages."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        bench: Workbench | None = None,
+        storage: Storage | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.storage = storage or open_storage(spec.storage)
+        self.search = optuna.load_study(study_name=spec.study, storage=self.storage)
+        self.config: StudyConfig = load_config(self.search.user_attrs["config"])
+        self.bench = bench or Workbench(self.config, choose_execution(spec.device, spec.threads))
+        self.bench.stop = stop or self.bench.stop
+        self.bench.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
+        self._spec = spec
+        self.worker = Worker(self.storage, self.search, spec.device)
+
+    def work(self) -> None:
+        """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set."""
+        watch = threading.Thread(target=self._watch_for_stop, daemon=True)
+        watch.start()
+        try:
+            if self._search() and self._confirm() and self._final():
+                set_phase(self.search, "finished")
+        finally:
+            self.worker.close()
+
+    def _watch_for_stop(self) -> None:
+        while not self.bench.stop.wait(POLL_SECONDS):
+            if self.worker.stop_requested:
+                self.bench.stop.set()
+
+    def _search(self) -> bool:
+        conditional = self.config.search_space.conditional
+        # The worker's id is mixed in: with one seed, two workers would draw the same trials.
+        seed = (self.config.seed * 7919 + self.worker.worker_id) % 2**31
+        study = self._open(self.search.study_name, seed, conditional)
+        objective = Objective(self.bench, self._out_of_time, self._tell_progress("search"))
+        return self._stage("search", study, objective)
+
+    def _confirm(self) -> bool:
+        jobs = confirm_jobs(self.search, self.config)
+        study = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
+        tell = self._tell_progress("confirm")
+        return self._stage(
+            "confirm", study, lambda trial: confirm_job(trial, jobs[trial.number], self.search, self.bench, tell)
+        )
+
+    def _final(self) -> bool:
+        jobs = confirm_jobs(self.search, self.config)
+        confirm = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
+        ranking = confirmed(self.search, confirm, jobs)
+        study = self.storage.create_child_study(final_name(confirm, ranking[0].trial), self.search, 1, "retrain")
+        tell = self._tell_progress("retrain")
+        # The others have nothing left to train: the last run gets the whole machine.
+        execution = choose_execution(self._spec.device, max(self._spec.threads, cores()))
+        return self._stage(
+            "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.bench, execution, tell)
+        )
+
+    def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
+        """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
+        if read_status(self.storage, self.search.study_name).phase != phase:
+            set_phase(self.search, phase)
+        while not self.bench.stop.is_set():
+            over = phase == "search" and self._out_of_time()
+            trial = None if over else self.worker.take(study)
+            if trial is not None:
+                self._run(phase, study, trial, carry_out)
+            elif is_done(study) or (over and self._end_search(study)):
+                return True
+            else:
+                self.worker.progress(phase="waiting", trial=None)
+                reclaim(self.storage, self.search)
+                time.sleep(POLL_SECONDS)
+        return False
+
+    def _out_of_time(self) -> bool:
+        """Whether the search must end so that confirming and the final model fit into the study's hours."""
+        left = seconds_left(self.search)
+        if left is None:
+            return False
+        workers = len(read_status(self.storage, self.search.study_name).workers)
+        return left <= reserve_seconds(self.search, self.config, workers)
+
+    def _end_search(self, study: optuna.Study) -> bool:
+        """When the hours are spent and no trial runs any more: what still waits is told PRUNED."""
+        with self.storage.reading() as session:
+            stopped = is_stopped(session, study._study_id)
+        if stopped or study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            return False
+        prune_waiting(study)
+        return True
+
+    def _run(
+        self, phase: str, study: optuna.Study, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
+    ) -> None:
+        self.worker.progress(phase=phase)
+        trial.set_user_attr("worker", self.worker.worker_id)
+        trial.set_user_attr("attempt", self.worker.attempt)
+        self.bench.on_checkpoint = lambda path: self.worker.checkpointed(trial, str(path))
+        folder = self.bench.trial_folder(stage_folder(study), trial.number)
+        try:
+            value = carry_out(trial)
+            self.worker.finish(study, trial, TrialState.COMPLETE, value)
+        except optuna.TrialPruned:
+            self.worker.finish(study, trial, TrialState.PRUNED)
+        except Stopped:
+            self.worker.give_back(trial, str(folder))
+            return
+        except LeaseLost:
+            log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
+            return
+        except TrialError as error:
+            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
+            self.worker.finish(study, trial, TrialState.FAIL)
+        except Exception as error:
+            # A bug: said in the trial, then loud.
+            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
+            self.worker.finish(study, trial, TrialState.FAIL)
+            raise
+        remove_checkpoints(folder)
+
+    def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
+        return optuna.load_study(
+            study_name=name,
+            storage=self.storage,
+            sampler=build_sampler(self.config.sampler, conditional, seed),
+            pruner=build_pruner(self.config.pruner),
+        )
+
+    def _tell_progress(self, phase: str) -> OnReport:
+        def tell(params: TrialParams, report: Report | None) -> None:
+            step, epoch = (report.step, report.epoch) if report else (None, 0.0)
+            self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
+
+        return tell
+
+
+def main() -> None:
+    """Entry point of a spawned worker: imports first (already done by now), then the specification, then work."""
+    _log_to_stderr()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    given = sys.stdin.read()
+    if not given:
+        return  # the parent found a mistake before there was anything to do
+    threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
+    try:
+        Workplace(WorkerSpec(**json.loads(given)), stop=stop).work()
+    except HpoError as error:
+        log.error("%s", error)
+        raise SystemExit(error.exit_code) from None
+
+
+def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
+    """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue."""
+    _log_to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    database = open_storage(storage)
+    name = open_study(database, study).study_name
+    chosen = available_devices()[0] if device == "auto" else place_workers(device, 1)[0]
+    spec = WorkerSpec(name, storage or default_storage(), chosen, cores())
+    Workplace(spec, storage=database, stop=stop).work()
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _leave_with_parent(stop: threading.Event) -> None:
+    """Set `stop` when the parent is gone: no worker outlives its search."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    stop.set()
+
+
+def specification(spec: WorkerSpec) -> dict[str, Any]:
+    """A specification as JSON values."""
+    return asdict(spec)
+
+
+if __name__ == "__main__":
+    main()
