@@ -292,6 +292,18 @@ def _comparison(result: Mapping[str, Any], metric: str) -> "Table":
     return _pairs(rows)
 
 
+def show_replay(
+    steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
+) -> None:
+    """A trial's recorded values beside those of its replay, and what could not be the same."""
+    table = _table("rung", recorded="right", replayed="right", difference="right")
+    for step, before, now in zip(steps, recorded, replayed, strict=True):
+        table.add_row(str(step), f"{before:.6f}", f"{now:.6f}", number(now - before))
+    show(table)
+    for line in not_applied:
+        warn(f"not as recorded: {line}")
+
+
 def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """Predictions, each with `text` (or two, as a list), `label` and `score`; tab-separated in a pipe."""
     from hpo.live_view import one_line
