@@ -50,6 +50,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         raise DataError(
             f"{origins['train']}: every training label is '{only}': a classifier needs at least two classes."
         )
+    advice = "For stratified splits, give hpo the training file alone as `data.path`"
     notes = []
     for split in ("validation", "test"):
         if split not in counts:
@@ -64,15 +65,14 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
             )
         if len(counts[split]) < 2:
             raise DataError(
-                f"{where}: every {split} label is '{names[next(iter(counts[split]))]}': nothing can be judged "
-                "by it. For stratified splits, give hpo the training file alone as `data.path`."
+                f"{where}: every {split} label is '{names[next(iter(counts[split]))]}': nothing can be judged by it. "
+                f"{advice if split in origins else 'Give more rows of the other classes'}."
             )
         absent = [names[c] for c in sorted(set(train) - set(counts[split]))]
         if absent:
-            advice = ". For stratified splits, give hpo the training file alone as `data.path`"
             notes.append(
                 f"{len(absent)} class{'es' if len(absent) > 1 else ''} absent from {split}: {some(absent)}"
-                f"{advice if split in origins else ': it has too few rows to share'}"
+                f"{f'. {advice}' if split in origins else ': too few rows to share'}"
             )
     return notes
 

@@ -60,7 +60,7 @@ def read_classes(splits: Mapping[str, Dataset], column: str, origins: Mapping[st
 
 def is_unlabelled(rows: Dataset, column: str) -> bool:
     """Whether a split carries no label at all, as the public test split of a competition does: empty, or all −1."""
-    return all(value in (None, "", "-1", -1) for value in column_values(rows, column))
+    return all(value in (None, "", "-1", -1) or value != value for value in column_values(rows, column))
 
 
 def _values(rows: Dataset, column: str, origin: str) -> list[str | int | None]:
@@ -72,7 +72,8 @@ def _values(rows: Dataset, column: str, origin: str) -> list[str | int | None]:
     if kind == MIXED:
         raise _mixed(where, [None if value is None else (value["type"], value["json"]) for value in raw])
     if isinstance(feature, ClassLabel):
-        return [None if value in (None, -1) else feature.names[int(value)] for value in raw]
+        names = dict(enumerate(feature.names))  # -1 is how the hub's datasets say that a row has no label
+        return [names.get(value) for value in raw]
     if pa.types.is_boolean(kind):
         return [None if value is None else str(value) for value in raw]
     if pa.types.is_integer(kind):

@@ -87,29 +87,30 @@ def _read_parts(paths: list[Path], encoding: str) -> Dataset:
                 f"{path}: its columns ({', '.join(part.column_names)}) are not those of {paths[0].name} "
                 f"({', '.join(first.column_names)}): the files of one split have the same columns."
             )
-    return first if len(parts) == 1 else concatenate_datasets(parts)
+    try:
+        return first if len(parts) == 1 else concatenate_datasets(parts)
+    except ValueError as error:
+        raise DataError(f"{paths[0].parent}/: the files of one split differ in type: {_first_line(error)}") from None
 
 
 def _recognise(folder: Path) -> dict[str, list[Path]]:
     """split -> its files: by file name, by sub-folder, in `data/` as on the hub, or the folder's only file."""
     for place in (folder, folder / "data"):
-        files = _data_files(place)
-        found = {}
-        for split, names in SPLITS.items():
-            named = [path for path in files if SHARD.sub("", path.stem).lower() in names]
-            inside = [path for name in names for path in _data_files(place / name)]
-            if len(named) > 1 and not all(SHARD.search(path.stem) for path in named):
-                raise DataError(
-                    f"{place.absolute()}: {' and '.join(path.name for path in named)} both look like the {split} "
-                    f"split: name one as `data.{split}`."
-                )
-            if named or inside:
-                found[split] = named or inside
+        found = {split: files for split, names in SPLITS.items() if (files := _split_files(place, split, names))}
         if found:
             return found
-        if len(files) == 1:
-            return {"train": files}
-    return {}
+    only = _data_files(folder)
+    return {"train": only} if len(only) == 1 else {}
+
+
+def _split_files(folder: Path, split: str, names: tuple[str, ...]) -> list[Path]:
+    named = [path for path in _data_files(folder) if SHARD.sub("", path.stem).lower() in names]
+    if len(named) > 1 and not all(SHARD.search(path.stem) for path in named):
+        raise DataError(
+            f"{folder.absolute()}: {' and '.join(path.name for path in named)} both look like the {split} split: "
+            f"name one as `data.{split}`."
+        )
+    return named or [path for name in names for path in _data_files(folder / name)]
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -155,13 +156,18 @@ def _listed(folder: Path) -> str:
 def _load_hub(config: DataConfig) -> RawSplits:
     """Download a hub dataset, or take it from the cache; one quick question first, so that nothing waits."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     where = f"data.path: '{config.path}' is not a file or folder here ({Path(config.path).absolute()})"
     nearest = _nearest_file(Path(config.path))
     if not constants.HF_HUB_OFFLINE:
         try:
             HfApi().dataset_info(config.path, revision=config.revision, timeout=5)
+        except RepositoryNotFoundError:
+            raise DataError(
+                f"{where}, and the Hugging Face hub has no dataset of that name for you: one that is private or gated "
+                f"needs `hf auth login`.{nearest}"
+            ) from None
         except HfHubHTTPError as error:
             raise DataError(f"{where}, and the Hugging Face hub says: {_first_line(error)}{nearest}") from error
         except Exception as error:  # the hub's client is free to raise what its http library does

@@ -62,9 +62,9 @@ def load_metric(
         return Scorer(known, directions[known], (own,))
     if name.endswith(".py"):
         metric, direction = _from_file(Path(name))
-        return Scorer(Path(name).stem, direction, (own, lambda: metric))
+        return _tried(Scorer(Path(name).stem, direction, (own, lambda: metric)))
     other = _from_evaluate(name, directions)
-    return Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other))
+    return _tried(Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other)))
 
 
 def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
@@ -78,9 +78,19 @@ def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
     return scorer.direction
 
 
+def _tried(scorer: Scorer) -> Scorer:
+    """The scorer, after a first call: a metric that fails is told now, not at the first rung."""
+    import numpy as np
+
+    scorer(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]))
+    return scorer
+
+
 def _compute(metric: "evaluate.Metric", predictions: Any, references: Any, name: str) -> dict[str, float]:
     try:
         found = metric.compute(predictions=predictions, references=references)
+        if not found:
+            raise ValueError(f"it gave {found!r}, not a name and a number")
         return {key: float(value) for key, value in found.items()}
     except Exception as error:  # a person's code: whatever it raises, say whose it was
         raise ConfigError(f"metric: '{name}' failed: {type(error).__name__}: {error}") from error

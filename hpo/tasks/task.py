@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,7 +89,7 @@ class Task(Protocol):
         """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact."""
         ...
 
-    def count(self, labels: "torch.Tensor") -> int:
+    def count(self, labels: Sized) -> int:
         """How many examples (or tokens) of a batch the loss sums over."""
         ...
 

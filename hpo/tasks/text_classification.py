@@ -1,6 +1,6 @@
 """Text classification: one or two texts → one class of several."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ class TextClassification:
 
         return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
 
-    def count(self, labels: "torch.Tensor") -> int:
+    def count(self, labels: Sized) -> int:
         return len(labels)
 
     def predictions(self, logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -179,11 +179,12 @@ def _labelled(raw: RawSplits, columns: Columns) -> tuple[dict[str, Dataset], lis
     notes = []
     for split, rows in raw.present().items():
         origin, known = raw.origins[split], rows.column_names
-        for key, name in (*(("data.text", text) for text in columns.text), ("data.label", columns.label)):
-            error = missing_column(key, name, known, origin)
-            mistyped = did_you_mean(name, [other for other in known if other not in columns.text])
-            if name not in known and (key == "data.text" or split != "test" or mistyped):
-                raise error
+        for name in columns.text:
+            if name not in known:
+                raise missing_column("data.text", name, known, origin)
+        mistyped = did_you_mean(columns.label, [name for name in known if name not in columns.text])
+        if columns.label not in known and (split != "test" or mistyped):
+            raise missing_column("data.label", columns.label, known, origin)
         if split == "test" and (columns.label not in known or is_unlabelled(rows, columns.label)):
             notes.append(f"{origin} holds no labels and is not used")
         else:
@@ -195,7 +196,7 @@ def _canonical(
     raw: Mapping[str, Dataset], columns: Columns, origins: Mapping[str, str], drop_empty: bool
 ) -> tuple[dict[str, Dataset], tuple[str, ...], list[str]]:
     """Rows as text (and text_pair) and class number, the names of the classes, and notes."""
-    splits, notes = dict(raw), []
+    splits, where, notes = dict(raw), dict(origins), []
     texts: dict[str, list[list[str]]] = {}
     for split, rows in raw.items():
         texts[split] = [read_texts(rows, name, origins[split]) for name in columns.text]
@@ -206,8 +207,9 @@ def _canonical(
             if not kept:
                 raise DataError(f"{origins[split]}: the text of every row is empty.")
             splits[split] = take(rows, kept)
+            where[split] += f" (without its {len(empty)} empty rows)"
             texts[split] = [[column[place] for place in kept] for column in texts[split]]
-    classes = read_classes(splits, columns.label, origins)
+    classes = read_classes(splits, columns.label, where)
     canonical = {
         split: Dataset.from_dict({**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": classes.ids[split]})
         for split in splits

@@ -1,0 +1,65 @@
+"""A person's files as fixtures, and a small model that reads them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_data import Prepare
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, at its import
+
+from hpo.core.config import DataConfig
+from hpo.tasks import get_task
+from hpo.tasks.task import TaskData
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """Write files (name → content) and prepare text classification on their folder, or on `path` in it."""
+
+    def write_and_prepare(files: dict[str, str | bytes], path: str = "", seed: int = 0, **config: Any) -> TaskData:
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        task = get_task("text-classification")
+        return task.prepare(DataConfig(path=str(tmp_path / path), **config), seed)
+
+    return write_and_prepare
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A BERT word tokenizer of sixteen words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]]
+    made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")},
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    """A BERT of two layers of 16, three classes, without dropout in the way."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=16,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        id2label={0: "red", 1: "green", 2: "blue"},
+        initializer_range=1.0,
+    )
+    return BertForSequenceClassification(config).eval()
