@@ -100,9 +100,7 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Sectio
 
 
 def _slices(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
-    section = Section(
-        "Slices", f"{html.unescape(metric)} of complete trials against each parameter; the later a trial, the bluer."
-    )
+    section = Section("Slices", "The value of complete trials against each parameter; the later a trial, the bluer.")
     names = _varying(complete)
     if not names:
         return without(section, "it takes two complete trials that differ in a parameter")

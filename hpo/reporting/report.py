@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.core.readable import NOTHING, count, duration, interval, number, parameters, score
 from hpo.reporting.figures import is_finite, own_sections
 from hpo.reporting.optuna_figures import optuna_sections
-from hpo.reporting.portable import portable_command, portable_name
+from hpo.reporting.portable import portable_command
 from hpo.reporting.section import Section, shorten
 
 
@@ -58,7 +57,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "winner": _entry(result["winner"]) if result else None,
         "confirmed": [_entry(entry) for entry in result.get("confirmed", ())],
         "command": portable_command(result.get("command", "")),
-        "model_folder": portable_name(result.get("model_dir", "")),
+        "model_folder": "/".join(Path(result.get("model_dir", "")).parts[-2:]),
         "tiles": _tiles(result, metric),
         "sections": sections,
         "figures": figures_json(sections),
@@ -66,7 +65,6 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "data": _data(attrs.get("data", {})),
         "versions": attrs.get("versions", {}),
         "test_evaluations": attrs.get("test_evaluations", []),
-        "python": platform.python_version(),
     }
 
 
