@@ -1,6 +1,5 @@
 """Storage URLs: what is wrong is said with the right spelling, and no password is ever shown."""
 
-import logging
 import pickle
 import sqlite3
 from pathlib import Path
@@ -114,7 +113,7 @@ class Driver:
     """What SQLAlchemy needs of a driver whose server never lets anyone in."""
 
     paramstyle = "format"
-    Error = sqlite3.Error
+    Error = OperationalError = ProgrammingError = InterfaceError = InternalError = sqlite3.OperationalError
 
     def __init__(self, says: str) -> None:
         self.says = says
@@ -137,9 +136,7 @@ def test_a_server_that_does_not_let_us_in_is_told_without_the_password(says: str
 
 
 def test_a_database_file_that_is_none_is_told(tmp_path: Path) -> None:
-    (tmp_path / "hpo.db").write_text(
-        "This is a text, and quite a long one: more than the header of a database file.\n" * 50
-    )
+    (tmp_path / "hpo.db").write_text("This is a text, longer than the header of a database file.\n" * 50)
     with pytest.raises(StorageError, match="not a database"):
         open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
 
@@ -157,14 +154,11 @@ def test_braces_in_a_path_are_no_template(tmp_path: Path) -> None:
     assert (tmp_path / "a{b}" / "hpo.db").exists()
 
 
-def test_a_storage_is_pickled_by_its_url(
-    storage: Storage, study: optuna.Study, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG):
-        copy = pickle.loads(pickle.dumps(storage))
-        assert copy.url == storage.url
-        other = optuna.load_study(study_name=study.study_name, storage=copy)
-        other.tell(other.ask(), 1.0)
+def test_a_storage_is_pickled_by_its_url(storage: Storage, study: optuna.Study) -> None:
+    copy = pickle.loads(pickle.dumps(storage))
+    assert copy.url == storage.url
+    other = optuna.load_study(study_name=study.study_name, storage=copy)
+    other.tell(other.ask(), 1.0)
     assert study.trials[0].state == TrialState.COMPLETE
     assert storage_of(other) is copy
 

@@ -73,22 +73,18 @@ def test_reader_and_writer_do_not_wait_for_each_other(
     with impatient.reading() as reader:
         rows = select(StudyRow.max_trials)
         assert reader.scalar(rows) == 10
-        with impatient_writer(url) as writer:
+        with open_storage(url).transaction() as writer:
             writer.get_one(StudyRow, study._study_id).max_trials = 11
             writer.flush()
             assert reader.scalar(rows) == 10  # neither blocked nor dirty
         assert reader.scalar(rows) == 10  # one snapshot for one transaction
     with impatient.reading() as reader:
         assert reader.scalar(rows) == 11
-    with impatient_writer(url) as writer:
+    with open_storage(url).transaction() as writer:
         writer.get(StudyRow, study._study_id)
         # A second writer is kept out from its very start, before it has read anything.
         with pytest.raises(StorageError, match="database is locked"), impatient.transaction() as second:
             second.get(StudyRow, study._study_id)
-
-
-def impatient_writer(url: str):  # type: ignore[no-untyped-def]
-    return open_storage(url).transaction()
 
 
 def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
