@@ -57,7 +57,11 @@ def make_splits(given: Mapping[str, Dataset], config: DataConfig, seed: int) -> 
         notes.append(f"{made} taken from {len(rows)} training rows, stratified by label, seed {seed}")
     for split, rows in splits.items():
         if len(rows) == 0:
-            raise DataError(f"data: {len(given['train'])} training rows are too few: none is left for {split}.")
+            different = len(set(text_keys(given["train"])))
+            raise DataError(
+                f"data: {len(given['train'])} training rows ({different} different texts) are too few: none is left "
+                f"for {split}."
+            )
     return splits, notes
 
 

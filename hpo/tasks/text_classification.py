@@ -155,12 +155,16 @@ class TextClassification:
                 )
             return [line for line in decode(path, encoding).splitlines() if line.strip()]
         rows = read_file(path, encoding)
-        there = set(trained) <= set(rows.column_names)
-        names = tuple(trained) if there else find_text_columns(rows, path.name, None, besides=columns.get("label"))
-        if len(names) != len(trained):
-            missing = next(name for name in trained if name not in rows.column_names)
-            raise missing_column(str(path), missing, rows.column_names, "the file")
-        texts = [read_texts(rows, name, path.name) for name in names]
+        missing = next((name for name in trained if name not in rows.column_names), None)
+        if missing is not None:
+            unlike = missing_column(str(path), missing, rows.column_names, "the file")
+            try:
+                trained = list(find_text_columns(rows, path.name, None, besides=columns.get("label")))
+            except DataError:
+                raise unlike from None
+            if len(trained) != len([role for role in TEXT_ROLES if role in columns]):
+                raise unlike
+        texts = [read_texts(rows, name, path.name) for name in trained]
         return list(texts[0]) if len(texts) == 1 else list(zip(texts[0], texts[1], strict=True))
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:

@@ -73,7 +73,12 @@ REFUSED = {
         ["2 of 43 rows", "rows 2, 3", "data.drop_empty: true"],
     ),
     "11 one row": Refused({"d.csv": rows("yes")}, {}, ["1 row is too few"]),
-    "11 too few rows to split": Refused({"d.csv": rows("yes", "no")}, {}, ["2 training rows are too few"]),
+    "11 too few rows to split": Refused(
+        {"d.csv": rows("yes", "no")}, {}, ["2 training rows (2 different texts) are too few"]
+    ),
+    "11 too few texts to split": Refused(
+        {"d.csv": "text,label\n" + "a,yes\nb,no\n" * 20}, {}, ["40 training rows (2 different texts) are too few"]
+    ),
     "12 empty file": Refused({"d.csv": "\n\n"}, {}, ["d.csv", "is empty"]),
     "12 header only": Refused({"d.csv": "text,label\n"}, {}, ["d.csv", "no row below it"]),
     "12 empty folder": Refused({"notes.md": "nothing"}, {}, ["train.csv", "Found: notes.md"]),
