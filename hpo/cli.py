@@ -169,9 +169,12 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on all studies of the database."""
-    from hpo.reporting.dashboard import serve
+    from hpo.reporting.dashboard import is_loopback, serve
     from hpo.study.storage import open_storage
 
+    if not is_loopback(host):
+        console.warn(f"anyone who reaches {host}:{port} can change and delete the studies: it asks for no password.")
+    console.note(f"The dashboard is at http://{host}:{port} (Ctrl-C ends it).")
     serve(open_storage(storage), host, port)
 
 

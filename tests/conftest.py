@@ -1,5 +1,41 @@
-"""What holds for every test: the hub is never asked."""
+"""What all tests share: no hub, results in a temporary folder, and small models built on the spot."""
 
 import os
+from collections.abc import Generator
+from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, at its import
+# Before any Hugging Face import: nothing may wait for the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of a test live and die with it."""
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "hpo-home"))
+    monkeypatch.delenv("HPO_STORAGE", raising=False)
+
+
+@pytest.fixture
+def shared_datasets() -> Path:
+    """The folder of real datasets beside the checkout; the test is skipped where there is none."""
+    folder = SHARED / "datasets"
+    if not folder.is_dir():
+        pytest.skip("the real datasets are not beside this checkout")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failure, unless it needs a GPU or the data that a checkout may lack."""
+    report = yield
+    if report.skipped and os.environ.get("HPO_CI") and "gpu" not in item.keywords and SHARED.is_dir():
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report

@@ -163,6 +163,10 @@ class StudyConfig(Config):
         kept = ("task", "models", "search_space", "metric", "direction", "max_length", "fidelity", "seed")
         return {key: plain[key] for key in kept}
 
+    def recorded(self) -> dict[str, Any]:
+        """`to_plain` without the database's URL: it may hold a password, and this is kept and shown."""
+        return {key: value for key, value in self.to_plain().items() if key != "storage"}
+
     def to_plain(self) -> dict[str, Any]:
         """The configuration as plain values that `load_config` reads back, for YAML and the database."""
         plain = self.model_dump(mode="json", exclude={"search_space", "models"})

@@ -128,7 +128,7 @@ def save_final(
     save_model(model, scratch)
     plan.candidate.tokenizer.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
-    card = model_card(bench.config.to_plain(), result, describe_data(bench.data), versions)
+    card = model_card(bench.config.recorded(), result, describe_data(bench.data), versions)
     (scratch / "README.md").write_text(card, encoding="utf-8")
     record = {
         "study": search.study_name,

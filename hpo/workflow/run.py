@@ -55,6 +55,7 @@ def run(
         direction = check_direction(scorer, config.direction)
     known = _known_study(database, config, data)
     if known is not None and is_finished(known, config):
+        console.note(f"Study '{config.name}' is finished: nothing was run.")
         return Result(known, known.user_attrs["result"])
     return Search(config, database, data, scorer, direction).run()
 
@@ -103,6 +104,20 @@ def _known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optun
             + "\nGive this one another name (--name NEW), or undo the change."
         )
     return study
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, key by key."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}: {_short(old)} before, {_short(new)} now")
+    return found
 
 
 def _short(value: Any) -> str:
@@ -185,7 +200,7 @@ class Search:
             "versions": versions(),
             "data": describe_data(self.data),
             "result": None,
-            "config": self.config.to_plain(),
+            "config": self.config.recorded(),
         }.items():
             if study.user_attrs.get(key) != value:
                 study.set_user_attr(key, value)
@@ -200,7 +215,7 @@ class Search:
             study.set_user_attr("first_trials", len(queue))
         folder = run_folder(self.config.name)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "study.yaml").write_text(to_yaml(self.config.to_plain()), encoding="utf-8")
+        (folder / "study.yaml").write_text(to_yaml(self.config.recorded()), encoding="utf-8")
         return study
 
     def _work_inline(self, study: optuna.Study) -> None:

@@ -1,0 +1,41 @@
+# make demo    from nothing to a fine-tuned model: environment, data, search, report
+# make test    ruff, strict mypy, import contracts and the quick tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+# hpo's commands never wait for the hub here: all that the demo and the tests use is local.
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test check test-all clean
+
+demo: .venv/installed
+	@$(BIN)/python examples/docstrings.py
+	@$(BIN)/hpo run studies/quickstart.yaml
+
+test: check
+	$(BIN)/pytest -n 2 -m "not slow and not gpu and not browser"
+
+# The slower matrix and the browser tests as well: what .ci/run runs.
+test-all: check
+	$(BIN)/pytest -n 2 -m "not gpu"
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Making the environment .venv (about a minute) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "hpo needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1)
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Adding what the tests need …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info
