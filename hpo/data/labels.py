@@ -108,9 +108,9 @@ def _whole(numbers: Sequence[float | None], where: str) -> list[str | int | None
     for row, number in enumerate(numbers, 1):
         if number is not None and not float(number).is_integer():
             raise DataError(
-                f"{where}, row {row}: {number} has a fraction. Labels that measure something are a regression, not "
-                "classes: this task wants whole numbers or words. To classify, make classes of them first, such as "
-                "'low' and 'high'."
+                f"{where}, row {row}: {number} is not a whole number. Labels that measure something are a "
+                "regression, not classes: this task wants whole numbers or words. To classify, make classes of them "
+                "first, such as 'low' and 'high'."
             )
     return [None if number is None else int(number) for number in numbers]
 

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def decode(path: Path, encoding: str) -> str:
     if not raw.strip():
         raise DataError(f"{path}: the file is empty.")
     try:
-        return raw.decode("utf-8-sig" if known == "utf-8" else known)
+        text = raw.decode("utf-8-sig" if known == "utf-8" else known)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -61,6 +61,13 @@ def decode(path: Path, encoding: str) -> str:
             f"It looks like {_likely_encoding(raw)}: set `data.encoding: {_likely_encoding(raw)}`, or save the file "
             "as utf-8."
         ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(
+            f"{path}, line {line}: a NUL character: this is not {encoding} text. `data.encoding: utf-16` may read it; "
+            "otherwise take the character out."
+        )
+    return text
 
 
 def _likely_encoding(raw: bytes) -> str:
@@ -137,7 +144,7 @@ def _read_jsonl(path: Path, encoding: str) -> Dataset:
     for number, line in enumerate(decode(path, encoding).split("\n"), 1):
         if line.strip():
             rows.append(_parse_object(line, f"{path}, line {number}"))
-    return _from_objects(rows)
+    return _from_objects(path, rows)
 
 
 def _read_json(path: Path, encoding: str) -> Dataset:
@@ -154,7 +161,7 @@ def _read_json(path: Path, encoding: str) -> Dataset:
         found = lists[0] if len(lists) == 1 else [found]
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise DataError(f'{path}: expected a list of objects, such as [{{"text": …, "label": …}}, …].')
-    return _from_objects(found)
+    return _from_objects(path, found)
 
 
 def _parse_object(text: str, where: str) -> dict[str, Any]:
@@ -167,14 +174,21 @@ def _parse_object(text: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _from_objects(rows: list[dict[str, Any]]) -> Dataset:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Dataset(pa.table({name: _column(row.get(name) for row in rows) for name in names}))
+def _from_objects(path: Path, rows: list[dict[str, Any]]) -> Dataset:
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = _column([row.get(name) for row in rows])
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise DataError(
+                f"{path}, column {name!r}: a value that cannot be kept: {error}. Half of a character pair (\\ud800 to "
+                "\\udfff) stands for nothing, and whole numbers have at most 64 bits."
+            ) from None
+    return Dataset(pa.table(columns))
 
 
-def _column(values: Iterable[Any]) -> pa.Array:
+def _column(values: list[Any]) -> pa.Array:
     """One Arrow column, or where the types do not go together a `MIXED` one, which the checks refuse if it is used."""
-    values = list(values)
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {int, float} or len(kinds) == 1:
         try:

@@ -42,10 +42,13 @@ def load_splits(config: DataConfig) -> RawSplits:
     Raises `DataError` naming the file and line of a mistake, or where the data was looked for.
     """
     path = Path(config.path).expanduser()
-    if path.is_file():
-        return _load_files(config, path.parent, {"train": [path]})
-    if path.is_dir():
-        return _load_files(config, path, _recognise(path))
+    try:
+        if path.is_file():
+            return _load_files(config, path.parent, {"train": [path]})
+        if path.is_dir():
+            return _load_files(config, path, _recognise(path))
+    except OSError as error:  # a folder that may not be listed, a name that is too long
+        raise DataError(f"data.path: {path.absolute()}: {error.strerror or error}.") from error
     if _spelled_as_path(config.path):
         raise DataError(f"data.path: there is no file or folder {path.absolute()}.{_nearest_file(path)}")
     return _load_hub(config)

@@ -57,10 +57,11 @@ def make_splits(given: Mapping[str, Dataset], config: DataConfig, seed: int) -> 
         notes.append(f"{made} taken from {len(rows)} training rows, stratified by label, seed {seed}")
     for split, rows in splits.items():
         if len(rows) == 0:
-            different = len(set(text_keys(given["train"])))
+            whole = given["train"]
+            texts, classes = len(set(text_keys(whole))), len(set(column_values(whole, "label")))
             raise DataError(
-                f"data: {len(given['train'])} training rows ({different} different texts) are too few: none is left "
-                f"for {split}."
+                f"data: {len(whole)} training rows ({texts} different texts, {classes} classes) are too few: none is "
+                f"left for {split}."
             )
     return splits, notes
 

@@ -1,17 +1,21 @@
 """Where data is found, and that every kind of file gives the same rows."""
 
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.readers import read_file
 from hpo.data.sources import RawSplits, load_splits
+from hpo.tasks import get_task
 
 ROWS = {"text": ["one, two", 'she said "no"', "three\nfour"], "label": ["a", "b", "a"]}
 
@@ -129,3 +133,72 @@ def test_a_kind_of_file_that_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "d.xlsx").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"'\.xlsx' are not read\. Allowed: \.csv"):
         read_file(tmp_path / "d.xlsx")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset of three splits in place of the hub's; the rest of the way is the real one."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    splits = {
+        name: Dataset.from_dict({"text": [f"{name} {n}" for n in range(20)], "label": labels}, features=features)
+        for name, labels in (("train", [0, 1] * 10), ("dev", [1, 0] * 10), ("test", [-1] * 20))
+    }
+    monkeypatch.setattr("hpo.data.sources.load_dataset", lambda path, name, revision: DatasetDict(splits))
+
+
+def test_hub_splits_are_recognised(hub: None) -> None:
+    raw = load_splits(DataConfig(path="someone/reviews"))
+    assert raw.origins == {
+        "train": "someone/reviews[train]",
+        "validation": "someone/reviews[dev]",
+        "test": "someone/reviews[test]",
+    }
+    data = get_task("text-classification").prepare(DataConfig(path="someone/reviews"), 0)
+    assert data.label_names == ("bad", "good")
+    assert "someone/reviews[test] holds no labels and is not used" in data.notes
+
+
+def test_a_hub_split_that_is_not_there(hub: None) -> None:
+    with pytest.raises(DataError, match=r"no split 'devel'\. Did you mean 'dev'\? It has: train, dev, test"):
+        load_splits(DataConfig(path="someone/reviews", validation="devel"))
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(None, "out of reach"), (404, "no dataset of that name"), (500, "the Hugging Face hub says: ")]
+)
+def test_the_hub_is_asked_once_and_never_waited_for(
+    status: int | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real request to a server on this machine: one that answers, and a port where none listens."""
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status or 200)
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    serving = Thread(target=server.serve_forever) if status else None
+    if serving:
+        serving.start()
+    else:
+        server.server_close()
+    try:
+        with pytest.raises(DataError) as told:
+            load_splits(DataConfig(path="someone/reviews"))
+    finally:
+        if serving:
+            server.shutdown()
+            serving.join()
+            server.server_close()
+    assert says in str(told.value) and "'someone/reviews' is not a file or folder here" in str(told.value)
+    assert len(asked) == (1 if status else 0)

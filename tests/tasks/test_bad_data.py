@@ -74,10 +74,10 @@ REFUSED = {
     ),
     "11 one row": Refused({"d.csv": rows("yes")}, {}, ["1 row is too few"]),
     "11 too few rows to split": Refused(
-        {"d.csv": rows("yes", "no")}, {}, ["2 training rows (2 different texts) are too few"]
+        {"d.csv": rows("yes", "no")}, {}, ["2 training rows (2 different texts, 2 classes) are too few"]
     ),
     "11 too few texts to split": Refused(
-        {"d.csv": "text,label\n" + "a,yes\nb,no\n" * 20}, {}, ["40 training rows (2 different texts) are too few"]
+        {"d.csv": "text,label\n" + "a,yes\nb,no\n" * 20}, {}, ["40 training rows (2 different texts, 2 classes)"]
     ),
     "12 empty file": Refused({"d.csv": "\n\n"}, {}, ["d.csv", "is empty"]),
     "12 header only": Refused({"d.csv": "text,label\n"}, {}, ["d.csv", "no row below it"]),
@@ -92,6 +92,12 @@ REFUSED = {
     ),
     "14 UTF-16": Refused({"d.csv": rows(*PLENTY).encode("utf-16")}, {}, ["line 1", "data.encoding: utf-16"]),
     "14 no such encoding": Refused({"d.csv": rows(*PLENTY)}, {"encoding": "utf-9"}, ["'utf-9'", "latin-1"]),
+    "14 NUL": Refused({"d.csv": rows(*PLENTY).encode("utf-16-le")}, {}, ["line 1", "data.encoding: utf-16"]),
+    "14 half a character": Refused(
+        {"d.jsonl": jsonl("a", "b") + '\n{"text": "\\ud83d", "label": "a"}'}, {}, ["column 'text'", "character pair"]
+    ),
+    "16 too large a number": Refused({"d.jsonl": jsonl(1, 2**64)}, {}, ["column 'label'", "64 bits"]),
+    "17 a name too long for a path": Refused({}, {"path": "x" * 5000}, ["File name too long"]),
     "15 ragged": Refused(
         {"d.csv": 'text,label\n"two\nlines",yes\nHello, world,no\n'},
         {},
