@@ -12,10 +12,19 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from hpo.study.process import machine, own_start
-from hpo.study.rules import FAILURE, BudgetSpent, Holder, LeaseLost, check_lease, is_stopped, take_waiting
+from hpo.study.rules import (
+    FAILURE,
+    BudgetSpent,
+    Holder,
+    LeaseLost,
+    StopRequested,
+    check_lease,
+    is_stopped,
+    take_waiting,
+)
 from hpo.study.storage import Storage
 from hpo.study.tables import LeaseRow, WorkerRow
 
@@ -91,22 +100,27 @@ class Worker:
         """The next trial to work on, leased to this worker; None when none waits and none may be started.
 
         First the trials that were paused or orphaned, the oldest first, then the enqueued ones in their order,
-        then a new one if the budget allows. Each goes to one worker only. After a requested stop, None.
+        then a new one if the budget allows. Each goes to one worker only. One that this worker holds already, and
+        neither ended nor gave back, is handed to it again. When a stop was requested: None, and `stop_requested`
+        is set.
         """
-        with self.storage.transaction() as session:
-            trial_id = take_waiting(session, study._study_id, self._holder)
-        if trial_id is None:
-            try:
-                trial = study.ask()
-            except BudgetSpent:
-                return None
-        else:
-            # As `Study.ask` does: other trials are read afresh, and Optuna's cache learns of this one.
-            study._thread_local.cached_all_trials = None
-            study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            trial = optuna.Trial(study, trial_id)
+        try:
+            with self.storage.transaction() as session:
+                trial_id = take_waiting(session, study._study_id, self._holder)
+            trial = study.ask() if trial_id is None else self._resume(study, trial_id)
+        except StopRequested:
+            self.stop_requested = True
+            return None
+        except BudgetSpent:
+            return None
         self.progress(trial=trial.number, step=None, epoch=None, epochs=None)
         return trial
+
+    def _resume(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
+        # As `Study.ask` does: other trials are read afresh, and Optuna's cache learns of this one.
+        study._thread_local.cached_all_trials = None
+        study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        return optuna.Trial(study, trial_id)
 
     def checkpointed(self, trial: optuna.Trial, where: str) -> None:
         """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`."""
@@ -167,16 +181,16 @@ class Worker:
         self._thread.join(timeout=5)
         self.storage.act_as(None)
         with self.storage.transaction() as session:
+            # First, as those do who watch: on servers, two who lock in different orders wait for each other.
+            row = session.get(WorkerRow, self.worker_id, with_for_update=True)
             for lease in session.scalars(select(LeaseRow).where(LeaseRow.worker_id == self.worker_id)):
                 lease.worker_id = None
                 trial = session.get_one(models.TrialModel, lease.trial_id)
                 if trial.state == TrialState.RUNNING:
                     trial.state = TrialState.WAITING
-            session.execute(
-                update(WorkerRow)
-                .where(WorkerRow.worker_id == self.worker_id)
-                .values(ended=True, phase="gone", trial=None, step=None, epoch=None, epochs=None)
-            )
+            if row is not None:  # else the study was deleted
+                row.ended, row.phase = True, "gone"
+                row.trial = row.step = row.epoch = row.epochs = None
         self._holder.drop()
 
     def _let_go(self) -> None:

@@ -26,7 +26,11 @@ Attributes = models.TrialUserAttributeModel
 
 
 class BudgetSpent(HpoError):
-    """The study's budget allows no further trial to be started, or its stop was requested."""
+    """The study's budget allows no further trial to be started."""
+
+
+class StopRequested(BudgetSpent):
+    """Someone asked the study, or its parent, to stop."""
 
 
 class LeaseLost(HpoError):
@@ -93,6 +97,11 @@ def is_stopped(session: Session, study_id: int) -> bool:
     return bool(session.scalar(asked))
 
 
+def _check_stop(session: Session, study_id: int) -> None:
+    if is_stopped(session, study_id):
+        raise StopRequested("A stop of the study was requested.")
+
+
 def check_budget(session: Session, study_id: int, *, queued: bool = False) -> None:
     """Raise `BudgetSpent` unless one more trial may be started. The study's row must be locked by the caller.
 
@@ -100,8 +109,7 @@ def check_budget(session: Session, study_id: int, *, queued: bool = False) -> No
     waits in the queue and was never begun counts too, except where the question is whether to begin one
     (`queued`): a queue longer than the budget is worked on until the budget is spent.
     """
-    if is_stopped(session, study_id):
-        raise BudgetSpent("A stop of the study was requested.")
+    _check_stop(session, study_id)
     study = session.get(StudyRow, study_id)
     if study is None:
         return
@@ -134,12 +142,12 @@ def take_waiting(session: Session, study_id: int, holder: Holder) -> int | None:
     """Hand out one waiting trial: a begun one that was paused or orphaned, else the next of the queue.
 
     The oldest comes first. The trial is RUNNING and leased to `holder` at a new attempt when the caller's
-    transaction is committed. Returns the trial's id, or None where nothing waits or may be begun.
+    transaction is committed. Returns the trial's id, or None where nothing waits or may be begun. Raises
+    `StopRequested`.
     """
     # The lock under which Optuna creates trials: on servers it puts all takers of a study in a row.
     models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-    if is_stopped(session, study_id):
-        return None
+    _check_stop(session, study_id)
     lease = lease_of(session, study_id, holder)
     if lease is not None:
         return holder.hold(lease)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from hpo.core.errors import StudyError, did_you_mean
 from hpo.study.budget import list_studies
+from hpo.study.process import is_surely_dead
 from hpo.study.rules import FAILURE
 from hpo.study.storage import Storage
 from hpo.study.tables import StudyRow, WorkerRow
@@ -136,7 +137,7 @@ class StatusReader:
                 host=row.host,
                 pid=row.pid,
                 device=row.device,
-                phase=row.phase,
+                phase="gone" if is_surely_dead(row.machine, row.pid, row.process_start) else row.phase,
                 trial=row.trial,
                 step=row.step,
                 epoch=row.epoch,

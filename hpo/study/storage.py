@@ -93,7 +93,10 @@ class Storage(RDBStorage):
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One writing transaction of hpo's own, committed at the end. Raises `StorageError` when it fails."""
+        """One writing transaction of hpo's own, committed at the end. Raises `StorageError` when it fails.
+
+        Not to be nested: a thread has one session, which Optuna's own methods commit and close.
+        """
         with self._writing() as session:
             yield session
             session.commit()

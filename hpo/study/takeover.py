@@ -30,9 +30,9 @@ def reclaim(
 ) -> list[int]:
     """Poll once with this process's own `Watch` of the study; call it again and again. See `Watch.poll`."""
     watches = _watches.setdefault(storage, {})
-    watch = watches.setdefault(study._study_id, Watch(storage, study, grace_seconds))
+    watch = watches.setdefault(study._study_id, Watch(study))
     watch.grace_seconds = grace_seconds
-    return watch.poll(dead_pids)
+    return watch.poll(storage, dead_pids)
 
 
 @dataclass
@@ -47,14 +47,13 @@ class Watch:
     No time of another machine is read: no time zone or skew can make a worker look dead.
     """
 
-    def __init__(self, storage: Storage, study: optuna.Study, grace_seconds: float = 60.0) -> None:
+    def __init__(self, study: optuna.Study, grace_seconds: float = 60.0) -> None:
         self.grace_seconds = grace_seconds
-        self._storage = storage
         self._study_id = study._study_id
         self._sightings: dict[str, _Sighting] = {}
         self._last_poll: float | None = None
 
-    def poll(self, dead_pids: Collection[int] = ()) -> list[int]:
+    def poll(self, storage: Storage, dead_pids: Collection[int] = ()) -> list[int]:
         """Look at the beats, and return the trials of dead workers to the queue. Returns those trials' numbers.
 
         A worker is dead when its process is known to be gone, on this machine or by `dead_pids` (children whose
@@ -66,7 +65,7 @@ class Watch:
         After three deaths without a newer checkpoint in between, a trial is FAIL, with the reason.
         """
         try:
-            with self._storage.transaction() as session:
+            with storage.transaction() as session:
                 numbers = self._take_over(session, dead_pids)
         except Exception:
             self._sightings.clear()

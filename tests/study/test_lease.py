@@ -137,16 +137,19 @@ def test_a_spent_time_and_a_stop_start_no_trial(worker: Worker, study: optuna.St
     set_budget(study, 10, None)
     assert seconds_left(study) is None
     request_stop(study)
-    assert worker.take(study) is None
+    assert worker.take(study) is None and worker.stop_requested
     child = worker.storage.create_child_study("study/confirm", study, 2)
     assert worker.take(child) is None  # a stop of the parent stops its children
     request_stop(study, stop=False)
-    assert worker.take(child) is not None
+    worker._beat()
+    assert worker.take(child) is not None and not worker.stop_requested
     set_budget(study, 10, 100.0)
-    assert worker.take(study) is not None  # begun before the time was spent
+    resumed = worker.take(study)
+    assert resumed is not None and resumed.number == 0  # begun before the time was spent
+    worker.finish(study, resumed, TrialState.PRUNED)
     study.enqueue_trial({"x": 1})
-    with_nothing_begun = worker.take(study)
-    assert with_nothing_begun is not None and with_nothing_begun.number == 0  # still in hand: no new one
+    assert worker.take(study) is None
+    assert not worker.stop_requested
 
 
 def test_a_reservation_whose_answer_got_lost_is_found_again(worker: Worker, study: optuna.Study) -> None:

@@ -80,10 +80,10 @@ def worker_process(url: str) -> Iterator[Child]:
     process.join()
 
 
-def poll_until(watch: Watch, seconds: float = 30.0) -> list[int]:
+def poll_until(storage: Storage, watch: Watch, seconds: float = 30.0) -> list[int]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if numbers := watch.poll():
+        if numbers := watch.poll(storage):
             return numbers
         time.sleep(0.05)
     raise AssertionError("nothing was taken over")
@@ -93,14 +93,14 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(url: str, storage: Sto
     with worker_process(url) as child, worker_process(url) as hasty:
         assert (child.do("take"), hasty.do("take")) == (0, 1)
         x = child.do("train")
-        watch = Watch(storage, study)
-        assert [watch.poll() for _ in range(3)] == [[], [], []]  # they live
+        watch = Watch(study)
+        assert [watch.poll(storage) for _ in range(3)] == [[], [], []]  # they live
         for process in (child.process, hasty.process):
             os.kill(process.pid, signal.SIGKILL)  # the second one right after its trial was created
             process.join()
-        assert watch.poll() == [0, 1]  # its processes are gone: no grace
+        assert watch.poll(storage) == [0, 1]  # its processes are gone: no grace
         assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 2
-        assert watch.poll() == []
+        assert watch.poll(storage) == []
 
     worker = Worker(storage, study, "cpu")
     trial = worker.take(study)
@@ -124,7 +124,7 @@ def test_a_frozen_workers_late_words_are_refused(url: str, storage: Storage, stu
         child.do("train")
         os.kill(child.process.pid, signal.SIGSTOP)
         try:
-            assert poll_until(Watch(storage, study, grace_seconds=0.6)) == [0]
+            assert poll_until(storage, Watch(study, grace_seconds=0.6)) == [0]
             worker = Worker(storage, study, "cpu")
             trial = worker.take(study)
             assert trial is not None and trial.number == 0
@@ -167,39 +167,41 @@ def remote(storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_silent_worker_loses_its_trial_after_three_polls_over_the_grace_period(
-    url: str, study: optuna.Study, remote: Worker, clock: Clock
+    storage: Storage, study: optuna.Study, remote: Worker, clock: Clock
 ) -> None:
-    watch = Watch(open_storage(url), study, grace_seconds=60)
+    watch = Watch(study, grace_seconds=60)
     for seconds in (0, 20, 20):
         clock.now += seconds
-        assert watch.poll() == []
+        assert watch.poll(storage) == []
     remote._beat()
     for seconds in (20, 20, 20):
         clock.now += seconds
-        assert watch.poll() == []
+        assert watch.poll(storage) == []
     clock.now += 20
-    assert watch.poll() == [0]
-    assert watch.poll() == [] and study.trials[0].state == TrialState.WAITING
+    assert watch.poll(storage) == [0]
+    assert watch.poll(storage) == [] and study.trials[0].state == TrialState.WAITING
 
 
 def test_after_an_outage_nobody_is_dead_for_having_been_cut_off(
     url: str, study: optuna.Study, remote: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(url)
-    watch = Watch(storage, study, grace_seconds=60)
+    watch = Watch(study, grace_seconds=60)
     for _ in range(3):
-        watch.poll()
+        watch.poll(storage)
         clock.now += 15
     clock.now += 600  # this process was cut off, or asleep: one long gap is a third of the period at most
-    assert watch.poll() == []
+    assert watch.poll(storage) == []
     for _ in range(2):
         clock.now += 30
         with monkeypatch.context() as outage:
             outage.setattr(storage, "scoped_session", broken_session)
             with pytest.raises(StorageError):
-                watch.poll()
+                watch.poll(storage)
         clock.now += 30
-        assert watch.poll() == []  # counted anew after each failure
+        assert watch.poll(storage) == []  # counted anew after each failure
+    clock.now += 20
+    assert watch.poll(storage) == []
     remote._beat()
     assert study.trials[0].state == TrialState.RUNNING
 
@@ -212,11 +214,11 @@ def broken_session() -> Any:
 
 
 def test_many_takers_get_it_once(url: str, study: optuna.Study, remote: Worker, clock: Clock) -> None:
-    watches = [Watch(open_storage(url), study, grace_seconds=60) for _ in range(8)]
+    watches = [(open_storage(url), Watch(study, grace_seconds=60)) for _ in range(8)]
     taken: list[int] = []
     for _ in range(5):
-        for watch in watches:
-            taken += watch.poll()
+        for storage, watch in watches:
+            taken += watch.poll(storage)
         clock.now += 20
     assert taken == [0]
     takers = []
