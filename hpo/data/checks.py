@@ -8,8 +8,8 @@ from datasets import Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values, holds_strings
-from hpo.data.labels import some
 from hpo.data.splits import text_keys
+from hpo.data.wording import counted, rows_named, some
 
 
 def read_texts(rows: Dataset, column: str, origin: str) -> list[str]:
@@ -30,13 +30,13 @@ def find_empty(texts: Sequence[Sequence[str]], origin: str, drop: bool) -> tuple
     empty = [place for place, row in enumerate(zip(*texts, strict=True)) if not any(text.strip() for text in row)]
     if not empty:
         return set(), []
-    counted = f"{len(empty)} of {len(texts[0])} rows"
+    share = f"{len(empty)} of {counted(len(texts[0]), 'row')}"
     if not drop:
         raise DataError(
-            f"{origin}: {counted} have an empty text (rows {some([place + 1 for place in empty])}, counted below the "
-            "header). Take them out, or set `data.drop_empty: true`."
+            f"{origin}: {share} with an empty text ({rows_named([place + 1 for place in empty])}). Take them out, or "
+            "set `data.drop_empty: true`."
         )
-    return set(empty), [f"{counted} of {origin} dropped: their text is empty"]
+    return set(empty), [f"{share} of {origin} dropped: no text in it"]
 
 
 def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]) -> list[str]:
@@ -58,10 +58,10 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         where = origins.get(split, f"{split}, made from {origins['train']}")
         unknown = sorted(set(counts[split]) - set(train))
         if unknown:
+            listed = some([f"{names[number]} ({counted(counts[split][number], 'row')})" for number in unknown])
             raise DataError(
-                f"{where}: {len(unknown)} classes that no training row has, so that they cannot be learnt: "
-                f"{some([f'{names[c]} ({counts[split][c]} rows)' for c in unknown])}. Add training rows of them, or "
-                "take these rows out."
+                f"{where}: {counted(len(unknown), 'class', 'classes')} that no training row has and nothing can learn: "
+                f"{listed}. Add training rows, or take these out."
             )
         if len(counts[split]) < 2:
             raise DataError(
@@ -71,7 +71,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         absent = [names[c] for c in sorted(set(train) - set(counts[split]))]
         if absent:
             notes.append(
-                f"{len(absent)} class{'es' if len(absent) > 1 else ''} absent from {split}: {some(absent)}"
+                f"{counted(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}"
                 f"{f'. {advice}' if split in origins else ': too few rows to share'}"
             )
     return notes
@@ -91,4 +91,4 @@ def count_conflicts(splits: Mapping[str, Dataset]) -> list[str]:
         return []
     total = sum(count for _, count in found)
     each = ", ".join(f"{count} in {split}" for split, count in found)
-    return [f"{total} text{'s' if total > 1 else ''} with more than one label ({each}): no model can get all right"]
+    return [f"{counted(total, 'text')} with more than one label ({each}): no model can get all right"]

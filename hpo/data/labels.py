@@ -13,10 +13,12 @@ from datasets import ClassLabel, Dataset
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
+from hpo.data.wording import counted, rows_named, some
 
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # `01` and `+1` are words: they would not survive as numbers
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NO_NUMBER = frozenset({"nan", "na", "n/a", "null", "none", "?"})  # among numbers; among words they are words
+KINDS = {"str": "word", "int": "whole number", "float": "fraction", "bool": "truth value", "number": "number"}
 IGNORED = -100  # the index that cross entropy leaves out: with nothing else the loss is 0 and "wins"
 
 
@@ -99,7 +101,7 @@ def _from_words(words: Sequence[str | None], where: str) -> list[str | int | Non
             return _whole([None if word is None else float(word) for word in known], where)
         return list(known)
     if any(INTEGER.fullmatch(word) for word in numbers):
-        raise _mixed(where, [None if w is None else ("number" if w in numbers else "word", w) for w in words])
+        raise _mixed(where, [None if w is None else ("number" if w in numbers else "str", w) for w in words])
     return list(words)
 
 
@@ -127,7 +129,7 @@ def _mixed(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
             kind, spelled = label
             count[kind] += 1
             first.setdefault(kind, f"{spelled} in row {row}")
-    found = ", ".join(f"{count[kind]} {kind} ({example})" for kind, example in first.items())
+    found = ", ".join(f"{counted(count[kind], KINDS.get(kind, kind))} ({first[kind]})" for kind in first)
     return DataError(
         f"{where}: labels of mixed type: {found}. Write all of them as whole numbers or all as words "
         "(a word that is a number can be written 'n1')."
@@ -139,8 +141,8 @@ def _all_present(labels: Sequence[str | int | None], where: str) -> list[str | i
     missing = [row for row, label in enumerate(labels, 1) if label is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {len(labels)} rows have no label (row{'s' if len(missing) > 1 else ''} "
-            f"{some(missing)}, counted below the header). Fill them in or take these rows out."
+            f"{where}: {len(missing)} of {counted(len(labels), 'row')} without a label ({rows_named(missing)}). "
+            "Fill the labels in or take these rows out."
         )
     return [label for label in labels if label is not None]
 
@@ -156,8 +158,8 @@ def _refuse_negative(values: Mapping[str, Sequence[str | int | None]], column: s
         negative = [row for row, label in enumerate(labels, 1) if isinstance(label, int) and label < 0]
         if negative:
             raise DataError(
-                f"{where}: {len(negative)} negative ids, the first {labels[negative[0] - 1]} in row {negative[0]} "
-                f"(rows {some(negative)}). Ids count from 0; a row without a label must be taken out."
+                f"{where}: {counted(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
+                f"({rows_named(negative)}). Ids count from 0; a row without a label must be taken out."
             )
 
 
@@ -169,9 +171,3 @@ def _same_but_case(names: Sequence[str]) -> list[str]:
         if twin != name:
             notes.append(f"classes '{twin}' and '{name}' differ only in case: kept as two")
     return notes
-
-
-def some(values: Sequence[object], most: int = 5) -> str:
-    """The first few values, and how many more there are."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -10,6 +10,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values
+from hpo.data.wording import counted
 
 TEXT_ROLES = ("text", "text_pair")
 
@@ -60,8 +61,8 @@ def make_splits(given: Mapping[str, Dataset], config: DataConfig, seed: int) -> 
             whole = given["train"]
             texts, classes = len(set(text_keys(whole))), len(set(column_values(whole, "label")))
             raise DataError(
-                f"data: {len(whole)} training rows ({texts} different texts, {classes} classes) are too few: none is "
-                f"left for {split}."
+                f"data: {counted(len(whole), 'training row')} ({counted(texts, 'different text')}, "
+                f"{counted(classes, 'class', 'classes')}) are too few: none is left for {split}."
             )
     return splits, notes
 
@@ -83,11 +84,8 @@ def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list
             gone = set(shared)
             places = [place for place in range(len(keys)) if place not in gone]
             splits[split], keys = take(splits[split], places), [keys[place] for place in places]
-            called = "training" if split == "train" else split
-            notes.append(
-                f"{len(shared)} {called} row{'s' if len(shared) > 1 else ''} dropped: the same text, case and white "
-                f"space aside, is in {other}"
-            )
+            dropped = counted(len(shared), f"{'training' if split == 'train' else split} row")
+            notes.append(f"{dropped} dropped: the same text, case and white space aside, is in {other}")
         kept[split] = set(keys)
     return splits, notes
 

@@ -16,6 +16,7 @@ from hpo.data.labels import is_unlabelled, read_classes
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import RawSplits, load_splits
 from hpo.data.splits import TEXT_ROLES, make_splits, take
+from hpo.data.wording import counted
 from hpo.tasks.baseline import tfidf_baseline
 from hpo.tasks.metrics import Direction, Scorer, load_metric
 from hpo.tasks.task import TaskData, TextInput, fingerprint
@@ -211,7 +212,7 @@ def _canonical(
             if not kept:
                 raise DataError(f"{origins[split]}: the text of every row is empty.")
             splits[split] = take(rows, kept)
-            where[split] += f" (without its {len(empty)} empty rows)"
+            where[split] += f" (without its {counted(len(empty), 'empty row')})"
             texts[split] = [[column[place] for place in kept] for column in texts[split]]
     classes = read_classes(splits, columns.label, where)
     canonical = {

@@ -47,9 +47,13 @@ REFUSED = {
         ["add a header line"],
     ),
     "2 empty labels": Refused(
-        {"d.csv": rows("yes", "", "no", " ", *PLENTY)}, {}, ["2 of 44 rows have no label", "rows 2, 4", "d.csv"]
+        {"d.csv": rows("yes", "", "no", " ", *PLENTY)},
+        {},
+        ["2 of 44 rows without a label", "rows 2, 4 below the header", "d.csv"],
     ),
-    "2 NaN among ids": Refused({"d.csv": rows(0, 1, "nan", *[0, 1] * 20)}, {}, ["1 of 43 rows have no label", "row 3"]),
+    "2 NaN among ids": Refused(
+        {"d.csv": rows(0, 1, "nan", *[0, 1] * 20)}, {}, ["1 of 43 rows without a label", "row 3"]
+    ),
     "2 null in JSON": Refused({"d.jsonl": jsonl("a", None, "b", *PLENTY)}, {}, ["1 of 43 rows", "row 2"]),
     "3 one class": Refused({"d.csv": rows(*["yes"] * 20)}, {}, ["'yes'", "at least two classes"]),
     "4 one class in validation": Refused(
@@ -60,10 +64,10 @@ REFUSED = {
     "4 a class that only test has": Refused(
         {"train.csv": rows(*PLENTY), "test.csv": rows("yes", "maybe", start=90)},
         {},
-        ["test.csv", "maybe (1 rows)", "no training row has"],
+        ["test.csv", "1 class that", "maybe (1 row)", "no training row has"],
     ),
     "7 negative ids": Refused(
-        {"d.csv": rows(0, 1, -3, *[0, 1] * 20)}, {}, ["1 negative", "-3 in row 3", "count from 0"]
+        {"d.csv": rows(0, 1, -3, *[0, 1] * 20)}, {}, ["1 negative id, such as -3 (row 3 below", "count from 0"]
     ),
     "8 every label ignored": Refused({"d.csv": rows(*[-100] * 20)}, {}, ["every label is -100", "nothing to learn"]),
     "9 fractions": Refused({"d.csv": rows("0.5", "1.25", "3.0")}, {}, ["row 1", "0.5", "regression"]),
@@ -109,9 +113,11 @@ REFUSED = {
     "15 a broken JSON line": Refused({"d.jsonl": jsonl("a", "b") + '\n{"text": '}, {}, ["d.jsonl, line 3"]),
     "15 a column twice": Refused({"d.csv": "text,label,text\na,b,c\n"}, {}, ["line 1", "'text' stands twice"]),
     "16 mixed in csv": Refused(
-        {"d.csv": rows(0, 1, "spam", 1)}, {}, ["mixed type", "3 number (0 in row 1)", "1 word (spam in row 3)"]
+        {"d.csv": rows(0, 1, "spam", 1)}, {}, ["mixed type", "3 numbers (0 in row 1)", "1 word (spam in row 3)"]
     ),
-    "16 mixed in JSON": Refused({"d.jsonl": jsonl(1, "1", 2)}, {}, ["mixed type", "2 int", '1 str ("1" in row 2)']),
+    "16 mixed in JSON": Refused(
+        {"d.jsonl": jsonl(1, "1", 2)}, {}, ["mixed type", "2 whole numbers", '1 word ("1" in row 2)']
+    ),
     "16 lists as labels": Refused({"d.jsonl": jsonl(["a"], ["b"])}, {}, ["one label"]),
     "16 numbers as text": Refused(
         {"d.jsonl": '{"text": 1, "label": "a"}\n{"text": 2, "label": "b"}'}, {}, ["not text", "label"]
