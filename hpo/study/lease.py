@@ -106,6 +106,9 @@ class Worker:
         """
         try:
             with self.storage.transaction() as session:
+                row = session.get(WorkerRow, self.worker_id)
+                if row is not None:
+                    row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
                 trial_id = take_waiting(session, study._study_id, self._holder)
             trial = study.ask() if trial_id is None else self._resume(study, trial_id)
         except StopRequested:
@@ -221,7 +224,7 @@ class Worker:
             row = session.get(WorkerRow, self.worker_id, with_for_update=True)
             if row is not None:
                 row.beat += 1
-                row.ended = False  # one that was frozen and taken for dead is back
+                row.ended = False  # see `take`
                 for name, value in self._progress.items():
                     setattr(row, name, value)
             # No row: the study was deleted.

@@ -77,28 +77,28 @@ class Watch:
         now = time.monotonic()
         passed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
         self._last_poll = now
-        # A commit that fails after this clears the sightings: see `poll`.
-        seen, self._sightings = self._sightings, {}
+        sightings: dict[str, _Sighting] = {}
         numbers = []
         for worker in self._workers(session):
-            silent = self._look(f"worker {worker.worker_id}", worker.beat, seen, passed)
+            silent = self._look(f"worker {worker.worker_id}", worker.beat, sightings, passed)
             known_dead = worker.ended or is_surely_dead(worker.machine, worker.pid, worker.process_start)
             named = worker.pid in dead_pids and not is_surely_alive(worker.machine, worker.pid, worker.process_start)
             if known_dead or named or silent >= self.grace_seconds:
                 numbers += _release(session, worker)
         for trial in self._ownerless(session):
-            if self._look(f"trial {trial.trial_id}", 0, seen, passed) >= self.grace_seconds:
+            if self._look(f"trial {trial.trial_id}", 0, sightings, passed) >= self.grace_seconds:
                 trial.state = TrialState.WAITING
                 session.add(LeaseRow(trial_id=trial.trial_id, attempt=1, deaths=0))
                 numbers.append(int(trial.number))
+        self._sightings = sightings
         return sorted(numbers)
 
-    def _look(self, key: str, beat: int, seen: dict[str, _Sighting], passed: float) -> float:
-        """Note one beat; returns for how many seconds it has not changed."""
-        last = seen.get(key)
-        same = last is not None and last.beat == beat
-        self._sightings[key] = _Sighting(beat, last.silent_seconds + passed if last and same else 0.0)
-        return self._sightings[key].silent_seconds
+    def _look(self, key: str, beat: int, sightings: dict[str, _Sighting], passed: float) -> float:
+        """Note one beat in `sightings`; returns for how many seconds it has not changed."""
+        last = self._sightings.get(key)
+        silent = last.silent_seconds + passed if last is not None and last.beat == beat else 0.0
+        sightings[key] = _Sighting(beat, silent)
+        return silent
 
     def _workers(self, session: Session) -> list[WorkerRow]:
         """The study's workers that live, as far as is known, or hold a trial."""

@@ -246,6 +246,15 @@ def test_a_living_process_is_not_dead_for_having_a_dead_ones_number(storage: Sto
     worker.close()
 
 
+def test_a_worker_that_is_back_from_the_dead_keeps_its_next_trial(storage: Storage, study: optuna.Study) -> None:
+    worker = Worker(storage, study, "cpu")
+    with storage.transaction() as session:
+        session.get_one(WorkerRow, worker.worker_id).ended = True  # taken for dead while it was frozen
+    assert worker.take(study) is not None
+    assert reclaim(storage, study) == []
+    worker.close()
+
+
 def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, study: optuna.Study) -> None:
     def die(checkpoint: str | None = None) -> list[int]:
         worker = Worker(storage, study, "cuda:1")
