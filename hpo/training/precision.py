@@ -78,5 +78,7 @@ def place_workers(devices: str | tuple[str, ...], workers: int | None) -> list[s
 
 
 def cores() -> int:
-    """The CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPU cores this process may use: those it is bound to, at most OMP_NUM_THREADS where that is set."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(bound, int(limit))) if limit.isdigit() else bound

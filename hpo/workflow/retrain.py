@@ -35,7 +35,7 @@ def final_run(
     execution: Execution,
     on_report: OnReport,
 ) -> float:
-    """Make the final model of `ranking[0]`, save it, and record the study's result. Returns the test score.
+    """Make the final model of `ranking[0]`, save it, and record the result in `trial`. Returns the test score.
 
     Without a test split the value is the winner's mean on validation.
     """
@@ -62,7 +62,8 @@ def final_run(
         "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
     }
     save_final(model, plan, bench, search, result, target)
-    search.set_user_attr("result", result)
+    shutil.rmtree(run_folder(bench.config.name) / "confirmed", ignore_errors=True)
+    trial.set_user_attr("result", result)
     test = result["test"]
     return float(test["metrics"][bench.scorer.name]) if test else winner.mean
 

@@ -1,6 +1,7 @@
 """One search from configuration to final model: checks everything, creates the study once, watches the workers."""
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from hpo.tasks.task import TaskData
 from hpo.workflow.result import Result
 from hpo.workflow.workbench import describe_data, versions
 
+CLOCK_SECONDS = 0.5
 RESTARTS = 3  # of one worker slot whose process was killed, without a trial finished in between
 
 
@@ -92,9 +94,7 @@ def _known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optun
         return None  # killed while it was being created
     before = load_config(study.user_attrs["config"]).identity()
     now = config.identity()
-    different = [
-        f"{key}: {_short(before[key])} before, {_short(now[key])} now" for key in now if before[key] != now[key]
-    ]
+    different = _differences(before, now)
     if study.user_attrs["data"]["fingerprint"] != data.fingerprint:
         different.append(f"data: other rows ({study.user_attrs['data']['sizes']} before, {data.sizes} now)")
     if different:
@@ -147,7 +147,7 @@ class Search:
         self.backend = LocalBackend("hpo.workflow.worker", run_folder(config.name) / "logs")
         self._slots: dict[int, _Slot] = {}
         self._failure: HpoError | None = None
-        self._ticked = time.monotonic()
+        self._counted = time.monotonic()
 
     def run(self) -> Result:
         """Search, confirm, retrain, report. Raises the first error of a worker that is not a trial's own."""
@@ -173,7 +173,8 @@ class Search:
             from hpo.training.precision import cores, place_workers
 
             devices = place_workers(self.config.devices, self.config.workers)
-            threads = max(1, cores() // len(devices))
+            self._cores = cores()
+            threads = max(1, self._cores // len(devices))
             self._slots = {slot: _Slot(device, threads) for slot, device in enumerate(devices)}
             if self.config.backend == "local":
                 for slot in self._slots:
@@ -222,7 +223,23 @@ class Search:
         from hpo.workflow.worker import Workplace
 
         place = Workplace(self._spec(0), self.bench, self.storage)
-        place.work()
+        over = threading.Event()
+        clock = threading.Thread(target=self._count_time, args=(study, over), daemon=True)
+        clock.start()
+        try:
+            place.work()
+        finally:
+            over.set()
+            clock.join()
+
+    def _count_time(self, study: optuna.Study, over: threading.Event | None = None) -> None:
+        """Add the time since the last call to what the study has run; with `over`, go on until it is set."""
+        while True:
+            now = time.monotonic()
+            add_seconds(study, now - self._counted)
+            self._counted = now
+            if over is None or over.wait(CLOCK_SECONDS):
+                return
 
     def _work_in_processes(self, study: optuna.Study) -> None:
         for slot in self._slots:
@@ -236,7 +253,8 @@ class Search:
         from hpo.workflow.worker import WorkerSpec
 
         place = self._slots[slot]
-        return WorkerSpec(self.config.name, self.config.storage or default_storage(), place.device, place.threads)
+        url = self.config.storage or default_storage()
+        return WorkerSpec(self.config.name, url, place.device, place.threads, max(self._cores, place.threads))
 
     def _start(self, slot: int) -> None:
         from hpo.workflow.worker import specification
@@ -245,9 +263,7 @@ class Search:
 
     def _tick(self, study: optuna.Study) -> bool:
         """Look after the workers once; True when all have left."""
-        now = time.monotonic()
-        add_seconds(study, now - self._ticked)
-        self._ticked = now
+        self._count_time(study)
         for ended in self.backend.exits():
             if ended.code:
                 self._ended_badly(study, ended)

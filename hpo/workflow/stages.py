@@ -35,9 +35,9 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
 
-def is_done(study: optuna.Study) -> bool:
-    """Whether no trial of `study` is running or waiting."""
-    return not study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+def is_idle(study: optuna.Study) -> bool:
+    """Whether no trial of `study` is running."""
+    return not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def distinct_best(study: optuna.Study, top: int) -> list[FrozenTrial]:

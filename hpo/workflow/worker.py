@@ -19,12 +19,12 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import HpoError, TrialError
+from hpo.core.errors import HpoError, StudyError, TrialError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
 from hpo.study.lease import LeaseLost, Worker
-from hpo.study.rules import is_stopped
+from hpo.study.rules import FAILURE, is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, open_storage
@@ -41,7 +41,7 @@ from hpo.workflow.stages import (
     confirm_name,
     confirmed,
     final_name,
-    is_done,
+    is_idle,
     reserve_seconds,
     stage_folder,
 )
@@ -60,6 +60,7 @@ class WorkerSpec:
     storage: str
     device: str
     threads: int
+    final_threads: int  # for the last run, when the other workers have nothing left to train
 
 
 class Workplace:
@@ -118,25 +119,40 @@ class Workplace:
         ranking = confirmed(self.search, confirm, jobs)
         study = self.storage.create_child_study(final_name(confirm, ranking[0].trial), self.search, 1, "retrain")
         tell = self._tell_progress("retrain")
-        # The others have nothing left to train: the last run gets the whole machine.
-        execution = choose_execution(self._spec.device, max(self._spec.threads, cores()))
-        return self._stage(
+        execution = choose_execution(self._spec.device, self._spec.final_threads)
+        done = self._stage(
             "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.bench, execution, tell)
         )
+        if done:
+            self._record_result(study)
+        return done
+
+    def _record_result(self, final: optuna.Study) -> None:
+        """Make the final run's result the study's: also where the run is of old and more trials changed nothing."""
+        run = final.get_trials(deepcopy=False)[0]
+        if run.state != TrialState.COMPLETE:
+            raise StudyError(f"The final training failed: {run.user_attrs.get('failure', 'no reason was recorded')}")
+        if self.search.user_attrs.get("result") != run.user_attrs["result"]:
+            self.search.set_user_attr("result", run.user_attrs["result"])
 
     def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
         if read_status(self.storage, self.search.study_name).phase != phase:
             set_phase(self.search, phase)
         while not self.bench.stop.is_set():
+            # Looked at before taking: a trial that another worker gives back in between is taken, not pruned.
+            idle = is_idle(study)
             over = phase == "search" and self._out_of_time()
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 self._run(phase, study, trial, carry_out)
-            elif is_done(study) or (over and self._end_search(study)):
+            elif self._is_stopped(study):
+                return False
+            elif idle:
+                prune_waiting(study)  # what the budget does not allow to begin, or to go on
                 return True
             else:
-                self.worker.progress(phase="waiting", trial=None)
+                self.worker.progress(phase="waiting")
                 reclaim(self.storage, self.search)
                 time.sleep(POLL_SECONDS)
         return False
@@ -149,43 +165,44 @@ class Workplace:
         workers = len(read_status(self.storage, self.search.study_name).workers)
         return left <= reserve_seconds(self.search, self.config, workers)
 
-    def _end_search(self, study: optuna.Study) -> bool:
-        """When the hours are spent and no trial runs any more: what still waits is told PRUNED."""
+    def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:
-            stopped = is_stopped(session, study._study_id)
-        if stopped or study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            return False
-        prune_waiting(study)
-        return True
+            return is_stopped(session, study._study_id)
 
     def _run(
         self, phase: str, study: optuna.Study, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
     ) -> None:
         self.worker.progress(phase=phase)
-        trial.set_user_attr("worker", self.worker.worker_id)
-        trial.set_user_attr("attempt", self.worker.attempt)
         self.bench.on_checkpoint = lambda path: self.worker.checkpointed(trial, str(path))
         folder = self.bench.trial_folder(stage_folder(study), trial.number)
         try:
-            value = carry_out(trial)
-            self.worker.finish(study, trial, TrialState.COMPLETE, value)
-        except optuna.TrialPruned:
-            self.worker.finish(study, trial, TrialState.PRUNED)
+            trial.set_user_attr("worker", self.worker.worker_id)
+            trial.set_user_attr("attempt", self.worker.attempt)
+            state, value = self._outcome(trial, carry_out)
+            self.worker.finish(study, trial, state, value)
         except Stopped:
             self.worker.give_back(trial, str(folder))
-            return
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
-            return
-        except TrialError as error:
-            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
-            self.worker.finish(study, trial, TrialState.FAIL)
         except Exception as error:
             # A bug: said in the trial, then loud.
-            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
+            trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
             self.worker.finish(study, trial, TrialState.FAIL)
             raise
-        remove_checkpoints(folder)
+        else:
+            remove_checkpoints(folder)
+
+    def _outcome(
+        self, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
+    ) -> tuple[TrialState, float | None]:
+        """How a run ended: complete, pruned, or failed in a way that costs that trial only."""
+        try:
+            return TrialState.COMPLETE, carry_out(trial)
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, None
+        except TrialError as error:
+            trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
+            return TrialState.FAIL, None
 
     def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
         return optuna.load_study(
@@ -229,7 +246,7 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     database = open_storage(storage)
     name = open_study(database, study).study_name
     chosen = available_devices()[0] if device == "auto" else place_workers(device, 1)[0]
-    spec = WorkerSpec(name, storage or default_storage(), chosen, cores())
+    spec = WorkerSpec(name, storage or default_storage(), chosen, cores(), cores())
     Workplace(spec, storage=database, stop=stop).work()
 
 
