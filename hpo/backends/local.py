@@ -1,5 +1,6 @@
 """Worker processes on this machine: spawned, one per slot, their output in a log file each."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ class Exit:
 
 
 class LocalBackend:
-    """Starts `python -m MODULE` processes, hands each a JSON specification on its standard input, watches them.
+    """Starts `python -m MODULE` processes, hands each a line of JSON on its standard input, watches them.
 
     A process can be started before its specification is known (`warm_up`): its imports then run while the parent
     still checks the data. Specifications travel by pipe, never in a process listing: they may hold a password.
@@ -74,8 +75,8 @@ class LocalBackend:
             child = self._children[slot]
         assert child.process.stdin is not None
         try:
-            child.process.stdin.write(json.dumps(dict(specification)).encode())
-            child.process.stdin.close()
+            child.process.stdin.write(json.dumps(dict(specification)).encode() + b"\n")
+            child.process.stdin.flush()  # and left open: its end tells the child that the parent is gone
         except BrokenPipeError:
             pass  # it died in its imports; `exits` tells
         child.given = True
@@ -89,7 +90,7 @@ class LocalBackend:
             if (code := child.process.poll()) is not None
         ]
         for done in ended:
-            del self._children[done.slot]
+            _close(self._children.pop(done.slot).process.stdin)
         return ended
 
     @property
@@ -116,3 +117,10 @@ class LocalBackend:
         for child in self._children.values():
             child.process.wait()
         return self.exits()
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    """Close the pipe to a process that ended; what it did not read is lost with it."""
+    if pipe is not None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()

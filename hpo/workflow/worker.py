@@ -226,9 +226,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    given = sys.stdin.read()
+    given = sys.stdin.readline()
     if not given:
-        return  # the parent found a mistake before there was anything to do
+        return  # the parent found a mistake before there was anything to do, or is gone
     threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
     try:
         Workplace(WorkerSpec(**json.loads(given)), stop=stop).work()
@@ -256,10 +256,8 @@ def _log_to_stderr() -> None:
 
 
 def _leave_with_parent(stop: threading.Event) -> None:
-    """Set `stop` when the parent is gone: no worker outlives its search."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(0.5)
+    """Set `stop` when the parent is gone (its end of the pipe is closed): no worker outlives its search."""
+    os.read(sys.stdin.fileno(), 1)  # unbuffered: a thread that waits in a buffered read blocks the process's end
     stop.set()
 
 
