@@ -6,29 +6,31 @@ mistake that can be seen without opening data or models.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.core.explain import explain
 from hpo.core.paths import check_study_name
-from hpo.core.search_space import SearchSpace, parse_search_space
+from hpo.core.search_space import SearchSpace, written_name
+from hpo.core.space_syntax import parse_search_space
 from hpo.core.trial import TrialParams
 from hpo.core.yaml_file import parse_yaml, read_yaml
 
 
 class Config(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """Frozen, and an unknown key is an error. A number where text is due is its text: `label: 3`, `name: 2026`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DataConfig(Config):
     """Where the labelled data is, which columns matter, and how it is split."""
 
-    path: str = Field(description="A csv, tsv, jsonl or parquet file, a folder of them, or a hub dataset.")
+    path: str = Field(min_length=1, description="A csv, tsv, jsonl or parquet file, a folder, or a hub dataset.")
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")
     text: str | tuple[str, str] | None = Field(None, description="Column(s) of the text(s); null: recognised.")
@@ -41,6 +43,13 @@ class DataConfig(Config):
     drop_empty: bool = Field(False, description="Drop rows whose text is empty instead of refusing them.")
     encoding: str = Field("utf-8", description="Text encoding of csv, tsv and jsonl files.")
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_two(cls, given: Any) -> Any:
+        if isinstance(given, list) and len(given) not in (1, 2):
+            raise ValueError("write one column, or two as [first, second]")
+        return given[0] if isinstance(given, list) and len(given) == 1 else given
+
 
 class ModelRef(Config):
     """A candidate: a hub id or a local folder."""
@@ -51,7 +60,7 @@ class ModelRef(Config):
     tokenizer: str | None = Field(None, description="Hub id or folder of the tokenizer; null: the model's own.")
     trust_remote_code: bool = False
     allow_pickle: bool = Field(False, description="Accept pickled weights (.bin): they can run code when loaded.")
-    label: str = Field("", description="How the model is called in the study; made from the name.")
+    label: str = Field("", description="How the model is called in the study; empty: made from its name.")
 
     @property
     def is_local(self) -> bool:
@@ -115,6 +124,8 @@ class StudyConfig(Config):
     @field_validator("sampler", "pruner", mode="before")
     @classmethod
     def _by_name(cls, given: Any) -> Any:
+        if not isinstance(given, str | Mapping):
+            raise ValueError("write a name, or {name: …} with its arguments")
         return {"name": given} if isinstance(given, str) else given
 
     @field_validator("models", mode="before")
@@ -126,27 +137,31 @@ class StudyConfig(Config):
     @field_validator("search_space", mode="before")
     @classmethod
     def _space(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and set(given) != {"parameters"}:
-            return parse_search_space(given)
-        return given
+        return parse_search_space(given) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _conditions_name_candidates(self) -> "StudyConfig":
+        for name, parameter in self.search_space.parameters.items():
+            for model in (parameter.when or {}).get("model", ()):
+                self._check_label(model, f"search_space.{written_name(name)}.when.model")
+        return self
 
     @model_validator(mode="after")
     def _first_trials_fit(self) -> "StudyConfig":
-        labels = self.labels
         for number, trial in enumerate(self.first_trials):
             where = f"first_trials[{number}]"
-            unknown = [key for key in trial if key not in TrialParams.model_fields]
-            if unknown:
-                hint = did_you_mean(unknown[0], TrialParams.model_fields)
-                raise ConfigError(f"{where}.{unknown[0]}: no such parameter.{hint}")
-            if "model" in trial and trial["model"] not in labels:
-                hint = did_you_mean(str(trial["model"]), labels)
-                raise ConfigError(f"{where}.model: '{trial['model']}' is not among {', '.join(labels)}.{hint}")
+            if "model" in trial:
+                self._check_label(trial["model"], f"{where}.model")
             try:
-                TrialParams.model_validate({"model": labels[0], **trial})
+                TrialParams.model_validate({"model": self.labels[0], **trial})
             except ValidationError as error:
-                raise ConfigError(f"{where}{explain(error, '.')}") from None
+                raise ConfigError(f"{where}.{explain(error, TrialParams)}") from None
         return self
+
+    def _check_label(self, label: Any, where: str) -> None:
+        if label not in self.labels:
+            hint = did_you_mean(str(label), self.labels)
+            raise ConfigError(f"{where}: '{label}' is not among the models: {', '.join(self.labels)}.{hint}")
 
     def model_ref(self, label: str) -> ModelRef:
         """The candidate called `label`."""
@@ -170,151 +185,123 @@ class StudyConfig(Config):
     def to_plain(self) -> dict[str, Any]:
         """The configuration as plain values that `load_config` reads back, for YAML and the database."""
         plain = self.model_dump(mode="json", exclude={"search_space", "models"})
-        plain["models"] = [
-            {k: v for k, v in m.model_dump(mode="json", exclude_defaults=True).items() if k != "label"}
-            for m in self.models
-        ]
+        plain["models"] = [model.model_dump(mode="json", exclude_defaults=True) for model in self.models]
         plain["search_space"] = self.search_space.to_plain()
         order = {name: place for place, name in enumerate(StudyConfig.model_fields)}
         return dict(sorted(plain.items(), key=lambda item: order[item[0]]))
 
 
 def label_models(refs: Sequence[Any]) -> list[Any]:
-    """Give each model a short label, unique in the study: a hub id as it is, a folder by its last name."""
-    plain = [dict(r) if isinstance(r, Mapping) else r.model_dump() if isinstance(r, ModelRef) else r for r in refs]
+    """Give each model without one a short label, unique in the study: a hub id as it is, a folder by its last name.
+
+    Folders of one name are told apart by those above them. Raises `ConfigError` for a model that is listed twice.
+    """
+    plain = [dict(ref) if isinstance(ref, Mapping) else ref for ref in refs]
     taken: set[str] = set()
     for ref in plain:
         if not isinstance(ref, dict) or not isinstance(ref.get("name"), str):
-            continue
-        path = Path(ref["name"])
-        parts = path.parts if path.is_absolute() else (ref["name"],)
-        label = next(
-            ("/".join(parts[-n:]) for n in range(1, len(parts) + 1) if "/".join(parts[-n:]) not in taken),
-            "",
-        )
-        if ref.get("subfolder"):
-            label += f"/{ref['subfolder']}"
-        if ref.get("revision"):
-            label += f"@{ref['revision']}"
-        if not label or label in taken:
-            raise ConfigError(f"models: '{ref['name']}' is listed twice.")
+            continue  # told by pydantic
+        label = ref.get("label") or next((label for label in _labels_for(ref) if label not in taken), None)
+        if label is None or label in taken:
+            raise ConfigError(f"models: '{label or ref['name']}' is listed twice.")
         taken.add(label)
         ref["label"] = label
     return plain
 
 
+def _labels_for(ref: Mapping[str, Any]) -> Iterator[str]:
+    """The labels a model may get, the shortest first."""
+    path = Path(ref["name"])
+    parts = path.parts if path.is_absolute() else (ref["name"],)
+    detail = (f"/{ref['subfolder']}" if ref.get("subfolder") else "") + (
+        f"@{ref['revision']}" if ref.get("revision") else ""
+    )
+    for kept in range(1, len(parts) + 1):
+        yield str(Path(*parts[-kept:])) + detail
+
+
 def load_config(
-    source: str | os.PathLike[str] | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()
+    source: str | os.PathLike[str] | Mapping[str, Any] | StudyConfig,
+    overrides: Sequence[str | tuple[str, Any]] = (),
 ) -> StudyConfig:
     """Read a study from a YAML file or a mapping.
 
-    `overrides` are `key=value` strings (`budget.max_trials=8`), values read as YAML. Relative paths of data,
-    models and a metric file are taken from the file's folder, or from the current one for a mapping. The study's
-    name is the file's unless it is given. Raises `ConfigError` naming the key.
+    `overrides` are `key=value` strings (`budget.max_trials=8`), values read as YAML, or (key, value) pairs, taken as
+    they are. Relative paths of data, models and a metric file are taken from the file's folder, or from the current
+    one for a mapping. The study's name is the file's unless it is given. Raises `ConfigError` naming the key.
     """
-    if isinstance(source, StudyConfig):
-        written, folder, where = source.to_plain(), Path.cwd(), "study"
-    elif isinstance(source, Mapping):
-        written, folder, where = dict(source), Path.cwd(), "study"
+    if isinstance(source, StudyConfig | Mapping):
+        written = source.to_plain() if isinstance(source, StudyConfig) else dict(source)
+        folder, where = Path.cwd(), ""
     else:
         path = Path(source)
-        written, folder, where = read_yaml(path), path.absolute().parent, str(path)
+        written, folder, where = read_yaml(path), path.absolute().parent, f"{path}: "
         written.setdefault("name", path.stem)
     for override in overrides:
-        written = _override(written, override)
+        key, value = _parse_override(override) if isinstance(override, str) else override
+        written = _override(_expand(written, folder), key, value)
     try:
-        return StudyConfig.model_validate(_resolve_paths(written, folder))
+        return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
     except ValidationError as error:
-        raise ConfigError(f"{where}: {explain(error)}") from None
+        raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """The first mistake that pydantic found, as a sentence with its key and the nearest known key."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        hint = did_you_mean(str(first["loc"][-1]), known)
-        return f"{prefix}{place}: no such key.{hint} Allowed: {', '.join(known)}."
-    if first["type"] == "missing":
-        return f"{prefix}{place}: this key is needed."
-    given = first["input"]
-    shown = f" (given: {given!r})" if isinstance(given, Scalars) else ""
-    return f"{prefix}{place}: {first['msg'].removeprefix('Value error, ')}{shown}."
+def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same study with its shorthands written out: data by its path alone, a search space by its name, or none."""
+    full = {"search_space": "text-encoders", **written}
+    if isinstance(full.get("data"), str):
+        full["data"] = {"path": full["data"]}
+    if isinstance(full["search_space"], str):
+        full["search_space"] = _space_file(full["search_space"], folder)
+    return full
 
 
-Scalars = (str, int, float, bool, type(None))
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at a place in a study file."""
-    model: type[BaseModel] = StudyConfig
-    for part in location:
-        if isinstance(part, int):
-            continue
-        nested: dict[int | str, type[BaseModel]] = {
-            "data": DataConfig,
-            "models": ModelRef,
-            "fidelity": Fidelity,
-            "budget": Budget,
-            "confirm": Confirm,
-        }
-        model = nested.get(part, model)
-    return [name for name in model.model_fields if not (model is ModelRef and name == "label")]
-
-
-def _override(written: dict[str, Any], override: str) -> dict[str, Any]:
+def _parse_override(override: str) -> tuple[str, Any]:
     key, sign, value = override.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set {override}: write key=value, for example --set budget.max_trials=8.")
-    parsed = parse_yaml(f"value: {value}", f"--set {override}")["value"]
-    result = dict(written)
-    place = result
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = place.get(parent) or {}
-        if not isinstance(inner, Mapping):
-            raise ConfigError(f"--set {override}: '{parent}' holds a value, not keys.")
-        place[parent] = dict(inner)
-        place = place[parent]
-    place[last] = parsed
-    return result
+    return key, parse_yaml(f"value: {value}", f"--set {override}")["value"]
+
+
+def _override(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """`written` with the value at a dotted key replaced; what is on the way there is copied, not changed."""
+    first, dot, rest = key.partition(".")
+    if not dot:
+        return {**written, first: value}
+    inner = written.get(first)
+    if inner is not None and not isinstance(inner, Mapping):
+        raise ConfigError(f"--set {key}: '{first}' holds a value, not keys.")
+    return {**written, first: _override(inner or {}, rest, value)}
 
 
 def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make what exists on this disk absolute; what does not exist may be a hub id and stays as it is."""
     resolved = dict(written)
-    data = resolved.get("data")
-    if isinstance(data, str):
-        data = {"path": data}
-    if isinstance(data, Mapping) and isinstance(data.get("path"), str):
-        resolved["data"] = {**data, "path": _local(data["path"], folder)}
-    models = resolved.get("models")
+    data, models, metric = resolved.get("data"), resolved.get("models"), resolved.get("metric")
+    if isinstance(data, Mapping):
+        resolved["data"] = _local_paths(data, folder, "path")
     if isinstance(models, str | Mapping):
         models = [models]
     if isinstance(models, list | tuple):
-        resolved["models"] = [_local_model(ref, folder) for ref in models]
-    if isinstance(resolved.get("metric"), str) and resolved["metric"].endswith(".py"):
-        resolved["metric"] = str((folder / Path(resolved["metric"]).expanduser()).resolve())
-    space = resolved.get("search_space", "text-encoders")
-    if isinstance(space, str):
-        resolved["search_space"] = _space_file(space, folder)
+        refs = [{"name": ref} if isinstance(ref, str) else ref for ref in models]
+        resolved["models"] = [_local_paths(ref, folder, "name", "tokenizer") for ref in refs]
+    if isinstance(metric, str) and metric.endswith(".py"):
+        resolved["metric"] = str((folder / Path(metric).expanduser()).resolve())
     return resolved
 
 
-def _local_model(ref: Any, folder: Path) -> Any:
-    if isinstance(ref, str):
-        return _local(ref, folder)
-    if not isinstance(ref, Mapping):
-        return ref
-    paths = {key: _local(ref[key], folder) for key in ("name", "tokenizer") if isinstance(ref.get(key), str)}
-    return {**ref, **paths}
+def _local_paths(written: Any, folder: Path, *keys: str) -> Any:
+    if not isinstance(written, Mapping):
+        return written
+    return {**written, **{key: _local(written[key], folder) for key in keys if isinstance(written.get(key), str)}}
 
 
 def _local(name: str, folder: Path) -> str:
     path = folder / Path(name).expanduser()
     spelled_as_path = name.startswith((".", "/", "~"))
-    return str(path.resolve()) if spelled_as_path or path.exists() else name
+    return str(path.resolve()) if name and (spelled_as_path or path.exists()) else name
 
 
 def _space_file(name: str, folder: Path) -> dict[str, Any]:

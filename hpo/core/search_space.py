@@ -12,12 +12,10 @@ In YAML:
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from hpo.core.errors import ConfigError, did_you_mean
-from hpo.core.trial import TrialParams
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Scalar = bool | int | float | str | None
 
@@ -38,6 +36,10 @@ class Fixed(_Parameter):
 
     def extremes(self) -> tuple[Scalar, ...]:
         return (self.value,)
+
+    def nearest(self, value: Any) -> Scalar:
+        """The one value there is."""
+        return self.value
 
 
 class Categorical(_Parameter):
@@ -75,6 +77,12 @@ class _Range(_Parameter):
             raise ValueError(f"step {step:g} must be above 0")
 
 
+def _on_grid(value: float, low: float, step: float) -> float:
+    """The last of low, low + step, … that is not above `value`, in decimals: 0 + 3 × 0.1 is 0.3."""
+    start, width = Decimal(str(low)), Decimal(str(step))
+    return float(start + (Decimal(str(value)) - start) // width * width)
+
+
 class Float(_Range):
     """A real number between `low` and `high`."""
 
@@ -93,18 +101,14 @@ class Float(_Range):
         return (self.low, self.effective_high)
 
     def nearest(self, value: Any) -> float:
-        """The value of the range nearest to `value`; the lowest for None."""
-        if value is None:
-            return self.low
-        near = min(max(float(value), self.low), self.effective_high)
-        return near if self.step is None else self.low + round((near - self.low) / self.step) * self.step
+        """The value of the range nearest to `value`; None counts as 0."""
+        near = min(max(float(value or 0), self.low), self.effective_high)
+        return near if self.step is None else _on_grid(near + self.step / 2, self.low, self.step)
 
     @property
     def effective_high(self) -> float:
         """The largest value that `step` reaches."""
-        if self.step is None:
-            return self.high
-        return self.low + math.floor((self.high - self.low) / self.step + 1e-9) * self.step
+        return self.high if self.step is None else _on_grid(self.high, self.low, self.step)
 
 
 class Int(_Range):
@@ -125,10 +129,8 @@ class Int(_Range):
         return (self.low, self.effective_high)
 
     def nearest(self, value: Any) -> int:
-        """The value of the range nearest to `value`; the lowest for None."""
-        if value is None:
-            return self.low
-        near = min(max(int(value), self.low), self.effective_high)
+        """The value of the range nearest to `value`; None counts as 0."""
+        near = min(max(int(value or 0), self.low), self.effective_high)
         return near if self.step is None else self.low + round((near - self.low) / self.step) * self.step
 
     @property
@@ -151,7 +153,7 @@ class SearchSpace(BaseModel):
     def notes(self) -> list[str]:
         """What a person should hear about the space: steps that do not reach the top."""
         return [
-            f"{name}: step {p.step:g} does not divide the range: the top is {p.effective_high:g}, not {p.high:g}."
+            f"{written_name(name)}: step {p.step:g} does not divide the range: the top is {p.effective_high:g}, not {p.high:g}."
             for name, p in self.parameters.items()
             if isinstance(p, Float | Int) and p.step is not None and not math.isclose(p.effective_high, p.high)
         ]
@@ -173,99 +175,14 @@ class SearchSpace(BaseModel):
             written: Any = parameter.model_dump(mode="json", exclude_defaults=True)
             if name == "frozen_share":
                 written["share"] = [written.pop("low"), written.pop("high")]
-                name = "frozen_layers"
             elif isinstance(parameter, Fixed) and not parameter.when:
                 written = parameter.value
             elif isinstance(parameter, Categorical) and not parameter.when:
                 written = list(parameter.choices)
-            plain[name] = written
+            plain[written_name(name)] = written
         return plain
 
 
-SEARCHABLE = tuple(name for name in TrialParams.model_fields if name not in ("model", "frozen_share"))
-
-
-def parse_search_space(written: Mapping[str, Any], where: str = "search_space") -> SearchSpace:
-    """Read a search space as a person writes it; raises `ConfigError` that names the parameter."""
-    parameters: dict[str, Any] = {}
-    for name, value in written.items():
-        if name == "model":
-            raise ConfigError(f"{where}.model: the candidates are listed under `models`, not in the search space.")
-        if name not in SEARCHABLE:
-            raise ConfigError(
-                f"{where}.{name}: no such parameter.{did_you_mean(str(name), SEARCHABLE)} "
-                f"Allowed: {', '.join(SEARCHABLE)}."
-            )
-        try:
-            key, parameter = _parse_parameter(name, value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in (name, *first["loc"][1:]))
-            raise ConfigError(f"{where}.{place}: {first['msg'].removeprefix('Value error, ')}.") from None
-        except ValueError as error:
-            raise ConfigError(f"{where}.{name}: {error}.") from None
-        _check_values(where, key, parameter)
-        parameters[key] = parameter
-    space = SearchSpace(parameters=parameters)
-    _check_conditions(where, space)
-    return space
-
-
-def _parse_parameter(name: str, value: Any) -> tuple[str, Any]:
-    """Return the name under which the parameter is sampled, and the parameter."""
-    if isinstance(value, list | tuple):
-        return name, Categorical(choices=tuple(value))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a number to train with")
-    if not isinstance(value, Mapping):
-        return name, Fixed(value=value)
-    given = dict(value)
-    if "share" in given:
-        if name != "frozen_layers":
-            raise ValueError("only frozen_layers can be given as a share")
-        bounds = given.pop("share")
-        if not isinstance(bounds, list | tuple) or len(bounds) != 2:
-            raise ValueError("a share is written {share: [low, high]}, between 0 and 1")
-        return "frozen_share", Float(low=bounds[0], high=bounds[1], **given)
-    if "when" in given and isinstance(given["when"], Mapping):
-        given["when"] = {k: v if isinstance(v, list | tuple) else (v,) for k, v in given["when"].items()}
-    if "choices" in given:
-        return name, Categorical(**given)
-    if "value" in given:
-        return name, Fixed(**given)
-    if not {"low", "high"} <= set(given):
-        unknown = next((k for k in given if k not in ("low", "high", "log", "step", "when")), None)
-        hint = did_you_mean(str(unknown), ("low", "high", "log", "step", "when", "choices")) if unknown else ""
-        raise ValueError(f"write {{low: …, high: …}}, a list of choices, or one value{hint and '.' + hint.rstrip('?')}")
-    whole = all(isinstance(given.get(k, 1), int) for k in ("low", "high", "step"))
-    if whole and _is_int(name):
-        return name, Int(**given)
-    if _is_int(name):
-        raise ValueError("takes whole numbers only")
-    return name, Float(**given)
-
-
-def _is_int(name: str) -> bool:
-    return "int" in str(TrialParams.model_fields[name].annotation)
-
-
-def _check_values(where: str, name: str, parameter: Any) -> None:
-    """Hold the ends of a range, or each choice, against what `TrialParams` allows."""
-    for value in parameter.extremes():
-        try:
-            TrialParams.model_validate({"model": "any", name: value}, strict=isinstance(value, bool))
-        except ValidationError as error:
-            written = "frozen_layers" if name == "frozen_share" else name
-            raise ConfigError(f"{where}.{written}: {value} is not allowed: {error.errors()[0]['msg']}.") from None
-
-
-def _check_conditions(where: str, space: SearchSpace) -> None:
-    seen: set[str] = {"model"}
-    for name, parameter in space.parameters.items():
-        for other in parameter.when or {}:
-            if other not in seen:
-                raise ConfigError(
-                    f"{where}.{name}.when: '{other}' must be a parameter that stands before '{name}'."
-                    f"{did_you_mean(other, seen)}"
-                )
-        seen.add(name)
+def written_name(name: str) -> str:
+    """A parameter's name in the study file."""
+    return "frozen_layers" if name == "frozen_share" else name

@@ -21,6 +21,8 @@ from hpo.study.tables import StudyRow, WorkerRow
 
 # The user attribute of a study that names its metric.
 METRIC = "metric"
+# The user attribute of a trial that says how many layers its sampled share froze, as "4 of 6".
+FROZEN_LAYERS = "frozen_layers"
 NEWEST_FAILURES = 5
 
 _NAMES = {
@@ -207,7 +209,12 @@ def _params(session: Session, trial_id: int) -> dict[str, Any]:
         .where(models.TrialParamModel.trial_id == trial_id)
         .order_by(models.TrialParamModel.param_id)
     )
-    return {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
+    params = {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
+    attributes = models.TrialUserAttributeModel
+    frozen = session.scalar(
+        select(attributes.value_json).where(attributes.trial_id == trial_id, attributes.key == FROZEN_LAYERS)
+    )
+    return params if frozen is None else {**params, FROZEN_LAYERS: json.loads(frozen)}
 
 
 def _failures(session: Session, study_id: int) -> tuple[tuple[int, str], ...]:

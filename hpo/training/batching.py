@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-# Batches are cut from windows of this many batches sorted by length: large enough that a batch is nearly of one
-# length, small enough that short and long examples mix over an epoch.
+# Batches are cut from windows of at most this many batches sorted by length: large enough that a batch is nearly of
+# one length, small enough that short and long examples mix over an epoch.
 WINDOW = 50
+# An epoch has at least this many windows, so that other examples meet in the next epoch's batches.
+WINDOWS = 4
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,18 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> l
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
-    window = batch_size * WINDOW
+    count = -(-len(order) // batch_size)
+    cuts = np.arange(count) * batch_size
+    # Any batch may be the small one: were it the last of a window, it would always hold the longest examples.
+    cuts[rng.integers(count) + 1 :] -= count * batch_size - len(order)
+    window = int(np.clip(count // WINDOWS, 1, WINDOW))
     batches: list[Indices] = []
-    for start in range(0, len(order), window):
-        rows = order[start : start + window]
+    for part in np.split(cuts, range(window, count, window)):
+        end = cuts[len(batches) + len(part)] if len(batches) + len(part) < count else len(order)
+        rows = order[part[0] : end]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches.extend(np.split(rows, range(batch_size, len(rows), batch_size)))
-    return [batches[i] for i in rng.permutation(len(batches))]
+        batches.extend(np.split(rows, part[1:] - part[0]))
+    return [batches[i] for i in rng.permutation(count)]
 
 
 def micro_batches(rows: Indices, lengths: Indices, size: int) -> list[Indices]:

@@ -40,7 +40,10 @@ class Progress:
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
 ) -> Path:
-    """Write the state after `progress.step` steps, then remove older checkpoints. Raises `OSError`."""
+    """Write the state after `progress.step` steps, then remove older checkpoints. Raises `OSError`.
+
+    Whenever the process is killed, one sound checkpoint is there, if one was before.
+    """
     target = folder / f"{PREFIX}{progress.step}"
     scratch = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -52,23 +55,51 @@ def save_checkpoint(
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, scratch / "state.safetensors")
-    manifest = {
-        "progress": vars(progress),
-        "groups": states["param_groups"],
-        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
-        "digest": _digest(scratch / "state.safetensors"),
-    }
-    (scratch / "state.json").write_text(json.dumps(manifest))
-    for path in scratch.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
+    try:
+        _write(scratch, tensors, progress, states["param_groups"], scheduler)
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)  # a full disk is no fuller for it
+        raise
+    if target.exists():
+        # Written before at this very step. A sound one holds the same state and stays; only a torn one makes room.
+        if _read(target) is not None:
+            shutil.rmtree(scratch)
+            return target
+        shutil.rmtree(target)
     scratch.rename(target)
+    _flush(folder)
     for old in _checkpoints(folder):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _write(
+    scratch: Path, tensors: dict[str, torch.Tensor], progress: Progress, groups: list[Any], scheduler: Any
+) -> None:
+    """The two files, on the disk when this returns; the one with the digest last."""
+    try:
+        save_file(tensors, scratch / "state.safetensors")
+    except SafetensorError as error:
+        raise OSError(f"cannot write {scratch}: {error}") from error
+    manifest = {
+        "progress": vars(progress),
+        "groups": groups,
+        "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
+        "digest": _digest(scratch / "state.safetensors"),
+    }
+    (scratch / "state.json").write_text(json.dumps(manifest))
+    for path in (*scratch.iterdir(), scratch):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def load_checkpoint(

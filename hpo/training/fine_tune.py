@@ -71,7 +71,7 @@ class TrainingPlan:
         per_epoch, rungs = self.steps_per_epoch, self.rungs_per_epoch
         whole = self.params.epochs * rungs
         if self.epochs_to_train is not None:
-            whole = min(whole, round(self.epochs_to_train * rungs))
+            whole = max(1, min(whole, round(self.epochs_to_train * rungs)))
         return [math.ceil(rung * per_epoch / rungs) for rung in range(1, whole + 1)]
 
 
@@ -83,7 +83,10 @@ class FineTuning:
         self.plan = plan
         self.execution = plan.execution
         self.model = plan.candidate.build(plan.seed, plan.params.dropout).to(plan.execution.device)
-        self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers)
+        example = plan.train.collate(np.arange(1))
+        del example["labels"]
+        example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
+        self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(self.model, plan.params)
         total = plan.steps_per_epoch * plan.params.epochs
@@ -97,7 +100,8 @@ class FineTuning:
         """Train, and yield a report at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`."""
         rungs = self.plan.rung_steps()
         for step in self.steps():
-            if step == rungs[self.progress.rung]:
+            # With fewer steps in an epoch than rungs, one step ends several of them.
+            while self.progress.rung < len(rungs) and step == rungs[self.progress.rung]:
                 yield self._report()
                 if self._should_stop_early():
                     return
@@ -122,21 +126,13 @@ class FineTuning:
 
     def _train_step(self, rows: Indices) -> None:
         started = time.perf_counter()
-        size = self.execution.micro_batch or len(rows)
-        while True:
-            try:
-                loss = self._accumulate(rows, size)
-                break
-            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise OutOfMemory(f"one example of up to {plan_length(self.plan)} tokens does not fit") from error
-                size = max(1, size // 2)
-                self.execution = self.execution.with_micro_batch(size)
-                self._optimizer.zero_grad(set_to_none=True)
-                if self.execution.device.startswith("cuda"):
-                    torch.cuda.empty_cache()
+        loss = self._accumulate(rows, self.execution.micro_batch or len(rows))
+        while loss is None:
+            size = min(self.execution.micro_batch or len(rows), len(rows))
+            if size == 1:
+                raise OutOfMemory(f"one example of up to {plan_length(self.plan)} tokens does not fit in memory")
+            self.execution = self.execution.with_micro_batch(size // 2)
+            loss = self._accumulate(rows, size // 2)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
         self._optimizer.step()
         self._scheduler.step()
@@ -148,11 +144,21 @@ class FineTuning:
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.progress.step}")
 
-    def _accumulate(self, rows: Indices, size: int) -> float:
-        """Forward and backward of one batch in micro-batches; the gradient is that of the whole batch's mean loss.
+    def _accumulate(self, rows: Indices, size: int) -> float | None:
+        """Forward and backward of one batch in micro-batches; None, and no gradient, where one does not fit."""
+        try:
+            return self._gradient(rows, size)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Only here, past the exception and the activations that it held, is their memory free again.
+        self._optimizer.zero_grad(set_to_none=True)
+        if self.execution.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return None
 
-        Returns the loss summed over examples.
-        """
+    def _gradient(self, rows: Indices, size: int) -> float:
+        """Add up the gradient of the whole batch's mean loss; returns the loss summed over examples."""
         plan = self.plan
         parts = [plan.train.collate(part) for part in micro_batches(rows, plan.train.lengths, size)]
         count = sum(plan.task.count(part["labels"]) for part in parts)

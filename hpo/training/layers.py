@@ -2,12 +2,15 @@
 
 The rule: the stack is the outermost `nn.ModuleList` with parameters inside the backbone (the encoder's, where the
 model has one; the one with most parameters, where there are several). Frozen are all modules registered before
-the stack and its first k items.
+the stack, its first k items, and whatever else those items' output is computed from: DeBERTa's relative positions and
+BART's normalised embeddings are registered after the stack.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from hpo.core.errors import ModelError
@@ -47,33 +50,71 @@ def _outermost_lists(root: nn.Module) -> list[nn.ModuleList]:
     return found
 
 
-def frozen_modules(model: nn.Module, stack: LayerStack, count: int) -> list[nn.Module]:
-    """The modules that freezing the bottom `count` layers covers: all before the stack, and its first items."""
-    if count == 0:
-        return []
-    frozen: list[nn.Module] = []
-    place = model
-    for part in stack.path.split("."):
-        for name, child in place.named_children():
-            if name == part:
-                place = child
-                break
-            frozen.append(child)
+def stack_items(model: nn.Module, stack: LayerStack) -> nn.ModuleList:
+    """The stack's layers in `model`."""
+    place = model.get_submodule(stack.path)
     if not isinstance(place, nn.ModuleList):
         raise ModelError(f"{stack.path} of {type(model).__name__} is not a stack of layers.")
-    return frozen + list(place)[:count]
+    return place
 
 
-def freeze(model: nn.Module, stack: LayerStack, count: int) -> list[nn.Module]:
-    """Turn off the gradient of the bottom `count` layers and of what stands before them; return those modules.
+def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str, torch.Tensor]) -> list[nn.Module]:
+    """Turn off the gradient of the bottom `count` layers and of all that they are computed from; return those modules.
 
-    Frozen means frozen: the caller keeps them in eval mode (`train_mode`), so that no dropout acts inside them
-    and BatchNorm statistics do not drift.
+    `example` is a batch of one or more examples (without labels): what the layers depend on shows in a forward pass.
+    Frozen means frozen: the caller keeps the modules in eval mode (`train_mode`), so that no dropout acts inside them
+    and BatchNorm statistics do not drift. Raises `ModelError` where the model has fewer layers.
     """
-    frozen = frozen_modules(model, stack, count)
+    if count > stack.count:
+        raise ModelError(f"frozen_layers: {count} is more than the {stack.count} layers of {type(model).__name__}.")
+    if count == 0:
+        return []
+    before, after = _neighbours(model, stack)
+    items = list(stack_items(model, stack))[:count]
+    frozen = [*before, *items, *_read_by(items[-1], model, after, example)]
     for module in frozen:
         module.requires_grad_(False)
     return frozen
+
+
+def _neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The modules registered before the stack and those after it, at each level of the way to it."""
+    sides: tuple[list[nn.Module], list[nn.Module]] = ([], [])
+    place = model
+    for part in stack.path.split("."):
+        passed = False
+        for name, child in place.named_children():
+            if name == part:
+                passed = True
+            else:
+                sides[passed].append(child)
+        place = place.get_submodule(part)
+    return sides
+
+
+def _read_by(
+    item: nn.Module, model: nn.Module, candidates: list[nn.Module], example: Mapping[str, torch.Tensor]
+) -> list[nn.Module]:
+    """Those of `candidates` whose parameters the output of `item` depends on, as autograd tells."""
+    outputs: list[torch.Tensor] = []
+    hook = item.register_forward_hook(lambda module, args, output: outputs.append(hidden_state(output)))
+    model.eval()
+    try:
+        with torch.enable_grad():
+            model(**example)
+    finally:
+        hook.remove()
+    owners = [(module, p) for module in candidates for p in module.parameters() if p.requires_grad]
+    if not outputs or not owners:
+        return []
+    gradients = torch.autograd.grad(outputs[-1].sum(), [p for _, p in owners], allow_unused=True)
+    read = {id(module) for (module, _), gradient in zip(owners, gradients, strict=True) if gradient is not None}
+    return [module for module in candidates if id(module) in read]
+
+
+def hidden_state(output: Any) -> torch.Tensor:
+    """A layer's hidden state: its output, or the first of several."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def train_mode(model: nn.Module, frozen: list[nn.Module]) -> None:

@@ -43,11 +43,17 @@ class Candidate:
         return model
 
     def _draw_new_weights(self, model: nn.Module) -> None:
-        """Initialise what the checkpoint lacked, module by module in the model's order, as `from_pretrained` does."""
-        for name, module in model.named_modules():
-            own = {f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)}
-            if own & self.new_weights:
-                model._init_weights(module)  # type: ignore[operator]
+        """Initialise what the checkpoint lacked, by the model's own rule and in the order of `from_pretrained`.
+
+        Its flags say what is left to initialise; a copy of a parameter loses them.
+        """
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            tensor._is_hf_initialized = name not in self.new_weights  # type: ignore[attr-defined]
+        for prefix, module in model.named_modules():
+            start = f"{prefix}." if prefix else ""
+            if any(name.startswith(start) for name in self.new_weights):
+                module._is_hf_initialized = False  # type: ignore[assignment]
+        model.initialize_weights()  # type: ignore[operator]
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -122,10 +128,12 @@ def load_candidate(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> C
             raise ModelError(f"{ref.label}: its weights cannot be read ({error}); the file is damaged.") from error
         raise
     new = set(info["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-    for name, parameter in model.named_parameters():
-        if name in new:
-            parameter._is_hf_initialized = False
     tokenizer = load_tokenizer(ref)
+    if model.config.pad_token_id is None:
+        # Decoders such as GPT-2 find each text's last token by it, and refuse batches without.
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # keys and values of all layers, kept for generating text
     return Candidate(ref, model.eval(), tokenizer, find_stack(model), _max_positions(model, tokenizer), frozenset(new))
 
 
@@ -145,7 +153,9 @@ def load_tokenizer(ref: ModelRef) -> Any:
         ) from error
     if tokenizer.pad_token_id is None:
         # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
     return tokenizer
 
 

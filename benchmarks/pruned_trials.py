@@ -1,0 +1,81 @@
+"""Did pruning throw away a good one? Finishes every pruned trial of a study once and counts those of the top 3.
+
+    python benchmarks/pruned_trials.py quickstart
+
+Each is trained from its own parameters and seed to its last epoch, outside the study: its trials stay as they are.
+The answer is kept in the study, whose report then tells it, and can be run again after more trials.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo import console
+from hpo.core.config import load_config
+from hpo.core.errors import TrialError
+from hpo.core.readable import score
+from hpo.study.storage import open_storage
+from hpo.training.fine_tune import FineTuning
+from hpo.training.precision import choose_execution, cores, place_workers
+from hpo.workflow.objective import params_of
+from hpo.workflow.result import open_study
+from hpo.workflow.run import write_reports
+from hpo.workflow.stages import finished_trials
+from hpo.workflow.workbench import Workbench
+
+TOP = 3
+
+
+def finish(bench: Workbench, trial: FrozenTrial) -> float | None:
+    """The value the trial would have ended with; None when it fails on the way."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = FineTuning(bench.plan(params_of(trial), trial.user_attrs["seed"], Path(folder)))
+        try:
+            return [report.value for report in run.reports()][-1]
+        except TrialError:
+            return None
+
+
+def finish_pruned(study: optuna.Study) -> dict[str, Any]:
+    """Finish the pruned trials; returns their values, and how many are better than the third best complete trial."""
+    config = load_config(study.user_attrs["config"])
+    bench = Workbench(config, choose_execution(place_workers(config.devices, 1)[0], cores()))
+    bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    values: dict[int, float | None] = {}
+    with console.progress(f"finishing {len(pruned)} pruned trials", total=len(pruned)) as advance:
+        for trial in pruned:
+            values[trial.number] = finish(bench, trial)
+            advance()
+    complete = [float(trial.value or 0.0) for trial in finished_trials(study)]
+    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+    ranked = sorted([*complete, *(v for v in values.values() if v is not None)], key=lambda v: -sign * v)
+    bar = ranked[min(TOP, len(ranked)) - 1]
+    lost = [number for number, value in values.items() if value is not None and sign * value >= sign * bar]
+    return {"values": {str(n): v for n, v in values.items()}, "in_top_3": lost, "best_complete": complete[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", help="the study's name; without it, the latest")
+    parser.add_argument("--storage", help="database URL")
+    arguments = parser.parse_args()
+    study = open_study(open_storage(arguments.storage), arguments.study)
+    found = finish_pruned(study)
+    study.set_user_attr("finished_pruned", found)
+    for number, value in found["values"].items():
+        reached = list(study.trials[int(number)].intermediate_values.values())[-1]
+        console.note(f"trial {number}: pruned at {score(reached)}, would have ended at {score(value)}")
+    console.note(
+        f"{len(found['values'])} pruned trials finished; {len(found['in_top_3'])} would have been in the top {TOP}; "
+        f"the best complete trial has {score(found['best_complete'])}."
+    )
+    write_reports(study)
+
+
+if __name__ == "__main__":
+    main()
