@@ -237,10 +237,10 @@ def load_config(
         path = Path(source)
         written, folder, where = read_yaml(path), path.absolute().parent, f"{path}: "
         written.setdefault("name", path.stem)
-    for override in overrides:
-        key, value = _parse_override(override) if isinstance(override, str) else override
-        written = _override(_expand(written, folder), key, value)
     try:
+        for override in overrides:
+            key, value = _parse_override(override) if isinstance(override, str) else override
+            written = _override(_expand(written, folder), key, value)
         return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None
@@ -272,7 +272,7 @@ def _override(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
         return {**written, first: value}
     inner = written.get(first)
     if inner is not None and not isinstance(inner, Mapping):
-        raise ConfigError(f"--set {key}: '{first}' holds a value, not keys.")
+        raise ConfigError(f"--set: '{first}' holds a value, so there is no {key}.")
     return {**written, first: _override(inner or {}, rest, value)}
 
 

@@ -153,7 +153,8 @@ class SearchSpace(BaseModel):
     def notes(self) -> list[str]:
         """What a person should hear about the space: steps that do not reach the top."""
         return [
-            f"{written_name(name)}: step {p.step:g} does not divide the range: the top is {p.effective_high:g}, not {p.high:g}."
+            f"{written_name(name)}: step {p.step:g} does not divide the range: "
+            f"the top is {p.effective_high:g}, not {p.high:g}."
             for name, p in self.parameters.items()
             if isinstance(p, Float | Int) and p.step is not None and not math.isclose(p.effective_high, p.high)
         ]

@@ -52,7 +52,7 @@ def _parse_parameter(name: str, value: Any) -> tuple[str, Any]:
             raise ValueError("only frozen_layers can be given as a share")
         if not isinstance(bounds, list | tuple) or len(bounds) != 2:
             raise ValueError("a share is written {share: [low, high]}, between 0 and 1")
-        sampled, given["low"], given["high"] = "frozen_share", *bounds
+        sampled, (given["low"], given["high"]) = "frozen_share", bounds
     kind = _kind(sampled, given)
     for key in ("low", "high", "value"):
         if key in given:

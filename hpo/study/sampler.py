@@ -16,21 +16,15 @@ def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> opt
     `tpe`, the default, is Optuna's multivariate TPE; where the space has conditions it samples by groups, or the
     conditional parameters would leave the joint model. Raises `ConfigError` for an unknown name or argument.
     """
-    arguments = {key: value for key, value in given.items() if key != "name"}
-    name = given.get("name", "tpe")
-    if name == "tpe":
-        defaults = {"multivariate": True, "group": conditional, "constant_liar": True, "seed": seed}
-        with warnings.catch_warnings():
-            # `group` is marked experimental; the pinned version's behaviour is tested.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _build(optuna.samplers.TPESampler, {**defaults, **arguments}, "sampler")
-    known = _classes(optuna.samplers, optuna.samplers.BaseSampler)
-    if name not in known:
-        allowed = ", ".join(["tpe", *known])
-        raise ConfigError(f"sampler: '{name}' is unknown.{did_you_mean(str(name), known)} Allowed: {allowed}.")
-    if "seed" in inspect.signature(known[name]).parameters:
-        arguments.setdefault("seed", seed)
-    return _build(known[name], arguments, "sampler")
+    arguments = {"seed": seed, "group": conditional and given.get("multivariate", True), **given}
+    name = arguments.pop("name", "tpe")
+    kinds = _classes(optuna.samplers, optuna.samplers.BaseSampler)
+    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, **kinds})
+    if kind is optuna.samplers.TPESampler:
+        arguments = {"multivariate": True, "constant_liar": True, **arguments}
+    known = inspect.signature(kind).parameters
+    # What hpo adds is for those that take it; what a person gives is held against what there is.
+    return _build("sampler", kind, {key: value for key, value in arguments.items() if key in known or key in given})
 
 
 def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
@@ -40,27 +34,46 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     rungs 1, 3, 9, … a trial goes on only when it is among the best third of those that came so far. `none` never
     prunes. Raises `ConfigError` for an unknown name or argument.
     """
-    arguments = {key: value for key, value in given.items() if key != "name"}
-    name = given.get("name", "successive_halving")
+    arguments = dict(given)
+    name = arguments.pop("name", "successive_halving")
     if name == "successive_halving":
-        defaults = {"min_resource": 1, "reduction_factor": 3}
-        return _build(optuna.pruners.SuccessiveHalvingPruner, {**defaults, **arguments}, "pruner")
-    if name == "none":
-        return optuna.pruners.NopPruner()
-    known = _classes(optuna.pruners, optuna.pruners.BasePruner)
-    if name not in known:
-        allowed = ", ".join(["successive_halving", "none", *known])
-        raise ConfigError(f"pruner: '{name}' is unknown.{did_you_mean(str(name), known)} Allowed: {allowed}.")
-    return _build(known[name], arguments, "pruner")
+        arguments = {"min_resource": 1, "reduction_factor": 3, **arguments}
+    own = {"successive_halving": optuna.pruners.SuccessiveHalvingPruner, "none": optuna.pruners.NopPruner}
+    return _build(
+        "pruner", _look_up("pruner", name, own | _classes(optuna.pruners, optuna.pruners.BasePruner)), arguments
+    )
 
 
 def _classes(module: Any, base: type) -> dict[str, type]:
+    """The classes of `module` that can be made by name: those that are not abstract."""
     found = {name: getattr(module, name) for name in module.__all__}
-    return {name: value for name, value in found.items() if isinstance(value, type) and issubclass(value, base)}
+    return {
+        name: kind
+        for name, kind in found.items()
+        if isinstance(kind, type) and issubclass(kind, base) and not inspect.isabstract(kind)
+    }
 
 
-def _build(kind: Any, arguments: Mapping[str, Any], key: str) -> Any:
+def _look_up(key: str, name: Any, known: Mapping[str, type]) -> type:
+    if str(name) not in known:
+        hint = did_you_mean(str(name), known)
+        raise ConfigError(f"{key}: '{name}' is unknown.{hint} Allowed: {', '.join(known)}.")
+    return known[str(name)]
+
+
+def _build(key: str, kind: Any, arguments: Mapping[str, Any]) -> Any:
+    known = inspect.signature(kind).parameters
+    for name in arguments:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f"{key}.{name}: {kind.__name__} takes no such argument.{hint} Allowed: {', '.join(known) or 'none'}."
+            )
     try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {kind.__name__} cannot be made from {dict(arguments)}: {error}.") from None
+        with warnings.catch_warnings():
+            # The pinned version's behaviour is what counts, marked experimental or not.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return kind(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"{key}: {kind.__name__} cannot be made from {dict(arguments)}: {reason}.") from None
