@@ -1,14 +1,16 @@
 """`hpo init`: looks at the data and writes a commented study file that runs as it is."""
 
 import os
+import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hpo.core.config import DataConfig, ready_made
 from hpo.core.errors import ConfigError
 from hpo.core.paths import folder_name
+from hpo.core.yaml_file import inline
 from hpo.tasks import get_task
 from hpo.tasks.task import TaskData
 
@@ -18,73 +20,100 @@ HUB_MODELS = {
     "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
     "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
 }
+SPACE = "text-encoders"
 
 TEMPLATE = """\
-# {name}: written by `hpo init`; runs as it is with `hpo run {file}`.
-# Every key: see "Study files" in the README. What is left out has a default.
+# Written by `hpo init`. It runs as it is:
+#
+#   hpo check {file}    # what it will do, and how long that takes
+#   hpo run {file}      # the search, the winner and the final model
+#
+# Relative paths start at this file's folder.
 
 task: {task}
 
-data:
+# {sizes}. {classes}.
+{notes}data:
   path: {path}
-{columns}{splits}
-# Rows: {sizes}. Classes: {classes}.
-{notes}
-# The candidates: hub ids or local folders.{models_note}
-models:
+  text: {text}
+  label: {label}
+  validation_size: 0.15   # share of train, where the data has no validation split of its own
+  test_size: 0.15         # the same for test, which is touched once, at the end
+
+# The candidates: hub ids or local folders.
+{remark}models:
 {models}
-# What is searched: a ready-made space, or your own parameters here (see search_spaces/{space}.yaml).
-search_space: {space}
+# Optimised on validation: accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro, mcc, loss, or a
+# Python file of your own with an evaluate.Metric.
+{reason}metric: {metric}
 
-# {metric_note}
-metric: {metric}
-
+# What is searched: {{low, high}} is a range, [a, b] are choices, one value is fixed. A parameter left out keeps its default.
+search_space:
+{space}
 budget:
-  max_trials: {trials}     # complete, pruned and failed ones
-  # max_hours: 2       # wall time of running, confirming and the final model included
+  max_trials: 24     # complete, pruned and failed ones; --trials N sets another number
+  # max_hours: 2     # of running, the confirmation and the final model included
 
-# The best `top` configurations are trained again on `seeds` fresh seeds each; the best mean wins.
+# The best `top` configurations are trained again on `seeds` fresh seeds each, and the best mean wins.
 confirm: {{top: 3, seeds: 2}}
-# The winner is trained on train + validation, and measured once on test; `none` keeps the validated checkpoint.
+
+# The winner is trained on train + validation and measured once on test; `none` keeps the validated checkpoint.
 refit: train+validation
 
-devices: auto         # one worker per GPU; on a CPU one for every 4 cores
+devices: auto        # one worker for each GPU; on a CPU one for every 4 cores
 seed: 0
 """
 
 
 def write_study_file(
-    data: str, models: Sequence[str] = (), size: str | None = None, output: Path | None = None, task: str | None = None
+    data: str,
+    models: Sequence[str] = (),
+    size: str | None = None,
+    output: Path | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    task: str = "text-classification",
 ) -> Path:
-    """Write a study file for `data`, return its path. Raises `DataError`, or `ConfigError` when the file exists."""
-    task_name = task or "text-classification"
+    """Write a study file for `data` and return its path.
+
+    `models` are the candidates (none: proposed by `size`); `text` and `label` name columns that are not recognised.
+    Raises `DataError`, or `ConfigError` when the file exists or an option makes no sense.
+    """
     local = Path(data).expanduser()
     name = folder_name(local.resolve().stem if local.exists() else data)
     target = output or Path("studies") / f"{name}.yaml"
     if target.exists():
         raise ConfigError(f"{target} exists already. Give another name with --output, or delete it.")
-    prepared = get_task(task_name).prepare(DataConfig(path=str(local.resolve()) if local.exists() else data), seed=0)
-    chosen, note = (tuple(models), "") if models else propose_models(size)
+    if len(text) > 2:
+        raise ConfigError(f"--text: one column, or two for pairs of texts; these are {len(text)}.")
+    chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size)
+    columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": label}
+    source = DataConfig(path=str(local.resolve()) if local.exists() else data, **columns)
+    prepared = get_task(task).prepare(source, seed=0)
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = TEMPLATE.format(
-        name=name,
-        file=target,
-        task=task_name,
-        path=_relative(data, target.parent),
-        columns=_columns(prepared),
-        splits="",
-        sizes=", ".join(f"{rows:,} {split}" for split, rows in prepared.sizes.items()),
-        classes=_classes(prepared),
-        notes="".join(f"# {line}\n" for line in prepared.notes),
-        models="".join(f"  - {_relative(model, target.parent)}\n" for model in chosen),
-        models_note=note,
-        space="text-encoders",
-        metric=_metric(prepared)[0],
-        metric_note=_metric(prepared)[1],
-        trials=24,
-    )
-    target.write_text(text, encoding="utf-8")
+    target.write_text(_fill(prepared, data, chosen, remark, target, task), encoding="utf-8")
     return target
+
+
+def _fill(data: TaskData, path: str, models: Sequence[str], remark: str, target: Path, task: str) -> str:
+    texts = [data.columns[role] for role in ("text", "text_pair") if role in data.columns]
+    metric, reason = _metric(data)
+    space = (ready_made("search_spaces") / f"{SPACE}.yaml").read_text(encoding="utf-8")
+    return TEMPLATE.format(
+        file=shlex.quote(str(target)),
+        task=task,
+        path=inline(_relative(path, target.parent)),
+        text=inline(texts if len(texts) == 2 else texts[0]),
+        label=inline(data.columns["label"]),
+        sizes=", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items()) + " rows",
+        classes=_classes(data),
+        notes=_comment(*data.notes),
+        models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
+        remark=_comment(remark),
+        metric=metric,
+        reason=_comment(reason),
+        space=textwrap.indent(space, "  "),
+    )
 
 
 def propose_models(size: str | None) -> tuple[tuple[str, ...], str]:
@@ -100,15 +129,15 @@ def propose_models(size: str | None) -> tuple[tuple[str, ...], str]:
     size = size or ("base" if available_devices()[0] != "cpu" else "small")
     wanted = HUB_MODELS[size]
     cached = tuple(model for model in wanted if is_cached(model))
-    if not hub_is_out_of_reach() or cached == wanted:
-        return wanted, f" These are of size {size}; `hpo init --size` offers {', '.join(HUB_MODELS)}."
+    if cached == wanted or not hub_is_out_of_reach():
+        return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(HUB_MODELS)}."
     if cached:
-        return cached, " The hub is out of reach; these are in its cache."
+        return cached, "The hub is out of reach; these are in its cache."
     bundled = tuple(str(folder.parent) for folder in sorted(ready_made("examples/models").glob("*/config.json")))
     if bundled:
         return bundled, (
-            "\\n# The hub is out of reach, so these are hpo's small demonstration models: fine to try it, weak on real"
-            f"\\n# data. With the hub, take {', '.join(wanted)}.".replace("\\n", "\n")
+            "The hub is out of reach, so these are hpo's own small demonstration models: fine to try it, weak on real "
+            f"data. With the hub, take {' and '.join(wanted)}."
         )
     raise ConfigError("The hub is out of reach and none of its models is cached. Name a local one: --model FOLDER.")
 
@@ -120,30 +149,34 @@ def is_cached(model: str) -> bool:
     return isinstance(try_to_load_from_cache(model, "config.json"), str)
 
 
+def _given_model(model: str) -> str:
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+        raise ConfigError(f"--model {model}: there is no folder {Path(model).expanduser().absolute()}.")
+    return model
+
+
 def _relative(path: str, folder: Path) -> str:
     """A local path as seen from the study file's folder; anything else as it is."""
     local = Path(path).expanduser()
     return os.path.relpath(local.resolve(), folder.resolve()) if local.exists() else path
 
 
-def _columns(data: TaskData) -> str:
-    text: Any = data.columns["text"]
-    if "text_pair" in data.columns:
-        text = f"[{text}, {data.columns['text_pair']}]"
-    return f"  text: {text}\n  label: {data.columns['label']}\n"
+def _comment(*lines: str) -> str:
+    """Each line as a comment of its own, wrapped."""
+    wrapped = [part for line in lines for part in textwrap.wrap(line, 117, break_on_hyphens=False)]
+    return "".join(f"# {part}\n" for part in wrapped)
 
 
 def _classes(data: TaskData) -> str:
     names = [" ".join(name.split()) for name in data.label_names]
-    few = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-    return f"{len(names)} ({few})"
+    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in names[:5])
+    return f"{len(names)} classes: {few}{', …' if len(names) > 5 else ''}"
 
 
 def _metric(data: TaskData) -> tuple[str, str]:
     """Accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones; with the reason."""
-    counts = Counter(data.train["labels"])
+    counts = Counter(data.train.with_format(None)["label"][:])
     ratio = max(counts.values()) / max(1, min(counts.values()))
-    known = "Others: accuracy, f1_macro, f1_micro, f1_weighted, precision, recall, mcc, loss, or ./my_metric.py."
-    if ratio >= 3 and len(counts) <= 20:
-        return "f1_macro", f"The largest class has {ratio:.0f} times the rows of the smallest. {known}"
-    return "accuracy", known
+    if ratio >= 3:
+        return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
+    return "accuracy", ""

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,11 @@ class Search:
         study = optuna.create_study(
             study_name=self.config.name, storage=self.storage, direction=self.direction, load_if_exists=True
         )
+        if not study.metric_names:
+            with warnings.catch_warnings():
+                # Marked experimental; all it does is name the axis in the dashboard.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([self.scorer.name])
         for key, value in {
             "metric": self.scorer.name,
             "versions": versions(),
