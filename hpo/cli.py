@@ -1,6 +1,7 @@
 """The command line: `hpo COMMAND`. Each command is a few lines; what it needs is imported when it runs."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,14 +35,18 @@ def init(
     data: Annotated[str, typer.Argument(help="A csv, tsv, jsonl or parquet file, a folder of them, or a hub dataset.")],
     model: Annotated[list[str] | None, typer.Option(help="A candidate: hub id or folder. May be repeated.")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the proposed models: small, base or large.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="The column of the text, if it is not recognised; twice for pairs.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the label, if it is not recognised.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
     """Look at DATA and write a commented study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
     with console.progress("looking at the data"):
-        path = write_study_file(data, model or (), size, output)
-    console.note(f"Wrote {path}. Read it, then: hpo check {path}, hpo run {path}")
+        path = write_study_file(data, model or (), size, output, text or (), label)
+    console.note(f"Wrote {path}. Read it, then: hpo check {shlex.quote(str(path))}")
 
 
 @app.command(epilog="Example:  hpo check studies/reviews.yaml --set budget.max_trials=16")

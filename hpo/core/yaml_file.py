@@ -5,7 +5,8 @@ errors with their line. Safe loading only.
 """
 
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,18 @@ def to_yaml(values: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     yaml.dump(dict(values), stream)
     return stream.getvalue()
+
+
+def inline(value: str | Sequence[str]) -> str:
+    """A text, or a list of texts, as YAML on one line: quoted only where it must be.
+
+    >>> inline("label"), inline("1e-5"), inline(["a: b", "c"])
+    ('label', '"1e-5"', '["a: b", c]')
+    """
+    if not isinstance(value, str):
+        return f"[{', '.join(map(inline, value))}]"
+    try:
+        plain = parse_yaml(f"key: [{value}]", "") == {"key": [value]}
+    except ConfigError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())

@@ -40,8 +40,6 @@ class ModelPlan:
 def check_study(source: str | os.PathLike[str], overrides: Sequence[str]) -> None:
     """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
     config = load_config(source, overrides)
-    build_sampler(config.sampler, config.search_space.conditional, config.seed)
-    build_pruner(config.pruner)
     devices = place_workers(config.devices, config.workers)
     with console.progress("reading the data"):
         bench = Workbench(config, choose_execution(devices[0], max(1, cores() // len(devices))))
@@ -56,6 +54,8 @@ def check_study(source: str | os.PathLike[str], overrides: Sequence[str]) -> Non
 
 def inspect_models(bench: Workbench) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
+    build_sampler(bench.config.sampler, bench.config.search_space.conditional, bench.config.seed)
+    build_pruner(bench.config.pruner)
     plans = []
     for label in bench.config.labels:
         candidate = bench.candidates[label]
@@ -67,9 +67,8 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             max_length=resolve_max_length(candidate, bench.config.max_length),
         )
         plans.append(plan)
-    layers = {plan.model: plan.layers for plan in plans}
-    _check_frozen_counts(bench, layers)
-    first_trials(bench.config, layers)
+    _check_frozen_counts(bench, _layers(bench))
+    first_trials(bench.config, _layers(bench))
     return plans
 
 
@@ -94,7 +93,15 @@ def study_warnings(bench: Workbench) -> list[str]:
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
+    first, most = first_trials(config, _layers(bench)), config.budget.max_trials
+    if len(first) >= most:
+        tried = f"only the first {most} of the {len(first)} are tried" if len(first) > most else "they are all there is"
+        found.append(f"budget.max_trials: {most} leaves nothing to sample beside the first trials: {tried}.")
     return found
+
+
+def _layers(bench: Workbench) -> dict[str, int]:
+    return {label: bench.candidates[label].stack.count for label in bench.config.labels}
 
 
 def time_models(bench: Workbench, plans: list[ModelPlan]) -> list[ModelPlan]:

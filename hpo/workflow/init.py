@@ -32,8 +32,7 @@ TEMPLATE = """\
 
 task: {task}
 
-# {sizes}. {classes}.
-{notes}data:
+{found}data:
   path: {path}
   text: {text}
   label: {label}
@@ -47,7 +46,8 @@ task: {task}
 # Python file of your own with an evaluate.Metric.
 {reason}metric: {metric}
 
-# What is searched: {{low, high}} is a range, [a, b] are choices, one value is fixed. A parameter left out keeps its default.
+# What is searched: {{low: …, high: …}} is a range, [a, b] are choices, a single value is fixed, and what is left out
+# has its default.
 search_space:
 {space}
 budget:
@@ -97,6 +97,7 @@ def write_study_file(
 
 def _fill(data: TaskData, path: str, models: Sequence[str], remark: str, target: Path, task: str) -> str:
     texts = [data.columns[role] for role in ("text", "text_pair") if role in data.columns]
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = _metric(data)
     space = (ready_made("search_spaces") / f"{SPACE}.yaml").read_text(encoding="utf-8")
     return TEMPLATE.format(
@@ -105,9 +106,7 @@ def _fill(data: TaskData, path: str, models: Sequence[str], remark: str, target:
         path=inline(_relative(path, target.parent)),
         text=inline(texts if len(texts) == 2 else texts[0]),
         label=inline(data.columns["label"]),
-        sizes=", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items()) + " rows",
-        classes=_classes(data),
-        notes=_comment(*data.notes),
+        found=_comment(f"{sizes} rows. {_classes(data)}.", *data.notes),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),
         metric=metric,
@@ -156,9 +155,11 @@ def _given_model(model: str) -> str:
 
 
 def _relative(path: str, folder: Path) -> str:
-    """A local path as seen from the study file's folder; anything else as it is."""
+    """A local path, from the study file's folder or from the root, whichever is shorter; anything else as it is."""
     local = Path(path).expanduser()
-    return os.path.relpath(local.resolve(), folder.resolve()) if local.exists() else path
+    if not local.exists():
+        return path
+    return min(os.path.relpath(local.resolve(), folder.resolve()), str(local.resolve()), key=len)
 
 
 def _comment(*lines: str) -> str:
@@ -177,6 +178,6 @@ def _metric(data: TaskData) -> tuple[str, str]:
     """Accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones; with the reason."""
     counts = Counter(data.train.with_format(None)["label"][:])
     ratio = max(counts.values()) / max(1, min(counts.values()))
-    if ratio >= 3:
+    if ratio >= 3 and len(counts) <= 20:  # of many classes, the two extremes say little
         return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
     return "accuracy", ""
