@@ -72,8 +72,7 @@ def _configure(
     storage: str | None,
 ) -> StudyConfig:
     options = {"name": name, "budget.max_trials": trials, "budget.max_hours": hours, "storage": storage}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    return load_config(source, [*overrides, *given])
+    return load_config(source, [*overrides, *((key, value) for key, value in options.items() if value is not None)])
 
 
 def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
