@@ -73,18 +73,18 @@ def _labelled(label: str, style: str, text: str) -> None:
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show that something longer than two seconds is going on; yields `advance(steps=1)`.
 
-    A bar (or a spinner, where `total` is unknown) in a terminal, one line before and one after elsewhere.
+    On stderr, so that what a command answers can be piped. A bar (or a spinner, where `total` is unknown) in a terminal, one line before and one after elsewhere.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from hpo.live_view import one_line
 
-    console, start = _console(), time.monotonic()
+    console, start = _console(stderr=True), time.monotonic()
     if not _can_redraw(console):
-        note(f"{one_line(description)} …")
+        console.print(f"{one_line(description)} …", soft_wrap=True)
         yield lambda steps=1: None
         if time.monotonic() - start >= 2:
-            note(f"{one_line(description)}: done in {duration(time.monotonic() - start)}")
+            console.print(f"{one_line(description)}: done in {duration(time.monotonic() - start)}", soft_wrap=True)
         return
     counted = (BarColumn(), MofNCompleteColumn()) if total else ()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *counted, TimeElapsedColumn())
