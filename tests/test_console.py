@@ -255,7 +255,7 @@ def test_emit_is_untouched(capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("Reading [data]", 2) as advance:
         advance()
-    assert capsys.readouterr().out == "Reading [data] …\n"
+    assert capsys.readouterr().err == "Reading [data] …\n"
 
 
 def test_progress_in_a_terminal(screen: Screen) -> None:
