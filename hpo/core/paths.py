@@ -43,4 +43,8 @@ def check_study_name(name: str) -> str:
         raise ConfigError("name: a study's name cannot hold a NUL character.")
     if len(name) > 512:
         raise ConfigError(f"name: a study's name has at most 512 characters; this one has {len(name)}.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("name: a study's name must be valid UTF-8.") from None
     return name

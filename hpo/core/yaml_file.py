@@ -28,7 +28,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Parse a YAML mapping; `where` names it in errors."""
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
-    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
@@ -40,8 +40,11 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else "?"
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem or error.context}.") from None
+    except (YAMLError, ValueError) as error:  # a character that YAML forbids; a date such as 2026-13-45
+        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0].rstrip('.')}.") from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{where}: expected `key: value` lines, found {type(loaded).__name__}.")
+        found = "nothing" if loaded is None else type(loaded).__name__
+        raise ConfigError(f"{where}: expected `key: value` lines, found {found}.")
     return loaded
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hpo import console
 from hpo.core.config import load_config
 from hpo.core.errors import ConfigError
+from hpo.core.readable import count
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
 from hpo.study.sampler import build_pruner, build_sampler
@@ -93,10 +94,12 @@ def study_warnings(bench: Workbench) -> list[str]:
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
-    first, most = first_trials(config, _layers(bench)), config.budget.max_trials
-    if len(first) >= most:
-        tried = f"only the first {most} of the {len(first)} are tried" if len(first) > most else "they are all there is"
-        found.append(f"budget.max_trials: {most} leaves nothing to sample beside the first trials: {tried}.")
+    first, most = len(first_trials(config, _layers(bench))), config.budget.max_trials
+    if first >= most:
+        left_out = f", and {count(first - most, 'of them is', 'of them are')} not tried" if first > most else ""
+        found.append(
+            f"budget.max_trials: the {count(first, 'first trial')} use up {most}: nothing is sampled{left_out}."
+        )
     return found
 
 
@@ -133,15 +136,14 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     Freezing and pruning are taken to halve the search's full cost, as successive halving does on average.
     """
     per_epoch = statistics.fmean(plan.seconds_per_epoch or 0.0 for plan in plans)
-    epochs = _typical_epochs(bench)
-    full = per_epoch * epochs * 1.15  # evaluation
-    config = bench.config
-    jobs = config.confirm.top * config.confirm.seeds
-    return {
-        "search": config.budget.max_trials * full * 0.5 / workers,
-        "confirm": jobs * full / min(workers, jobs),
-        "final model": full,
-    }
+    full = per_epoch * _typical_epochs(bench) * 1.15  # evaluation
+    budget, wanted = bench.config.budget, bench.config.confirm
+    jobs = min(wanted.top, budget.max_trials) * wanted.seeds
+    confirm = jobs * full / min(workers, jobs)
+    search = budget.max_trials * full * 0.5 / workers
+    if budget.max_hours is not None:
+        search = min(search, max(0.0, budget.max_hours * 3600 - confirm - full))
+    return {"search": search, "confirm": confirm, "final model": full}
 
 
 def _typical_epochs(bench: Workbench) -> float:

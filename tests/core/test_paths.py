@@ -1,0 +1,56 @@
+"""Where results live: any study's name is one folder directly under runs/."""
+
+from pathlib import Path
+
+import pytest
+
+from hpo.core.errors import ConfigError
+from hpo.core.paths import check_study_name, default_storage, folder_name, home, run_folder
+
+NAMES = [
+    "reviews",
+    "a/b",
+    "a-b",
+    "..",
+    ".",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "C:\\windows",
+    "~root",
+    "\"quoted\" 'name'",
+    "$(reboot); `ls`",
+    "größe 日本語",
+    "日本語",
+    "line\nbreak",
+    ".hidden",
+    "-rf",
+    "x" * 512,
+    "x" * 511 + "y",
+    "REVIEWS",
+]
+
+
+def test_any_name_is_one_folder_of_its_own() -> None:
+    folders = [run_folder(check_study_name(name)) for name in NAMES]
+    assert len(set(folders)) == len(NAMES)
+    for folder in folders:
+        assert folder.resolve().parent == (home() / "runs").resolve()
+        assert len(folder.name) <= 100
+        assert folder.name.isascii() and not folder.name.startswith((".", "-"))
+    assert folder_name("reviews") == "reviews"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\0b", "x" * 513, "bad \udcff byte"])
+def test_a_name_that_no_database_keeps_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^name: "):
+        check_study_name(name)
+
+
+def test_hpo_home_and_hpo_storage_move_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "elsewhere"))
+    assert default_storage() == f"sqlite:///{tmp_path}/elsewhere/hpo.db"
+    monkeypatch.setenv("HPO_STORAGE", "postgresql+psycopg://me@host/hpo")
+    assert default_storage() == "postgresql+psycopg://me@host/hpo"
+    monkeypatch.delenv("HPO_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert home() == tmp_path / "studies"

@@ -1,0 +1,145 @@
+"""From a search space to Optuna and back: sampled configurations, and those to try first."""
+
+import itertools
+from typing import Any
+
+import optuna
+import pytest
+
+from hpo.core.config import StudyConfig, load_config
+from hpo.core.errors import ConfigError
+from hpo.core.trial import TrialParams
+from hpo.study.sampler import build_sampler
+from hpo.study.suggest import first_trials, suggest
+
+LAYERS = {"org/a": 2, "org/b": 6}
+SPACE: dict[str, Any] = {
+    "learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},
+    "batch_size": [16, 32],
+    "epochs": {"low": 2, "high": 6, "step": 3},
+    "frozen_layers": {"share": [0, 1]},
+    "dropout": {"low": 0, "high": 0.3, "step": 0.1},
+    "lr_scheduler": ["linear", "cosine"],
+    "warmup_ratio": {"low": 0, "high": 0.2, "when": {"lr_scheduler": "cosine"}},
+    "weight_decay": 0.05,
+}
+
+
+def make(**changed: Any) -> StudyConfig:
+    return load_config({"name": "s", "data": "d", "models": ["org/a", "org/b"], "search_space": SPACE, **changed})
+
+
+def test_what_is_sampled_is_a_configuration_of_the_space() -> None:
+    config = make()
+    study = optuna.create_study(sampler=build_sampler({}, config.search_space.conditional, seed=0))
+    found = []
+    for _ in range(60):
+        trial = study.ask()
+        params = suggest(trial, config.search_space, config.labels)
+        found.append(params)
+        assert isinstance(params, TrialParams)
+        assert 1e-6 <= params.learning_rate <= 1e-3
+        assert params.weight_decay == 0.05 and "weight_decay" not in trial.params
+        assert ("warmup_ratio" in trial.params) == (params.lr_scheduler == "cosine")
+        assert params.lr_scheduler == "cosine" or params.warmup_ratio == 0.1  # the default
+        study.tell(trial, params.learning_rate)
+    assert {params.model for params in found} == set(LAYERS)
+    assert {params.epochs for params in found} == {2, 5}  # the step of 3 does not reach 6
+    assert {round(params.dropout or 0.0, 9) for params in found} == {0.0, 0.1, 0.2, 0.3}
+    assert {params.resolve_frozen_layers(6) for params in found} == set(range(7))
+
+
+def test_each_first_trial_is_tried_with_each_model_and_taken_as_it_is() -> None:
+    config = make(
+        first_trials=[
+            {"learning_rate": 2e-5, "frozen_layers": 1, "lr_scheduler": "cosine", "weight_decay": 0.05},
+            {"model": "org/b", "frozen_layers": {"share": 1}, "dropout": 0.3, "epochs": 5},
+        ]
+    )
+    queue = first_trials(config, LAYERS)
+    assert [point["model"] for point in queue] == ["org/a", "org/b", "org/b"]
+    study = optuna.create_study()
+    carried_out = []
+    for point in queue:
+        study.enqueue_trial(point)
+        trial = study.ask()
+        carried_out.append(suggest(trial, config.search_space, config.labels))
+        assert trial.params == point  # nothing was left to the sampler, nothing was changed by it
+    assert [p.resolve_frozen_layers(LAYERS[p.model]) for p in carried_out] == [1, 1, 6]
+    assert [p.learning_rate for p in carried_out] == [2e-5, 2e-5, 5e-5]
+    assert [p.warmup_ratio for p in carried_out] == [0.1, 0.1, 0.1]
+    assert "warmup_ratio" in queue[0] and "warmup_ratio" not in queue[2]
+
+
+def test_without_first_trials_the_defaults_are_moved_into_the_space() -> None:
+    queue = first_trials(make(search_space={**SPACE, "learning_rate": {"low": 1e-4, "high": 1e-3}}), LAYERS)
+    assert len(queue) == 2
+    assert queue[0] == {
+        "model": "org/a",
+        "learning_rate": 1e-4,
+        "batch_size": 32,
+        "epochs": 2,
+        "frozen_share": queue[0]["frozen_share"],
+        "dropout": 0.1,  # the models' own, in general
+        "lr_scheduler": "linear",
+    }
+    assert TrialParams(**queue[0]).resolve_frozen_layers(2) == 0
+    own = make(search_space={"dropout": [None, 0.2], "early_stopping_patience": {"low": 1, "high": 4}})
+    assert first_trials(own, LAYERS)[0] == {"model": "org/a", "dropout": None, "early_stopping_patience": 4}
+
+
+def test_counts_and_shares_of_frozen_layers_stand_for_each_other() -> None:
+    counted = make(
+        search_space={"frozen_layers": {"low": 0, "high": 2}}, first_trials=[{"frozen_layers": {"share": 0.5}}]
+    )
+    assert [point["frozen_layers"] for point in first_trials(counted, {"org/a": 2, "org/b": 3})] == [1, 2]
+    for count, (model, layers) in itertools.product((0, 1, 2), LAYERS.items()):
+        (point,) = first_trials(make(first_trials=[{"model": model, "frozen_layers": count}]), LAYERS)
+        assert TrialParams(**point).resolve_frozen_layers(layers) == count
+
+
+def test_a_condition_on_a_fixed_value_and_on_the_model_holds_for_first_trials_too() -> None:
+    space = {
+        "lr_scheduler": "cosine",
+        "warmup_ratio": {"low": 0.1, "high": 0.2, "when": {"lr_scheduler": "cosine"}},
+        "dropout": {"low": 0.0, "high": 0.2, "when": {"model": "org/b"}},
+    }
+    queue = first_trials(make(search_space=space, first_trials=[{"warmup_ratio": 0.2}]), LAYERS)
+    assert queue == [
+        {"model": "org/a", "warmup_ratio": 0.2},
+        {"model": "org/b", "warmup_ratio": 0.2, "dropout": 0.1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trial", "told"),
+    [
+        (
+            {"learning_rate": 0.5},
+            "first_trials[0].learning_rate: 0.5 is outside the search space; the nearest is 0.001.",
+        ),
+        ({"batch_size": 24}, "first_trials[0].batch_size: 24 is outside the search space; the nearest is 16."),
+        ({"dropout": 0.15}, "first_trials[0].dropout: 0.15 is outside the search space; the nearest is"),
+        (
+            {"weight_decay": 0.01},
+            "first_trials[0].weight_decay: 0.01 is outside the search space; the nearest is 0.05.",
+        ),
+        ({"label_smoothing": 0.1}, "first_trials[0].label_smoothing: 0.1 is not in the search space, where each"),
+        ({"warmup_ratio": 0.2}, "first_trials[0].warmup_ratio: 0.2 is not in the search space, where each"),
+        ({"frozen_layers": 5}, "first_trials[0].frozen_layers: 5 is more than the 2 layers of org/a."),
+        (
+            {"model": "org/b", "frozen_layers": 7},
+            "first_trials[0].frozen_layers: 7 is more than the 6 layers of org/b.",
+        ),
+    ],
+)
+def test_what_no_trial_of_the_space_could_be_is_refused(trial: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        first_trials(make(first_trials=[trial]), LAYERS)
+    assert told in str(caught.value)
+
+
+def test_a_count_beyond_the_share_is_refused() -> None:
+    half = make(search_space={"frozen_layers": {"share": [0, 0.5]}}, first_trials=[{"frozen_layers": 6}])
+    with pytest.raises(ConfigError, match=r"frozen_layers: 6 is outside the search space; the nearest is 3"):
+        first_trials(half, {"org/a": 6, "org/b": 6})
