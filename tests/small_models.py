@@ -1,6 +1,7 @@
 """Small models with random weights, built from config in a moment: for tests of everything but learning itself."""
 
 from pathlib import Path
+from typing import Any
 
 WORDS = (
     "[PAD]",
@@ -34,23 +35,78 @@ def save_tokenizer(folder: Path, max_length: int = 64) -> None:
     fast.save_pretrained(folder)
 
 
-def save_bert(folder: Path, layers: int = 2, seed: int = 0) -> Path:
-    """A BERT of a few thousand parameters with its tokenizer; returns its folder."""
-    import torch
-    from transformers import BertConfig, BertModel
+# Each architecture's names for the same small shape.
+BERT_LIKE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+LLAMA_LIKE = {**BERT_LIKE, "num_key_value_heads": 2}
+T5_LIKE = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+BART_LIKE = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+DEBERTA_LIKE = {
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "conv_kernel_size": 3,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": BERT_LIKE,
+    "roberta": {**BERT_LIKE, "max_position_embeddings": 66},
+    "electra": {**BERT_LIKE, "embedding_size": 8},
+    "deberta-v2": {**BERT_LIKE, **DEBERTA_LIKE},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64},
+    "modernbert": BERT_LIKE,
+    "llama": LLAMA_LIKE,
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "albert": {**BERT_LIKE, "embedding_size": 8},
+    "t5": {**T5_LIKE, "decoder_start_token_id": 0},
+    "bart": {**BART_LIKE, "decoder_start_token_id": 2, "forced_eos_token_id": None},
+}
+LAYERS_KEY = {"distilbert": "n_layers", "gpt2": "n_layer", "t5": "num_layers", "bart": "encoder_layers"}
 
-    config = BertConfig(
+
+def save_model(folder: Path, architecture: str, layers: int = 2, seed: int = 0, **settings: Any) -> Path:
+    """A pre-trained model (no head) of a few thousand random parameters with its tokenizer; returns its folder."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    special = {**SPECIAL, "pad_token_id": 1} if architecture == "roberta" else SPECIAL
+    config = AutoConfig.for_model(
+        architecture,
         vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
+        **{
+            **special,
+            **ARCHITECTURES[architecture],
+            LAYERS_KEY.get(architecture, "num_hidden_layers"): layers,
+            **settings,
+        },
     )
     torch.manual_seed(seed)
-    BertModel(config).save_pretrained(folder)
+    AutoModel.from_config(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
+
+
+def save_bert(folder: Path, layers: int = 2, seed: int = 0) -> Path:
+    """A BERT of a few thousand parameters with its tokenizer; returns its folder."""
+    return save_model(folder, "bert", layers, seed)
 
 
 def write_reviews(folder: Path, train: int = 96, other: int = 32) -> Path:

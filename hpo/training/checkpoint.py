@@ -60,14 +60,12 @@ def save_checkpoint(
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)  # a full disk is no fuller for it
         raise
-    if target.exists():
-        # Written before at this very step. A sound one holds the same state and stays; only a torn one makes room.
-        if _read(target) is not None:
-            shutil.rmtree(scratch)
-            return target
-        shutil.rmtree(target)
-    scratch.rename(target)
-    _flush(folder)
+    if _read(target) is not None:
+        shutil.rmtree(scratch)  # written before at this very step, it holds the same state
+    else:
+        shutil.rmtree(target, ignore_errors=True)  # not there, or torn
+        scratch.rename(target)
+        _flush(folder)
     for old in _checkpoints(folder):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)

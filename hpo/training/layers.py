@@ -71,10 +71,9 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
         return []
     before, after = _neighbours(model, stack)
     items = list(stack_items(model, stack))[:count]
-    frozen = [*before, *items, *_read_by(items[-1], model, after, example)]
-    for module in frozen:
-        module.requires_grad_(False)
-    return frozen
+    # These first: a parameter tied to one of them (a decoder's embeddings) then is no sign of a dependence.
+    frozen = [module.requires_grad_(False) for module in (*before, *items)]
+    return frozen + [module.requires_grad_(False) for module in _read_by(items[-1], model, after, example)]
 
 
 def _neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -96,6 +95,7 @@ def _read_by(
     item: nn.Module, model: nn.Module, candidates: list[nn.Module], example: Mapping[str, torch.Tensor]
 ) -> list[nn.Module]:
     """Those of `candidates` whose parameters the output of `item` depends on, as autograd tells."""
+    owners = [(module, p) for module in candidates for p in module.parameters() if p.requires_grad]
     outputs: list[torch.Tensor] = []
     hook = item.register_forward_hook(lambda module, args, output: outputs.append(hidden_state(output)))
     model.eval()
@@ -104,8 +104,7 @@ def _read_by(
             model(**example)
     finally:
         hook.remove()
-    owners = [(module, p) for module in candidates for p in module.parameters() if p.requires_grad]
-    if not outputs or not owners:
+    if not outputs or not outputs[-1].requires_grad:
         return []
     gradients = torch.autograd.grad(outputs[-1].sum(), [p for _, p in owners], allow_unused=True)
     read = {id(module) for (module, _), gradient in zip(owners, gradients, strict=True) if gradient is not None}

@@ -52,7 +52,7 @@ class Candidate:
         for prefix, module in model.named_modules():
             start = f"{prefix}." if prefix else ""
             if any(name.startswith(start) for name in self.new_weights):
-                module._is_hf_initialized = False  # type: ignore[assignment]
+                module._is_hf_initialized = False
         model.initialize_weights()  # type: ignore[operator]
 
 
@@ -141,16 +141,20 @@ def load_tokenizer(ref: ModelRef) -> Any:
     """The model's tokenizer, or the one that `tokenizer:` names."""
     from transformers import AutoTokenizer
 
+    no_tokenizer = ModelError(
+        f"{ref.label}: it has no tokenizer that can be read. Name one in the study file: "
+        f"models: [{{name: {ref.name}, tokenizer: HUB_ID_OR_FOLDER}}]."
+    )
     source = _source(ref)
     if ref.tokenizer is not None:
         source = {"local_files_only": Path(ref.tokenizer).is_dir(), "trust_remote_code": ref.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.tokenizer or ref.name, **source)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{ref.label}: it has no tokenizer that can be read. Name one in the study file: "
-            f"models: [{{name: {ref.name}, tokenizer: HUB_ID_OR_FOLDER}}]."
-        ) from error
+        raise no_tokenizer from error
+    # Without its files, AutoTokenizer silently makes one of special tokens alone: every word would be unknown.
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
+        raise no_tokenizer
     if tokenizer.pad_token_id is None:
         # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

@@ -1,0 +1,95 @@
+"""Which layers a model has, and that frozen means frozen, for each architecture that hpo is held to."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hpo.core.errors import ModelError
+from hpo.training.layers import find_stack, freeze, hidden_state, stack_items, train_mode
+from hpo.training.model import Candidate
+from tests.small_models import ARCHITECTURES
+
+PATHS = {
+    "bert": "bert.encoder.layer",
+    "roberta": "roberta.encoder.layer",
+    "electra": "electra.encoder.layer",
+    "deberta-v2": "deberta.encoder.layer",
+    "distilbert": "distilbert.transformer.layer",
+    "modernbert": "model.layers",
+    "llama": "model.layers",
+    "gpt2": "transformer.h",
+    "albert": "albert.encoder.albert_layer_groups",
+    "t5": "transformer.encoder.block",
+    "bart": "model.encoder.layers",
+}
+# What else the frozen part covers, beside the layers: everything that they are computed from.
+BENEATH = {
+    "bert": ("bert.embeddings.",),
+    "roberta": ("roberta.embeddings.",),
+    "electra": ("electra.embeddings.", "electra.embeddings_project."),
+    "deberta-v2": ("deberta.embeddings.", "deberta.encoder.rel_embeddings.", "deberta.encoder.LayerNorm."),
+    "distilbert": ("distilbert.embeddings.",),
+    "modernbert": ("model.embeddings.",),
+    "llama": ("model.embed_tokens.",),
+    "gpt2": ("transformer.wte.", "transformer.wpe.", "transformer.drop."),
+    "albert": ("albert.embeddings.", "albert.encoder.embedding_hidden_mapping_in."),
+    "t5": ("transformer.shared.", "transformer.encoder.embed_tokens."),
+    "bart": (
+        "model.shared.",
+        "model.encoder.embed_tokens.",
+        "model.encoder.embed_positions.",
+        "model.encoder.layernorm_embedding.",
+    ),
+}
+EXAMPLE = {"input_ids": torch.tensor([[2, 6, 7, 8, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+QUICK = ("bert", "deberta-v2", "bart")  # plain; positions and a convolution after the stack; an encoder of two stacks
+MATRIX = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_stack_and_what_is_frozen(name: str, candidate: Callable[..., Candidate]) -> None:
+    found = candidate(name)
+    assert found.stack.path == PATHS[name]
+    assert found.stack.count == (1 if name == "albert" else 2)
+    for count in range(found.stack.count + 1):
+        model = found.build(0)
+        frozen = freeze(model, found.stack, count, EXAMPLE)
+        beneath = BENEATH[name] if count else ()
+        if name == "deberta-v2" and count == 2:
+            beneath += ("deberta.encoder.conv.",)  # it stands between the first layer and the second
+        expected = (*(f"{PATHS[name]}.{i}." for i in range(count)), *beneath)
+        for parameter, tensor in model.named_parameters():
+            assert tensor.requires_grad is not parameter.startswith(expected), (count, parameter)
+        train_mode(model, frozen)
+        for path, module in model.named_modules():
+            assert module.training is not f"{path}.".startswith(expected), (count, path)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_frozen_layers_compute_the_same_after_training(name: str, candidate: Callable[..., Candidate]) -> None:
+    found = candidate(name)
+    model = found.build(0)
+    frozen = freeze(model, found.stack, found.stack.count, EXAMPLE)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    outputs: list[torch.Tensor] = []
+    top = stack_items(model, found.stack)[-1]
+    top.register_forward_hook(lambda module, args, output: outputs.append(hidden_state(output).detach().clone()))
+    for _ in range(3):
+        model.eval()
+        model(**EXAMPLE)
+        train_mode(model, frozen)
+        model(**EXAMPLE, labels=torch.tensor([1])).loss.backward()
+        optimizer.step()
+    assert all(torch.equal(outputs[0], later) for later in outputs[2::2])
+
+
+def test_more_layers_than_there_are_are_refused(candidate: Callable[..., Candidate]) -> None:
+    found = candidate()
+    with pytest.raises(ModelError, match="3 is more than the 2 layers of BertForSequenceClassification"):
+        freeze(found.build(0), found.stack, 3, EXAMPLE)
+
+
+def test_a_model_without_layers_is_told() -> None:
+    with pytest.raises(ModelError, match="Linear has no stack of layers"):
+        find_stack(torch.nn.Linear(2, 2))
