@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class ModelPlan:
     seconds_per_epoch: float | None = None
 
 
-def check_study(source: str | os.PathLike[str], overrides: Sequence[str]) -> None:
+def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
     """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
     config = load_config(source, overrides)
     devices = place_workers(config.devices, config.workers)

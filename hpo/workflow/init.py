@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpo.core.config import DataConfig, ready_made
-from hpo.core.errors import ConfigError
+from hpo.core.errors import ConfigError, DataError
 from hpo.core.paths import folder_name
 from hpo.core.yaml_file import inline
 from hpo.tasks import get_task
@@ -42,14 +42,14 @@ task: {task}
 # The candidates: hub ids or local folders.
 {remark}models:
 {models}
-# Optimised on validation: accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro, mcc, loss, or a
-# Python file of your own with an evaluate.Metric.
-{reason}metric: {metric}
-
 # What is searched: {{low: …, high: …}} is a range, [a, b] are choices, a single value is fixed, and what is left out
 # has its default.
 search_space:
 {space}
+# Optimised on validation: accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro, mcc, loss, or a
+# Python file of your own with an evaluate.Metric.
+{reason}metric: {metric}
+
 budget:
   max_trials: 24     # complete, pruned and failed ones; --trials N sets another number
   # max_hours: 2     # of running, the confirmation and the final model included
@@ -89,7 +89,10 @@ def write_study_file(
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size)
     columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": label}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, **columns)
-    prepared = get_task(task).prepare(source, seed=0)
+    try:
+        prepared = get_task(task).prepare(source, seed=0)
+    except DataError as error:  # there is no study file yet in which to name a column
+        raise DataError(str(error).replace("`data.text`", "--text").replace("`data.label`", "--label")) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_fill(prepared, data, chosen, remark, target, task), encoding="utf-8")
     return target

@@ -1,0 +1,141 @@
+"""`hpo init`: the study file that it writes is read, is right, and runs as it is."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpo
+from hpo.core.config import load_config
+from hpo.core.errors import ConfigError, DataError
+from hpo.core.yaml_file import read_yaml
+from hpo.training import model, precision
+from hpo.workflow import init
+from hpo.workflow.check import check_study
+from hpo.workflow.init import HUB_MODELS, propose_models, write_study_file
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def rows_of(classes: dict[str, int], texts: int = 1) -> list[list[str]]:
+    """`texts` texts and a class in each row, so many of each class; no text twice."""
+    return [
+        [*(f"{name} {place} {column}" for column in range(texts)), name]
+        for name, many in classes.items()
+        for place in range(many)
+    ]
+
+
+def test_the_file_runs_as_it_is(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = [str(workshop / "shallow"), str(workshop / "deep")]
+    path = write_study_file(str(workshop / "reviews"), models)
+    assert path == Path("studies/reviews.yaml")
+    config = load_config(path)
+    assert [ref.name for ref in config.models] == models
+    assert Path(config.data.path) == workshop / "reviews"
+    assert (config.metric, config.budget.max_trials, config.data.text) == ("accuracy", 24, "text")
+    assert config.search_space == load_config({**config.to_plain(), "search_space": "text-encoders"}).search_space
+    check_study(path)
+    small = ["backend=inline", "devices=cpu", "search_space.epochs=1", "confirm={top: 1, seeds: 1}"]
+    result = hpo.run(path, trials=3, overrides=[*small, "search_space.learning_rate={low: 1e-3, high: 1e-2}"])
+    assert len(result.study.trials) == 3
+    assert set(result.metrics) >= {"accuracy", "f1_macro"}
+
+
+def test_the_file_reads_well(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_study_file(str(workshop / "reviews"), ["org/a"], output=Path("mine.yaml"))
+    text = path.read_text()
+    assert "# 240 train, 32 validation, 32 test rows. 2 classes: negative, positive.\n" in text
+    assert f"#   hpo run {path}" in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert "\n\n\n" not in text and text.endswith("\n") and not text.endswith("\n\n")
+    assert not [line for line in lines if line != line.rstrip() or ("{" in line and "}" not in line)]
+    assert list(read_yaml(path)) == [key for key in hpo.StudyConfig.model_fields if key in read_yaml(path)]
+
+
+def test_uneven_classes_are_measured_by_macro_f1(tmp_path: Path) -> None:
+    even = write_csv(tmp_path / "even.csv", ["text", "label"], rows_of({"a": 40, "b": 30}))
+    uneven = write_csv(tmp_path / "uneven.csv", ["text", "label"], rows_of({"a": 120, "b": 30}))
+    assert load_config(write_study_file(str(even), ["m"], output=tmp_path / "e.yaml")).metric == "accuracy"
+    path = write_study_file(str(uneven), ["m"], output=tmp_path / "u.yaml")
+    assert load_config(path).metric == "f1_macro"
+    assert "# f1_macro, since the largest class has 4 times the rows of the smallest." in path.read_text()
+
+
+def test_odd_names_are_quoted_where_yaml_needs_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my data: #1"
+    folder.mkdir()
+    names = {"no": 30, "# off": 30, "a\nb": 30}
+    data = write_csv(folder / "it's [odd], {really}.csv", ["the: text", "1e-5"], rows_of(names))
+    path = write_study_file(str(data), ["org/a"], text=["the: text"], label="1e-5", output=tmp_path / "odd name.yaml")
+    config = load_config(path)
+    assert config.data.path == str(data)
+    assert (config.data.text, config.data.label) == ("the: text", "1e-5")
+    assert f"hpo run '{path}'" in path.read_text()
+    with pytest.raises(DataError, match=r"which column holds the label\? .* Name it in --label\."):
+        write_study_file(str(write_csv(tmp_path / "x.csv", ["one", "two", "three"], rows_of(names, texts=2))), ["m"])
+
+
+def test_pairs_are_written_as_two_columns(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "nli.csv", ["premise", "hypothesis", "label"], rows_of({"yes": 30, "no": 30}, texts=2))
+    config = load_config(write_study_file(str(data), ["m"], output=tmp_path / "nli.yaml"))
+    assert config.data.text == ("premise", "hypothesis")
+    own = write_csv(tmp_path / "own.csv", ["one", "two", "label"], rows_of({"yes": 30, "no": 30}, texts=2))
+    path = write_study_file(str(own), ["m"], text=["two", "one"], output=tmp_path / "own.yaml")
+    assert load_config(path).data.text == ("two", "one")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"size": "tiny"}, r"--size tiny: choose one of small, base, large"),
+        ({"models": ["./nowhere"]}, r"--model \./nowhere: there is no folder /.*/nowhere"),
+        ({"text": ["a", "b", "c"]}, r"--text: one column, or two for pairs of texts; these are 3"),
+        ({"models": ["m"], "output": Path("there.yaml")}, r"there\.yaml exists already.*--output"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_written(
+    options: dict[str, Any], told: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.yaml").write_text("a person's own")
+    with pytest.raises(ConfigError, match=told):
+        write_study_file(str(workshop / "reviews"), **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]
+    assert Path("there.yaml").read_text() == "a person's own"
+
+
+def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "hub_is_out_of_reach", lambda: False)
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    assert propose_models(None)[0] == HUB_MODELS["small"]
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cpu"])
+    assert propose_models(None)[0] == HUB_MODELS["base"]
+    for size, models in HUB_MODELS.items():
+        proposed, remark = propose_models(size)
+        assert proposed == models
+        assert f"size {size}" in remark
+
+
+def test_without_the_hub_its_cache_is_used_and_the_bundled_models_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workshop: Path
+) -> None:
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(init, "is_cached", lambda name: "MiniLM" in name)
+    assert propose_models(None) == (HUB_MODELS["small"][:1], "The hub is out of reach; these are in its cache.")
+    monkeypatch.setattr(init, "is_cached", lambda name: False)
+    monkeypatch.setattr(init, "ready_made", lambda folder: workshop if "models" in folder else Path("search_spaces"))
+    proposed, remark = propose_models(None)
+    assert proposed == (str(workshop / "deep"), str(workshop / "shallow"))
+    assert "demonstration models" in remark and HUB_MODELS["small"][0] in remark
+    monkeypatch.setattr(init, "ready_made", lambda folder: tmp_path)
+    with pytest.raises(ConfigError, match="Name a local one: --model FOLDER"):
+        propose_models(None)
