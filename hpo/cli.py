@@ -224,12 +224,13 @@ def _open(name: str | None, storage: str | None) -> Any:
 
 
 def _next_commands(name: str, file: Path) -> list[tuple[str, str]]:
+    study, path = shlex.quote(name), shlex.quote(str(file))
     return [
-        ('hpo predict "some text"', "use the final model"),
-        (f"hpo report {name}", "the page with all plots"),
+        (f'hpo predict "some text" --study {study}', "use the final model"),
+        (f"hpo report {study}", "the page with all plots"),
         ("hpo dashboard", "browse all trials"),
-        (f"hpo run {file} --trials N", "go on with more trials"),
-        (f"hpo run {file} --name NEW", "start anew"),
+        (f"hpo run {path} --trials N", "go on with more trials"),
+        (f"hpo run {path} --name NEW", "start anew"),
     ]
 
 
