@@ -73,7 +73,8 @@ def _labelled(label: str, style: str, text: str) -> None:
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show that something longer than two seconds is going on; yields `advance(steps=1)`.
 
-    On stderr, so that what a command answers can be piped. A bar (or a spinner, where `total` is unknown) in a terminal, one line before and one after elsewhere.
+    On stderr, so that what a command answers can be piped. A bar (or a spinner, where `total` is unknown) in a
+    terminal, one line before and one after elsewhere.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

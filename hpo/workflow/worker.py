@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
@@ -259,11 +258,6 @@ def _leave_with_parent(stop: threading.Event) -> None:
     """Set `stop` when the parent is gone (its end of the pipe is closed): no worker outlives its search."""
     os.read(sys.stdin.fileno(), 1)  # unbuffered: a thread that waits in a buffered read blocks the process's end
     stop.set()
-
-
-def specification(spec: WorkerSpec) -> dict[str, Any]:
-    """A specification as JSON values."""
-    return asdict(spec)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""Going on with a study: is it finished, and is what is asked for now the same search?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from hpo.core.config import StudyConfig, load_config
+from hpo.core.errors import StudyError
+from hpo.study.budget import list_studies
+from hpo.study.storage import Storage
+from hpo.tasks.task import TaskData
+
+
+def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
+    """Whether the study has its result and the configuration asks for no more trials or hours than it had."""
+    if not study.user_attrs.get("result"):
+        return False
+    had = study.user_attrs["config"]["budget"]
+    more_trials = config.budget.max_trials > had["max_trials"]
+    more_hours = had["max_hours"] is not None and (config.budget.max_hours or 1e9) > had["max_hours"]
+    return not (more_trials or more_hours)
+
+
+def known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna.Study | None:
+    """The study of this name, if there is one. Raises `StudyError` when it was made from something else."""
+    if config.name not in list_studies(storage):
+        return None
+    study = optuna.load_study(study_name=config.name, storage=storage)
+    if "config" not in study.user_attrs:
+        return None  # killed while it was being created
+    before = load_config(study.user_attrs["config"]).identity()
+    now = config.identity()
+    different = _differences(before, now)
+    if study.user_attrs["data"]["fingerprint"] != data.fingerprint:
+        different.append(f"data: other rows ({study.user_attrs['data']['sizes']} before, {data.sizes} now)")
+    if different:
+        raise StudyError(
+            f"Study '{config.name}' exists and was made from something else:\n  "
+            + "\n  ".join(different)
+            + "\nGive this one another name (--name NEW), or undo the change."
+        )
+    return study
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, key by key."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}: {_short(old)} before, {_short(new)} now")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 160 else f"{text[:157]}…"

@@ -1,0 +1,58 @@
+"""Creating a study: its record, its budget and the configurations to try first, or all of it again to go on."""
+
+import warnings
+from collections.abc import Mapping
+
+import optuna
+
+from hpo.core.paths import run_folder
+from hpo.core.yaml_file import to_yaml
+from hpo.study.budget import request_stop, set_budget, set_phase
+from hpo.study.storage import Storage
+from hpo.study.suggest import first_trials
+from hpo.workflow.workbench import Workbench, describe_data, versions
+
+
+def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) -> optuna.Study:
+    """The study of `bench.config` in `storage`, ready for workers; one that exists gets the budget as it is now.
+
+    `layers` is the depth of each model. The caller has held an existing study against the configuration
+    (`known_study`).
+    """
+    config = bench.config
+    study = optuna.create_study(
+        study_name=config.name, storage=storage, direction=bench.scorer.direction, load_if_exists=True
+    )
+    _record(study, bench)
+    hours = config.budget.max_hours
+    set_budget(study, config.budget.max_trials, None if hours is None else hours * 3600)
+    request_stop(study, False)
+    set_phase(study, "search")
+    if not study.user_attrs.get("first_trials"):
+        queue = first_trials(config, layers)
+        for params in queue[: config.budget.max_trials]:
+            study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)
+        study.set_user_attr("first_trials", len(queue))  # last: killed before, the next run goes on enqueuing
+    folder = run_folder(config.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(to_yaml(config.recorded()), encoding="utf-8")
+    return study
+
+
+def _record(study: optuna.Study, bench: Workbench) -> None:
+    """Write what the study is made from: its workers read it, its reports show it."""
+    if not study.metric_names:
+        with warnings.catch_warnings():
+            # Marked experimental; all it does is name the axis in the dashboard.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([bench.scorer.name])
+    attributes = {
+        "metric": bench.scorer.name,
+        "versions": versions(),
+        "data": describe_data(bench.data),
+        "result": None,
+        "config": bench.config.recorded(),
+    }
+    for key, value in attributes.items():
+        if study.user_attrs.get(key) != value:
+            study.set_user_attr(key, value)

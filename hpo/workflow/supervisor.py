@@ -1,0 +1,116 @@
+"""The parent's side of a run: worker processes started, watched, replaced and stopped."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import optuna
+
+from hpo import console
+from hpo.backends.local import Exit, LocalBackend
+from hpo.core.config import StudyConfig
+from hpo.core.errors import HpoError, StudyError
+from hpo.core.paths import default_storage, run_folder
+from hpo.study.budget import add_seconds, set_phase
+from hpo.study.status import StatusReader
+from hpo.study.storage import Storage
+from hpo.study.takeover import reclaim
+
+RESTARTS = 3  # of one worker slot whose process was killed, without a trial begun in between
+
+
+@dataclass
+class _Slot:
+    device: str
+    threads: int
+    restarts: int = 0
+    trials_before: int = -1
+
+
+class Supervisor:
+    """The worker processes of one study on this machine, one for each of `devices`."""
+
+    def __init__(self, config: StudyConfig, storage: Storage, devices: list[str], cores: int) -> None:
+        self._config = config
+        self._storage = storage
+        self._cores = cores
+        threads = max(1, cores // len(devices))
+        self._slots = {slot: _Slot(device, threads) for slot, device in enumerate(devices)}
+        self._backend = LocalBackend("hpo.workflow.worker", run_folder(config.name) / "logs")
+        self._failure: HpoError | None = None
+        self._counted = time.monotonic()
+
+    def warm_up(self) -> None:
+        """Start the processes early: their imports run while the parent checks the models."""
+        for number, slot in self._slots.items():
+            self._backend.warm_up(number, slot.threads)
+
+    def work(self, study: optuna.Study) -> None:
+        """Give the processes their work and watch until all have left. Raises the first error that is no trial's own.
+
+        On Ctrl-C all trials in hand are saved and returned, and `KeyboardInterrupt` goes on; on a second one the
+        processes are ended at once.
+        """
+        for number in self._slots:
+            self._start(number)
+        try:
+            console.live(StatusReader(self._storage, self._config.name).read, lambda: self._tick(study))
+        except KeyboardInterrupt:
+            self._stop(study)
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End what is still there."""
+        self._backend.kill()
+
+    def _start(self, number: int) -> None:
+        from hpo.workflow.worker import WorkerSpec
+
+        slot = self._slots[number]
+        url = self._config.storage or default_storage()
+        spec = WorkerSpec(self._config.name, url, slot.device, slot.threads, max(self._cores, slot.threads))
+        self._backend.start(number, asdict(spec), slot.threads)
+
+    def _tick(self, study: optuna.Study) -> bool:
+        """Look after the workers once; True when all have left."""
+        now = time.monotonic()
+        add_seconds(study, now - self._counted)
+        self._counted = now
+        for ended in self._backend.exits():
+            if ended.code:
+                self._ended_badly(study, ended)
+        if self._failure is not None:
+            self._backend.stop()
+        return self._backend.running == 0
+
+    def _ended_badly(self, study: optuna.Study, ended: Exit) -> None:
+        """A killed process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""
+        reclaim(self._storage, study, dead_pids=(ended.pid,))
+        slot = self._slots[ended.slot]
+        trials = len(study.get_trials(deepcopy=False))
+        slot.restarts = slot.restarts + 1 if trials == slot.trials_before else 1
+        slot.trials_before = trials
+        if ended.code < 0 and slot.restarts <= RESTARTS:
+            console.warn(f"worker {ended.slot} was killed (signal {-ended.code}); another takes its place.")
+            self._start(ended.slot)
+            return
+        reason = _last_line(ended.log)
+        if ended.code != HpoError.exit_code:
+            reason = f"worker {ended.slot} ended with code {ended.code}: {reason}"
+        self._failure = self._failure or StudyError(f"{reason}\nIts log: {ended.log}")
+
+    def _stop(self, study: optuna.Study) -> None:
+        console.note("stopping: the trials in hand are being saved (Ctrl-C again: leave at once)")
+        try:
+            gone = self._backend.stop()
+        except KeyboardInterrupt:
+            gone = self._backend.kill()
+        reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone))
+        set_phase(study, "stopped")
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it wrote nothing"
