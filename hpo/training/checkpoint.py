@@ -32,6 +32,7 @@ class Progress:
     loss_count: int = 0
     best_value: float | None = None  # for early stopping
     rungs_without_gain: int = 0
+    decay: float = 1.0  # what weight decay alone has made of a decayed weight of 1
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_checkpoint: float = 0.0

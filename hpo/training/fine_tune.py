@@ -33,6 +33,7 @@ from hpo.training.layers import freeze, train_mode
 from hpo.training.model import Candidate
 from hpo.training.optimizer import build_optimizer, build_scheduler
 from hpo.training.precision import Execution
+from hpo.training.vocabulary import train_used_rows
 
 
 class Stopped(Exception):
@@ -87,6 +88,7 @@ class FineTuning:
         del example["labels"]
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
         self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
+        self._rows = train_used_rows(self.model, [f for f in (plan.train, plan.validation) if f is not None])
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(self.model, plan.params)
         total = plan.steps_per_epoch * plan.params.epochs
@@ -102,8 +104,12 @@ class FineTuning:
         for step in self.steps():
             # With fewer steps in an epoch than rungs, one step ends several of them.
             while self.progress.rung < len(rungs) and step == rungs[self.progress.rung]:
-                yield self._report()
-                if self._should_stop_early():
+                report = self._report()
+                ends = self.progress.rung == len(rungs) or self._should_stop_early()
+                if ends and self._rows is not None:
+                    self._rows.expand(self.progress.decay)
+                yield report
+                if ends:
                     return
                 train_mode(self.model, self._frozen)
 
@@ -134,6 +140,8 @@ class FineTuning:
             self.execution = self.execution.with_micro_batch(size // 2)
             loss = self._accumulate(rows, size // 2)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
+        decayed = self._optimizer.param_groups[0]
+        self.progress.decay *= 1 - decayed["lr"] * decayed["weight_decay"]
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
