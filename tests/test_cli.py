@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -214,11 +215,30 @@ def test_a_name_may_be_anything_and_the_latest_study_is_meant(run: Run) -> None:
     assert "2 of 2" in right(run("list")) and "1 of 1" in right(run("list"))
 
 
+def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/hunter2.db"  # a server's would hold a password
+    (tmp_path / "secret.yaml").write_text(
+        Path("reviews.yaml").read_text().replace("[tiny]", str(Path("tiny").absolute())) + f"storage: {url}\n"
+    )
+    data = f"data={Path('reviews').absolute()}"
+    code, out, told = run("run", str(tmp_path / "secret.yaml"), "--set", data, "--trials", "1")
+    assert code == 0 and "hunter2" not in out + told
+    study = hpo.load("secret", url).study
+    records = [study.user_attrs, *(trial.user_attrs for trial in study.trials)]
+    assert "hunter2" not in json.dumps(records)
+    kept = [path for path in (Path(os.environ["HPO_HOME"]) / "runs" / "secret").rglob("*") if path.is_file()]
+    assert {"study.yaml", "README.md", "trials.csv", "report.html", "hpo.json"} <= {path.name for path in kept}
+    assert not [path for path in kept if b"hunter2" in path.read_bytes()]
+
+
 def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpo.workflow import worker
 
+    work = worker.Workplace.work
+
     def interrupted(self: worker.Workplace) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        work(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(worker.Workplace, "work", interrupted)
