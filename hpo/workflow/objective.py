@@ -9,6 +9,7 @@ from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
 from hpo.study.suggest import suggest
 from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.precision import Execution
 from hpo.workflow.stages import stage_folder
 from hpo.workflow.workbench import Workbench, is_usable
 
@@ -89,7 +90,13 @@ def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
     trial.set_user_attr("params", recorded_params(plan))
     trial.set_user_attr("frozen_layers", f"{plan.frozen_layers} of {layers}")
     trial.set_user_attr("seed", plan.seed)
-    trial.set_user_attr("plan", {**vars(plan.execution), "rungs_per_epoch": plan.rungs_per_epoch})
+    trial.set_user_attr("plan", recorded_execution(plan, plan.execution))
+
+
+def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, Any]:
+    """How a run is carried out, for its replay: what `Execution` holds, the attention kernel, the rungs."""
+    attention = getattr(plan.candidate.model.config, "_attn_implementation", None)
+    return {**vars(execution), "attention": attention, "rungs_per_epoch": plan.rungs_per_epoch}
 
 
 def recorded_params(plan: TrainingPlan) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def _record_outcome(trial: optuna.Trial, report: Report, curve: list[dict[str, f
     trial.set_user_attr("epochs_trained", report.epoch)
     trial.set_user_attr("peak_memory_mb", round(report.peak_memory_mb))
     if run.execution != run.plan.execution:
-        trial.set_user_attr("plan", {**vars(run.execution), "rungs_per_epoch": run.plan.rungs_per_epoch})
+        trial.set_user_attr("plan", recorded_execution(run.plan, run.execution))
 
 
 def params_of(trial: optuna.trial.FrozenTrial) -> TrialParams:

@@ -4,6 +4,7 @@ hpo worker --study NAME --storage URL        # by hand, on any machine that reac
 python -m hpo.workflow.worker                # started by `hpo run`; reads its specification from standard input
 """
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import HpoError, StudyError, TrialError
+from hpo.core.errors import HpoError, StorageError, StudyError, TrialError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
@@ -184,6 +185,12 @@ class Workplace:
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
         except Exception as error:
+            if is_disk_full(error):
+                self.worker.give_back(trial)
+                raise StorageError(
+                    f"The disk is full (writing below {folder.parent}). The study is whole: free some space, and the "
+                    "same command goes on."
+                ) from error
             # A bug: said in the trial, then loud.
             trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
             self.worker.finish(study, trial, TrialState.FAIL)
@@ -217,6 +224,11 @@ class Workplace:
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
 
         return tell
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space: as the system tells it, or in the words of safetensors."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A whole search, in this process: from a mapping to a final model, and everything a person can ask of it."""
 
 import csv
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.errors import ConfigError, StudyError
+from hpo.core.errors import ConfigError, StorageError, StudyError
 from hpo.core.paths import run_folder
 from hpo.study.status import read_status
 from hpo.study.storage import open_storage
@@ -171,3 +172,19 @@ def test_optunas_samplers_and_pruners_are_taken_by_name(study: dict[str, Any]) -
     assert len(result.study.trials) == 5
     with pytest.raises(ConfigError, match="Did you mean 'TPESampler'"):
         hpo.run({**study, "name": "other", "sampler": "TPSampler"})
+
+
+def test_a_full_disk_pauses_the_study_and_it_goes_on(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpo.training import fine_tune
+
+    def full(*_: Any) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fine_tune, "save_checkpoint", full)
+        patched.setattr(fine_tune.FineTuning, "_save_if_due", fine_tune.FineTuning.save)
+        with pytest.raises(StorageError, match="The disk is full"):
+            hpo.run(study)
+    result = hpo.run(study)
+    assert len(result.study.trials) == 5
+    assert not [t for t in result.study.trials if t.state == TrialState.FAIL]
