@@ -1,6 +1,5 @@
 """The command line: `hpo COMMAND`. Each command is a few lines; what it needs is imported when it runs."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ from hpo.core.errors import HpoError
 
 app = typer.Typer(
     name="hpo",
-    help="Find the best pre-trained model for your data, and how to fine-tune it.",
+    help="Find the best pre-trained model for your data, and how to fine-tune it.\n\n"
+    "With --debug, any command shows the traceback of its error.",
     epilog="Example:  hpo init data/  and then  hpo run studies/data.yaml",
     no_args_is_help=True,
     add_completion=False,
@@ -41,7 +41,7 @@ def init(
     label: Annotated[str | None, typer.Option(help="The column of the label, if it is not recognised.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
-    """Look at DATA and write a commented study file that runs as it is."""
+    """Look at DATA and write a study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
     with console.progress("looking at the data"):
@@ -51,7 +51,10 @@ def init(
 
 @app.command(epilog="Example:  hpo check studies/reviews.yaml --set budget.max_trials=16")
 def check(file: StudyFile, settings: Settings = None) -> None:
-    """Validate everything without training, and show the plan with a forecast of its time."""
+    """Validate a study without training it.
+
+    Shows its plan, and a forecast of its time.
+    """
     from hpo.workflow.check import check_study
 
     check_study(file, settings or ())
@@ -66,7 +69,7 @@ def run(
     storage: StorageUrl = None,
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
 ) -> None:
-    """Run a study to its final model, or go on with it where it stopped."""
+    """Run a study to its final model, or go on where it stopped."""
     from hpo.workflow.run import run as run_study
 
     result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
@@ -79,7 +82,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it is finished or stopped.")] = False,
     storage: StorageUrl = None,
 ) -> None:
-    """Show how far a study is: trials, best so far, workers, failures."""
+    """Show how far a study is: trials, best so far, workers."""
     from hpo.study.status import StatusReader
     from hpo.study.storage import open_storage
 
@@ -109,7 +112,7 @@ def best(
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML: a first trial for another study file.")] = False,
     storage: StorageUrl = None,
 ) -> None:
-    """Show the best configuration: the confirmed winner, or the best trial so far."""
+    """Show the winner of a study, or its best trial so far."""
     from hpo.workflow.result import best_configuration
 
     found = best_configuration(name, storage)
@@ -131,7 +134,10 @@ def retrain(
     trial: Annotated[int | None, typer.Option(help="The trial; else the winner.")] = None,
     storage: StorageUrl = None,
 ) -> None:
-    """Train a trial's configuration on train + validation, measure it on test, and save the model."""
+    """Train a trial's configuration to a final model.
+
+    On train + validation; it is measured on test, which is counted, and saved in the study's folder.
+    """
     from hpo.workflow.replay import retrain as train_again
 
     study = _open(name, storage)
@@ -161,7 +167,10 @@ def predict(
 
 @app.command(epilog="Example:  hpo report reviews")
 def report(name: Name = None, storage: StorageUrl = None) -> None:
-    """Write the study's page (report.html) and table (trials.csv), also while it is running."""
+    """Write the page (report.html) and the table (trials.csv).
+
+    Also while the study is running.
+    """
     from hpo.workflow.run import write_reports
 
     console.note(f"Open {write_reports(_open(name, storage))} in a browser.")
@@ -189,7 +198,7 @@ def replay(
     name: Name = None,
     storage: StorageUrl = None,
 ) -> None:
-    """Carry out a trial again from what it recorded, and compare the curves."""
+    """Carry out a trial again, and compare the curves."""
     from hpo.workflow.replay import replay as replay_trial
 
     study = _open(name, storage)
@@ -204,7 +213,10 @@ def worker(
     storage: StorageUrl = None,
     device: Annotated[str, typer.Option(help="cpu, cuda:0 …; auto takes the first GPU.")] = "auto",
 ) -> None:
-    """Add one worker to a running study, here or on any machine that reaches the database and the data."""
+    """Add one worker to a study, until it is finished.
+
+    Here, or on any machine that reaches the database and finds data and models at the same paths.
+    """
     from hpo.workflow.worker import work_by_hand
 
     work_by_hand(study, storage, device)
@@ -247,9 +259,6 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
 
 
 if __name__ == "__main__":

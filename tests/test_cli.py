@@ -265,5 +265,5 @@ def in_a_shell(run: Run) -> Callable[[str], subprocess.CompletedProcess[str]]:
 
 
 def test_a_reader_that_has_gone_is_no_error(in_a_shell: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
-    ended = in_a_shell("hpo list | true")
-    assert ended.stderr == ""
+    assert in_a_shell("hpo list | true").stderr == ""
+    assert in_a_shell("hpo best --json | true").stderr == ""
