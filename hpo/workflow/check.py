@@ -24,6 +24,7 @@ from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.workbench import Workbench, describe_data
 
 TIMED_STEPS = 6
+TIMED_SECONDS = 10.0  # enough for one model: a large one on a busy CPU needs minutes for six steps
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def _seconds_per_epoch(run: FineTuning) -> float:
         if next(steps, None) is None and seconds:
             break
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > 1 and sum(seconds) > TIMED_SECONDS:
+            break
     return statistics.median(seconds[1:] or seconds) * run.plan.steps_per_epoch
 
 
