@@ -246,7 +246,7 @@ def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple
         )
         show(f"time: {parts}")
     if result.get("model_dir"):
-        show(Text.assemble("\nfinal model: ", (one_line(result["model_dir"]), "bold")))
+        show(f"\nfinal model: {one_line(result['model_dir'])}")  # a text is not folded: the path can be copied
     if commands:
         width = max(len(command) for command, _ in commands)
         show("", *(f"  {one_line(command):{width}}  {one_line(what)}" for command, what in commands))

@@ -173,10 +173,15 @@ class StudyConfig(Config):
         return [model.label for model in self.models]
 
     def identity(self) -> dict[str, Any]:
-        """What makes two studies the same search: all that may not change when a study is continued."""
+        """What makes two studies the same search: all that may not change when a study is continued.
+
+        A local model counts by its label: its folder may be moved.
+        """
         plain = self.to_plain()
-        kept = ("task", "models", "search_space", "metric", "direction", "max_length", "fidelity", "seed")
-        return {key: plain[key] for key in kept}
+        kept = ("task", "search_space", "metric", "direction", "max_length", "fidelity", "seed")
+        refs = [model.model_dump(exclude_defaults=True) for model in self.models]
+        models = [{**ref, "name": ref["label"]} if Path(ref["name"]).is_absolute() else ref for ref in refs]
+        return {"models": models, **{key: plain[key] for key in kept}}
 
     def recorded(self) -> dict[str, Any]:
         """`to_plain` without the database's URL: it may hold a password, and this is kept and shown."""

@@ -46,6 +46,11 @@ task: {task}
 # has its default.
 search_space:
 {space}
+# Tried first, each with every model: the recipe of BERT's paper, and one for smaller models, which take larger rates.
+first_trials:
+  - {{learning_rate: 5e-5, epochs: 3, batch_size: 32, warmup_ratio: 0.1}}
+  - {{learning_rate: 3e-4, epochs: 5, batch_size: 32, warmup_ratio: 0.1}}
+
 # Optimised on validation: accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro, mcc, loss, or a
 # Python file of your own with an evaluate.Metric.
 {reason}metric: {metric}
