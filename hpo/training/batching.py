@@ -4,15 +4,17 @@
 examples meet in a batch changes from epoch to epoch.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Tokens = Literal["all", "first", "last"]
 
 # Batches are cut from windows of at most this many batches sorted by length: large enough that a batch is nearly of
 # one length, small enough that short and long examples mix over an epoch.
@@ -32,12 +34,13 @@ class Features:
     labels: NDArray[Any]
     lengths: Indices
     pad_values: dict[str, int]
+    key: str = ""  # of what it was encoded from and how; empty: no name to keep anything by
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @classmethod
-    def from_dataset(cls, encoded: Any, pad_token_id: int) -> "Features":
+    def from_dataset(cls, encoded: Any, pad_token_id: int, key: str = "") -> "Features":
         """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values."""
         table = encoded.data.table.combine_chunks()
         columns: dict[str, tuple[NDArray[Any], Indices]] = {}
@@ -47,7 +50,7 @@ class Features:
                 offsets = column.offsets.to_numpy().astype(np.int64)
                 columns[name] = (column.values.to_numpy(), offsets)
         labels = table.column("labels").to_numpy()
-        return cls(columns, labels, np.diff(columns["input_ids"][1]), {"input_ids": pad_token_id})
+        return cls(columns, labels, np.diff(columns["input_ids"][1]), {"input_ids": pad_token_id}, key)
 
     def concatenate(self, other: "Features") -> "Features":
         """The examples of both, these first."""
@@ -59,7 +62,18 @@ class Features:
                 np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]]),
             )
         labels = np.concatenate([self.labels, other.labels])
-        return Features(columns, labels, np.concatenate([self.lengths, other.lengths]), self.pad_values)
+        key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
+        return Features(columns, labels, np.concatenate([self.lengths, other.lengths]), self.pad_values, key)
+
+    def only(self, tokens: Tokens) -> "Features":
+        """The same examples, of each the first or the last token alone."""
+        if tokens == "all":
+            return self
+        columns: dict[str, tuple[NDArray[Any], Indices]] = {}
+        for name, (values, offsets) in self.columns.items():
+            places = offsets[:-1] if tokens == "first" else offsets[1:] - 1
+            columns[name] = (values[places], np.arange(len(self) + 1))
+        return Features(columns, self.labels, np.ones_like(self.lengths), self.pad_values, self.key)
 
     def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
         """Pad the examples `rows` to the longest of them: tensors of shape [len(rows), longest]."""

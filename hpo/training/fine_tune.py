@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,11 @@ from hpo.training.batching import Features, Indices, epoch_batches, micro_batche
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hpo.training.evaluate import evaluate
 from hpo.training.layers import freeze, train_mode
+from hpo.training.middle_start import MiddleStart
 from hpo.training.model import Candidate
 from hpo.training.optimizer import build_optimizer, build_scheduler
 from hpo.training.precision import Execution
+from hpo.training.prefix_cache import PrefixStore
 from hpo.training.vocabulary import train_used_rows
 
 
@@ -57,6 +59,7 @@ class TrainingPlan:
     stop: threading.Event = field(default_factory=threading.Event)
     on_checkpoint: Callable[[Path], None] = lambda path: None
     checkpoint_seconds: float = 60.0  # the checkpoint clock: at most one this often
+    prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
     epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
 
     @property
@@ -97,6 +100,8 @@ class FineTuning:
         self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
         self.seconds_load = time.perf_counter() - started
         self._saved_at = time.monotonic()
+        self._start: MiddleStart | None = None
+        self._train, self._validation = plan.train, plan.validation
 
     def reports(self) -> Generator[Report, None, None]:
         """Train, and yield a report at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`."""
@@ -106,8 +111,8 @@ class FineTuning:
             while self.progress.rung < len(rungs) and step == rungs[self.progress.rung]:
                 report = self._report()
                 ends = self.progress.rung == len(rungs) or self._should_stop_early()
-                if ends and self._rows is not None:
-                    self._rows.expand(self.progress.decay)
+                if ends:
+                    self._make_ordinary()
                 yield report
                 if ends:
                     return
@@ -117,6 +122,7 @@ class FineTuning:
         """Train, and yield the number of optimizer steps done after each; `reports` is built on it."""
         plan, progress = self.plan, self.progress
         last = plan.rung_steps()[-1]
+        self._skip_frozen_layers()
         train_mode(self.model, self._frozen)
         while progress.step < last:
             batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
@@ -129,6 +135,29 @@ class FineTuning:
                 yield progress.step
                 if progress.step == last:
                     return
+
+    def _skip_frozen_layers(self) -> None:
+        """Start each forward pass after the frozen layers, where the machine's cache of their output allows."""
+        plan = self.plan
+        if plan.prefixes is None or plan.frozen_layers == 0:
+            return
+        started = time.perf_counter()
+        start = MiddleStart(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)
+        splits = [features for features in (plan.train, plan.validation) if features is not None]
+        epochs = plan.rung_steps()[-1] / plan.steps_per_epoch
+        model = (plan.candidate.digest, plan.params.dropout)
+        splits, verdict = plan.prefixes.attach(start, model, splits, epochs, plan.stop)
+        self._train, self._validation = splits[0], splits[1] if len(splits) > 1 else None
+        self._start = start
+        self.execution = replace(self.execution, prefix_cache=verdict)
+        self.seconds_load += time.perf_counter() - started
+
+    def _make_ordinary(self) -> None:
+        """At the end: a model like any other, all of its embeddings trained, no layer skipped."""
+        if self._rows is not None:
+            self._rows.expand(self.progress.decay)
+        if self._start is not None:
+            self._start.remove()
 
     def _train_step(self, rows: Indices) -> None:
         started = time.perf_counter()
@@ -168,7 +197,7 @@ class FineTuning:
     def _gradient(self, rows: Indices, size: int) -> float:
         """Add up the gradient of the whole batch's mean loss; returns the loss summed over examples."""
         plan = self.plan
-        parts = [plan.train.collate(part) for part in micro_batches(rows, plan.train.lengths, size)]
+        parts = [self._train.collate(part) for part in micro_batches(rows, plan.train.lengths, size)]
         count = sum(plan.task.count(part["labels"]) for part in parts)
         total = 0.0
         for part in parts:
@@ -186,9 +215,9 @@ class FineTuning:
         progress.rung += 1
         metrics: dict[str, float] = {}
         value = math.nan
-        if plan.validation is not None:
+        if self._validation is not None:
             started = time.perf_counter()
-            metrics = evaluate(self.model, plan.validation, plan.task, plan.scorer, self.execution).metrics
+            metrics = evaluate(self.model, self._validation, plan.task, plan.scorer, self.execution).metrics
             value = metrics[plan.scorer.name]
             progress.seconds_evaluate += time.perf_counter() - started
         train_loss = progress.loss_sum / max(progress.loss_count, 1)

@@ -69,14 +69,14 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
         raise ModelError(f"frozen_layers: {count} is more than the {stack.count} layers of {type(model).__name__}.")
     if count == 0:
         return []
-    before, after = _neighbours(model, stack)
+    before, after = neighbours(model, stack)
     items = list(stack_items(model, stack))[:count]
     # These first: a parameter tied to one of them (a decoder's embeddings) then is no sign of a dependence.
     frozen = [module.requires_grad_(False) for module in (*before, *items)]
     return frozen + [module.requires_grad_(False) for module in _read_by(items[-1], model, after, example)]
 
 
-def _neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
+def neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
     """The modules registered before the stack and those after it, at each level of the way to it."""
     sides: tuple[list[nn.Module], list[nn.Module]] = ([], [])
     place = model

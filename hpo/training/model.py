@@ -1,6 +1,9 @@
 """Candidate models, kept warm: read from disk once a process, copied for each trial, the head drawn from its seed."""
 
 import copy
+import functools
+import hashlib
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -32,6 +35,18 @@ class Candidate:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of what was read from disk: the architecture, its settings and its weights."""
+        config: Any = self.model.config
+        settings = {k: v for k, v in config.to_dict().items() if k not in ("id2label", "label2id")}
+        digest = hashlib.sha256(f"{type(self.model).__name__} {json.dumps(settings, default=str)}".encode())
+        for name, tensor in self.model.state_dict().items():
+            if name not in self.new_weights:
+                digest.update(name.encode())
+                digest.update(tensor.contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def build(self, seed: int, dropout: float | None = None) -> nn.Module:
         """A fresh float32 copy whose head is initialised from `seed`, with `dropout` everywhere if it is given."""

@@ -21,6 +21,7 @@ class Execution:
     dtype: Dtype = "float32"  # of matrix products; weights and optimizer state stay float32
     threads: int = 1
     micro_batch: int | None = None  # examples per forward pass; None: the whole batch, halved when it does not fit
+    prefix_cache: str | None = None  # "used", or "not used: …" with the reason; None: decided by each trial
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which forward passes run."""

@@ -1,0 +1,211 @@
+"""Starting a model in the middle, without a table of models: its bottom layers return hidden states kept from before.
+
+The layers stay where they are, and only what they compute is replaced, so that whatever a model looks up on a layer
+or counts by its place holds as ever. A batch without a kept hidden state passes through the whole model.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpo.training.batching import Features, Tokens
+from hpo.training.layers import LayerStack, hidden_state, neighbours, stack_items, train_mode
+from hpo.training.precision import Execution
+
+KEPT = "kept_hidden_state"  # the entry of a batch that holds the hidden states to start from
+# Largest difference of logits between the split model and the whole one, relative to the largest logit.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+CHECKED_ROWS = 4
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class _Reached(Exception):
+    """The last frozen layer has answered: the rest of the forward pass is not needed."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the self-check found for one model and count of layers."""
+
+    reason: str = ""  # why it cannot start in the middle; empty: it can
+    tokens: Tokens = "all"  # whose hidden states the rest of the model reads
+    seconds_per_token: float = 0.0  # of the frozen part's forward pass
+    width: int = 0
+    dtype: torch.dtype = torch.float32  # in which the last frozen layer answers
+    rest: tuple[Any, ...] | None = None  # what it returns beside the hidden state; None: it returns no tuple
+    skipped: tuple[str, ...] = ()  # modules before the layers that need not be computed either
+
+
+class MiddleStart:
+    """A model whose bottom `layers` layers, and what stands before them, can be skipped."""
+
+    def __init__(
+        self, model: nn.Module, stack: LayerStack, layers: int, frozen: list[nn.Module], execution: Execution
+    ) -> None:
+        self.layers = layers
+        self.execution = execution
+        self._model = model
+        self._stack = stack
+        self._frozen = frozen
+        self._items = list(stack_items(model, stack))
+        self._kept: torch.Tensor | None = None
+        self._undo: list[Callable[[], None]] = []
+
+    @property
+    def storage_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.execution.dtype == "bfloat16" else torch.float32
+
+    def below(self, layers: int) -> "MiddleStart":
+        """The same model, started after fewer layers."""
+        return MiddleStart(self._model, self._stack, layers, self._frozen, self.execution)
+
+    def hidden_states(self, batch: Batch, layers: int | None = None) -> Any:
+        """What layer number `layers` (the last frozen one) returns for `batch`; nothing after it is computed."""
+        caught: list[Any] = []
+
+        def reached(module: nn.Module, args: Any, output: Any) -> None:
+            caught.append(output)
+            # A layer that the model calls several times (ALBERT's) is done when the stack is.
+            if len(self._items) > 1:
+                raise _Reached
+
+        hook = self._items[(layers or self.layers) - 1].register_forward_hook(reached)
+        try:
+            with torch.no_grad(), self.execution.autocast():
+                self._model(**batch)
+        except _Reached:
+            pass
+        finally:
+            hook.remove()
+        return caught[-1]
+
+    def check(self, features: Features) -> Verdict:
+        """Try it on a few examples of different lengths; leaves the model as it was, in eval mode."""
+        cuda = [self.execution.device] if self.execution.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=cuda):  # a run draws the same numbers, checked or not
+            return self._check(features)
+
+    def _check(self, features: Features) -> Verdict:
+        order = np.argsort(features.lengths, kind="stable")
+        rows = order[np.linspace(0, len(order) - 1, min(CHECKED_ROWS, len(order))).astype(int)]
+        batch = {name: tensor.to(self.execution.device) for name, tensor in features.collate(rows).items()}
+        del batch["labels"]
+        train_mode(self._model, self._frozen)
+        in_training = hidden_state(self.hidden_states(batch))
+        self._model.eval()
+        started = time.perf_counter()
+        output = self.hidden_states(batch)
+        seconds = (time.perf_counter() - started) / batch["input_ids"].numel()
+        hidden, rest = hidden_state(output), output[1:] if isinstance(output, tuple) else None
+        mask = batch["attention_mask"].bool()
+        if any(isinstance(part, torch.Tensor) for part in rest or ()):
+            return Verdict("its layers hand on more than a hidden state")
+        if hidden.ndim != 3 or hidden.shape[:2] != mask.shape:
+            return Verdict("its layers do not return one vector a token")
+        if not torch.equal(in_training[mask], hidden[mask]):
+            return Verdict("dropout acts before the end of its frozen layers")
+        whole = self._logits(batch)
+        kept = (hidden * mask[..., None]).to(self.storage_dtype)
+        # Embeddings too, unless something else reads them: DeBERTa's convolution does, after the first layer.
+        for skipped in dict.fromkeys((self._skippable(hidden, batch), ())):
+            verdict = Verdict("", "all", seconds, hidden.shape[-1], hidden.dtype, rest, skipped)
+            if self._agrees(verdict, {**batch, KEPT: kept}, whole):
+                break
+        else:
+            return Verdict("split in two it computes something else")
+        tokens = self._tokens_read(verdict, batch, kept)
+        if tokens != "all":
+            one = {name: tensor.to(hidden.device) for name, tensor in features.only(tokens).collate(rows).items()}
+            del one["labels"]
+            at = mask.sum(1) - 1 if tokens == "last" else mask.sum(1) * 0
+            one[KEPT] = kept[torch.arange(len(rows), device=hidden.device), at][:, None]
+            if self._agrees(verdict, one, whole):
+                return replace(verdict, tokens=tokens)
+        return verdict
+
+    def install(self, verdict: Verdict) -> None:
+        """Have the frozen part return the kept hidden states of a batch that brings them (`KEPT`)."""
+
+        def skip(module: nn.Module, rest: tuple[Any, ...] | None) -> None:
+            compute = module.forward
+
+            def forward(*args: Any, **keywords: Any) -> Any:
+                if self._kept is None:
+                    return compute(*args, **keywords)
+                kept = self._kept.to(verdict.dtype)
+                return kept if rest is None else (kept, *rest)
+
+            module.forward = forward
+            self._undo.append(lambda: delattr(module, "forward"))
+
+        for layer in self._items[: self.layers]:
+            skip(layer, verdict.rest)
+        for name in verdict.skipped:
+            skip(self._model.get_submodule(name), None)
+
+        def take(model: nn.Module, args: Any, keywords: dict[str, Any]) -> Any:
+            self._kept = keywords.pop(KEPT, None)
+            return args, keywords
+
+        self._undo.append(self._model.register_forward_pre_hook(take, with_kwargs=True).remove)
+
+    def remove(self) -> None:
+        """Make the model an ordinary one again."""
+        while self._undo:
+            self._undo.pop()()
+        self._kept = None
+
+    def _skippable(self, hidden: torch.Tensor, batch: Batch) -> tuple[str, ...]:
+        """Names of the modules before the layers whose output looks like a hidden state (embeddings)."""
+        before, _ = neighbours(self._model, self._stack)
+        alike: dict[int, bool] = {}
+
+        def look(module: nn.Module, args: Any, output: Any) -> None:
+            alike[id(module)] = isinstance(output, torch.Tensor) and output.shape == hidden.shape
+
+        hooks = [module.register_forward_hook(look) for module in before]
+        self.hidden_states(batch)
+        for hook in hooks:
+            hook.remove()
+        return tuple(name for name, module in self._model.named_modules() if alike.get(id(module)))
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with torch.no_grad(), self.execution.autocast():
+            logits: torch.Tensor = self._model(**batch).logits.float()
+        return logits
+
+    def _agrees(self, verdict: Verdict, batch: Batch, whole: torch.Tensor) -> bool:
+        self.install(verdict)
+        try:
+            split = self._logits(batch)
+        finally:
+            self.remove()
+        allowed = TOLERANCE[self.execution.dtype] * float(whole.abs().max())
+        return split.shape == whole.shape and float((split - whole).abs().max()) <= allowed
+
+    def _tokens_read(self, verdict: Verdict, batch: Batch, kept: torch.Tensor) -> Tokens:
+        """Whose hidden states the logits depend on, by their gradient: with all layers frozen often one token's."""
+        leaf = kept.float().requires_grad_()
+        self.install(verdict)
+        try:
+            with torch.enable_grad(), self.execution.autocast():
+                logits = self._model(**{**batch, KEPT: leaf}).logits.float()
+        finally:
+            self.remove()
+        # A weight of its own for each logit: the gradient of a plain sum could cancel out.
+        weights = torch.arange(1, logits.numel() + 1, device=logits.device, dtype=logits.dtype)
+        (gradient,) = torch.autograd.grad((logits.flatten() * weights).sum(), leaf)
+        read = gradient.abs().sum(-1) > 0
+        last = batch["attention_mask"].sum(1, keepdim=True) - 1
+        columns = torch.arange(read.shape[1], device=read.device)
+        if not bool((read & (columns != 0)).any()):
+            return "first"
+        if not bool((read & (columns != last)).any()):
+            return "last"
+        return "all"
