@@ -1,17 +1,27 @@
-"""Make the README's picture of the live view from a study's status.
+"""Make the README's pictures: the live view of a study as it is now, its report, and optuna-dashboard on it.
 
-python docs/pictures.py NAME            # writes docs/live.svg of the study NAME as it is now
+python docs/pictures.py live NAME       # docs/live.svg; best while the study runs
+python docs/pictures.py pages NAME      # docs/report.png and docs/dashboard.png, with a Chromium of this system
 """
 
 import io
 import re
+import shutil
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 from rich.console import Console
 
+from hpo.core.paths import run_folder
 from hpo.live_view import panel
-from hpo.study.status import StudyStatus
+from hpo.study.status import StatusReader, StudyStatus
+
+HERE = Path(__file__).parent
+PORT = 8129
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
 def live_picture(status: StudyStatus, path: Path, width: int = 96) -> None:
@@ -24,11 +34,56 @@ def live_picture(status: StudyStatus, path: Path, width: int = 96) -> None:
     path.write_text(svg, encoding="utf-8")
 
 
+def pages(name: str) -> None:
+    """Photograph the top of the study's report, and the dashboard's page of it."""
+    from playwright.sync_api import sync_playwright
+
+    from hpo.study.storage import open_storage
+    from hpo.workflow.result import open_study
+
+    number = open_study(open_storage(), name)._study_id
+    server = subprocess.Popen(
+        [sys.executable, "-m", "hpo.cli", "dashboard", "--port", str(PORT)], stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{PORT}")
+        with sync_playwright() as playwright:
+            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, chromium_sandbox=False)
+            page = browser.new_page(viewport={"width": 1200, "height": 1100})
+            page.goto((run_folder(name) / "report.html").as_uri())
+            page.wait_for_selector(".js-plotly-plot .main-svg")
+            page.wait_for_timeout(1500)
+            page.screenshot(path=HERE / "report.png")
+            page.goto(f"http://127.0.0.1:{PORT}/dashboard/studies/{number}")
+            page.wait_for_selector(".js-plotly-plot .main-svg")
+            page.wait_for_timeout(3000)
+            page.screenshot(path=HERE / "dashboard.png")
+            browser.close()
+    finally:
+        server.terminate()
+
+
+def _wait_for(address: str, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
 def main() -> None:
-    from hpo.study.status import read_status
     from hpo.study.storage import open_storage
 
-    live_picture(read_status(open_storage(), sys.argv[1]), Path(__file__).with_name("live.svg"))
+    what, name = sys.argv[1:]
+    if what == "pages":
+        pages(name)
+    else:
+        live_picture(StatusReader(open_storage(), name).read(), HERE / "live.svg")
 
 
 if __name__ == "__main__":
