@@ -72,6 +72,8 @@ def prune_waiting(study: optuna.Study) -> list[int]:
         trials = session.scalars(waiting.order_by(models.TrialModel.trial_id).with_for_update()).all()
         for trial in trials:
             trial.state, trial.datetime_complete = TrialState.PRUNED, datetime.now()
+            # One that was never begun has no start, which Optuna demands of a finished trial.
+            trial.datetime_start = trial.datetime_start or trial.datetime_complete
             session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial.trial_id))
         return [int(trial.number) for trial in trials]
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -14,6 +15,7 @@ from hpo.core.errors import ConfigError, StorageError, StudyError
 from hpo.core.paths import run_folder
 from hpo.study.status import read_status
 from hpo.study.storage import open_storage
+from hpo.workflow import worker
 from hpo.workflow.replay import replay, retrain
 from hpo.workflow.result import Predictor, best_configuration
 from hpo.workflow.stages import confirm_jobs
@@ -129,11 +131,18 @@ def test_refit_none_keeps_the_validated_checkpoint(study: dict[str, Any]) -> Non
     assert not (run_folder("reviews") / "confirmed").exists()
 
 
-def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any]) -> None:
-    result = hpo.run({**study, "budget": {"max_trials": 400, "max_hours": 4 / 3600}})
-    assert len(result.study.trials) < 400
-    assert not [t for t in result.study.trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
-    assert result.metrics["accuracy"] > 0.5
+def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds_left(search: optuna.Study) -> float:
+        return 0.0 if len([t for t in search.trials if t.state == TrialState.COMPLETE]) >= 2 else 1e6
+
+    monkeypatch.setattr(worker, "seconds_left", seconds_left)
+    study["first_trials"] = [{"learning_rate": rate} for rate in (1e-2, 5e-3, 2e-3)]
+    result = hpo.run({**study, "budget": {"max_trials": 400, "max_hours": 1}, "pruner": "none"})
+    states = [trial.state for trial in result.study.trials]
+    assert states.count(TrialState.COMPLETE) == 2
+    assert states.count(TrialState.PRUNED) == 4  # what still waited is told so, and not begun
+    assert len(result.record["confirmed"]) == 2
+    assert read_status(open_storage(), "reviews").hours_run > 0
 
 
 def test_conditions_and_fixed_values_are_sampled_as_written(study: dict[str, Any]) -> None:
