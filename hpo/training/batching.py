@@ -110,22 +110,26 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> l
     return [batches[i] for i in rng.permutation(count)]
 
 
-def micro_batches(rows: Indices, lengths: Indices, size: int) -> list[Indices]:
-    """Cut one batch into parts of at most `size` rows, sorted by length so that each is padded little."""
-    if len(rows) <= size:
+def micro_batches(rows: Indices, lengths: Indices, size: int, tokens: int | None = None) -> list[Indices]:
+    """Cut one batch into parts of at most `size` rows and about `tokens` padded tokens, of like length each."""
+    if len(rows) <= size and (tokens is None or len(rows) * int(lengths[rows].max()) <= tokens):
         return [rows]
-    rows = rows[np.argsort(lengths[rows], kind="stable")]
-    return list(np.split(rows, range(size, len(rows), size)))
+    rows = rows[np.argsort(lengths[rows], kind="stable")[::-1]]
+    return list(_cut(rows, lengths, size, tokens))
 
 
-def evaluation_batches(lengths: Indices, tokens: int = 8192) -> Iterator[Indices]:
-    """All rows once, sorted by length, in batches of about `tokens` padded tokens."""
-    order = np.argsort(lengths, kind="stable")[::-1]
+def evaluation_batches(lengths: Indices, tokens: int) -> Iterator[Indices]:
+    """All rows once, longest first, in batches of about `tokens` padded tokens."""
+    return _cut(np.argsort(lengths, kind="stable")[::-1], lengths, len(lengths), tokens)
+
+
+def _cut(rows: Indices, lengths: Indices, size: int, tokens: int | None) -> Iterator[Indices]:
+    """Cut rows that stand longest first."""
     start = 0
-    while start < len(order):
-        size = max(1, tokens // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
+    while start < len(rows):
+        fitting = size if tokens is None else min(size, max(1, tokens // max(1, int(lengths[rows[start]]))))
+        yield rows[start : start + fitting]
+        start += fitting
 
 
 def example_order(parts: Sequence[Indices]) -> Indices:

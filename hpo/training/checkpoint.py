@@ -111,6 +111,10 @@ def load_checkpoint(
             continue
         manifest, tensors = read
         own = _trained(model)
+        if {f"model/{name}": p.shape for name, p in own.items()} != {
+            name: tensor.shape for name, tensor in tensors.items() if name.startswith("model/")
+        }:
+            continue  # of another plan
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[f"model/{name}"])

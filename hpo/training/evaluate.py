@@ -1,4 +1,4 @@
-"""Evaluation: all rows once, sorted by length, in large batches without gradient."""
+"""Evaluation: all rows once, sorted by length, in batches of the size that suits the device, without gradient."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ def evaluate(model: nn.Module, features: Features, task: Task, scorer: Scorer, e
     loss = torch.zeros((), dtype=torch.float64)
     count = 0
     with torch.inference_mode():
-        for rows in evaluation_batches(features.lengths):
+        for rows in evaluation_batches(features.lengths, execution.evaluation_tokens):
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
             labels = batch.pop("labels")
             with execution.autocast():

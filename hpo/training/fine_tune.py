@@ -197,7 +197,10 @@ class FineTuning:
     def _gradient(self, rows: Indices, size: int) -> float:
         """Add up the gradient of the whole batch's mean loss; returns the loss summed over examples."""
         plan = self.plan
-        parts = [self._train.collate(part) for part in micro_batches(rows, plan.train.lengths, size)]
+        parts = [
+            self._train.collate(part)
+            for part in micro_batches(rows, plan.train.lengths, size, self.execution.training_tokens)
+        ]
         count = sum(plan.task.count(part["labels"]) for part in parts)
         total = 0.0
         for part in parts:

@@ -23,6 +23,19 @@ class Execution:
     micro_batch: int | None = None  # examples per forward pass; None: the whole batch, halved when it does not fit
     prefix_cache: str | None = None  # "used", or "not used: …" with the reason; None: decided by each trial
 
+    # On a CPU what a pass touches should stay in its caches: MiniLM evaluates 16-token sentences 2.2 times as fast in
+    # batches of 1,024 tokens as of 8,192; a 3-layer BERT trains 283-token texts 1.3 times as fast in micro-batches of
+    # 1,100 to 2,300 tokens as in batches of 32, with half the memory.
+    @property
+    def evaluation_tokens(self) -> int:
+        """Padded tokens of a forward pass without gradient."""
+        return 16_384 if self.device.startswith("cuda") else 1_024
+
+    @property
+    def training_tokens(self) -> int | None:
+        """Padded tokens of a forward and backward pass; a larger batch is done in micro-batches. None: no limit."""
+        return None if self.device.startswith("cuda") else 2_048
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which forward passes run."""
         if self.dtype == "float32":

@@ -222,7 +222,7 @@ def _fill(
     """Compute the frozen part of every example of `source` and lay out what `short` keeps of it."""
     offsets = short.columns["input_ids"][1]
     offsets = offsets - offsets[0]
-    for rows in evaluation_batches(source.lengths):
+    for rows in evaluation_batches(source.lengths, start.execution.evaluation_tokens):
         if stop.is_set():
             raise InterruptedError
         batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}

@@ -18,6 +18,7 @@ from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import TrainingPlan
 from hpo.training.model import Candidates, resolve_max_length
 from hpo.training.precision import Execution, apply
+from hpo.training.prefix_cache import PrefixStore
 
 
 class Workbench:
@@ -33,6 +34,7 @@ class Workbench:
             {ref.label: ref for ref in config.models}, self.task.auto_class, self.task.head(self.data)
         )
         self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
+        self._prefixes = PrefixStore(home() / "cache" / "prefixes")
         self.stop = threading.Event()
         self.on_checkpoint: Callable[[Path], None] = lambda path: None
         apply(execution)
@@ -65,6 +67,7 @@ class Workbench:
             execution=execution or self.execution,
             stop=self.stop,
             on_checkpoint=self.on_checkpoint,
+            prefixes=self._prefixes,
         )
 
     def trial_folder(self, study: str, number: int) -> Path:

@@ -37,7 +37,7 @@ def test_little_padding() -> None:
 
     assert share_of_padding(epoch_batches(lengths, 32, 0, 0)) < 0.08
     assert share_of_padding(np.array_split(rng.permutation(10_000), 313)) > 0.5  # what a plain shuffle pads
-    assert share_of_padding(list(evaluation_batches(lengths))) < 0.05
+    assert share_of_padding(list(evaluation_batches(lengths, 8_192))) < 0.05
 
 
 def test_no_example_is_always_in_the_small_batch() -> None:
@@ -74,6 +74,9 @@ def test_micro_batches_and_evaluation_cover_all_rows() -> None:
     lengths = make_features(50).lengths
     rows = np.arange(50)[::-1]
     assert sorted(np.concatenate(micro_batches(rows, lengths, 7)).tolist()) == list(range(50))
+    small = micro_batches(rows, lengths, 7, tokens=30)
+    assert sorted(np.concatenate(small).tolist()) == list(range(50))
+    assert all(len(part) * lengths[part].max() <= 30 and len(part) <= 7 for part in small)
     parts = list(evaluation_batches(lengths, tokens=64))
     values = np.concatenate([lengths[part] for part in parts])[example_order(parts)]
     assert np.array_equal(values, lengths)

@@ -143,3 +143,10 @@ def test_random_state_goes_on(plan: Plan) -> None:
     FineTuning(made)
     assert torch.equal(torch.rand(3), numbers)
     assert one.progress.step == 2
+
+
+def test_one_of_another_plan_is_not_read(plan: Plan) -> None:
+    made = plan()
+    after(made, 2).save()
+    assert FineTuning(plan(frozen_layers=1)).progress.step == 0
+    assert FineTuning(made).progress.step == 2
