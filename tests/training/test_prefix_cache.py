@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from hpo.core.trial import Report
+from hpo.training import prefix_cache
 from hpo.training.batching import Features
 from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
 from hpo.training.middle_start import MiddleStart
@@ -220,3 +222,22 @@ def test_resumed_on_the_cache_is_the_same_run(plan: Plan, tmp_path: Path) -> Non
     later = list(FineTuning(made).reports())
     assert [r.metrics for r in later] == [r.metrics for r in whole]
     assert [r.train_loss for r in later] == [r.train_loss for r in whole]
+
+
+def test_many_first_users_compute_it_once(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fills: list[int] = []
+    fill = prefix_cache._fill
+
+    def counted(values: torch.Tensor, *given: Any) -> None:
+        fills.append(len(values))
+        fill(values, *given)
+
+    monkeypatch.setattr(prefix_cache, "_fill", counted)
+    made = [
+        plan(frozen_layers=1, of={**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED})
+        for _ in range(4)
+    ]
+    with ThreadPoolExecutor(4) as users:
+        verdicts = [tuning.execution.prefix_cache for tuning, _ in users.map(run, made)]
+    assert verdicts == ["used"] * 4
+    assert len(fills) == 2  # one of each split
