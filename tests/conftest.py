@@ -1,7 +1,7 @@
 """What all tests share: no hub, results in a temporary folder, and small models built on the spot."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # Before any Hugging Face import: nothing may wait for the hub.
@@ -9,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+from tests import servers
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -27,6 +29,30 @@ def shared_datasets() -> Path:
     if not folder.is_dir():
         pytest.skip("the real datasets are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[servers.Server]:
+    server = servers.start("postgresql")
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[servers.Server]:
+    server = servers.start("mariadb")
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: servers.Server) -> str:
+    return postgresql.url()
+
+
+@pytest.fixture(scope="session")
+def mariadb_database(mariadb: servers.Server) -> str:
+    return mariadb.url()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,19 +10,18 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpo.core.errors import StorageError
+from hpo.study.deadline import with_deadline
 
 EXAMPLES = (
     "A right one looks like sqlite:////home/me/studies/hpo.db, "
     "postgresql+psycopg://user:password@host:5432/hpo or mysql+pymysql://user:password@host:3306/hpo."
 )
 
-# The databases that Optuna supports, their drivers, and what to install for each.
-DRIVERS: dict[str, dict[str, str]] = {
-    "sqlite": {"pysqlite": ""},
-    "postgresql": {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"},
-    "mysql": {"pymysql": "pymysql[rsa]", "mysqldb": "mysqlclient"},
-}
-_DRIVER_MODULES = {"mysqldb": "MySQLdb"}
+# The databases that Optuna supports, and for each the driver whose waiting can be bounded from this side.
+DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql"}
+# Seconds. Each is shorter than the next, so that the reason told is the true one; together they stay under a minute.
+CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ANSWER_SECONDS = 10, 15, 20, 25
+
 _OTHER_SPELLINGS = {"postgres": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _NOT_A_DATABASE = ("journal", "grpc", "redis")
 
@@ -116,24 +115,43 @@ def _check_server(url: URL, shown: str) -> None:
         raise StorageError(f"storage: {shown} names no host. {EXAMPLES}")
     if "@" in (url.host or ""):
         raise StorageError(f"storage: in {shown}, the password holds an @: write it as %40 (and / as %2F, : as %3A).")
-    drivers = DRIVERS[url.get_backend_name()]
-    driver = url.get_driver_name()
-    if driver not in drivers:
-        raise StorageError(f"storage: {shown} names the driver {driver}; hpo works with {' or '.join(drivers)}.")
-    if find_spec(_DRIVER_MODULES.get(driver, driver)) is None:
+    family, driver = url.get_backend_name(), url.get_driver_name()
+    if driver != DRIVERS[family]:
+        right = shown.replace(url.drivername, f"{family}+{DRIVERS[family]}", 1)
         raise StorageError(
-            f"storage: {shown} needs the driver {driver}, which is not installed: pip install '{drivers[driver]}'"
+            f"storage: {shown} names the driver {driver}; hpo works with {DRIVERS[family]}, which lets it bound how "
+            f"long a silent server is waited for. Write {right}"
+        )
+    if find_spec(driver) is None:
+        raise StorageError(
+            f"storage: {shown} needs the driver {driver}, which is not installed: pip install 'hpo[{family}]'"
         )
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """What SQLAlchemy's `create_engine` is given for this URL."""
-    if url.get_backend_name() == "sqlite":
+    """What SQLAlchemy's `create_engine` is given for this URL.
+
+    No wait is without end: not for a connection, not for a lock, not for a server that takes what it is sent and
+    never answers. A dead connection is found before use, and costs `ANSWER_SECONDS` and a connection at most.
+    """
+    backend = url.get_backend_name()
+    if backend == "sqlite":
         # SQLite's usual 5 s lost a commit at 16 processes; 60 s lost none.
         return {"connect_args": {"timeout": 60.0}}
     # A dropped connection is found and replaced before use; a read sees what was committed before it, so that the
     # count of trials under the study's lock is exact on MySQL too.
-    return {"pool_pre_ping": True, "isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10}}
+    options: dict[str, Any] = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+    if backend == "postgresql":
+        limits = {"lock_timeout": f"{LOCK_SECONDS}s", "statement_timeout": f"{STATEMENT_SECONDS}s", "timezone": "UTC"}
+        settings = " ".join(f"-c {name}={value}" for name, value in limits.items())
+        given = {"connect_timeout": CONNECT_SECONDS, "options": settings}
+        return {**options, "module": with_deadline(ANSWER_SECONDS), "connect_args": given}
+    setup = (
+        f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}, "
+        "time_zone = '+00:00'"
+    )
+    answer = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
+    return {**options, "connect_args": {"connect_timeout": CONNECT_SECONDS, "init_command": setup, **answer}}
 
 
 def network_file_system(folder: Path, mounts: str | None = None) -> str | None:

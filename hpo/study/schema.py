@@ -27,10 +27,12 @@ _REFUSALS = (
     "unknown database",
     "no pg_hba.conf entry",
 )
+# Asked for again and again: a statement that waited for the lock would run into the time-outs of all statements.
 _SERVER_LOCKS = {
-    "postgresql": ("SELECT pg_advisory_lock(6844527)", "SELECT pg_advisory_unlock(6844527)"),
-    "mysql": ("SELECT GET_LOCK('hpo-schema', 120)", "SELECT RELEASE_LOCK('hpo-schema')"),
+    "postgresql": ("SELECT pg_try_advisory_lock(6844527)", "SELECT pg_advisory_unlock(6844527)"),
+    "mysql": ("SELECT GET_LOCK('hpo-schema', 0)", "SELECT RELEASE_LOCK('hpo-schema')"),
 }
+_SCHEMA_SECONDS = 120.0  # making the tables takes one or two
 
 
 def prepare(url: URL, options: dict[str, Any], wait_seconds: float) -> None:
@@ -100,7 +102,15 @@ def _alone(engine: Engine, url: URL) -> Iterator[None]:
         return
     take, give = _SERVER_LOCKS[backend]
     with engine.connect() as connection:
-        connection.execute(text(take))
+        until = time.monotonic() + _SCHEMA_SECONDS
+        while not connection.scalar(text(take)):
+            if time.monotonic() >= until:
+                shown = hide_password(url.render_as_string(hide_password=False))
+                raise StorageError(
+                    f"storage: another process has been making the tables of {shown} for {_SCHEMA_SECONDS:.0f} "
+                    "seconds. If there is none, restart the server."
+                )
+            time.sleep(0.1)
         try:
             yield
         finally:

@@ -1,17 +1,23 @@
-"""An empty database for each test: a copy of one whose tables were made once (0.03 s instead of 0.3 s)."""
+"""An empty database for each test, on each kind of database: its tables are made once (0.03 s instead of 0.3 s)."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from optuna.storages._rdb import models
+from sqlalchemy import delete
 
 from hpo.study.budget import set_budget
 from hpo.study.storage import Storage, open_storage
+from hpo.study.tables import Base, SchemaRow
+from tests import servers
 
 MakeStudy = Callable[..., optuna.Study]
+KEPT = {SchemaRow.__table__, models.VersionInfoModel.__table__}  # what belongs to the tables, not to a study
+DATABASES = ["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in servers.SERVERS)]
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +27,29 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def url(tmp_path: Path, empty_database: Path) -> str:
-    shutil.copy(empty_database, tmp_path / "hpo.db")
-    return f"sqlite:///{tmp_path / 'hpo.db'}"
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        shutil.copy(empty_database, tmp_path / "hpo.db")
+        yield f"sqlite:///{tmp_path / 'hpo.db'}"
+        return
+    database = request.getfixturevalue(f"{request.param}_database")
+    yield database
+    storage = open_storage(database)
+    with storage.transaction() as session:
+        for metadata in (Base.metadata, models.BaseModel.metadata):
+            for table in reversed(metadata.sorted_tables):
+                if table not in KEPT:
+                    session.execute(delete(table))
+    storage.engine.dispose()
 
 
 @pytest.fixture
-def storage(url: str) -> Storage:
-    return open_storage(url)
+def storage(url: str) -> Iterator[Storage]:
+    storage = open_storage(url)
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 @pytest.fixture

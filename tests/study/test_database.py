@@ -30,7 +30,8 @@ SECRET = "s3cr3t/p@ss{word}"
         (f"postgres://me:{SECRET}@host/hpo", "Write postgresql+psycopg://me:***@host/hpo"),
         (f"mariadb://me:{SECRET}@host/hpo", "Write mysql+pymysql://me:***@host/hpo"),
         (f"oracle://me:{SECRET}@host/hpo", "sqlite, postgresql and mysql"),
-        (f"postgresql+asyncpg://me:{SECRET.replace('@', '%40')}@host/hpo", "psycopg or psycopg2"),
+        (f"postgresql+asyncpg://me:{SECRET.replace('@', '%40')}@host/hpo", "Write postgresql+psycopg://me:***@host/hpo"),
+        (f"mysql+mysqldb://me:{SECRET.replace('@', '%40')}@host/hpo", "Write mysql+pymysql://me:***@host/hpo"),
         ("mysql+pymysql:///hpo", "names no host"),
         ("sqlite://hpo.db", "three before a relative path"),
         ("sqlite:///:memory:", "no file that several workers could share"),
@@ -49,7 +50,7 @@ def test_a_wrong_url_is_told_with_a_right_one_and_without_its_password(url: str,
 
 def test_a_missing_driver_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "find_spec", lambda name: None)
-    with pytest.raises(StorageError, match=r"pip install 'psycopg\[binary\]'"):
+    with pytest.raises(StorageError, match=r"pip install 'hpo\[postgresql\]'"):
         open_storage(f"postgresql+psycopg://me:{SECRET.replace('@', '%40')}@host/hpo")
 
 

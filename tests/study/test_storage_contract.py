@@ -5,18 +5,16 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
-from hpo.study.storage import open_storage
+from hpo.study.storage import Storage
 
 
 class TestStorage(StorageTestCase):
-    @pytest.fixture
-    def storage(self, url: str) -> BaseStorage:
-        return open_storage(url)
+    """`storage` is the fixture that all tests of this folder share."""
 
 
 class TestCachedStorage(StorageTestCase):
     @pytest.fixture
-    def storage(self, url: str) -> BaseStorage:
-        cached = get_storage(open_storage(url))
+    def storage(self, storage: Storage) -> BaseStorage:
+        cached = get_storage(storage)
         assert isinstance(cached, _CachedStorage)
         return cached

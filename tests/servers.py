@@ -1,0 +1,226 @@
+"""Private database servers for tests, from Debian's packages: a temporary folder, loopback, a free port.
+
+Nothing here touches a server that was there before: before any statement that changes something, the server that
+answers is asked for its data folder, which must be the one made here.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, text
+
+PASSWORD = "s3cr3t-p@ss"
+_START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One private server. `url(name)` makes an empty database; the rest are the faults it can have."""
+
+    driver: str
+    user: str  # the system's user it runs as when the tests run as root
+    folder_query: str
+
+    def __init__(self) -> None:
+        # Not below pytest's own folder: root alone may look into that.
+        self.folder = Path(tempfile.mkdtemp(prefix="hpo-server-"))
+        self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        self._own(self.folder)
+        self._make()
+        self.start()
+
+    def _make(self) -> None:
+        raise NotImplementedError
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _address(self, database: str) -> str:
+        quoted = PASSWORD.replace("@", "%40")
+        return f"{self.driver}://hpo:{quoted}@127.0.0.1:{self.port}/{database}"
+
+    def _own(self, path: Path) -> None:
+        if os.getuid() == 0:
+            shutil.chown(path, self.user)
+
+    def _as_user(self, command: list[str]) -> list[str]:
+        return ["runuser", "-u", self.user, "--", *command] if os.getuid() == 0 else command
+
+    def run(self, command: list[str]) -> None:
+        done = subprocess.run(self._as_user(command), capture_output=True, text=True, check=False, cwd=self.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def execute(self, statement: str, database: str | None = None) -> Any:
+        """Run one statement as the server's owner; returns the first value."""
+        engine = create_engine(self._address(database or self.home_database), isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                answers = Path(str(connection.scalar(text(self.folder_query)))).resolve()
+                assert answers == self.data.resolve(), f"another server answers at port {self.port}: {answers}"
+                result = connection.execute(text(statement))
+                return result.scalar() if result.returns_rows else None
+        finally:
+            engine.dispose()
+
+    home_database: str
+
+    def url(self) -> str:
+        """The URL of a new, empty database."""
+        self._databases += 1
+        name = f"hpo{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self._address(name)
+
+    def start(self) -> None:
+        """Start the server, and return when it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._as_user(self._command()), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            )
+        until = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self.execute("SELECT 1")
+                return
+            except Exception:
+                if time.monotonic() > until or self._process.poll() is not None:
+                    raise AssertionError((self.folder / "server.log").read_text()[-3000:]) from None
+                time.sleep(0.1)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The server's processes, and none but those: what was started here and its children."""
+        assert self._process is not None
+        try:
+            first = psutil.Process(self._process.pid)
+        except psutil.NoSuchProcess:
+            return []
+        return [first, *first.children(recursive=True)]
+
+    def signal(self, number: int) -> None:
+        for process in self._processes():
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue  # one connection less
+
+    def freeze(self) -> None:
+        """A black hole: the kernel takes what is sent to it, and nothing is ever answered."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def crash(self) -> None:
+        """All of it killed at once: the next start recovers from its log."""
+        processes = self._processes()
+        self.signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait()
+        psutil.wait_procs(processes, timeout=20)
+
+    def drop_connections(self) -> None:
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        self.thaw()
+        self.crash()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PostgreSQL(Server):
+    driver, user, home_database = "postgresql+psycopg", "postgres", "postgres"
+    folder_query = "SHOW data_directory"
+
+    @staticmethod
+    def find() -> Path | None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+        return found[-1] if found else None
+
+    def _make(self) -> None:
+        secret = self.folder / "password"
+        secret.write_text(PASSWORD)
+        self._own(secret)
+        command = ["-D", str(self.data), "-U", "hpo", f"--pwfile={secret}", "--auth=scram-sha-256", "--no-sync"]
+        self.run([f"{self.find()}/initdb", *command, "--encoding=UTF8", "--locale=C"])
+
+    def _command(self) -> list[str]:
+        # A process that is killed loses nothing that it wrote: fsync is for machines that lose power.
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": self.port, "fsync": "off"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [f"{self.find()}/postgres", "-D", str(self.data), *options]
+
+    def drop_connections(self) -> None:
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'hpo%'")
+
+
+class MariaDB(Server):
+    driver, user, home_database = "mysql+pymysql", "mysql", "mysql"
+    folder_query = "SELECT @@datadir"
+
+    @staticmethod
+    def find() -> str | None:
+        return shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
+
+    def _make(self) -> None:
+        # Read by the server at each start: the owner of the databases, who is let in from this machine only.
+        setup = self.folder / "setup.sql"
+        setup.write_text(
+            f"CREATE USER IF NOT EXISTS hpo@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+            "GRANT ALL ON *.* TO hpo@'127.0.0.1' WITH GRANT OPTION;\n"
+        )
+        self._own(setup)
+        self.run(["mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--skip-test-db"])
+
+    def _command(self) -> list[str]:
+        options = {
+            "datadir": self.data,
+            "port": self.port,
+            "bind-address": "127.0.0.1",
+            "socket": self.folder / "s",
+            "pid-file": self.folder / "pid",
+            "init-file": self.folder / "setup.sql",
+            "innodb-flush-log-at-trx-commit": 2,
+            "innodb-buffer-pool-size": "64M",
+        }
+        given = [f"--{name}={value}" for name, value in options.items()]
+        return [str(self.find()), "--no-defaults", *given, "--skip-name-resolve"]
+
+    def drop_connections(self) -> None:
+        engine = create_engine(self._address(self.home_database))
+        with engine.connect() as connection:
+            rows = connection.execute(text("SELECT id FROM information_schema.processlist WHERE db LIKE 'hpo%'"))
+            for (number,) in rows.all():
+                try:
+                    connection.execute(text(f"KILL {number}"))
+                except Exception:
+                    continue  # it left by itself
+        engine.dispose()
+
+
+SERVERS: dict[str, type[PostgreSQL] | type[MariaDB]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
+
+
+def start(name: str) -> Server:
+    """A private server, or a skipped test where its package is not installed."""
+    kind = SERVERS[name]
+    if kind.find() is None:
+        pytest.skip(f"{name} is not installed (Debian: apt-get install postgresql mariadb-server)")
+    return kind()
