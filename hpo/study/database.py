@@ -19,8 +19,9 @@ EXAMPLES = (
 
 # The databases that Optuna supports, and for each the driver whose waiting can be bounded from this side.
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql"}
-# Seconds. Each is shorter than the next, so that the reason told is the true one; together they stay under a minute.
-CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ANSWER_SECONDS = 10, 15, 20, 25
+# Seconds. A worker that is stopped in mid-transaction (idle) loses its locks before those who wait for them give up;
+# each is shorter than the next, so that the reason told is the true one; a dead connection costs the last two.
+IDLE_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS = 10, 15, 20, 25, 10
 
 _OTHER_SPELLINGS = {"postgres": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _NOT_A_DATABASE = ("journal", "grpc", "redis")
@@ -142,13 +143,17 @@ def engine_options(url: URL) -> dict[str, Any]:
     # count of trials under the study's lock is exact on MySQL too.
     options: dict[str, Any] = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
     if backend == "postgresql":
-        limits = {"lock_timeout": f"{LOCK_SECONDS}s", "statement_timeout": f"{STATEMENT_SECONDS}s", "timezone": "UTC"}
-        settings = " ".join(f"-c {name}={value}" for name, value in limits.items())
+        limits = {
+            "lock_timeout": LOCK_SECONDS,
+            "statement_timeout": STATEMENT_SECONDS,
+            "idle_in_transaction_session_timeout": IDLE_SECONDS,
+        }
+        settings = " ".join(["-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())])
         given = {"connect_timeout": CONNECT_SECONDS, "options": settings}
         return {**options, "module": with_deadline(ANSWER_SECONDS), "connect_args": given}
     setup = (
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}, "
-        "time_zone = '+00:00'"
+        f"time_zone = '+00:00' /*M!100304 , idle_transaction_timeout = {IDLE_SECONDS} */"
     )
     answer = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
     return {**options, "connect_args": {"connect_timeout": CONNECT_SECONDS, "init_command": setup, **answer}}

@@ -1,4 +1,4 @@
-"""A deadline on this side for PostgreSQL's driver, which knows none: a stopped server acknowledges and never answers."""
+"""A deadline on this side for PostgreSQL's driver, for a stopped server: it acknowledges and never answers."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -6,7 +6,9 @@ import os
 import socket
 import threading
 import uuid
-from typing import TypedDict, Unpack
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -14,6 +16,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 
+from hpo.study.outage import OUTAGE_SECONDS, Patience, StorageAway
 from hpo.study.process import machine, own_start
 from hpo.study.rules import (
     FAILURE,
@@ -35,6 +38,19 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _patient(method: Method) -> Method:
+    """The method, whole transactions of it, carried out again while the database is away."""
+
+    @wraps(method)
+    def persist(self: "Worker", *args: Any, **kwargs: Any) -> Any:
+        return self.storage.patience.persist(lambda: method(self, *args, **kwargs))
+
+    return persist  # type: ignore[return-value]
+
+
 class Progress(TypedDict, total=False):
     """What a worker shows of itself; only what is given changes."""
 
@@ -49,17 +65,18 @@ class Worker:
     """A process that works on a study, as a row in the database. The storage acts for it until it is closed.
 
     A thread raises its beat once a second, writes its progress and reads whether a stop was requested. The thread
-    outlives any error of the database: whoever watches must see the beats go on when the database is back.
+    outlives any error of the database: whoever watches must see the beats go on when the database is back. While it
+    is away, everything here waits for it, an hour at most, or until `stop` is set.
     """
 
-    def __init__(self, storage: Storage, study: optuna.Study, device: str) -> None:
+    def __init__(self, storage: Storage, study: optuna.Study, device: str, stop: threading.Event | None = None) -> None:
         self.storage = storage
         self.stop_requested = False
         self._study_id = study._study_id
         self._progress: Progress = {}
         self._closed = threading.Event()
         self._holder = Holder(self._register(device))
-        storage.act_as(self._holder)
+        storage.act_as(self._holder, Patience(OUTAGE_SECONDS, stop))
         self._thread = threading.Thread(target=self._beat_on, name="hpo-beats", daemon=True)
         self._thread.start()
 
@@ -96,6 +113,7 @@ class Worker:
         """Note what the worker is doing; the next beat writes it."""
         self._progress = {**self._progress, **values}
 
+    @_patient
     def take(self, study: optuna.Study) -> optuna.Trial | None:
         """The next trial to work on, leased to this worker; None when none waits and none may be started.
 
@@ -126,14 +144,24 @@ class Worker:
         return optuna.Trial(study, trial_id)
 
     def checkpointed(self, trial: optuna.Trial, where: str) -> None:
-        """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`."""
-        with self.storage.transaction() as session:
-            lease = check_lease(session, trial._trial_id, self._holder)
-            lease.checkpoint, lease.deaths = where, 0
-        self._holder.checkpoint = where
+        """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`.
 
+        While the database is away the training goes on, and the next checkpoint or the trial's end is recorded.
+        """
+        self._holder.checkpoint = where
+        if self.storage.is_away:
+            return
+        try:
+            with self.storage.transaction() as session:
+                lease = check_lease(session, trial._trial_id, self._holder)
+                lease.checkpoint, lease.deaths = where, 0
+        except StorageAway as error:
+            log.warning("trial %d goes on, though its checkpoint is not recorded: %s", trial.number, error)
+
+    @_patient
     def give_back(self, trial: optuna.Trial, checkpoint: str | None = None) -> None:
         """Return the trial to the queue with its number, parameters and reports. Raises `LeaseLost`."""
+        self.storage.send_reports()
         with self.storage.transaction() as session:
             lease = check_lease(session, trial._trial_id, self._holder)
             lease.worker_id = None
@@ -158,6 +186,8 @@ class Worker:
             self._let_go()
             if not told.state.is_finished():
                 raise
+            if (told.state, told.value) == (state, value):
+                return  # by this very call: the answer to it got lost in an outage
             log.warning(
                 "trial %d was told %s by someone else; the result here, %s %s, is dropped",
                 *(trial.number, told.state.name, state.name, "" if value is None else value),
@@ -174,6 +204,7 @@ class Worker:
             self._check(trial)  # when the lease was lost since the first look, that is the reason
             raise
 
+    @_patient
     def _check(self, trial: optuna.Trial) -> None:
         with self.storage.transaction() as session:
             check_lease(session, trial._trial_id, self._holder)
@@ -200,6 +231,7 @@ class Worker:
         self._holder.drop()
         self.progress(trial=None, step=None, epoch=None, epochs=None)
 
+    @_patient
     def _forget_lease(self, trial_id: int) -> None:
         with self.storage.transaction() as session:
             session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial_id, LeaseRow.worker_id == self.worker_id))
@@ -210,10 +242,12 @@ class Worker:
             try:
                 self._beat()
             except Exception as error:  # whatever it is: a thread that ended here would cost a living trial
+                self.storage.is_away = isinstance(error, StorageAway)
                 if not silent:
                     log.warning("worker %d cannot beat, and goes on trying: %s", self.worker_id, error)
                 silent = True
             else:
+                self.storage.is_away = False
                 if silent:
                     log.warning("worker %d beats again", self.worker_id)
                 silent = False

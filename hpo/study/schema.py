@@ -16,22 +16,16 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from hpo.core.errors import StorageError
 from hpo.study.database import hide_password, without_secrets
+from hpo.study.outage import REFUSALS
 from hpo.study.tables import SCHEMA_VERSION, Base, SchemaRow
 
-# What servers say when asking again would not help.
-_REFUSALS = (
-    "authentication failed",
-    "access denied",
-    "no password supplied",
-    "does not exist",
-    "unknown database",
-    "no pg_hba.conf entry",
-)
 # Asked for again and again: a statement that waited for the lock would run into the time-outs of all statements.
 _SERVER_LOCKS = {
     "postgresql": ("SELECT pg_try_advisory_lock(6844527)", "SELECT pg_advisory_unlock(6844527)"),
     "mysql": ("SELECT GET_LOCK('hpo-schema', 0)", "SELECT RELEASE_LOCK('hpo-schema')"),
 }
+# MySQL's DATETIME counts whole seconds, so a trial of half a second took none or one.
+_MICROSECONDS = "ALTER TABLE trials MODIFY datetime_start DATETIME(6), MODIFY datetime_complete DATETIME(6)"
 _SCHEMA_SECONDS = 120.0  # making the tables takes one or two
 
 
@@ -67,7 +61,7 @@ def wait_for_server(engine: Engine, wait_seconds: float) -> None:
             engine.connect().close()
         except DBAPIError as error:
             reason = without_secrets(str(error.orig), engine.url)
-            if any(words in reason.lower() for words in _REFUSALS):
+            if any(words in reason.lower() for words in REFUSALS):
                 raise StorageError(f"storage: the server refuses {shown}: {reason}") from None
             if time.monotonic() >= deadline:
                 raise StorageError(
@@ -127,6 +121,9 @@ def _make(engine: Engine, url: URL, options: dict[str, Any]) -> None:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     RDBStorage(template_escaped(url), dict(options)).engine.dispose()
     Base.metadata.create_all(engine)
+    if url.get_backend_name() == "mysql":
+        with engine.begin() as connection:
+            connection.execute(text(_MICROSECONDS))
     with engine.begin() as connection, suppress(IntegrityError):
         connection.execute(insert(SchemaRow).values(schema_id=1, version=SCHEMA_VERSION))
 

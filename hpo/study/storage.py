@@ -1,9 +1,11 @@
 """Optuna's database storage with hpo's rules in its transactions: an exact budget, and no word from a lost worker."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -21,10 +23,13 @@ from hpo.core.errors import StorageError
 from hpo.core.paths import default_storage
 from hpo.study import schema
 from hpo.study.database import engine_options, hide_password, read_url, without_secrets
+from hpo.study.outage import Patience, StorageAway, passes
 from hpo.study.rules import BudgetSpent, Holder, LeaseLost, check_budget, check_lease, lease_of
 from hpo.study.tables import LeaseRow, StudyRow
 
-__all__ = ["BudgetSpent", "LeaseLost", "Storage", "hide_password", "open_storage", "storage_of"]
+__all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageAway", "hide_password", "open_storage", "storage_of"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def open_storage(url: str | None = None, *, wait_seconds: float = 30.0) -> "Storage":
@@ -46,12 +51,38 @@ def storage_of(study: optuna.Study) -> "Storage":
     return storage
 
 
+def _patient(method: Method) -> Method:
+    """The method, carried out again while the database is away, as far as the storage's patience goes."""
+
+    @wraps(method)
+    def persist(self: "Storage", *args: Any, **kwargs: Any) -> Any:
+        return self.patience.persist(lambda: method(self, *args, **kwargs))
+
+    return persist  # type: ignore[return-value]
+
+
+def _patient_reading(method: Method) -> Method:
+    """One of Optuna's reading methods, which tell of an outage in several ways, made patient."""
+
+    @wraps(method)
+    def read(self: "Storage", *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise self._translated(error) from error
+
+    return _patient(read)  # type: ignore[return-value]
+
+
 class Storage(RDBStorage):
     """An `RDBStorage` that keeps hpo's tables beside Optuna's.
 
     As it comes it does what `RDBStorage` does. After `act_as(holder)` it acts for one worker: creating a trial
     reserves budget and lease in the transaction that creates it, or raises `BudgetSpent`; and each write to a
     trial checks in its own transaction that the worker still holds it, or raises `LeaseLost`.
+
+    While the database is away, what a worker asks waits for it (`patience`), except its reports: they wait in an
+    outbox, and the training goes on.
     """
 
     def __init__(self, url: str, *, wait_seconds: float = 30.0) -> None:
@@ -60,12 +91,17 @@ class Storage(RDBStorage):
         schema.prepare(self._address, options, wait_seconds)
         self._thread = threading.local()
         self._holder: Holder | None = None
+        self._outbox: dict[tuple[int, int], float] = {}  # reports by trial and step, in the order they were made
+        self.patience = Patience()
+        self.is_away = False  # as a worker's last beat found it
         super().__init__(
             schema.template_escaped(self._address), options, skip_compatibility_check=True, skip_table_creation=True
         )
         if self._address.get_backend_name() == "sqlite":
             self.engine.dispose()  # the connections of __init__ were made without the listeners
             self._tune_sqlite(self.engine)
+        else:
+            weakref.finalize(self, self.engine.dispose)  # a forgotten storage leaves no session on the server
 
     def __reduce__(self) -> Any:
         return type(self), (self.url,)
@@ -87,9 +123,21 @@ class Storage(RDBStorage):
             writing = getattr(self._thread, "writing", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
-    def act_as(self, holder: Holder | None) -> None:
+    def act_as(self, holder: Holder | None, patience: Patience | None = None) -> None:
         """Act for this worker from now on, in all threads of the process; None acts for nobody, as at the start."""
         self._holder = holder
+        self.patience = patience or Patience()
+        self.is_away = False
+
+    def unless_away(self, ask: Callable[[], bool]) -> bool:
+        """What `ask()` says; False, without waiting, while the database is away."""
+        if self.is_away:
+            return False
+        try:
+            with self.patience.lost():
+                return ask()
+        except StorageAway:
+            return False
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -108,7 +156,7 @@ class Storage(RDBStorage):
         try:
             yield session
         except SQLAlchemyError as error:
-            raise StorageError(self._explain(error)) from error
+            raise self._translated(error) from error
         finally:
             session.close()
 
@@ -127,16 +175,19 @@ class Storage(RDBStorage):
         except IntegrityError:
             raise  # Optuna's own methods make something of it
         except (SQLAlchemyError, StorageInternalError) as error:
-            raise StorageError(self._explain(error)) from error
+            raise self._translated(error) from error
         finally:
             session.close()
             self._thread.writing = False
 
-    def _explain(self, error: Exception) -> str:
+    def _translated(self, error: Exception) -> StorageError:
+        """What a driver raised as an error of ours: `StorageAway` where asking again can help."""
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = without_secrets(str(getattr(cause, "orig", None) or cause or error), self._address)
-        return f"storage: {self} could not be used: {reason}."
+        kind = StorageAway if passes(cause, self._address.get_backend_name()) else StorageError
+        return kind(f"storage: {self} could not be used: {reason}.")
 
+    @_patient
     def create_child_study(
         self, name: str, parent: optuna.Study, max_trials: int, phase: str = "confirm"
     ) -> optuna.Study:
@@ -154,10 +205,12 @@ class Storage(RDBStorage):
 
     # What follows are Optuna's writing methods, with hpo's rules before them in the same transaction.
 
+    @_patient
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         with self._writing():
             return super().create_new_study(directions, study_name)
 
+    @_patient
     def delete_study(self, study_id: int) -> None:
         with self.transaction() as session:
             children = session.scalars(select(StudyRow.study_id).where(StudyRow.parent_id == study_id)).all()
@@ -166,14 +219,17 @@ class Storage(RDBStorage):
         with self._writing():
             super().delete_study(study_id)
 
+    @_patient
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         with self._writing():
             super().set_study_user_attr(study_id, key, value)
 
+    @_patient
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         with self._writing():
             super().set_study_system_attr(study_id, key, value)
 
+    @_patient
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         with self._writing():
             return super()._create_new_trial(study_id, template_trial)
@@ -194,6 +250,7 @@ class Storage(RDBStorage):
         holder.hold(lease)
         return trial
 
+    @_patient
     def _set_trial_param(
         self,
         trial_id: int,
@@ -205,22 +262,41 @@ class Storage(RDBStorage):
         with self._writing(trial_id):
             super()._set_trial_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
 
+    @_patient
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         if self._holder is not None and state == TrialState.RUNNING:
             return False  # `Study.ask` looks for waiting trials: those are handed out by hpo's own queue
+        if state.is_finished():
+            self.send_reports()
         with self._writing(trial_id) as session:
             if state.is_finished():
                 session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial_id))
             return super().set_trial_state_values(trial_id, state, values)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        with self._writing(trial_id):
-            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        if self._holder is None:
+            with self._writing(trial_id):
+                super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            return
+        self._outbox[trial_id, step] = intermediate_value
+        if not self.is_away:
+            with suppress(StorageAway):
+                self.send_reports()
 
+    def send_reports(self) -> None:
+        """Write what the outbox holds of the trial in hand. Raises `StorageAway` and `LeaseLost`."""
+        for (trial_id, step), value in list(self._outbox.items()):
+            if self._holder is not None and trial_id == self._holder.trial_id:
+                with self._writing(trial_id):
+                    super().set_trial_intermediate_value(trial_id, step, value)
+            del self._outbox[trial_id, step]
+
+    @_patient
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
             super().set_trial_user_attr(trial_id, key, value)
 
+    @_patient
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
             super().set_trial_system_attr(trial_id, key, value)
@@ -228,3 +304,21 @@ class Storage(RDBStorage):
     def record_heartbeat(self, trial_id: int) -> None:
         with self._writing():
             super().record_heartbeat(trial_id)
+
+
+for _name in (
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_study_directions",
+    "get_all_studies",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial_number_from_id",
+    "get_trial_param",
+    "get_trial",
+    "get_all_trials",
+    "get_best_trial",
+    "_get_trials",
+):
+    setattr(Storage, _name, _patient_reading(getattr(RDBStorage, _name)))

@@ -7,6 +7,7 @@ import optuna
 
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
+from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.precision import Execution
@@ -35,9 +36,10 @@ class Objective:
         return carry_out(trial, plan, self._on_report, self._check).value
 
     def _check(self, trial: optuna.Trial) -> None:
-        if trial.should_prune():
+        storage = storage_of(trial.study)
+        if storage.unless_away(trial.should_prune):
             raise optuna.TrialPruned
-        if self._out_of_time():
+        if storage.unless_away(self._out_of_time):
             trial.set_user_attr("failure", "stopped at a rung: the study's hours are spent")
             raise optuna.TrialPruned
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.study.budget import add_seconds, set_phase
-from hpo.study.storage import Storage, open_storage
+from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.tasks import get_task
 from hpo.tasks.metrics import check_direction
 from hpo.tasks.task import TaskData
@@ -137,8 +138,9 @@ def _count_time(study: optuna.Study, over: threading.Event) -> None:
     while True:
         ended = over.wait(CLOCK_SECONDS)
         now = time.monotonic()
-        add_seconds(study, now - counted)
-        counted = now
+        with suppress(StorageAway):  # counted when it is back
+            add_seconds(study, now - counted)
+            counted = now
         if ended:
             return
 

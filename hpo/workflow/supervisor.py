@@ -12,8 +12,8 @@ from hpo.core.config import StudyConfig
 from hpo.core.errors import HpoError, StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.study.budget import add_seconds, set_phase
-from hpo.study.status import StatusReader
-from hpo.study.storage import Storage
+from hpo.study.status import StatusReader, StudyStatus
+from hpo.study.storage import Storage, StorageAway
 from hpo.study.takeover import reclaim
 
 RESTARTS = 3  # of one worker slot whose process was killed, without a trial begun in between
@@ -39,6 +39,10 @@ class Supervisor:
         self._backend = LocalBackend("hpo.workflow.worker", run_folder(config.name) / "logs")
         self._failure: HpoError | None = None
         self._counted = time.monotonic()
+        self._reader = StatusReader(storage, config.name)
+        self._status: StudyStatus | None = None
+        self._ended: list[Exit] = []  # processes whose end is not yet dealt with
+        self._told_away = False
 
     def warm_up(self) -> None:
         """Start the processes early: their imports run while the parent checks the models."""
@@ -54,7 +58,7 @@ class Supervisor:
         for number in self._slots:
             self._start(number)
         try:
-            console.live(StatusReader(self._storage, self._config.name).read, lambda: self._tick(study))
+            console.live(self._read, lambda: self._tick(study))
         except KeyboardInterrupt:
             self._stop(study)
             raise
@@ -73,17 +77,33 @@ class Supervisor:
         spec = WorkerSpec(self._config.name, url, slot.device, slot.threads, max(self._cores, slot.threads))
         self._backend.start(number, asdict(spec), slot.threads)
 
+    def _read(self) -> StudyStatus:
+        """The study's status; while the database is away, the last one read."""
+        try:
+            self._status = self._reader.read()
+        except StorageAway:
+            if self._status is None:
+                raise
+        return self._status
+
     def _tick(self, study: optuna.Study) -> bool:
         """Look after the workers once; True when all have left."""
-        now = time.monotonic()
-        add_seconds(study, now - self._counted)
-        self._counted = now
-        for ended in self._backend.exits():
-            if ended.code:
-                self._ended_badly(study, ended)
+        self._ended += [ended for ended in self._backend.exits() if ended.code]
+        try:
+            now = time.monotonic()
+            add_seconds(study, now - self._counted)
+            self._counted = now
+            while self._ended:
+                self._ended_badly(study, self._ended[0])
+                del self._ended[0]
+            self._told_away = False
+        except StorageAway as error:
+            if not self._told_away:
+                console.warn(f"{error} The workers go on, and keep their results until it is back.")
+            self._told_away = True
         if self._failure is not None:
             self._backend.stop()
-        return self._backend.running == 0
+        return self._backend.running == 0 and not self._ended
 
     def _ended_badly(self, study: optuna.Study, ended: Exit) -> None:
         """A killed process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import optuna
@@ -27,7 +28,7 @@ from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE, is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
-from hpo.study.storage import Storage, open_storage
+from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.study.takeover import reclaim
 from hpo.training.checkpoint import remove_checkpoints
 from hpo.training.fine_tune import Stopped
@@ -80,7 +81,8 @@ class Workplace:
         self.bench.stop = stop or self.bench.stop
         self.bench.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
         self._spec = spec
-        self.worker = Worker(self.storage, self.search, spec.device)
+        self.worker = Worker(self.storage, self.search, spec.device, self.bench.stop)
+        self._persist = self.storage.patience.persist
 
     def work(self) -> None:
         """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set."""
@@ -88,7 +90,7 @@ class Workplace:
         watch.start()
         try:
             if self._search() and self._confirm() and self._final():
-                set_phase(self.search, "finished")
+                self._persist(lambda: set_phase(self.search, "finished"))
         finally:
             self.worker.close()
 
@@ -137,23 +139,25 @@ class Workplace:
 
     def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
-        if read_status(self.storage, self.search.study_name).phase != phase:
-            set_phase(self.search, phase)
+        if self._persist(lambda: read_status(self.storage, self.search.study_name)).phase != phase:
+            self._persist(lambda: set_phase(self.search, phase))
         while not self.bench.stop.is_set():
             # Looked at before taking: a trial that another worker gives back in between is taken, not pruned.
             idle = is_idle(study)
-            over = phase == "search" and self._out_of_time()
+            over = phase == "search" and self._persist(self._out_of_time)
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 self._run(phase, study, trial, carry_out)
-            elif self._is_stopped(study):
+            elif self._persist(lambda: self._is_stopped(study)):
                 return False
             elif idle:
-                prune_waiting(study)  # what the budget does not allow to begin, or to go on
+                # What the budget does not allow to begin, or to go on.
+                self._persist(lambda: prune_waiting(study))
                 return True
             else:
                 self.worker.progress(phase="waiting")
-                reclaim(self.storage, self.search)
+                with suppress(StorageAway):  # it counts anew
+                    reclaim(self.storage, self.search)
                 time.sleep(POLL_SECONDS)
         return False
 
@@ -181,7 +185,8 @@ class Workplace:
             state, value = self._outcome(trial, carry_out)
             self.worker.finish(study, trial, state, value)
         except Stopped:
-            self.worker.give_back(trial, str(folder))
+            with suppress(LeaseLost):  # another worker's by now: it has its own
+                self.worker.give_back(trial, str(folder))
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
         except Exception as error:

@@ -30,7 +30,10 @@ SECRET = "s3cr3t/p@ss{word}"
         (f"postgres://me:{SECRET}@host/hpo", "Write postgresql+psycopg://me:***@host/hpo"),
         (f"mariadb://me:{SECRET}@host/hpo", "Write mysql+pymysql://me:***@host/hpo"),
         (f"oracle://me:{SECRET}@host/hpo", "sqlite, postgresql and mysql"),
-        (f"postgresql+asyncpg://me:{SECRET.replace('@', '%40')}@host/hpo", "Write postgresql+psycopg://me:***@host/hpo"),
+        (
+            f"postgresql+asyncpg://me:{SECRET.replace('@', '%40')}@host/hpo",
+            "Write postgresql+psycopg://me:***@host/hpo",
+        ),
         (f"mysql+mysqldb://me:{SECRET.replace('@', '%40')}@host/hpo", "Write mysql+pymysql://me:***@host/hpo"),
         ("mysql+pymysql:///hpo", "names no host"),
         ("sqlite://hpo.db", "three before a relative path"),

@@ -170,7 +170,9 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
     with worker.storage.transaction() as session:
         row = session.get_one(LeaseRow, late._trial_id)
         row.worker_id = None
-    RDBStorage(url).set_trial_state_values(late._trial_id, TrialState.WAITING)
+    plain = RDBStorage(url)
+    plain.set_trial_state_values(late._trial_id, TrialState.WAITING)
+    plain.engine.dispose()
     with another_worker(url) as (other, same_study):
         mine = other.take(same_study)
         assert mine is not None and (mine.number, other.attempt) == (0, 2)
@@ -209,7 +211,8 @@ def test_a_trial_told_by_someone_else_keeps_that_result(
 ) -> None:
     trial = worker.take(study)
     assert trial is not None
-    dashboard = optuna.load_study(study_name="study", storage=RDBStorage(url))
+    plain = RDBStorage(url)
+    dashboard = optuna.load_study(study_name="study", storage=plain)
     dashboard.tell(trial.number, 0.25)
     with pytest.raises(LeaseLost, match="COMPLETE"):
         trial.report(0.9, 1)
@@ -272,6 +275,7 @@ def test_beats_carry_progress_and_bring_the_stop(
         assert same_study.study_name == "study"
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_the_beat_outlives_a_locked_database(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,6 +300,7 @@ def test_a_deleted_study_stops_its_workers(url: str, make_study: MakeStudy, monk
         wait_until("the worker was told to stop", lambda: worker.stop_requested)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_locked_database_is_told_as_such(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.study.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
     impatient = open_storage(url)

@@ -38,6 +38,7 @@ def contents(url: str) -> str:
         ("DROP TABLE alembic_version", "made by an older Optuna"),
     ],
 )
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_tables_of_another_version_are_refused_and_left_alone(url: str, statement: str, says: str) -> None:
     execute(url, statement)
     before = contents(url)
@@ -58,6 +59,7 @@ def test_a_database_of_plain_optuna_gets_hpos_tables(tmp_path: Path) -> None:
         assert session.scalars(select(LeaseRow)).all() == []
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
     for statement in ("DELETE FROM hpo_schema", "DROP TABLE hpo_leases"):
         execute(url, statement)
@@ -87,6 +89,7 @@ def test_reader_and_writer_do_not_wait_for_each_other(
             second.get(StudyRow, study._study_id)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
     with storage.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -99,6 +102,7 @@ def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
     other.dispose()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_nothing_of_a_deleted_study_meets_the_next_one(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     assert worker.take(study) is not None

@@ -299,7 +299,9 @@ def test_a_running_trial_that_nobody_holds_is_returned_after_the_grace_period(
 def test_a_dead_worker_whose_trial_was_told_by_someone_else(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     assert worker.take(study) is not None
-    optuna.load_study(study_name="study", storage=RDBStorage(url)).tell(0, 0.5)
+    plain = RDBStorage(url)
+    optuna.load_study(study_name="study", storage=plain).tell(0, 0.5)
+    plain.engine.dispose()
     worker._closed.set()
     worker._thread.join()
     storage.act_as(None)
