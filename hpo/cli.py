@@ -222,6 +222,44 @@ def worker(
     work_by_hand(study, storage, device)
 
 
+@app.command(epilog="Example:  hpo stop reviews")
+def stop(name: Name = None, storage: StorageUrl = None) -> None:
+    """Stop a study's workers, wherever they run.
+
+    Each saves its trial and leaves; `hpo run` goes on from there.
+    """
+    from hpo.study.storage import open_storage
+    from hpo.workflow.stopping import stop_study
+
+    database = open_storage(storage)
+    study = name or _latest(database)
+    with console.progress("stopping: the trials in hand are being saved"):
+        left = stop_study(database, study)
+    for one in left:
+        console.warn(f"process {one.pid} on {one.host} has not left yet; it does when it hears of it.")
+    console.note(f"Study '{study}' is told to stop." if left else f"Study '{study}' is stopped.")
+
+
+@app.command(epilog="Example:  hpo delete reviews")
+def delete(
+    name: Annotated[str, typer.Argument(help="The study's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: StorageUrl = None,
+) -> None:
+    """Delete a study: its trials in the database, and its folder with report and models."""
+    from hpo.core.paths import run_folder
+    from hpo.study.storage import storage_of
+    from hpo.workflow.stopping import delete_study
+
+    study = _open(name, storage)
+    trials, folder = len(study.get_trials(deepcopy=False)), run_folder(name)
+    if not yes and not console.ask(f"Delete study '{name}' with its {trials} trials and {folder}?"):
+        console.note("Nothing was deleted.")
+        return
+    delete_study(storage_of(study), name)
+    console.note(f"Study '{name}' is deleted.")
+
+
 def _latest(database: Any) -> str:
     from hpo.workflow.result import open_study
 

@@ -61,6 +61,17 @@ def error(text: str) -> None:
     _labelled("Error", "bold red", text)
 
 
+def ask(question: str) -> bool:
+    """Ask a person for a yes; raises `ConfigError` where there is nobody to answer."""
+    from hpo.core.errors import ConfigError
+    from hpo.live_view import printable
+
+    try:
+        return input(f"{printable(question)} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise ConfigError("Nobody answered. Where nobody can be asked: --yes") from None
+
+
 def _labelled(label: str, style: str, text: str) -> None:
     from rich.text import Text
 

@@ -103,6 +103,8 @@ def _counts(status: "StudyStatus") -> Text:
         many = status.counts.get(state, 0)
         if many or state == "complete":
             line.append(" · ", "not bold").append(f"{many} {state}", f"not bold {colour}")
+    if status.resumed:
+        line.append(f" · {status.resumed} resumed", "not bold")
     return line
 
 

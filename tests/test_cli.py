@@ -255,6 +255,28 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
     assert "is finished" in right(run("run", "reviews.yaml", "--name", "later"))
 
 
+def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Path(os.environ["HPO_HOME"]) / "runs" / "reviews"
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
+    code, _, told = run("delete", "reviews")
+    assert code == 2 and "--yes" in told
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert "Nothing was deleted" in right(run("delete", "reviews"))
+    assert files.is_dir() and "reviews" in right(run("list"))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
+    assert "is deleted" in right(run("delete", "reviews"))
+    assert "with its 2 trials" in asked[0] and str(files) in asked[0]
+    assert not files.exists() and "No studies yet" in right(run("list"))
+    assert run("delete", "reviews", "--yes")[0] == 2
+    assert run("stop")[0] == 2
+
+
+def test_a_finished_study_has_nothing_to_stop(run: Run) -> None:
+    code, _, told = run("stop", "reviews")
+    assert code == 2 and "is finished: there is nothing to stop" in told
+
+
 @pytest.fixture
 def in_a_shell(run: Run) -> Callable[[str], subprocess.CompletedProcess[str]]:
     def command(line: str) -> subprocess.CompletedProcess[str]:

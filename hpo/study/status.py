@@ -23,6 +23,8 @@ from hpo.study.tables import StudyRow, WorkerRow
 METRIC = "metric"
 # The user attribute of a trial that says how many layers its sampled share froze, as "4 of 6".
 FROZEN_LAYERS = "frozen_layers"
+# The user attribute of a trial that counts how many times it was handed out.
+ATTEMPT = "attempt"
 NEWEST_FAILURES = 5
 
 _NAMES = {
@@ -71,6 +73,7 @@ class StudyStatus:
     workers: tuple[WorkerStatus, ...] = ()
     confirm_done: int = 0
     confirm_total: int = 0
+    resumed: int = 0  # trials that went on with another worker, or after a stop
     failures: tuple[tuple[int, str], ...] = ()  # trial number, reason: the newest few
 
 
@@ -117,6 +120,7 @@ class StatusReader:
                 workers=self._workers(session, study_id),
                 confirm_done=confirm_done,
                 confirm_total=confirm_total,
+                resumed=_resumed(session, study_id),
                 failures=_failures(session, study_id),
             )
 
@@ -227,6 +231,17 @@ def _failures(session: Session, study_id: int) -> tuple[tuple[int, str], ...]:
         .limit(NEWEST_FAILURES)
     )
     return tuple((number, "no reason was recorded" if text is None else str(json.loads(text))) for number, text in rows)
+
+
+def _resumed(session: Session, study_id: int) -> int:
+    attempts = models.TrialUserAttributeModel
+    many = session.scalar(
+        select(func.count())
+        .select_from(attempts)
+        .join(Trials, Trials.trial_id == attempts.trial_id)
+        .where(Trials.study_id == study_id, attempts.key == ATTEMPT, attempts.value_json != "1")
+    )
+    return many or 0
 
 
 def _confirm_counts(session: Session, study_id: int) -> tuple[int, int]:

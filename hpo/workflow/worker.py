@@ -27,7 +27,7 @@ from hpo.study.budget import prune_waiting, seconds_left, set_phase
 from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE, is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
-from hpo.study.status import read_status
+from hpo.study.status import ATTEMPT, read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.study.takeover import reclaim
 from hpo.training.checkpoint import remove_checkpoints
@@ -181,7 +181,7 @@ class Workplace:
         folder = self.bench.trial_folder(stage_folder(study), trial.number)
         try:
             trial.set_user_attr("worker", self.worker.worker_id)
-            trial.set_user_attr("attempt", self.worker.attempt)
+            trial.set_user_attr(ATTEMPT, self.worker.attempt)
             state, value = self._outcome(trial, carry_out)
             self.worker.finish(study, trial, state, value)
         except Stopped:

@@ -140,3 +140,44 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_leaves_no_orphan(comman
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     check_invariants(home)
+
+
+def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(command: list[str], home: Path) -> None:
+    def hpo(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "hpo.cli", *arguments]
+        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+    search = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: mid_trial(home))
+    refused = hpo("delete", "faulty", "--yes")
+    assert refused.returncode == 2 and "hpo stop faulty" in refused.stderr
+    stopped = hpo("stop", "faulty")
+    assert stopped.returncode == 0 and "is stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+    output, _ = search.communicate(timeout=60)
+    assert search.returncode == 2 and "the same command goes on with it" in output
+    assert not workers_of(home)
+    study = study_of(home)
+    assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
+    assert study.get_trials(states=(TrialState.WAITING,))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_invariants(home)
+    assert "resumed" in hpo("status", "faulty").stdout
+
+
+def test_a_preempted_worker_saves_its_trial_and_leaves_within_ten_seconds(command: list[str], home: Path) -> None:
+    """As Slurm does: TERM, ten seconds, KILL. The other worker, or the next run, goes on from the checkpoint."""
+    search = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(lambda: mid_trial(home))
+    for victim in workers_of(home):
+        victim.terminate()
+        victim.wait(timeout=10)
+    study = study_of(home)
+    assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
+    assert list((run_folder("faulty") / "checkpoints").glob("*"))
+    output, _ = search.communicate(timeout=60)
+    assert "Traceback" not in output
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = check_invariants(home)
+    assert any(trial.user_attrs["attempt"] == 2 for trial in study.trials)

@@ -1,0 +1,56 @@
+"""Ending things from anywhere: a study's workers, wherever they run, or the study itself with all that it left."""
+
+import shlex
+import shutil
+import time
+
+from hpo.core.errors import StudyError
+from hpo.core.paths import run_folder
+from hpo.study.budget import request_stop, set_phase
+from hpo.study.status import StatusReader, StudyStatus, WorkerStatus
+from hpo.study.storage import Storage
+from hpo.study.takeover import reclaim
+from hpo.workflow.result import open_study
+
+POLL_SECONDS = 0.3
+
+
+def stop_study(storage: Storage, name: str, wait_seconds: float = 60.0) -> tuple[WorkerStatus, ...]:
+    """Ask all workers of a study to save their trials and leave; wait until they have, `wait_seconds` at most.
+
+    Returns the workers that are still there (frozen, cut off, or in one very long step): each leaves when it hears
+    of it. Raises `StudyError` for an unknown study and for one that is finished.
+    """
+    study = open_study(storage, name)
+    reader = StatusReader(storage, name)
+    if reader.read().phase == "finished":
+        raise StudyError(f"Study '{name}' is finished: there is nothing to stop.")
+    request_stop(study)
+    until = time.monotonic() + wait_seconds
+    while (left := _alive(reader.read())) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    reclaim(storage, study)  # what dead workers held
+    if not left:
+        set_phase(study, "stopped")
+    return left
+
+
+def delete_study(storage: Storage, name: str) -> None:
+    """Remove a study with its confirming and final runs from the database, and its folder of results.
+
+    Raises `StudyError` for an unknown study, and while workers are at it.
+    """
+    study = open_study(storage, name)
+    alive = _alive(StatusReader(storage, name).read())
+    if alive:
+        raise StudyError(
+            f"{len(alive)} workers are at study '{name}' (the first: process {alive[0].pid} on {alive[0].host}). "
+            f"First: hpo stop {shlex.quote(name)}"
+        )
+    storage.delete_study(study._study_id)
+    if run_folder(name).exists():
+        shutil.rmtree(run_folder(name))
+
+
+def _alive(status: StudyStatus) -> tuple[WorkerStatus, ...]:
+    return tuple(worker for worker in status.workers if worker.phase != "gone")
