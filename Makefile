@@ -1,23 +1,29 @@
-# make demo    from nothing to a fine-tuned model: environment, data, search, report
-# make test    ruff, strict mypy, import contracts and the quick tests
+# make demo           from nothing to a fine-tuned model: environment, data, search, report
+# make test           ruff, strict mypy, import contracts and the quick tests
+# make test-faults    workers and database servers that die: needs Debian's postgresql and mariadb-server
 
 PYTHON ?= python3
 BIN := .venv/bin
 # hpo's commands never wait for the hub here: all that the demo and the tests use is local.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check test-all clean
+.PHONY: demo test check test-all test-faults clean
 
 demo: .venv/installed
 	@$(BIN)/python examples/docstrings.py
 	@$(BIN)/hpo run studies/quickstart.yaml
 
 test: check
-	$(BIN)/pytest -n 2 -m "not slow and not gpu and not browser"
+	$(BIN)/pytest -n 2 -m "not slow and not gpu and not browser and not server"
 
 # The slower matrix and the browser tests as well: what .ci/run runs.
 test-all: check
 	$(BIN)/pytest -n 2 -m "not gpu"
+
+# Killed, frozen and cut-off workers; PostgreSQL and MariaDB that crash or hang. Servers of its own (Debian's packages).
+test-faults: .venv/installed-dev
+	$(BIN)/pytest -n 2 -m "server and not gpu" tests/study tests/faults
+	$(BIN)/pytest tests/workflow/test_faults.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -216,6 +216,8 @@ class MariaDB(Server):
 
 
 SERVERS: dict[str, type[PostgreSQL] | type[MariaDB]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
+# Parameters of a fixture: the quick tests run on SQLite, `make test-faults` on the servers.
+DATABASES = ["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in SERVERS)]
 
 
 def start(name: str) -> Server:

@@ -1,5 +1,6 @@
 """The command line: every command on a real tiny study, and what a person is told when something is wrong."""
 
+import io
 import json
 import os
 import re
@@ -257,7 +258,7 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
 
 def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Path(os.environ["HPO_HOME"]) / "runs" / "reviews"
-    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     code, _, told = run("delete", "reviews")
     assert code == 2 and "--yes" in told
     monkeypatch.setattr("builtins.input", lambda question: "n")

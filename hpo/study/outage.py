@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, TimeoutError
 
 from hpo.core.errors import StorageError
 
@@ -36,6 +36,8 @@ class StorageAway(StorageError):
 
 def passes(error: BaseException | None, backend: str) -> bool:
     """Whether what a driver raised is an outage, a lock or a deadlock, and not a mistake or a full disk."""
+    if isinstance(error, PendingRollbackError | TimeoutError):
+        return True  # a second statement on a connection that was lost; no connection that is free
     if not isinstance(error, OperationalError | InterfaceError):
         return isinstance(error, DBAPIError) and error.connection_invalidated
     message = str(error.orig).lower()

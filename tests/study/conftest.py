@@ -13,11 +13,10 @@ from sqlalchemy import delete
 from hpo.study.budget import set_budget
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import Base, SchemaRow
-from tests import servers
+from tests.servers import DATABASES
 
 MakeStudy = Callable[..., optuna.Study]
 KEPT = {SchemaRow.__table__, models.VersionInfoModel.__table__}  # what belongs to the tables, not to a study
-DATABASES = ["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in servers.SERVERS)]
 
 
 @pytest.fixture(scope="session")
