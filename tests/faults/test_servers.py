@@ -21,10 +21,11 @@ from hpo.study.lease import Worker
 from hpo.study.storage import StorageAway, open_storage
 from hpo.study.takeover import Watch
 from tests import servers
+from tests.faults.conftest import TRIALS, with_study
 
 pytestmark = pytest.mark.server
 
-WORKERS, TRIALS, REPORTS = 4, 12, 5
+WORKERS, REPORTS = 4, 5
 
 
 @pytest.fixture(params=sorted(servers.SERVERS))
@@ -35,12 +36,7 @@ def server(request: pytest.FixtureRequest) -> servers.Server:
 
 @pytest.fixture
 def url(server: servers.Server) -> str:
-    """A new database with one study in it."""
-    url = server.url()
-    storage = open_storage(url)
-    set_budget(optuna.create_study(study_name="study", storage=storage, direction="maximize"), TRIALS)
-    storage.engine.dispose()
-    return url
+    return with_study(server.url())
 
 
 @contextmanager

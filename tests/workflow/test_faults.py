@@ -70,7 +70,7 @@ def workers_of(home: Path) -> list[psutil.Process]:
 
 
 def study_of(home: Path) -> optuna.Study | None:
-    if not (home / "hpo.db").exists():
+    if "HPO_STORAGE" not in os.environ and not (home / "hpo.db").exists():
         return None
     try:
         return optuna.load_study(study_name="faulty", storage=open_storage())
