@@ -148,7 +148,10 @@ def engine_options(url: URL) -> dict[str, Any]:
             "statement_timeout": STATEMENT_SECONDS,
             "idle_in_transaction_session_timeout": IDLE_SECONDS,
         }
-        settings = " ".join(["-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())])
+        own = url.query.get("options", "")
+        settings = " ".join(
+            [str(own), "-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())]
+        ).strip()
         given = {"connect_timeout": CONNECT_SECONDS, "options": settings}
         return {**options, "module": with_deadline(ANSWER_SECONDS), "connect_args": given}
     setup = (

@@ -1,6 +1,7 @@
 """The parent's side of a run: worker processes started, watched, replaced and stopped."""
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,8 +128,9 @@ class Supervisor:
             gone = self._backend.stop()
         except KeyboardInterrupt:
             gone = self._backend.kill()
-        reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone))
-        set_phase(study, "stopped")
+        with suppress(StorageAway):  # those who come later see for themselves who is gone
+            reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone))
+            set_phase(study, "stopped")
 
 
 def _last_line(log: Path) -> str:

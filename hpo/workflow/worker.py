@@ -263,7 +263,10 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     name = open_study(database, study).study_name
     chosen = available_devices()[0] if device == "auto" else place_workers(device, 1)[0]
     spec = WorkerSpec(name, storage or default_storage(), chosen, cores(), cores())
-    Workplace(spec, storage=database, stop=stop).work()
+    place = Workplace(spec, storage=database, stop=stop)
+    place.work()
+    if place.worker.stop_requested:
+        log.warning("the study '%s' was told to stop; `hpo run` goes on with it", name)
 
 
 def _log_to_stderr() -> None:
