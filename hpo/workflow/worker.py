@@ -141,20 +141,22 @@ class Workplace:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
         if self._persist(lambda: read_status(self.storage, self.search.study_name)).phase != phase:
             self._persist(lambda: set_phase(self.search, phase))
+        was_idle = idle = False
         while not self.bench.stop.is_set():
-            # Looked at before taking: a trial that another worker gives back in between is taken, not pruned.
-            idle = is_idle(study)
+            # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
+            # the look and the taking is taken or waited for in the second.
+            was_idle, idle = idle, is_idle(study)
             over = phase == "search" and self._persist(self._out_of_time)
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 self._run(phase, study, trial, carry_out)
             elif self._persist(lambda: self._is_stopped(study)):
                 return False
-            elif idle:
+            elif idle and was_idle:
                 # What the budget does not allow to begin, or to go on.
                 self._persist(lambda: prune_waiting(study))
                 return True
-            else:
+            elif not idle:
                 self.worker.progress(phase="waiting")
                 with suppress(StorageAway):  # it counts anew
                     reclaim(self.storage, self.search)
