@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hpo.study.status import StudyStatus
 
-TABLE_WIDTH_IN_A_PIPE = 100
+TABLE_WIDTH_IN_A_PIPE = 140
 
 
 def _console(stderr: bool = False) -> "Console":
