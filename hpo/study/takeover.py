@@ -67,7 +67,7 @@ class Watch:
         try:
             with storage.transaction() as session:
                 numbers = self._take_over(session, dead_pids)
-        except Exception:
+        except Exception:  # whatever it was, nothing was seen this time: the count starts anew, and the caller is told
             self._sightings.clear()
             self._last_poll = None
             raise

@@ -7,6 +7,7 @@ import optuna
 
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
+from hpo.study.rules import FAILURE
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.fine_tune import FineTuning, TrainingPlan
@@ -40,17 +41,16 @@ class Objective:
         if storage.unless_away(trial.should_prune):
             raise optuna.TrialPruned
         if storage.unless_away(self._out_of_time):
-            trial.set_user_attr("failure", "stopped at a rung: the study's hours are spent")
+            trial.set_user_attr(FAILURE, "stopped at a rung: the study's hours are spent")
             raise optuna.TrialPruned
 
 
 class CarriedOut:
     """A run that reached its end: the trained model and the value of its last rung."""
 
-    def __init__(self, run: FineTuning, value: float, epochs: float) -> None:
+    def __init__(self, run: FineTuning, value: float) -> None:
         self.run = run
         self.value = value
-        self.epochs = epochs
 
 
 def carry_out(
@@ -83,7 +83,7 @@ def carry_out(
     finally:
         if curve:
             _record_outcome(trial, reached, curve, run)
-    return CarriedOut(run, reached.value, reached.epoch)
+    return CarriedOut(run, reached.value)
 
 
 def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
