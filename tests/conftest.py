@@ -20,6 +20,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of a test live and die with it."""
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "hpo-home"))
     monkeypatch.delenv("HPO_STORAGE", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # tables are as wide as in a pipe, whatever the shell's width was
 
 
 @pytest.fixture
