@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ class _Child:
     process: "subprocess.Popen[bytes]"
     log: Path
     given: bool = False  # whether it has its specification
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Exit:
     slot: int
     pid: int
     code: int
+    seconds: float  # that it lived
     log: Path
 
 
@@ -85,7 +87,7 @@ class LocalBackend:
     def exits(self) -> list[Exit]:
         """The processes that ended since the last call."""
         ended = [
-            Exit(slot, child.process.pid, code, child.log)
+            Exit(slot, child.process.pid, code, time.monotonic() - child.since, child.log)
             for slot, child in self._children.items()
             if (code := child.process.poll()) is not None
         ]

@@ -6,6 +6,7 @@
     ├── ModelError           a candidate model, its tokenizer or its files
     ├── StudyError           the study asked for: unknown, finished otherwise, or made from something else
     ├── StorageError         the database cannot be reached or used (exit code 3)
+    ├── DeviceLost           the device failed for this process: only a new one can go on (exit code 75)
     └── TrialError           one trial failed in an expected way: it costs that trial, not the search
         ├── Diverged         the loss became NaN or infinite
         └── OutOfMemory      not even one example fits
@@ -43,6 +44,12 @@ class StorageError(HpoError):
     """The database cannot be reached or used."""
 
     exit_code = 3
+
+
+class DeviceLost(HpoError):
+    """A GPU failed in a way that lasts as long as the process: it must be replaced."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may start the same command again
 
 
 class TrialError(HpoError):

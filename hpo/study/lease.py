@@ -25,6 +25,7 @@ from hpo.study.rules import (
     LeaseLost,
     StopRequested,
     check_lease,
+    count_death,
     is_stopped,
     take_waiting,
 )
@@ -159,15 +160,22 @@ class Worker:
             log.warning("trial %d goes on, though its checkpoint is not recorded: %s", trial.number, error)
 
     @_patient
-    def give_back(self, trial: optuna.Trial, checkpoint: str | None = None) -> None:
-        """Return the trial to the queue with its number, parameters and reports. Raises `LeaseLost`."""
+    def give_back(self, trial: optuna.Trial, checkpoint: str | None = None, died_of: str | None = None) -> None:
+        """Return the trial to the queue with its number, parameters and reports. Raises `LeaseLost`.
+
+        `died_of` says what ends this worker: that counts as a death of the trial's worker.
+        """
         self.storage.send_reports()
         with self.storage.transaction() as session:
             lease = check_lease(session, trial._trial_id, self._holder)
-            lease.worker_id = None
+            row = session.get_one(models.TrialModel, trial._trial_id)
+            if died_of is not None:
+                count_death(session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {died_of}")
+            else:
+                lease.worker_id = None
+                row.state = TrialState.WAITING
             if checkpoint is not None:
                 lease.checkpoint, lease.deaths = checkpoint, 0
-            session.get_one(models.TrialModel, trial._trial_id).state = TrialState.WAITING
         self._let_go()
 
     def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:

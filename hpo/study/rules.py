@@ -5,6 +5,7 @@ HpoError
 └── LeaseLost      the trial is another worker's by now, or finished: drop its result and take the next
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +21,8 @@ from hpo.study.tables import LeaseRow, StudyRow
 INFRASTRUCTURE = "infrastructure"
 # The user attribute that holds a failed trial's reason, for people.
 FAILURE = "failure"
+# Ends of workers that a trial survives, without a checkpoint in between, plus one.
+MAX_DEATHS = 3
 
 Trials = models.TrialModel
 Attributes = models.TrialUserAttributeModel
@@ -167,6 +170,27 @@ def take_waiting(session: Session, study_id: int, holder: Holder) -> int | None:
     lease.worker_id = holder.worker_id
     lease.attempt += 1
     return holder.hold(lease)
+
+
+def count_death(session: Session, trial: models.TrialModel, lease: LeaseRow, last: str) -> None:
+    """Return a running trial whose worker died to the queue; at the third death without a newer checkpoint, FAIL it.
+
+    `last` says which worker died, and of what if that is known.
+    """
+    lease.worker_id = None
+    lease.deaths += 1
+    if lease.deaths < MAX_DEATHS:
+        trial.state = TrialState.WAITING
+        return
+    trial.state = TrialState.FAIL
+    trial.datetime_complete = datetime.now()
+    reason = json.dumps(f"{MAX_DEATHS} workers died on it without a new checkpoint in between; the last was {last}")
+    noted = Attributes.find_by_trial_and_key(trial, FAILURE, session)
+    if noted is None:
+        session.add(Attributes(trial_id=trial.trial_id, key=FAILURE, value_json=reason))
+    else:
+        noted.value_json = reason
+    session.delete(lease)
 
 
 def _next_queued(session: Session, study_id: int) -> LeaseRow | None:

@@ -1,10 +1,8 @@
 """Returning the trials of dead workers to the queue: at once where the death is sure, else after a grace period."""
 
-import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 from weakref import WeakKeyDictionary
 
 import optuna
@@ -14,11 +12,9 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from hpo.study.process import is_surely_alive, is_surely_dead
-from hpo.study.rules import FAILURE
+from hpo.study.rules import count_death
 from hpo.study.storage import Storage
 from hpo.study.tables import LeaseRow, WorkerRow
-
-MAX_DEATHS = 3
 
 Trials = models.TrialModel
 
@@ -132,18 +128,7 @@ def _release(session: Session, worker: WorkerRow) -> list[int]:
             lease.worker_id = None
             continue
         numbers.append(int(trial.number))
-        lease.worker_id = None
-        lease.deaths += 1
-        if lease.deaths < MAX_DEATHS:
-            trial.state = TrialState.WAITING
-            continue
-        trial.state = TrialState.FAIL
-        trial.datetime_complete = datetime.now()
-        reason = (
-            f"{MAX_DEATHS} workers died on it without a new checkpoint in between; the last was worker "
-            f"{worker.worker_id} (process {worker.pid} on {worker.host}, {worker.device})"
-        )
-        session.add(models.TrialUserAttributeModel(trial_id=trial.trial_id, key=FAILURE, value_json=json.dumps(reason)))
-        session.delete(lease)
+        last = f"worker {worker.worker_id} (process {worker.pid} on {worker.host}, {worker.device})"
+        count_death(session, trial, lease, last)
     worker.ended, worker.phase, worker.trial = True, "gone", None
     return numbers

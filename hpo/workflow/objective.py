@@ -12,6 +12,7 @@ from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.precision import Execution
+from hpo.workflow.curve import Curve, Point
 from hpo.workflow.stages import stage_folder
 from hpo.workflow.workbench import Workbench, is_usable
 
@@ -64,7 +65,10 @@ def carry_out(
     _record_plan(trial, plan)
     run = FineTuning(plan)
     on_report(plan.params, None)
-    curve: list[dict[str, float]] = [p for p in known.user_attrs.get("curve", []) if p["step"] <= run.progress.rung]
+    curve = Curve(plan.folder, run.progress.rung)
+    for point in curve.points:
+        if point["step"] not in known.intermediate_values and "value" in point:
+            trial.report(point["value"], int(point["step"]))  # it waited for the database when the process was killed
     reached = Report(
         step=run.progress.rung, epoch=0, value=float("nan"), metrics={}, train_loss=0, seconds={}, peak_memory_mb=0
     )
@@ -74,15 +78,15 @@ def carry_out(
             reached = report
             if plan.validation is not None and not is_usable(report.value):
                 raise Diverged(f"the metric became {report.value} at rung {report.step}")
-            curve.append(_point(report))
             if report.step not in known.intermediate_values and is_usable(report.value):
                 trial.report(report.value, report.step)
+            curve.add(_point(report))
             on_report(plan.params, report)
             if report.step < last:
                 check(trial)
     finally:
-        if curve:
-            _record_outcome(trial, reached, curve, run)
+        if curve.points:
+            _record_outcome(trial, reached, curve.points, run)
     return CarriedOut(run, reached.value)
 
 
@@ -106,14 +110,14 @@ def recorded_params(plan: TrainingPlan) -> dict[str, Any]:
     return {**plan.params.model_dump(), "frozen_layers": plan.frozen_layers, "frozen_share": None}
 
 
-def _point(report: Report) -> dict[str, float]:
+def _point(report: Report) -> Point:
     point = {"step": report.step, "epoch": report.epoch, "train_loss": report.train_loss}
     if is_usable(report.value):
         point |= {"value": report.value, "loss": report.metrics["loss"]}
     return point | {"seconds": sum(report.seconds.values())}
 
 
-def _record_outcome(trial: optuna.Trial, report: Report, curve: list[dict[str, float]], run: FineTuning) -> None:
+def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run: FineTuning) -> None:
     trial.set_user_attr("curve", curve)
     if report.metrics:
         trial.set_user_attr("metrics", report.metrics)

@@ -10,14 +10,15 @@ import optuna
 from hpo import console
 from hpo.backends.local import Exit, LocalBackend
 from hpo.core.config import StudyConfig
-from hpo.core.errors import HpoError, StudyError
+from hpo.core.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.study.budget import add_seconds, set_phase
 from hpo.study.status import StatusReader, StudyStatus
 from hpo.study.storage import Storage, StorageAway
 from hpo.study.takeover import reclaim
 
-RESTARTS = 3  # of one worker slot whose process was killed, without a trial begun in between
+RESTARTS = 3  # in a row, of one slot whose processes die young with no trial in hand
+SOUND_SECONDS = 300.0  # a process that lived so long did not die of what its slot is
 
 
 @dataclass
@@ -25,7 +26,6 @@ class _Slot:
     device: str
     threads: int
     restarts: int = 0
-    trials_before: int = -1
 
 
 class Supervisor:
@@ -107,20 +107,25 @@ class Supervisor:
         return self._backend.running == 0 and not self._ended
 
     def _ended_badly(self, study: optuna.Study, ended: Exit) -> None:
-        """A killed process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""
-        reclaim(self._storage, study, dead_pids=(ended.pid,))
+        """A lost process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""
+        held = reclaim(self._storage, study, dead_pids=(ended.pid,))
         slot = self._slots[ended.slot]
-        trials = len(study.get_trials(deepcopy=False))
-        slot.restarts = slot.restarts + 1 if trials == slot.trials_before else 1
-        slot.trials_before = trials
-        if ended.code < 0 and slot.restarts <= RESTARTS:
-            console.warn(f"worker {ended.slot} was killed (signal {-ended.code}); another takes its place.")
-            self._start(ended.slot)
-            return
+        # A trial in hand counts the deaths of its workers itself, and fails at the third.
+        slot.restarts = 1 if held or ended.seconds > SOUND_SECONDS else slot.restarts + 1
         reason = _last_line(ended.log)
-        if ended.code != HpoError.exit_code:
+        if ended.code < 0 or ended.code == DeviceLost.exit_code:
+            told = f"was killed ({_signal(-ended.code)})" if ended.code < 0 else f"is lost: {reason}"
+            if slot.restarts <= RESTARTS:
+                console.warn(f"worker {ended.slot} {told}; another takes its place.")
+                self._start(ended.slot)
+                return
+            if self._backend.running:
+                console.warn(f"worker {ended.slot} {told}, {slot.restarts} times in a row: its place stays empty.")
+                return
+        if ended.code not in (HpoError.exit_code, StorageError.exit_code):
             reason = f"worker {ended.slot} ended with code {ended.code}: {reason}"
-        self._failure = self._failure or StudyError(f"{reason}\nIts log: {ended.log}")
+        kind = StorageError if ended.code == StorageError.exit_code else StudyError
+        self._failure = self._failure or kind(f"{reason}\nIts log: {ended.log}")
 
     def _stop(self, study: optuna.Study) -> None:
         console.note("stopping: the trials in hand are being saved (Ctrl-C again: leave at once)")
@@ -131,6 +136,11 @@ class Supervisor:
         with suppress(StorageAway):  # those who come later see for themselves who is gone
             reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone))
             set_phase(study, "stopped")
+
+
+def _signal(number: int) -> str:
+    """The signal that ended a process, for people."""
+    return "signal 9: by someone, or by the system for want of memory" if number == 9 else f"signal {number}"
 
 
 def _last_line(log: Path) -> str:

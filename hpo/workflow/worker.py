@@ -4,7 +4,6 @@ hpo worker --study NAME --storage URL        # by hand, on any machine that reac
 python -m hpo.workflow.worker                # started by `hpo run`; reads its specification from standard input
 """
 
-import errno
 import json
 import logging
 import os
@@ -15,12 +14,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 import optuna
 from optuna.trial import TrialState
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import HpoError, StorageError, StudyError, TrialError
+from hpo.core.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
@@ -28,12 +29,14 @@ from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE, is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import ATTEMPT, read_status
-from hpo.study.storage import Storage, StorageAway, open_storage
+from hpo.study.storage import Storage, open_storage
 from hpo.study.takeover import reclaim
 from hpo.training.checkpoint import remove_checkpoints
 from hpo.training.fine_tune import Stopped
 from hpo.training.precision import available_devices, choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
+from hpo.workflow.curve import remove_curve
+from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
 from hpo.workflow.objective import Objective, OnReport
 from hpo.workflow.result import open_study
 from hpo.workflow.retrain import final_run
@@ -51,6 +54,7 @@ from hpo.workflow.workbench import Workbench
 log = logging.getLogger("hpo.worker")
 
 POLL_SECONDS = 0.3
+RECLAIM_SECONDS = 3.0  # each look locks the study's workers for a moment
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,28 @@ class Workplace:
 
     def work(self) -> None:
         """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set."""
-        watch = threading.Thread(target=self._watch_for_stop, daemon=True)
+        over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(over,), name="hpo-watch", daemon=True)
         watch.start()
         try:
             if self._search() and self._confirm() and self._final():
                 self._persist(lambda: set_phase(self.search, "finished"))
         finally:
+            over.set()
+            watch.join(timeout=5)
             self.worker.close()
 
-    def _watch_for_stop(self) -> None:
-        while not self.bench.stop.wait(POLL_SECONDS):
+    def _watch(self, over: threading.Event) -> None:
+        """Hear of a stop, and return the trials of dead workers to the queue, also while all who live are busy."""
+        looked = time.monotonic()
+        while not over.wait(POLL_SECONDS):
             if self.worker.stop_requested:
                 self.bench.stop.set()
+            if time.monotonic() - looked >= RECLAIM_SECONDS:
+                with suppress(StorageError):  # away or full: the count of silence starts anew
+                    reclaim(self.storage, self.search)
+                looked = time.monotonic()
+        self.storage.remove_session()
 
     def _search(self) -> bool:
         conditional = self.config.search_space.conditional
@@ -158,8 +172,6 @@ class Workplace:
                 return True
             elif not idle:
                 self.worker.progress(phase="waiting")
-                with suppress(StorageAway):  # it counts anew
-                    reclaim(self.storage, self.search)
                 time.sleep(POLL_SECONDS)
         return False
 
@@ -191,18 +203,12 @@ class Workplace:
                 self.worker.give_back(trial, str(folder))
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
+        except StorageError:
+            raise  # the database's: `work` gives the trial back as it leaves
         except Exception as error:
-            if is_disk_full(error):
-                self.worker.give_back(trial)
-                raise StorageError(
-                    f"The disk is full (writing below {folder.parent}). The study is whole: free some space, and the "
-                    "same command goes on."
-                ) from error
-            # A bug: said in the trial, then loud.
-            trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
-            self.worker.finish(study, trial, TrialState.FAIL)
-            raise
+            self._leave_for(error, study, trial, folder)
         else:
+            remove_curve(folder)
             remove_checkpoints(folder)
 
     def _outcome(
@@ -213,9 +219,35 @@ class Workplace:
             return TrialState.COMPLETE, carry_out(trial)
         except optuna.TrialPruned:
             return TrialState.PRUNED, None
-        except TrialError as error:
-            trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
-            return TrialState.FAIL, None
+        except Exception as error:
+            reason = reason_to_fail(error)
+            if reason is None:
+                raise
+        # Only here, past the exception, is the memory free again that the run held.
+        trial.set_user_attr(FAILURE, reason)
+        return TrialState.FAIL, None
+
+    def _leave_for(self, error: Exception, study: optuna.Study, trial: optuna.Trial, folder: Path) -> NoReturn:
+        """Do right by the trial, then raise: after such an error this process cannot go on."""
+        if is_disk_full(error):
+            with suppress(LeaseLost):
+                self.worker.give_back(trial)
+            raise StorageError(
+                f"The disk is full (writing below {folder.parent}). The study is whole: free some space, and the "
+                "same command goes on."
+            ) from error
+        if is_device_lost(error):
+            reason = " ".join(str(error).split())[:300]
+            with suppress(LeaseLost):  # another worker's by now
+                self.worker.give_back(trial, died_of=f"{self._spec.device}: {reason}")
+            raise DeviceLost(
+                f"{self._spec.device} failed, and only a new process can use it again; trial {trial.number} is given "
+                f"back: {reason}"
+            ) from error
+        # A bug: said in the trial, then loud.
+        trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
+        self.worker.finish(study, trial, TrialState.FAIL)
+        raise error
 
     def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
         return optuna.load_study(
@@ -231,11 +263,6 @@ class Workplace:
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
 
         return tell
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space: as the system tells it, or in the words of safetensors."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def main() -> None:

@@ -1,0 +1,147 @@
+"""A small search in processes of its own, as a person starts it, and what faults.md demands of it at its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.trial import TrialState
+
+from hpo.core.paths import run_folder
+from hpo.core.yaml_file import to_yaml
+from hpo.study.status import WorkerStatus, read_status
+from hpo.study.storage import open_storage
+
+WORKER = "hpo.workflow.worker"
+RUNGS = 4
+
+# A person's metric that counts who is right, and does what a test wants before. `strike(name)` is true once.
+METRIC = """
+import os
+import datasets, evaluate, numpy
+
+def strike(name):
+    try:
+        os.close(os.open(os.path.join({folder!r}, name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+class Metric(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({{"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        if len(predictions) > 4:  # not the trial call
+{fault}
+        return {{"right": float(numpy.mean(numpy.equal(predictions, references)))}}
+"""
+
+
+def write_metric(folder: Path, fault: str) -> Path:
+    """A metric file whose `_compute` carries out the lines of `fault` on each validation."""
+    file = folder / "right.py"
+    lines = "\n".join(f"            {line}" for line in fault.splitlines())
+    file.write_text(METRIC.format(folder=str(folder), fault=lines))
+    return file
+
+
+def command_for(folder: Path, study: dict[str, Any]) -> list[str]:
+    """Write the study to a file, and return the command that runs it."""
+    file = folder / "faulty.yaml"
+    file.write_text(to_yaml(study))
+    return [sys.executable, "-m", "hpo.cli", "run", str(file)]
+
+
+def hpo(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run one command of hpo to its end."""
+    line = [sys.executable, "-m", "hpo.cli", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    """Start a search as a person does: Ctrl-C reaches it also where these tests run in the background of a shell."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def run_to_the_end(command: list[str]) -> str:
+    """Run the search until it is finished; returns what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def workers_of(home: Path) -> list[psutil.Process]:
+    """The worker processes of this test's home that are alive."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ", "status"]):
+        line, environment = process.info["cmdline"] or [], process.info["environ"] or {}
+        if WORKER in line and environment.get("HPO_HOME") == str(home) and process.info["status"] != "zombie":
+            found.append(process)
+    return found
+
+
+def study_of(home: Path) -> optuna.Study | None:
+    if "HPO_STORAGE" not in os.environ and not (home / "hpo.db").exists():
+        return None
+    try:
+        return optuna.load_study(study_name="faulty", storage=open_storage())
+    except KeyError:
+        return None
+
+
+def mid_trial(home: Path) -> bool:
+    """Whether some trial has reported but is not finished."""
+    study = study_of(home)
+    running = study.get_trials(states=(TrialState.RUNNING,)) if study else []
+    return any(trial.intermediate_values for trial in running)
+
+
+def at_work(home: Path, phase: str) -> list[WorkerStatus]:
+    """The workers that train in this phase, and are past a rung."""
+    if study_of(home) is None:
+        return []
+    workers = read_status(open_storage(), "faulty").workers
+    return [w for w in workers if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
+
+
+def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study:
+    """What must hold of a search that has come to its end, where no trial is to blame for anything."""
+    study = study_of(home)
+    assert study is not None
+    found = study.get_trials()
+    assert [trial.number for trial in found] == list(range(trials))
+    assert all(trial.state == TrialState.COMPLETE for trial in found)
+    steps = list(range(1, rungs + 1))
+    for trial in found:
+        assert sorted(trial.intermediate_values) == steps
+        assert trial.value == trial.intermediate_values[rungs]
+        assert [point["step"] for point in trial.user_attrs["curve"]] == steps
+        assert {"params", "seed", "plan", "worker"} <= set(trial.user_attrs)
+    assert study.user_attrs["result"]["winner"]["trial"] in range(trials)
+    assert not workers_of(home)
+    assert not list((run_folder("faulty") / "checkpoints").glob("*"))
+    return study

@@ -1,0 +1,111 @@
+"""Faults of a search in real processes: interrupted, its workers killed, its parent killed. Nothing may be lost."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.core.paths import run_folder
+from tests.faults.search import (
+    at_work,
+    check_whole,
+    command_for,
+    hpo,
+    mid_trial,
+    run_to_the_end,
+    start,
+    study_of,
+    wait_until,
+    workers_of,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def longer(study: dict[str, Any], folder: Path, trials: int, epochs: int = 16) -> list[str]:
+    """The study with fewer trials, long enough that a command can be typed in the middle of one."""
+    space = {**study["search_space"], "epochs": epochs}
+    return command_for(folder, {**study, "search_space": space, "budget": {"max_trials": trials}})
+
+
+def test_ctrl_c_once_and_twice_in_each_phase_and_the_same_command_goes_on(
+    study_file: dict[str, Any], tmp_path: Path, home: Path
+) -> None:
+    command = longer({**study_file, "workers": 1}, tmp_path, trials=1)
+    for phase in ("search", "confirm", "retrain"):
+        for presses in (1, 2):
+            search = start(command)
+            wait_until(lambda phase=phase: at_work(home, phase))
+            for _ in range(presses):
+                search.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            output, _ = search.communicate(timeout=60)
+            assert search.returncode == 130, output
+            assert "Traceback" not in output
+            assert not workers_of(home)
+            study = study_of(home)
+            assert study is not None and study.user_attrs.get("result") is None
+            for each in study._storage.get_all_studies():
+                states = {trial.state for trial in study._storage.get_all_trials(each._study_id)}
+                assert states <= {TrialState.COMPLETE, TrialState.WAITING}
+            if phase == "search" and presses == 1:
+                assert study.trials[0].state == TrialState.WAITING and study.trials[0].intermediate_values
+    run_to_the_end(command)
+    study = check_whole(home, trials=1, rungs=16)
+    assert study.trials[0].user_attrs["attempt"] == 3
+
+
+def test_a_killed_worker_is_replaced_and_a_killed_parent_leaves_no_orphan(command: list[str], home: Path) -> None:
+    search = start(command)
+    wait_until(lambda: mid_trial(home))
+    victim = workers_of(home)[0]
+    victim.kill()
+    wait_until(lambda: len([p for p in workers_of(home) if p.pid != victim.pid]) == 2)
+    wait_until(lambda: mid_trial(home))
+    search.kill()
+    search.communicate(timeout=60)
+    wait_until(lambda: not workers_of(home), seconds=20)
+    run_to_the_end(command)
+    check_whole(home)
+
+
+def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(
+    study_file: dict[str, Any], tmp_path: Path, home: Path
+) -> None:
+    command = longer({**study_file, "refit": "none"}, tmp_path, trials=2, epochs=30)
+    search = start(command)
+    wait_until(lambda: mid_trial(home))
+    refused = hpo("delete", "faulty", "--yes")
+    assert refused.returncode == 2 and "hpo stop faulty" in refused.stderr
+    stopped = hpo("stop", "faulty")
+    assert stopped.returncode == 0 and "is stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+    output, _ = search.communicate(timeout=60)
+    assert search.returncode == 2 and "the same command goes on with it" in output
+    assert not workers_of(home)
+    study = study_of(home)
+    assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert any(trial.intermediate_values for trial in waiting)  # begun, and to go on under its own number
+    run_to_the_end(command)
+    check_whole(home, trials=2, rungs=30)
+    assert "resumed" in hpo("status", "faulty").stdout
+
+
+def test_a_preempted_worker_saves_its_trial_and_leaves_within_ten_seconds(command: list[str], home: Path) -> None:
+    """As Slurm does: TERM, ten seconds, KILL. The other worker, or the next run, goes on from the checkpoint."""
+    search = start(command)
+    wait_until(lambda: mid_trial(home))
+    for victim in workers_of(home):
+        victim.terminate()
+        victim.wait(timeout=10)
+    study = study_of(home)
+    assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
+    assert list((run_folder("faulty") / "checkpoints").glob("*"))
+    output, _ = search.communicate(timeout=60)
+    assert "Traceback" not in output
+    run_to_the_end(command)
+    study = check_whole(home)
+    assert any(trial.user_attrs["attempt"] == 2 for trial in study.trials)

@@ -1,0 +1,167 @@
+"""What is no result never becomes one: values that are no numbers, another search's trials, another's word."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import hpo
+from hpo.core.errors import StudyError
+from hpo.core.paths import run_folder
+from hpo.study.lease import Worker
+from hpo.study.storage import open_storage
+from tests.faults.search import check_whole, study_of, wait_until, write_metric
+
+spawn = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def short(study_file: dict[str, Any]) -> dict[str, Any]:
+    """The study as quick as it gets, in this process."""
+    space = {**study_file["search_space"], "epochs": 1, "batch_size": 256}
+    return {**study_file, "search_space": space, "budget": {"max_trials": 3}, "backend": "inline"}
+
+
+def test_infinity_and_nan_are_never_the_best(short: dict[str, Any], tmp_path: Path) -> None:
+    fault = "for value in (float('inf'), float('nan')):\n    if strike(str(value)):\n        return {'right': value}"
+    result = hpo.run({**short, "metric": str(write_metric(tmp_path, fault))})
+    states = [trial.state for trial in result.study.trials]
+    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
+    for trial, value in zip(result.study.trials, ("inf", "nan"), strict=False):
+        assert trial.intermediate_values == {} and f"the metric became {value}" in trial.user_attrs["failure"]
+    assert result.winner.trial == 2 and 0 <= result.study.best_value <= 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"metric": "loss"}, "metric: accuracy before, loss now"),
+        ({"seed": 7}, "seed: 0 before, 7 now"),
+        ({"search_space": {"learning_rate": {"low": 1e-3, "high": 1.0}}}, "search_space.learning_rate"),
+    ],
+)
+def test_another_search_of_that_name_is_refused_and_changes_nothing(
+    short: dict[str, Any], changed: dict[str, Any], difference: str, finished: Path, home: Path
+) -> None:
+    before = dump(f"sqlite:///{finished}")
+    with pytest.raises(StudyError) as told:
+        hpo.run({**short, **changed}, storage=f"sqlite:///{finished}")
+    assert difference in str(told.value) and "--name" in str(told.value)
+    assert dump(f"sqlite:///{finished}") == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, material: Path) -> Path:
+    """The database of a study that was run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    rate = {"low": 1e-3, "high": 1e-2, "log": True}
+    study = {
+        "name": "faulty",
+        "data": str(material / "reviews"),
+        "models": [str(material / "bert")],
+        "search_space": {"learning_rate": rate, "epochs": 1, "batch_size": 256},
+        "budget": {"max_trials": 1},
+        "confirm": {"top": 1, "seeds": 1},
+        "backend": "inline",
+        "devices": "cpu",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HPO_HOME", str(folder / "home"))
+        hpo.run(study, storage=f"sqlite:///{folder / 'hpo.db'}")
+    return folder / "hpo.db"
+
+
+def dump(url: str) -> str:
+    storage = open_storage(url)
+    study = optuna.load_study(study_name="faulty", storage=storage)
+    told = json.dumps([study.user_attrs, study.metric_names, [str(trial) for trial in study.trials]])
+    storage.engine.dispose()
+    return told
+
+
+def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = open_storage(database)
+    study = optuna.load_study(study_name="study", storage=storage)
+    worker = Worker(storage, study, "cpu")
+    trial = worker.take(study)
+    assert trial is not None
+    trial.report(0.4, 1)
+    post = dashboard(open_storage(database))
+    assert post(f"/api/trials/{trial._trial_id}/tell", {"state": "Complete", "values": [0.25]}) == "204 No Content"
+    worker.finish(study, trial, TrialState.COMPLETE, 0.9)
+    assert study.trials[0].value == 0.25 and study.trials[0].intermediate_values == {1: 0.4}
+    assert "told COMPLETE by someone else" in caplog.text
+    second = worker.take(study)
+    assert second is not None and second.number == 1
+    worker.close()
+    storage.engine.dispose()
+
+
+def dashboard(storage: Any) -> Callable[[str, Any], str]:
+    """A function that posts JSON to optuna-dashboard's own application, and returns its answer's status."""
+    import io
+
+    from optuna_dashboard import wsgi
+
+    application: Any = wsgi(storage)
+
+    def post(path: str, content: Any) -> str:
+        body = json.dumps(content).encode()
+        request = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": path,
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.url_scheme": "http",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "0",
+        }
+        answered: list[str] = []
+        list(application(request, lambda status, headers, error=None: answered.append(status)))
+        return answered[0]
+
+    return post
+
+
+def run_with_many_checkpoints(study: dict[str, Any]) -> None:
+    from hpo.workflow.workbench import Workbench
+
+    plan = Workbench.plan
+    Workbench.plan = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.1)  # type: ignore[method-assign]
+    hpo.run(study)
+
+
+@pytest.mark.slow
+def test_a_killed_trials_curve_has_all_its_points(study_file: dict[str, Any], home: Path) -> None:
+    def past_a_rung() -> bool:
+        for file in (run_folder("faulty") / "checkpoints").glob("*/checkpoint-*/state.json"):
+            with suppress(OSError):  # replaced by the next one
+                return bool(json.loads(file.read_text())["progress"]["rung"] >= 2)
+        return False
+
+    study = {**study_file, "backend": "inline", "budget": {"max_trials": 1}}
+    process = spawn.Process(target=run_with_many_checkpoints, args=(study,))
+    process.start()
+    wait_until(past_a_rung)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    killed = study_of(home)
+    assert killed is not None and "curve" not in killed.trials[0].user_attrs
+    hpo.run(study)
+    resumed = check_whole(home, trials=1)
+    assert resumed.trials[0].user_attrs["attempt"] == 2
+    assert {"step", "epoch", "train_loss", "value", "loss", "seconds"} == set(resumed.trials[0].user_attrs["curve"][0])
