@@ -9,10 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import urllib3
 from rich.console import Console
 
 from hpo.core.paths import run_folder
@@ -64,16 +63,9 @@ def pages(name: str) -> None:
         server.terminate()
 
 
-def _wait_for(address: str, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+def _wait_for(address: str) -> None:
+    """Until the server answers: a minute at most."""
+    urllib3.request("GET", address, retries=urllib3.Retry(connect=70, backoff_factor=0.1, backoff_max=1.0))
 
 
 def main() -> None:

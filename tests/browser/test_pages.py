@@ -4,13 +4,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 import hpo
 from hpo.core.paths import run_folder
@@ -107,13 +106,6 @@ def test_the_dashboard_shows_the_study(result: hpo.Result, page: Any) -> None:
         server.wait(timeout=20)
 
 
-def _wait_for(address: str, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+def _wait_for(address: str) -> None:
+    """Until the server answers: a minute at most."""
+    urllib3.request("GET", address, retries=urllib3.Retry(connect=70, backoff_factor=0.1, backoff_max=1.0))
