@@ -54,8 +54,8 @@ def test_the_studys_seed_is_the_samplers_unless_it_has_its_own() -> None:
 def test_a_pruner_is_made_by_name() -> None:
     default = build_pruner({})
     assert isinstance(default, optuna.pruners.SuccessiveHalvingPruner)
-    assert (default._min_resource, default._reduction_factor) == (1, 3)
-    assert build_pruner({"name": "successive_halving", "reduction_factor": 2})._reduction_factor == 2  # type: ignore[attr-defined]
+    assert (default._min_resource, default._reduction_factor) == (1, 2)
+    assert build_pruner({"name": "successive_halving", "reduction_factor": 3})._reduction_factor == 3  # type: ignore[attr-defined]
     assert isinstance(build_pruner({"name": "none"}), optuna.pruners.NopPruner)
     assert isinstance(build_pruner({"name": "MedianPruner", "n_startup_trials": 1}), optuna.pruners.MedianPruner)
 
