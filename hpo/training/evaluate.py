@@ -10,6 +10,7 @@ from torch import nn
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task
 from hpo.training.batching import Features, evaluation_batches, example_order
+from hpo.training.out_of_memory import with_fewer_tokens
 from hpo.training.precision import Execution
 
 
@@ -23,13 +24,29 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, features: Features, task: Task, scorer: Scorer, execution: Execution) -> Evaluation:
-    """Run `model` over `features` and score it. Leaves the model in eval mode."""
+    """Run `model` over `features` and score it. Leaves the model in eval mode. Raises `OutOfMemory`."""
     model.eval()
+    longest = int(features.lengths.max())
+    loss, logits = with_fewer_tokens(
+        lambda tokens: _run(model, features, task, execution, tokens),
+        execution.evaluation_tokens,
+        longest,
+        execution.device,
+    )
+    predictions = task.predictions(logits)
+    metrics = {**scorer(predictions, features.labels), "loss": loss}
+    return Evaluation(metrics, logits, predictions)
+
+
+def _run(
+    model: nn.Module, features: Features, task: Task, execution: Execution, tokens: int
+) -> tuple[float, np.ndarray[Any, np.dtype[np.float32]]]:
+    """The mean loss and the logits, in batches of `tokens` padded tokens."""
     parts, outputs = [], []
     loss = torch.zeros((), dtype=torch.float64)
     count = 0
     with torch.inference_mode():
-        for rows in evaluation_batches(features.lengths, execution.evaluation_tokens):
+        for rows in evaluation_batches(features.lengths, tokens):
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
             labels = batch.pop("labels")
             with execution.autocast():
@@ -38,7 +55,4 @@ def evaluate(model: nn.Module, features: Features, task: Task, scorer: Scorer, e
             count += task.count(labels)
             parts.append(rows)
             outputs.append(logits.float().cpu().numpy())
-    logits_all = np.concatenate(outputs)[example_order(parts)]
-    predictions = task.predictions(logits_all)
-    metrics = {**scorer(predictions, features.labels), "loss": float(loss) / max(count, 1)}
-    return Evaluation(metrics, logits_all, predictions)
+    return float(loss) / max(count, 1), np.concatenate(outputs)[example_order(parts)]

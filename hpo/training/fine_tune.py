@@ -22,14 +22,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.core.errors import Diverged, OutOfMemory
+from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task
-from hpo.training.batching import Features, Indices, epoch_batches, micro_batches
+from hpo.training.accumulation import Accumulation
+from hpo.training.batching import Features, Indices, epoch_batches
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hpo.training.evaluate import evaluate
 from hpo.training.layers import freeze, train_mode
+from hpo.training.memory import MemoryStore
 from hpo.training.middle_start import MiddleStart
 from hpo.training.model import Candidate
 from hpo.training.optimizer import build_optimizer, build_scheduler
@@ -60,6 +62,7 @@ class TrainingPlan:
     on_checkpoint: Callable[[Path], None] = lambda path: None
     checkpoint_seconds: float = 60.0  # the checkpoint clock: at most one this often
     prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
+    memory: MemoryStore | None = None  # what the machine knows of micro-batches that fit
     epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
 
     @property
@@ -85,7 +88,6 @@ class FineTuning:
     def __init__(self, plan: TrainingPlan) -> None:
         started = time.perf_counter()
         self.plan = plan
-        self.execution = plan.execution
         self.model = plan.candidate.build(plan.seed, plan.params.dropout).to(plan.execution.device)
         example = plan.train.collate(np.arange(1))
         del example["labels"]
@@ -101,7 +103,14 @@ class FineTuning:
         self.seconds_load = time.perf_counter() - started
         self._saved_at = time.monotonic()
         self._start: MiddleStart | None = None
+        smoothing = plan.params.label_smoothing
+        self._accumulation = Accumulation(self.model, plan.task, smoothing, plan.execution)
         self._train, self._validation = plan.train, plan.validation
+
+    @property
+    def execution(self) -> Execution:
+        """How the run is carried out: the plan's, and what the run itself found out."""
+        return self._accumulation.execution
 
     def reports(self) -> Generator[Report, None, None]:
         """Train, and yield a report at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`."""
@@ -124,6 +133,7 @@ class FineTuning:
         last = plan.rung_steps()[-1]
         self._skip_frozen_layers()
         train_mode(self.model, self._frozen)
+        self._fit_memory()
         while progress.step < last:
             batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
             for rows in batches[progress.batch :]:
@@ -149,7 +159,16 @@ class FineTuning:
         splits, verdict = plan.prefixes.attach(start, model, splits, epochs, plan.stop)
         self._train, self._validation = splits[0], splits[1] if len(splits) > 1 else None
         self._start = start
-        self.execution = replace(self.execution, prefix_cache=verdict)
+        self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
+        self.seconds_load += time.perf_counter() - started
+
+    def _fit_memory(self) -> None:
+        """Find a micro-batch that fits before the first step needs it."""
+        plan = self.plan
+        if plan.memory is None:
+            return
+        started = time.perf_counter()
+        plan.memory.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params.batch_size)
         self.seconds_load += time.perf_counter() - started
 
     def _make_ordinary(self) -> None:
@@ -161,13 +180,7 @@ class FineTuning:
 
     def _train_step(self, rows: Indices) -> None:
         started = time.perf_counter()
-        loss = self._accumulate(rows, self.execution.micro_batch or len(rows))
-        while loss is None:
-            size = min(self.execution.micro_batch or len(rows), len(rows))
-            if size == 1:
-                raise OutOfMemory(f"one example of up to {plan_length(self.plan)} tokens does not fit in memory")
-            self.execution = self.execution.with_micro_batch(size // 2)
-            loss = self._accumulate(rows, size // 2)
+        loss = self._accumulation.gradient(self._train, rows)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
         decayed = self._optimizer.param_groups[0]
         self.progress.decay *= 1 - decayed["lr"] * decayed["weight_decay"]
@@ -180,38 +193,6 @@ class FineTuning:
         self.progress.seconds_train += time.perf_counter() - started
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.progress.step}")
-
-    def _accumulate(self, rows: Indices, size: int) -> float | None:
-        """Forward and backward of one batch in micro-batches; None, and no gradient, where one does not fit."""
-        try:
-            return self._gradient(rows, size)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        # Only here, past the exception and the activations that it held, is their memory free again.
-        self._optimizer.zero_grad(set_to_none=True)
-        if self.execution.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        return None
-
-    def _gradient(self, rows: Indices, size: int) -> float:
-        """Add up the gradient of the whole batch's mean loss; returns the loss summed over examples."""
-        plan = self.plan
-        parts = [
-            self._train.collate(part)
-            for part in micro_batches(rows, plan.train.lengths, size, self.execution.training_tokens)
-        ]
-        count = sum(plan.task.count(part["labels"]) for part in parts)
-        total = 0.0
-        for part in parts:
-            batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
-            labels = batch.pop("labels")
-            with self.execution.autocast():
-                logits = self.model(**batch).logits
-            loss = plan.task.loss(logits.float(), labels, plan.params.label_smoothing) / count
-            loss.backward()
-            total += float(loss.detach())
-        return total * len(rows)
 
     def _report(self) -> Report:
         plan, progress = self.plan, self.progress
@@ -277,16 +258,6 @@ class FineTuning:
         self._saved_at = time.monotonic()
         self.plan.on_checkpoint(path)
         return path
-
-
-def plan_length(plan: TrainingPlan) -> int:
-    """The longest training example, in tokens."""
-    return int(np.max(plan.train.lengths))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
 
 
 def _peak_memory_mb(device: str) -> float:

@@ -20,7 +20,9 @@ class Execution:
     device: str = "cpu"
     dtype: Dtype = "float32"  # of matrix products; weights and optimizer state stay float32
     threads: int = 1
+    workers: int = 1  # processes that share the device's memory (on a CPU: the machine's)
     micro_batch: int | None = None  # examples per forward pass; None: the whole batch, halved when it does not fit
+    checkpoint_activations: bool = False  # compute them again in the backward pass: one example did not fit
     prefix_cache: str | None = None  # "used", or "not used: …" with the reason; None: decided by each trial
 
     # On a CPU what a pass touches should stay in its caches: MiniLM evaluates 16-token sentences 2.2 times as fast in
@@ -45,11 +47,17 @@ class Execution:
     def with_micro_batch(self, micro_batch: int) -> "Execution":
         return replace(self, micro_batch=micro_batch)
 
+    def with_checkpoint_activations(self) -> "Execution":
+        return replace(self, checkpoint_activations=True)
 
-def choose_execution(device: str, threads: int) -> Execution:
-    """The right arithmetic for `device`: bfloat16 where the hardware multiplies it natively, else float32."""
+
+def choose_execution(device: str, threads: int, workers: int = 1) -> Execution:
+    """The right arithmetic for `device`: bfloat16 where the hardware multiplies it natively, else float32.
+
+    `workers` is how many processes share the device's memory.
+    """
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else _cpu_bf16()
-    return Execution(device=device, dtype="bfloat16" if native else "float32", threads=threads)
+    return Execution(device=device, dtype="bfloat16" if native else "float32", threads=threads, workers=workers)
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from torch import nn
 from hpo.training.batching import Features, Indices, Tokens, evaluation_batches
 from hpo.training.layers import hidden_state
 from hpo.training.middle_start import KEPT, MiddleStart, Verdict
+from hpo.training.out_of_memory import with_fewer_tokens
 
 FORMAT = 1  # raise it when what is stored changes
 BUDGET_BYTES = 20 * 2**30
@@ -222,16 +223,21 @@ def _fill(
     """Compute the frozen part of every example of `source` and lay out what `short` keeps of it."""
     offsets = short.columns["input_ids"][1]
     offsets = offsets - offsets[0]
-    for rows in evaluation_batches(source.lengths, start.execution.evaluation_tokens):
-        if stop.is_set():
-            raise InterruptedError
-        batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
-        del batch["labels"]
-        hidden = hidden_state(start.hidden_states(batch)).to("cpu", values.dtype)
-        for place, row in enumerate(rows):
-            length = int(source.lengths[row])
-            first, end = {"all": (0, length), "first": (0, 1), "last": (length - 1, length)}[verdict.tokens]
-            values[offsets[row] : offsets[row + 1]] = hidden[place, first:end]
+
+    def fill(tokens: int) -> None:
+        for rows in evaluation_batches(source.lengths, tokens):
+            if stop.is_set():
+                raise InterruptedError
+            batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
+            del batch["labels"]
+            hidden = hidden_state(start.hidden_states(batch)).to("cpu", values.dtype)
+            for place, row in enumerate(rows):
+                length = int(source.lengths[row])
+                first, end = {"all": (0, length), "first": (0, 1), "last": (length - 1, length)}[verdict.tokens]
+                values[offsets[row] : offsets[row + 1]] = hidden[place, first:end]
+
+    device, longest = start.execution.device, int(source.lengths.max())
+    with_fewer_tokens(fill, start.execution.evaluation_tokens, longest, device)
 
 
 def _with_prefix(features: Features, prefix: StoredPrefix) -> PrefixedFeatures:

@@ -16,6 +16,7 @@ from hpo.tasks.task import TaskData
 from hpo.training.batching import Features
 from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import TrainingPlan
+from hpo.training.memory import MemoryStore
 from hpo.training.model import Candidates, resolve_max_length
 from hpo.training.precision import Execution, apply
 from hpo.training.prefix_cache import PrefixStore
@@ -35,6 +36,7 @@ class Workbench:
         )
         self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
         self._prefixes = PrefixStore(home() / "cache" / "prefixes")
+        self._memory = MemoryStore(home() / "cache" / "memory")
         self.stop = threading.Event()
         self.on_checkpoint: Callable[[Path], None] = lambda path: None
         apply(execution)
@@ -68,6 +70,7 @@ class Workbench:
             stop=self.stop,
             on_checkpoint=self.on_checkpoint,
             prefixes=self._prefixes,
+            memory=self._memory,
         )
 
     def trial_folder(self, study: str, number: int) -> Path:

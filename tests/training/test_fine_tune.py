@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.errors import Diverged, OutOfMemory
+from hpo.core.errors import Diverged
 from hpo.core.trial import Report
 from hpo.training.evaluate import evaluate
 from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
@@ -58,62 +58,6 @@ def test_early_stopping_and_epochs_to_train(plan: Plan) -> None:
     alone = list(FineTuning(plan(epochs=4, of={"epochs_to_train": 2.0, "validation": None})).reports())
     assert [report.train_loss for report in alone] == [report.train_loss for report in cut]
     assert np.isnan(alone[-1].value)
-
-
-def gradients(run: FineTuning, rows: np.ndarray, size: int) -> tuple[float, list[torch.Tensor]]:
-    loss = run._gradient(rows, size)
-    found = [p.grad.clone() for p in run._trainable if p.grad is not None]
-    run._optimizer.zero_grad()
-    return loss, found
-
-
-@pytest.mark.parametrize("name", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
-def test_accumulation_is_the_whole_batch(name: str, plan: Plan) -> None:
-    run = FineTuning(plan(name, dropout=0.0, label_smoothing=0.1))
-    rows = np.arange(11)
-    whole_loss, whole = gradients(run, rows, 11)
-    assert len(whole) == len(run._trainable)
-    for size in (1, 3, 4):
-        loss, parts = gradients(run, rows, size)
-        assert loss == pytest.approx(whole_loss, rel=1e-6)
-        scale = max(float(gradient.abs().max()) for gradient in whole)
-        for one, other in zip(parts, whole, strict=True):
-            assert float((one - other).abs().max()) <= 1e-6 * max(scale, 1)
-
-
-def out_of_memory_above(run: FineTuning, limit: int) -> list[int]:
-    """Have the model refuse batches of more than `limit` rows, as the CPU's allocator does; returns sizes asked for."""
-    asked: list[int] = []
-
-    def refuse(module: Any, args: Any, keywords: dict[str, torch.Tensor]) -> None:
-        asked.append(len(keywords["input_ids"]))
-        if module.training and asked[-1] > limit:
-            raise RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
-            )
-
-    run.model.register_forward_pre_hook(refuse, with_kwargs=True)
-    return asked
-
-
-def test_out_of_memory_halves_the_micro_batch_and_changes_nothing(plan: Plan) -> None:
-    expected = list(FineTuning(plan(epochs=2, dropout=0.0)).reports())
-    run = FineTuning(plan(epochs=2, dropout=0.0))
-    out_of_memory_above(run, 3)
-    found = list(run.reports())
-    assert run.execution.micro_batch == 2
-    assert run.plan.execution.micro_batch is None
-    for one, other in zip(found, expected, strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
-        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-4)
-
-
-def test_one_example_that_does_not_fit(plan: Plan) -> None:
-    run = FineTuning(plan())
-    asked = out_of_memory_above(run, 0)
-    with pytest.raises(OutOfMemory, match="one example of up to 12 tokens does not fit"):
-        list(run.reports())
-    assert asked == [8, 4, 2, 1]
 
 
 def test_another_runtime_error_is_a_bug_and_is_raised(plan: Plan) -> None:
