@@ -31,9 +31,9 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     """Build the pruner called `given["name"]` with the rest of `given` as its arguments.
 
     `successive_halving`, the default, is asynchronous successive halving (Li et al., 2020) over the rungs: at
-    rungs 1, 2, 4, … a trial goes on only when it is among the better half of those that came so far. By thirds, 3 of the
-    quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search time
-    (`benchmarks/pruned_trials.py`). `none` never prunes. Raises `ConfigError` for an unknown name or argument.
+    rungs 1, 2, 4, … a trial goes on only when it is among the better half of those that came so far. (By thirds, 3
+    of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
+    time: `benchmarks/pruned_trials.py`.) `none` never prunes. Raises `ConfigError` for an unknown name or argument.
     """
     arguments = dict(given)
     name = arguments.pop("name", "successive_halving")
