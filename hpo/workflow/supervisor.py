@@ -75,7 +75,9 @@ class Supervisor:
 
         slot = self._slots[number]
         url = self._config.storage or default_storage()
-        spec = WorkerSpec(self._config.name, url, slot.device, slot.threads, max(self._cores, slot.threads))
+        sharing = sum(other.device == slot.device for other in self._slots.values())
+        final_threads = max(self._cores, slot.threads)
+        spec = WorkerSpec(self._config.name, url, slot.device, slot.threads, final_threads, sharing)
         self._backend.start(number, asdict(spec), slot.threads)
 
     def _read(self) -> StudyStatus:

@@ -66,6 +66,7 @@ class WorkerSpec:
     device: str
     threads: int
     final_threads: int  # for the last run, when the other workers have nothing left to train
+    sharing: int = 1  # processes on the same device, which share its memory
 
 
 class Workplace:
@@ -81,7 +82,7 @@ class Workplace:
         self.storage = storage or open_storage(spec.storage)
         self.search = optuna.load_study(study_name=spec.study, storage=self.storage)
         self.config: StudyConfig = load_config(self.search.user_attrs["config"])
-        self.bench = bench or Workbench(self.config, choose_execution(spec.device, spec.threads))
+        self.bench = bench or Workbench(self.config, choose_execution(spec.device, spec.threads, spec.sharing))
         self.bench.stop = stop or self.bench.stop
         self.bench.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
         self._spec = spec
@@ -135,7 +136,7 @@ class Workplace:
         ranking = confirmed(self.search, confirm, jobs)
         study = self.storage.create_child_study(final_name(confirm, ranking[0].trial), self.search, 1, "retrain")
         tell = self._tell_progress("retrain")
-        execution = choose_execution(self._spec.device, self._spec.final_threads)
+        execution = choose_execution(self._spec.device, self._spec.final_threads, self._spec.sharing)
         done = self._stage(
             "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.bench, execution, tell)
         )
