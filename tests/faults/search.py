@@ -13,10 +13,10 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
-from hpo.core.paths import run_folder
+from hpo.core.paths import default_storage, run_folder
 from hpo.core.yaml_file import to_yaml
 from hpo.study.status import WorkerStatus, read_status
-from hpo.study.storage import open_storage
+from hpo.study.storage import Storage, StorageAway, open_storage
 
 WORKER = "hpo.workflow.worker"
 RUNGS = 4
@@ -90,7 +90,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError("it did not happen in time")
 
 
@@ -104,12 +104,24 @@ def workers_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+_opened: dict[str, Storage] = {}
+
+
+def storage_here() -> Storage:
+    """The database of this test, opened once: that takes longer than a look into it."""
+    url = default_storage()
+    if url not in _opened:
+        _opened.clear()
+        _opened[url] = open_storage(url)
+    return _opened[url]
+
+
 def study_of(home: Path) -> optuna.Study | None:
     if "HPO_STORAGE" not in os.environ and not (home / "hpo.db").exists():
         return None
     try:
-        return optuna.load_study(study_name="faulty", storage=open_storage())
-    except KeyError:
+        return optuna.load_study(study_name="faulty", storage=storage_here())
+    except (KeyError, StorageAway):
         return None
 
 
@@ -124,7 +136,7 @@ def at_work(home: Path, phase: str) -> list[WorkerStatus]:
     """The workers that train in this phase, and are past a rung."""
     if study_of(home) is None:
         return []
-    workers = read_status(open_storage(), "faulty").workers
+    workers = read_status(storage_here(), "faulty").workers
     return [w for w in workers if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
 
 
