@@ -29,6 +29,7 @@ from hpo.tasks.task import Task
 from hpo.training.accumulation import Accumulation
 from hpo.training.batching import Features, Indices, epoch_batches
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hpo.training.dropout import use_bit_dropout, use_plain_dropout
 from hpo.training.evaluate import evaluate
 from hpo.training.layers import freeze, train_mode
 from hpo.training.memory import MemoryStore
@@ -94,6 +95,8 @@ class FineTuning:
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
         self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
         self._rows = train_used_rows(self.model, [f for f in (plan.train, plan.validation) if f is not None])
+        if plan.execution.device == "cpu":
+            use_bit_dropout(self.model)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(self.model, plan.params)
         total = plan.steps_per_epoch * plan.params.epochs
@@ -173,6 +176,7 @@ class FineTuning:
 
     def _make_ordinary(self) -> None:
         """At the end: a model like any other, all of its embeddings trained, no layer skipped."""
+        use_plain_dropout(self.model)
         if self._rows is not None:
             self._rows.expand(self.progress.decay)
         if self._start is not None:
