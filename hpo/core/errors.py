@@ -17,6 +17,9 @@ Anything else that is raised is a bug and stops the study loudly.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# The exit code of a worker that left before its study's end and may be started again: EX_TEMPFAIL of sysexits.h.
+TRY_AGAIN = 75
+
 
 class HpoError(Exception):
     """Something a person can act on. The message says what was wrong, where, what is allowed and what to do."""
@@ -49,7 +52,7 @@ class StorageError(HpoError):
 class DeviceLost(HpoError):
     """A GPU failed in a way that lasts as long as the process: it must be replaced."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may start the same command again
+    exit_code = TRY_AGAIN
 
 
 class TrialError(HpoError):

@@ -21,7 +21,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import DeviceLost, HpoError, StorageError, StudyError
+from hpo.core.errors import TRY_AGAIN, DeviceLost, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
@@ -284,11 +284,20 @@ def main() -> None:
 
 
 def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
-    """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue."""
+    """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue.
+
+    Then the exit code tells a scheduler to start it again (`TRY_AGAIN`, or 130 after Ctrl-C).
+    """
     _log_to_stderr()
     stop = threading.Event()
+    codes: list[int] = []
+
+    def leave(number: int, _frame: object) -> None:
+        codes.append(130 if number == signal.SIGINT else TRY_AGAIN)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, leave)
     database = open_storage(storage)
     name = open_study(database, study).study_name
     chosen = available_devices()[0] if device == "auto" else place_workers(device, 1)[0]
@@ -297,6 +306,8 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     place.work()
     if place.worker.stop_requested:
         log.warning("the study '%s' was told to stop; `hpo run` goes on with it", name)
+    elif codes and read_status(database, name).phase != "finished":
+        raise SystemExit(codes[0])
 
 
 def _log_to_stderr() -> None:

@@ -1,0 +1,79 @@
+"""The examples for clusters: their commands are hpo's own, and what is preempted is queued again."""
+
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from ruamel.yaml import YAML
+
+from hpo.cli import app
+from hpo.core.errors import TRY_AGAIN
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SCRIPT = EXAMPLES / "slurm" / "workers.sbatch"
+
+
+def check_command(command: list[str]) -> None:
+    """Raise a `click.UsageError` where the command or an option of it does not exist."""
+    assert command[0] == "hpo"
+    group: Any = typer.main.get_command(app)
+    name, subcommand, rest = group.resolve_command(click.Context(group), command[1:])
+    subcommand.make_context(name, rest, resilient_parsing=False)
+
+
+def test_the_commands_of_kubernetes_are_hpos(tmp_path: Path) -> None:
+    jobs = list(YAML(typ="safe", pure=True).load_all(EXAMPLES / "kubernetes" / "search.yaml"))
+    assert [(job["apiVersion"], job["kind"]) for job in jobs] == [("batch/v1", "Job")] * 2
+    for job in jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        check_command(container["command"])
+        assert pod["restartPolicy"] == "Never"  # what `podFailurePolicy` asks for
+        assert pod["terminationGracePeriodSeconds"] >= 30
+        assert {"HPO_HOME", "HPO_STORAGE"} == {entry["name"] for entry in container["env"]}
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+    shell = jobs[1]["spec"]["template"]["spec"]["initContainers"][0]["command"][-1]
+    check_command(shlex.split(shell.split("until ")[1].split(";")[0]))
+    assert "completions" not in jobs[1]["spec"]
+
+
+def test_the_commands_of_slurm_are_hpos() -> None:
+    lines = SCRIPT.read_text().splitlines()
+    commands = [line.removeprefix("until ").split(";")[0].split(" >")[0].rstrip(" &") for line in lines]
+    found = [shlex.split(command) for command in commands if command.startswith("hpo ")]
+    assert [command[1] for command in found] == ["status", "worker"]
+    for command in found:
+        check_command(command)
+    options = [line.split()[1].split("=")[0] for line in lines if line.startswith("#SBATCH ")]
+    assert {"--array", "--requeue", "--signal", "--gres", "--time", "--open-mode"} <= set(options)
+
+
+@pytest.mark.parametrize(("leaves_with", "requeued"), [(TRY_AGAIN, True), (0, False), (2, False)])
+def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tmp_path: Path) -> None:
+    """The script itself, with a `hpo` that needs a moment to save and a `scontrol` that writes what it is told."""
+    worker = (
+        f'[ "$1" = status ] && exit 0\ntrap "sleep 0.3; touch saved; exit {leaves_with}" TERM\ntouch working\n'
+        "while :; do sleep 0.05; done"
+    )
+    for name, content in {"hpo": worker, "scontrol": 'echo "$@" > requeued'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    batch = subprocess.Popen(["bash", str(SCRIPT), "reviews"], cwd=tmp_path, env=job)
+    until = time.monotonic() + 60
+    while not (tmp_path / "working").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    batch.send_signal(signal.SIGTERM)
+    assert batch.wait(timeout=60) == (0 if requeued else leaves_with)
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
