@@ -20,10 +20,10 @@ test: check
 test-all: check
 	$(BIN)/pytest -n 2 -m "not gpu"
 
-# Killed, frozen and cut-off workers; PostgreSQL and MariaDB that crash or hang. Servers of its own (Debian's packages).
+# Killed, frozen and cut-off workers, full disks and memory; PostgreSQL and MariaDB that crash or hang. Servers of its
+# own (Debian's packages).
 test-faults: .venv/installed-dev
-	$(BIN)/pytest -n 2 -m "server and not gpu" tests/study tests/faults
-	$(BIN)/pytest tests/workflow/test_faults.py
+	$(BIN)/pytest -n 2 -m "(server or slow) and not gpu" --durations=20 tests/study tests/faults
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -44,8 +44,12 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._own(self.folder)
-        self._make()
-        self.start()
+        try:
+            self._make()
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     def _make(self) -> None:
         raise NotImplementedError
@@ -100,14 +104,17 @@ class Server:
             try:
                 self.execute("SELECT 1")
                 return
-            except Exception:
+            except ModuleNotFoundError:
+                raise  # the driver: waiting would not help
+            except Exception as error:
                 if time.monotonic() > until or self._process.poll() is not None:
-                    raise AssertionError((self.folder / "server.log").read_text()[-3000:]) from None
+                    raise AssertionError((self.folder / "server.log").read_text()[-3000:]) from error
                 time.sleep(0.1)
 
     def _processes(self) -> list[psutil.Process]:
         """The server's processes, and none but those: what was started here and its children."""
-        assert self._process is not None
+        if self._process is None:
+            return []
         try:
             first = psutil.Process(self._process.pid)
         except psutil.NoSuchProcess:
@@ -132,8 +139,8 @@ class Server:
         """All of it killed at once: the next start recovers from its log."""
         processes = self._processes()
         self.signal(signal.SIGKILL)
-        assert self._process is not None
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
         psutil.wait_procs(processes, timeout=20)
 
     def drop_connections(self) -> None:
