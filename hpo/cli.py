@@ -38,14 +38,18 @@ def init(
     text: Annotated[
         list[str] | None, typer.Option(help="The column of the text, if it is not recognised; twice for pairs.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The column of the label, if it is not recognised.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of the label, if it is not recognised; several: a 0/1 column for each class."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task, if it is not recognised.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
     """Look at DATA and write a study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
     with console.progress("looking at the data"):
-        path = write_study_file(data, model or (), size, output, text or (), label)
+        path = write_study_file(data, model or (), size, output, text or (), label or (), task)
     console.note(f"Wrote {path}. Read it, then: hpo check {shlex.quote(str(path))}")
 
 

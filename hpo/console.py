@@ -216,7 +216,7 @@ def show_plan(
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
     labels = data["labels"]
     few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
-    facts = {"study": study, "rows": sizes, "classes": f"{len(labels)}: {few}"}
+    facts = {"study": study, "rows": sizes} | ({"classes": f"{len(labels)}: {few}"} if labels else {})
     show(_pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
     columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
     table = _table("model", "architecture", **columns)
@@ -317,21 +317,38 @@ def show_replay(
 
 
 def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Predictions, each with `text` (or two, as a list), `label` and `score`; tab-separated in a pipe."""
+    """Predictions, what was said before what it was said of; tab-separated in a pipe, with entities as JSON."""
+    import json
+
     from hpo.live_view import one_line
 
-    lines = [(one_line(row["label"]), score(row["score"]), one_line(_text(row["text"]))) for row in rows]
-    if not _console().file.isatty():
+    if not rows:
+        return
+    piped = not _console().file.isatty()
+    names = [name for name in rows[0] if name != "tags" or piped]
+    lines = [[_cell(row[name], json.dumps if piped else _entity) for name in names] for row in rows]
+    if piped:
         emit("\n".join("\t".join(line) for line in lines))
         return
-    table = _table("label", score="right", text="left")
+    table = _table(*names)
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(one_line, line))
     show(table)
 
 
-def _text(given: Any) -> str:
-    return given if isinstance(given, str) else " | ".join(str(part) for part in given)
+def _cell(value: Any, entity: Callable[[Any], str]) -> str:
+    """A prediction as text: a number in short, several values one after the other."""
+    from hpo.live_view import one_line
+
+    if isinstance(value, float):
+        return score(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(one, entity) for one in value)
+    return entity(value) if isinstance(value, dict) else one_line(value)
+
+
+def _entity(found: Mapping[str, Any]) -> str:
+    return f"{found['text']} ({found['label']})"
 
 
 def _table(*left: str, **justify: Any) -> "Table":

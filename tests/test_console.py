@@ -231,9 +231,11 @@ def test_best_studies_and_status(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_predictions_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"text": "a\tb\nc", "label": "x", "score": 0.9}, {"text": ["one", "two"], "label": "y", "score": 0.55}]
+    rows = [{"label": "x", "score": 0.9, "text": "a\tb\nc"}, {"label": ["y", "z"], "score": [0.55, 0.7], "text": "d"}]
     console.show_predictions(rows)
-    assert capsys.readouterr().out == "x\t0.900\ta b c\ny\t0.550\tone | two\n"
+    assert capsys.readouterr().out == "x\t0.900\ta b c\ny, z\t0.550, 0.700\td\n"
+    console.show_predictions([{"entities": [{"text": "New York", "label": "place"}], "text": ["New", "York"]}])
+    assert capsys.readouterr().out == '{"text": "New York", "label": "place"}\tNew, York\n'
 
 
 def test_messages(capsys: pytest.CaptureFixture[str]) -> None:

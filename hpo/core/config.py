@@ -34,7 +34,12 @@ class DataConfig(Config):
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")
     text: str | tuple[str, str] | None = Field(None, description="Column(s) of the text(s); null: recognised.")
-    label: str | None = Field(None, description="Column of the label; null: recognised.")
+    label: str | tuple[str, ...] | None = Field(
+        None, description="Column of the label, or one 0/1 column a class; null: recognised."
+    )
+    label_delimiter: str | None = Field(
+        None, min_length=1, description="What stands between several labels in one text; null: recognised."
+    )
     train: str | None = Field(None, description="File or split to train on; null: recognised by name.")
     validation: str | None = Field(None, description="File or split to select on; null: recognised, else made.")
     test: str | None = Field(None, description="File or split touched once at the end; null: recognised, else made.")
@@ -49,6 +54,13 @@ class DataConfig(Config):
         if isinstance(given, list) and len(given) not in (1, 2):
             raise ValueError("write one column, or two as [first, second]")
         return given[0] if isinstance(given, list) and len(given) == 1 else given
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple) and len(given) == 0:
+            raise ValueError("write one column, or several as [first, second, …]")
+        return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
 
 
 class ModelRef(Config):
@@ -96,7 +108,9 @@ class StudyConfig(Config):
     models: tuple[ModelRef, ...] = Field(min_length=1, description="The candidates.")
     search_space: SearchSpace
     first_trials: tuple[dict[str, Any], ...] = Field((), description="Configurations to try first.")
-    metric: str = Field("accuracy", description="What is optimised: a name, or a Python file with a Metric.")
+    metric: str = Field(
+        "", description="What is optimised: a name, or a Python file with a Metric; empty: the task's own."
+    )
     direction: Literal["maximize", "minimize"] | None = Field(None, description="null: the metric's own.")
     max_length: int | None = Field(None, ge=4, description="Tokens per example; null: from the data and models.")
     sampler: dict[str, Any] = Field({"name": "tpe"}, description="hpo's default, or an Optuna sampler by name.")

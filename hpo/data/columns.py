@@ -29,6 +29,7 @@ TEXTS = (
 LABELS = (
     *("label", "labels", "label_name", "label_text", "gold_label", "class", "class_name", "category", "target"),
     *("intent", "sentiment", "emotion", "topic", "tag", "rating", "output", "y"),
+    *("score", "similarity", "similarity_score", "relatedness_score"),
 )
 READABLE = ("label_name", "label_text", "class_name", "category", "intent")
 

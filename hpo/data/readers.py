@@ -22,7 +22,7 @@ MIXED = pa.struct({"type": pa.string(), "json": pa.string()})
 
 
 def read_file(path: Path, encoding: str = "utf-8") -> Dataset:
-    """Read one csv, tsv, json, jsonl or parquet file with its own columns; those of csv and tsv are all strings.
+    """Read one csv, tsv, json, jsonl, parquet or CoNLL file with its own columns; those of csv and tsv are all strings.
 
     Raises `DataError`.
     """
@@ -198,6 +198,33 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if v is None else {"type": type(v).__name__, "json": json.dumps(v)} for v in values], MIXED)
 
 
+def _read_conll(path: Path, encoding: str) -> Dataset:
+    """One word a line, its tag in the last column, an empty line after each text; comments (`# …`) are skipped."""
+    texts: list[list[str]] = [[]]
+    tags: list[list[str]] = [[]]
+    width = 0
+    for number, line in enumerate(decode(path, encoding).split("\n"), 1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or fields[0].startswith("-DOCSTART-"):
+            if texts[-1]:
+                texts.append([])
+                tags.append([])
+            continue
+        if line.startswith("# ") and len(fields) != width:
+            continue
+        width = width or len(fields)
+        if len(fields) != width or width < 2:
+            raise DataError(
+                f"{path}, line {number}: {len(fields)} columns, where {max(width, 2)} are due: a word, then its tag "
+                "(the last column), with white space between them."
+            )
+        texts[-1].append(fields[0].strip())
+        tags[-1].append(fields[-1].strip())
+    kept = [place for place, words in enumerate(texts) if words]
+    columns = {"tokens": [texts[place] for place in kept], "tags": [tags[place] for place in kept]}
+    return Dataset(pa.table({name: pa.array(rows, pa.list_(pa.string())) for name, rows in columns.items()}))
+
+
 def _read_parquet(path: Path, _encoding: str) -> Dataset:
     import pyarrow.parquet as pq
 
@@ -219,4 +246,7 @@ READERS: dict[str, Callable[[Path, str], Dataset]] = {
     ".ndjson": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".conll": _read_conll,
+    ".iob": _read_conll,
+    ".bio": _read_conll,
 }

@@ -1,7 +1,7 @@
 """Train, validation and test: those given, the missing ones made, none sharing a text with another."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,11 @@ def normalise(*texts: str) -> str:
 def text_keys(rows: Dataset) -> list[str]:
     """The normalised text, or pair of texts, of each row."""
     columns = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
-    return [normalise(*texts) for texts in zip(*columns, strict=True)]
+    return [normalise(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
+
+
+def _joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else " ".join(text)
 
 
 def take(rows: Dataset, places: Sequence[int]) -> Dataset:
@@ -31,13 +35,21 @@ def take(rows: Dataset, places: Sequence[int]) -> Dataset:
     return Dataset(rows.data.table.take(pa.array(places, pa.int64())))
 
 
-def make_splits(given: Mapping[str, Dataset], config: DataConfig, seed: int) -> tuple[dict[str, Dataset], list[str]]:
+def make_splits(
+    given: Mapping[str, Dataset],
+    config: DataConfig,
+    seed: int,
+    strata: Callable[[Dataset], Sequence[int]] = lambda rows: column_values(rows, "label"),
+    groups: Callable[[Dataset], Sequence[str]] = text_keys,
+    even: str = "label",
+) -> tuple[dict[str, Dataset], list[str]]:
     """Complete `given` (train, and validation and test or not) and keep the splits disjoint by normalised text.
 
-    Rows have the columns text, text_pair or not, and label (a class). A text that two given splits share stays in
-    the one that is touched later (test, then validation) and is dropped from the other. What is missing is taken
-    from train: stratified by label, copies of a text kept together, the same for the same seed. Returns the
-    three splits and notes that say what was dropped and made. Raises `DataError` where too few rows are left.
+    Rows have the columns text (a text, or its words) and text_pair or not. A text that two given splits share stays
+    in the one that is touched later (test, then validation) and is dropped from the other. What is missing is taken
+    from train, the same for the same seed: rows of one group stay together, and each of the `strata`, which is what
+    notes call `even`, gives the same share of its rows. Returns the three splits and notes that say what was dropped
+    and made. Raises `DataError` where too few rows are left.
     """
     splits, notes = _drop_shared(given)
     sizes = {
@@ -52,19 +64,25 @@ def make_splits(given: Mapping[str, Dataset], config: DataConfig, seed: int) -> 
         )
     if sizes:
         rows = splits["train"]
-        sides = _stratify(text_keys(rows), column_values(rows, "label"), sizes, seed)
+        dealt = strata(rows)
+        sides = _stratify(groups(rows), dealt, sizes, seed)
         splits |= {split: take(rows, places) for split, places in sides.items()}
         made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
-        notes.append(f"{made} taken from {len(rows)} training rows, stratified by label, seed {seed}")
+        notes.append(f"{made} taken from {len(rows)} training rows, {_how(dealt, even)}seed {seed}")
     for split, rows in splits.items():
         if len(rows) == 0:
             whole = given["train"]
-            texts, classes = len(set(text_keys(whole))), len(set(column_values(whole, "label")))
+            texts, classes = len(set(text_keys(whole))), len(set(strata(whole)))
+            of_classes = f", {counted(classes, 'class', 'classes')}" if even == "label" else ""
             raise DataError(
-                f"data: {counted(len(whole), 'training row')} ({counted(texts, 'different text')}, "
-                f"{counted(classes, 'class', 'classes')}) are too few: none is left for {split}."
+                f"data: {counted(len(whole), 'training row')} ({counted(texts, 'different text')}{of_classes}) are too "
+                f"few: none is left for {split}."
             )
     return splits, notes
+
+
+def _how(dealt: Sequence[int], even: str) -> str:
+    return f"stratified by {even}, " if len(set(dealt)) > 1 else ""
 
 
 def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list[str]]:

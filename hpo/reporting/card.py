@@ -10,6 +10,7 @@ from hpo.core.readable import count, duration, interval, parameters, score
 from hpo.core.yaml_file import to_yaml
 from hpo.reporting.markdown import code, literal, table
 from hpo.reporting.portable import portable_command, portable_name
+from hpo.tasks import get_task
 
 # The hub's own rule for a repository's name.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -34,7 +35,8 @@ def model_card(
         f"---\n{to_yaml(_metadata(config, result, base, metric))}---",
         f"# {literal(config['name'])}",
         _opening(config, winner, base),
-        *_use(config),
+        "## Use",
+        _use(config),
         "## Result",
         _result(result, metric),
         "## How it was chosen",
@@ -44,7 +46,7 @@ def model_card(
         "## Data",
         _data(config, data),
         "## Limits",
-        _limits(result),
+        _limits(config, result),
         "## Reproduce",
         _reproduce(config, result, versions),
     ]
@@ -70,7 +72,8 @@ def _is_hub_id(name: str) -> bool:
 def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, metric: str) -> dict[str, Any]:
     """The block between the dashes, with the scores in the hub's model-index form."""
     task, path = config["task"], config["data"]["path"]
-    block: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task, "tags": ["hpo", task]}
+    tag = get_task(task).pipeline_tag
+    block: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tag, "tags": ["hpo", task]}
     if _is_hub_id(base):
         block["base_model"] = base
     if _is_hub_id(path):
@@ -83,7 +86,7 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
             for name, value in test["metrics"].items()
         ]
         dataset = {"name": portable_name(path), "type": portable_name(path), "split": "test"}
-        entry = {"task": {"type": task}, "dataset": dataset, "metrics": scores}
+        entry = {"task": {"type": tag}, "dataset": dataset, "metrics": scores}
         block["model-index"] = [{"name": config["name"], "results": [entry]}]
     return block
 
@@ -96,16 +99,10 @@ def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) ->
     )
 
 
-def _use(config: Mapping[str, Any]) -> list[str]:
-    if config["task"] != "text-classification":
-        return []
-    lines = (
-        "from transformers import pipeline",
-        "",
-        'classify = pipeline("text-classification", model="path/to/this/folder")',
-        'classify("a text")',
-    )
-    return ["## Use", code("\n".join(lines), "python")]
+def _use(config: Mapping[str, Any]) -> str:
+    usage = get_task(config["task"]).usage
+    names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
+    return code(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
 
 
 def _result(result: Mapping[str, Any], metric: str) -> str:
@@ -173,7 +170,7 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _limits(result: Mapping[str, Any]) -> str:
+def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """How far the numbers can be trusted."""
     test, lines = result.get("test"), []
     if not test:
@@ -191,7 +188,7 @@ def _limits(result: Mapping[str, Any]) -> str:
             f"- The interval is a bootstrap over {rows}: it tells of other rows like these, not of other data."
         )
     lines += [
-        "- It knows the classes above only, and gives one of them to any text.",
+        f"- {get_task(config['task']).limits}",
         "- No licence is stated: those of the base model and of the data apply.",
     ]
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def study_note(name: str, attrs: Mapping[str, Any]) -> str:
         f"**{literal(name)}** searches the best model and how to fine-tune it, with hpo.",
         "",
         f"- task: {literal(config.get('task', ''))}, metric: {literal(attrs.get('metric', ''))}",
-        f"- rows: {sizes}; {len(data.get('labels', ()))} classes",
+        f"- rows: {sizes}" + (f"; {len(data['labels'])} classes" if data.get("labels") else ""),
         f"- candidates: {len(config.get('models', ()))} models",
     ]
     lines += [f"- {literal(line)}" for line in data.get("notes", ())]

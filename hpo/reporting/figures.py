@@ -19,14 +19,22 @@ MOST_CLASSES = 30
 
 
 def own_sections(
-    study: optuna.Study, complete: Sequence[FrozenTrial], metric: str, confusion: dict[str, Any] | None
+    study: optuna.Study,
+    complete: Sequence[FrozenTrial],
+    metric: str,
+    confusion: dict[str, Any] | None,
+    measured: bool = False,
 ) -> Iterator[Section]:
-    """The four sections; `complete` are the trials with a finite value, `metric` is escaped."""
+    """The four sections; `complete` are the trials with a finite value, `metric` is escaped.
+
+    Where the final model was `measured` on test and there is no confusion, its task knows no such thing.
+    """
     maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
     yield _curves(study.get_trials(deepcopy=False), metric, maximize)
     yield _models(complete, metric, maximize)
     yield _gaps(complete, metric)
-    yield confusion_section(confusion)
+    if confusion or not measured:
+        yield confusion_section(confusion)
 
 
 def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Section:

@@ -44,7 +44,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
     metric, result = str(attrs.get("metric", "value")), attrs.get("result") or {}
     sections = [
         *optuna_sections(study, complete, shorten(metric)),
-        *own_sections(study, complete, shorten(metric), result.get("confusion")),
+        *own_sections(study, complete, shorten(metric), result.get("confusion"), bool(result.get("test"))),
     ]
     return {
         "name": study.study_name,

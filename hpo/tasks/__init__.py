@@ -1,10 +1,22 @@
 """One file a task. To add one: its file, and its line here; the contract tests pick it up."""
 
+from datasets import Dataset
+
+from hpo.core.config import DataConfig, StudyConfig
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.tasks.multi_label import MultiLabelClassification
+from hpo.tasks.question_answering import QuestionAnswering
+from hpo.tasks.regression import Regression
 from hpo.tasks.task import Task
 from hpo.tasks.text_classification import TextClassification
+from hpo.tasks.token_classification import TokenClassification
 
+# `hpo init` takes the first that recognises the data: the least particular stands last.
 TASKS: dict[str, Task] = {
+    "question-answering": QuestionAnswering(),
+    "token-classification": TokenClassification(),
+    "multi-label-classification": MultiLabelClassification(),
+    "text-regression": Regression(),
     "text-classification": TextClassification(),
 }
 
@@ -14,3 +26,13 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise ConfigError(f"task: '{name}' is not a task.{did_you_mean(name, TASKS)} Tasks: {', '.join(TASKS)}.")
     return TASKS[name]
+
+
+def recognise_task(rows: Dataset, config: DataConfig) -> Task:
+    """The task that rows with such columns are likely meant for; `config` may name those of text and label."""
+    return next(task for task in TASKS.values() if task.recognises(rows, config))
+
+
+def with_metric(config: StudyConfig) -> StudyConfig:
+    """The study with its task's own metric where it names none."""
+    return config if config.metric else config.model_copy(update={"metric": get_task(config.task).default_metric})

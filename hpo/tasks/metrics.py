@@ -2,10 +2,11 @@
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hpo.core.errors import ConfigError, did_you_mean
@@ -20,9 +21,12 @@ Direction = Literal["maximize", "minimize"]
 ERRORS = frozenset({"brier_score", "mae", "mape", "mase", "mse", "perplexity", "smape"})
 
 
+CLASSES = ([0, 1, 1, 0], [0, 1, 0, 1])
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """What a study optimises. Called with class numbers, it gives all metrics, the chosen one under `name`.
+    """What a study optimises. Called with what `Task.compare` gives, it gives all metrics, the chosen one under `name`.
 
     `loss` is the one metric that is not among the values: the training loop knows it and fills it in.
     """
@@ -31,6 +35,8 @@ class Scorer:
     direction: Direction
     makers: "tuple[Callable[[], evaluate.Metric], ...]"
     """The task's own metric, and last the one asked for, where it is another: its first result counts."""
+    spell: "Callable[[Any], Any]" = lambda values: values
+    """Predictions or references in the form that metrics other than the task's own know."""
 
     @cached_property
     def metrics(self) -> "tuple[evaluate.Metric, ...]":
@@ -39,32 +45,35 @@ class Scorer:
 
     def __call__(self, predictions: "np.ndarray[Any, Any]", references: "np.ndarray[Any, Any]") -> dict[str, float]:
         """All metrics as numbers. Raises `ConfigError` where a person's metric fails or gives no number."""
-        values: dict[str, float] = {}
-        for metric in self.metrics:
-            results = _compute(metric, predictions, references, self.name)
-            values |= results
-        if len(self.metrics) > 1:
-            values[self.name] = next(iter(results.values()))
+        values = _compute(self.metrics[0], predictions, references, self.name)
+        for metric in self.metrics[1:]:
+            results = _compute(metric, self.spell(predictions), self.spell(references), self.name)
+            values |= {**results, self.name: next(iter(results.values()))}
         return values
 
 
 def load_metric(
-    name: str, own: "Callable[[], evaluate.Metric]", directions: Mapping[str, Direction], aliases: Mapping[str, str]
+    name: str,
+    own: "Callable[[], evaluate.Metric]",
+    directions: Mapping[str, Direction],
+    aliases: Mapping[str, str] = MappingProxyType({}),
+    spell: Callable[[Any], Any] = lambda values: values,
+    sample: tuple[Any, Any] = CLASSES,
 ) -> Scorer:
     """The metric called `name`.
 
     `own` makes the task's metric, whose results are the keys of `directions` without `loss`; `aliases` are other
-    names for them. A name that ends in .py is a person's file; any other is asked of `evaluate`. Raises
-    `ConfigError`.
+    names for them. A name that ends in .py is a person's file; any other is asked of `evaluate`. What those get is
+    what `spell` makes of predictions and references, and `sample` are a few of both. Raises `ConfigError`.
     """
     known = aliases.get(name, name)
     if known in directions:
         return Scorer(known, directions[known], (own,))
     if name.endswith(".py"):
         metric, direction = _from_file(Path(name))
-        return _tried(Scorer(Path(name).stem, direction, (own, lambda: metric)))
+        return _tried(Scorer(Path(name).stem, direction, (own, lambda: metric), spell), sample)
     other = _from_evaluate(name, directions)
-    return _tried(Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other)))
+    return _tried(Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other), spell), sample)
 
 
 def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
@@ -78,12 +87,22 @@ def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
     return scorer.direction
 
 
-def _tried(scorer: Scorer) -> Scorer:
+def _tried(scorer: Scorer, sample: tuple[Any, Any]) -> Scorer:
     """The scorer, after a first call: a metric that fails is told now, not at the first rung."""
+    scorer(one_each(sample[0]), one_each(sample[1]))
+    return scorer
+
+
+def one_each(values: "Sequence[Any] | np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """An array with one entry for each of `values`: numbers, or whatever they are as objects."""
     import numpy as np
 
-    scorer(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]))
-    return scorer
+    if len(values) and isinstance(values[0], tuple | list | str):
+        array = np.empty(len(values), dtype=object)
+        for place, value in enumerate(values):
+            array[place] = tuple(value) if isinstance(value, list) else value
+        return array
+    return np.asarray(values)
 
 
 def _compute(metric: "evaluate.Metric", predictions: Any, references: Any, name: str) -> dict[str, float]:

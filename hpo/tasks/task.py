@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from hpo.core.config import DataConfig
 from hpo.tasks.metrics import Scorer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TextInput = str | tuple[str, str]
+Predictions = Sequence[Any] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class TaskData:
     """A person's data as a task uses it: checked, split, with canonical columns.
 
     `columns` maps a role (text, text_pair, label) to the source column; `notes` say what was recognised, made and
-    dropped; `fingerprint` is the SHA-256 of the content, whatever the file it stood in.
+    dropped; `fingerprint` is the SHA-256 of the content, whatever the file it stood in. Where a model learns numbers,
+    the rows hold them standardised, and `scale` is the mean and the deviation that they had in the training split.
     """
 
     train: Dataset
@@ -35,6 +38,7 @@ class TaskData:
     columns: Mapping[str, str]
     notes: tuple[str, ...]
     fingerprint: str
+    scale: tuple[float, float] = (0.0, 1.0)
 
     @property
     def splits(self) -> dict[str, Dataset]:
@@ -48,6 +52,25 @@ class TaskData:
         return {split: len(rows) for split, rows in self.splits.items()}
 
 
+class Encoded(Protocol):
+    """A split as a model reads it. An example may be several inputs: the windows of a long text."""
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """One entry an input, of shape [inputs] or [inputs, k]; None where each token has a label."""
+        ...
+
+    @property
+    def inputs(self) -> Dataset:
+        """What `Task.encode` made: one row an input."""
+        ...
+
+    @property
+    def rows(self) -> Dataset:
+        """What it was made from, as `Task.prepare` left it: one row an example."""
+        ...
+
+
 def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[str]) -> str:
     """SHA-256 over a task's name, its classes in order and every row in order."""
     digest = hashlib.sha256(json.dumps([task, list(label_names)]).encode())
@@ -59,61 +82,119 @@ def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[
     return digest.hexdigest()
 
 
+def logits_of(output: Any) -> "torch.Tensor":
+    """A model's logits; those of a head that marks spans side by side, of shape [inputs, tokens, 2]."""
+    import torch
+
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    logits: torch.Tensor = output["logits"]
+    return logits
+
+
 class Task(Protocol):
-    """One kind of problem. Nothing here keeps state: the same task serves every trial."""
+    """One kind of problem. Nothing here keeps state: the same task serves every trial.
+
+    A task derives from it and fills in what is left open; what has a body here holds for most.
+    """
 
     name: str
     auto_class: str
     """The `transformers` class that makes the model, such as AutoModelForSequenceClassification."""
-    pipeline: str
-    """The `transformers.pipeline` that serves the final model."""
+    pipeline_tag: str
+    """What the hub calls such a model."""
     default_metric: str
+    metric_names: tuple[str, ...]
+    """hpo's own metrics for it."""
+    usage: str
+    """Python that uses the final model with plain transformers, for its card."""
+    limits: str
+    """A sentence for the card: what the model's answers are not."""
+
+    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        """Whether rows with such columns, as `config` names them, are likely meant for this task (`hpo init` asks)."""
+        ...
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         """Load, check and split the data. Raises `DataError` for every mistake in it; loads no torch."""
         ...
 
+    def describe(self, data: TaskData) -> str:
+        """The labels in a few words, such as `2 classes: no, yes`."""
+        ...
+
+    def suggest_metric(self, data: TaskData) -> tuple[str, str]:
+        """The metric to optimise on such data, and the reason where it is not the default."""
+        return self.default_metric, ""
+
     def head(self, data: TaskData) -> dict[str, Any]:
         """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""
         ...
 
-    def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
-        """Tokenize, cut to `max_length` tokens, without padding.
+    def check_model(self, model: Any, tokenizer: Any) -> str:
+        """Why a model with its tokenizer cannot do this task, told before anything is trained; empty: it can."""
+        return ""
 
-        Columns: input_ids (list of int32), token_type_ids where the tokenizer makes them, labels where `rows` has
-        them, length (tokens).
+    def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
+        """Tokenize, cut to `max_length` tokens or into several inputs of that length, without padding.
+
+        Columns: input_ids (list of int32), token_type_ids where the tokenizer makes them, length (tokens), and where
+        `rows` has them labels: a number, a vector (Arrow's fixed-size list), or one number a token (list), -100 for
+        tokens without one. A column whose name begins with `_` is not given to the model: `compare` reads it.
         """
         ...
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
-        """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact."""
+        """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
+
+        `logits` are [inputs, …] or [inputs, tokens, …], of a head that marks spans [inputs, tokens, 2] (start, end).
+        What a token of padding got must not matter.
+        """
         ...
 
-    def count(self, labels: Sized) -> int:
+    def count(self, labels: Any) -> int:
         """How many examples (or tokens) of a batch the loss sums over."""
+        return len(labels)
+
+    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+        """What is kept of a batch's logits, one entry an input: metrics are computed from it when all are there."""
         ...
 
-    def predictions(self, logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        """Logits of shape (examples, …) as what a metric compares with the labels."""
+    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The predictions of all inputs of `split` in order as a metric takes them, and what they should be.
+
+        Both have one entry an example.
+        """
+        return np.asarray(predictions), np.asarray(split.labels)
+
+    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+        """The metric by name, or from a person's Python file. Raises `ConfigError` listing those there are.
+
+        `data` tells what class numbers and standardised numbers stand for; without it they stand for themselves.
+        """
         ...
 
-    def metrics(self, metric: str) -> Scorer:
-        """The metric by name, or from a person's Python file. Raises `ConfigError` listing those there are."""
-        ...
+    def confusion(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any] | None:
+        """`labels` and `matrix` (counts, true × predicted) of what `compare` gave; None where a task has none."""
+        return None
+
+    def finish(self, model: Any, data: TaskData) -> None:
+        """Change a trained model in place to what is saved: one that answers in the person's own units."""
+        return
 
     def predict(
         self,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
-        rows: Sequence[TextInput],
+        rows: Sequence[Any],
         max_length: int,
         batch_size: int = 64,
     ) -> list[dict[str, Any]]:
-        """Predict for inputs in their order: text (text_pair), label by name, score (its probability)."""
+        """Predict for inputs in their order, by a final model; the input itself stands last in each answer."""
         ...
 
-    def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[TextInput]:
-        """Read inputs to predict for from a csv, tsv, jsonl or parquet file, or a txt file with one a line.
+    def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
+        """Read inputs to predict for from a file.
 
         `columns` are those the model was trained on (role → column); where the file has others, they are
         recognised. Raises `DataError`.
@@ -122,4 +203,4 @@ class Task(Protocol):
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         """A simple model's name and its metric on the test split; None where none applies."""
-        ...
+        return None

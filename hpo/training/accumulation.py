@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpo.tasks.task import Task
+from hpo.tasks.task import Task, logits_of
 from hpo.training.batching import Features, Indices, micro_batches
 from hpo.training.out_of_memory import does_not_fit, is_out_of_memory, release
 from hpo.training.precision import Execution
@@ -70,7 +70,7 @@ class Accumulation:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
         labels = batch.pop("labels")
         with self.execution.autocast():
-            logits = self.model(**batch).logits
+            logits = logits_of(self.model(**batch))
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count
         loss.backward()
         return float(loss.detach())

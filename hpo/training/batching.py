@@ -5,12 +5,13 @@ examples meet in a batch changes from epoch to epoch.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
@@ -23,37 +24,52 @@ WINDOW = (8, 50)
 WINDOWS = 2
 
 
+IGNORED = -100  # the label of a token that has none: losses leave it out
+NOTHING = Dataset.from_dict({})
+
+
 @dataclass(frozen=True)
 class Features:
-    """Encoded examples, flat: column → (values, offsets); example i holds values[offsets[i]:offsets[i + 1]].
+    """Encoded inputs, flat: column → (values, offsets); input i holds values[offsets[i]:offsets[i + 1]].
 
-    `labels` has one entry per example (shape [n]).
+    `labels` has one entry an input, of shape [n] or [n, k]; where each token has a label they are a column and it is
+    None. `inputs` is what the task encoded and `rows` what from, where metrics are to be computed.
     """
 
     columns: dict[str, tuple[NDArray[Any], Indices]]
-    labels: NDArray[Any]
+    labels: NDArray[Any] | None
     lengths: Indices
     pad_values: dict[str, int]
     key: str = ""  # of what it was encoded from and how; empty: no name to keep anything by
+    inputs: Dataset = NOTHING
+    rows: Dataset = NOTHING
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @classmethod
-    def from_dataset(cls, encoded: Any, pad_token_id: int, key: str = "") -> "Features":
-        """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values."""
+    def from_dataset(cls, encoded: Any, pad_token_id: int, key: str = "", rows: Dataset = NOTHING) -> "Features":
+        """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values.
+
+        Columns whose name begins with `_` are not for the model.
+        """
         table = encoded.data.table.combine_chunks()
         columns: dict[str, tuple[NDArray[Any], Indices]] = {}
+        labels = None
         for name in table.column_names:
             column = table.column(name).combine_chunks()
+            if name.startswith("_") or name == "length":
+                continue
             if hasattr(column, "offsets"):
-                offsets = column.offsets.to_numpy().astype(np.int64)
-                columns[name] = (column.values.to_numpy(), offsets)
-        labels = table.column("labels").to_numpy()
-        return cls(columns, labels, np.diff(columns["input_ids"][1]), {"input_ids": pad_token_id}, key)
+                columns[name] = (column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
+            elif name == "labels":
+                vectors = hasattr(column.type, "list_size")
+                labels = column.flatten().to_numpy().reshape(len(column), -1) if vectors else column.to_numpy()
+        pads = {"input_ids": pad_token_id, "labels": IGNORED}
+        return cls(columns, labels, np.diff(columns["input_ids"][1]), pads, key, encoded, rows)
 
     def concatenate(self, other: "Features") -> "Features":
-        """The examples of both, these first."""
+        """The examples of both, these first: to train on."""
         columns = {}
         for name, (values, offsets) in self.columns.items():
             more_values, more_offsets = other.columns[name]
@@ -61,7 +77,9 @@ class Features:
                 np.concatenate([values[offsets[0] : offsets[-1]], more_values[more_offsets[0] : more_offsets[-1]]]),
                 np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]]),
             )
-        labels = np.concatenate([self.labels, other.labels])
+        labels = None
+        if self.labels is not None and other.labels is not None:
+            labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
         return Features(columns, labels, np.concatenate([self.lengths, other.lengths]), self.pad_values, key)
 
@@ -73,7 +91,7 @@ class Features:
         for name, (values, offsets) in self.columns.items():
             places = offsets[:-1] if tokens == "first" else offsets[1:] - 1
             columns[name] = (values[places], np.arange(len(self) + 1))
-        return Features(columns, self.labels, np.ones_like(self.lengths), self.pad_values, self.key)
+        return replace(self, columns=columns, lengths=np.ones_like(self.lengths))
 
     def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
         """Pad the examples `rows` to the longest of them: tensors of shape [len(rows), longest]."""
@@ -85,7 +103,8 @@ class Features:
             padded[mask] = np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows])
             batch[name] = torch.from_numpy(padded)
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        batch["labels"] = torch.from_numpy(self.labels[rows])
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[rows])
         return batch
 
 
@@ -128,8 +147,3 @@ def _cut(rows: Indices, lengths: Indices, size: int, tokens: int | None) -> Iter
         fitting = size if tokens is None else min(size, max(1, tokens // max(1, int(lengths[rows[start]]))))
         yield rows[start : start + fitting]
         start += fitting
-
-
-def example_order(parts: Sequence[Indices]) -> Indices:
-    """The permutation that puts results gathered in the order of `parts` back in the order of the rows."""
-    return np.argsort(np.concatenate(list(parts)), kind="stable")

@@ -50,7 +50,8 @@ class FeatureStore:
                     encoded = self._task.encode(getattr(self._data, split), tokenizer, max_length)
                     encoded.save_to_disk(str(scratch))
                     scratch.rename(folder)  # last: a folder of this name is whole
-        return Features.from_dataset(Dataset.load_from_disk(str(folder)), tokenizer.pad_token_id, folder.name)
+        encoded = Dataset.load_from_disk(str(folder))
+        return Features.from_dataset(encoded, tokenizer.pad_token_id, folder.name, getattr(self._data, split))
 
 
 # Once a tokenizer, not once a trial: it takes 0.1 s with a vocabulary of 30,000.

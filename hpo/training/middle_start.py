@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hpo.tasks.task import logits_of
 from hpo.training.batching import Features, Tokens
 from hpo.training.layers import LayerStack, hidden_state, neighbours, stack_items, train_mode
 from hpo.training.precision import Execution
@@ -177,8 +178,9 @@ class MiddleStart:
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         with torch.no_grad(), self.execution.autocast():
-            logits: torch.Tensor = self._model(**batch).logits.float()
-        return logits
+            logits = logits_of(self._model(**batch)).float()
+        # Of logits a token, what padding got is anything.
+        return logits[batch["attention_mask"].bool()] if logits.ndim == 3 else logits
 
     def _agrees(self, verdict: Verdict, batch: Batch, whole: torch.Tensor) -> bool:
         self.install(verdict)
@@ -195,7 +197,7 @@ class MiddleStart:
         self.install(verdict)
         try:
             with torch.enable_grad(), self.execution.autocast():
-                logits = self._model(**{**batch, KEPT: leaf}).logits.float()
+                logits = logits_of(self._model(**{**batch, KEPT: leaf})).float()
         finally:
             self.remove()
         # A weight of its own for each logit: the gradient of a plain sum could cancel out.

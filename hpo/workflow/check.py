@@ -11,7 +11,7 @@ from typing import Any
 
 from hpo import console
 from hpo.core.config import load_config
-from hpo.core.errors import ConfigError
+from hpo.core.errors import ConfigError, ModelError
 from hpo.core.readable import count
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
@@ -61,6 +61,9 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
     plans = []
     for label in bench.config.labels:
         candidate = bench.candidates[label]
+        objection = bench.task.check_model(candidate.model, candidate.tokenizer)
+        if objection:
+            raise ModelError(f"{label}: {objection}.")
         plan = ModelPlan(
             model=label,
             architecture=type(candidate.model).__name__,

@@ -3,7 +3,6 @@
 import os
 import shlex
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from hpo.core.config import DataConfig, ready_made
 from hpo.core.errors import ConfigError, DataError
 from hpo.core.paths import folder_name
 from hpo.core.yaml_file import inline
-from hpo.tasks import get_task
-from hpo.tasks.task import TaskData
+from hpo.data.sources import load_splits
+from hpo.tasks import get_task, recognise_task
+from hpo.tasks.task import Task, TaskData
 
 # Well-known encoders with safetensors weights on the hub, by what a person can afford.
 HUB_MODELS = {
@@ -51,9 +51,7 @@ first_trials:
   - {{learning_rate: 5e-5, epochs: 3, batch_size: 32, warmup_ratio: 0.1}}
   - {{learning_rate: 3e-4, epochs: 5, batch_size: 32, warmup_ratio: 0.1}}
 
-# Optimised on validation: accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro, mcc, loss, or a
-# Python file of your own with an evaluate.Metric.
-{reason}metric: {metric}
+{metrics}{reason}metric: {metric}
 
 budget:
   max_trials: 24     # complete, pruned and failed ones; --trials N sets another number
@@ -76,13 +74,13 @@ def write_study_file(
     size: str | None = None,
     output: Path | None = None,
     text: Sequence[str] = (),
-    label: str | None = None,
-    task: str = "text-classification",
+    label: Sequence[str] = (),
+    task: str | None = None,
 ) -> Path:
     """Write a study file for `data` and return its path.
 
-    `models` are the candidates (none: proposed by `size`); `text` and `label` name columns that are not recognised.
-    Raises `DataError`, or `ConfigError` when the file exists or an option makes no sense.
+    `models` are the candidates (none: proposed by `size`); `text` and `label` name columns, and `task` the task, that
+    are not recognised. Raises `DataError`, or `ConfigError` when the file exists or an option makes no sense.
     """
     local = Path(data).expanduser()
     name = folder_name(local.resolve().stem if local.exists() else data)
@@ -92,29 +90,34 @@ def write_study_file(
     if len(text) > 2:
         raise ConfigError(f"--text: one column, or two for pairs of texts; these are {len(text)}.")
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size)
-    columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": label}
+    columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": tuple(label) or None}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, **columns)
     try:
-        prepared = get_task(task).prepare(source, seed=0)
+        meant = get_task(task) if task is not None else recognise_task(load_splits(source).train, source)
+        prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
         raise DataError(str(error).replace("`data.text`", "--text").replace("`data.label`", "--label")) from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_fill(prepared, data, chosen, remark, target, task), encoding="utf-8")
+    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant), encoding="utf-8")
     return target
 
 
-def _fill(data: TaskData, path: str, models: Sequence[str], remark: str, target: Path, task: str) -> str:
+def _fill(
+    data: TaskData, source: DataConfig, path: str, models: Sequence[str], remark: str, target: Path, task: Task
+) -> str:
     texts = [data.columns[role] for role in ("text", "text_pair") if role in data.columns]
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
-    metric, reason = _metric(data)
+    metric, reason = task.suggest_metric(data)
+    offered = ", ".join(task.metric_names)
     space = (ready_made("search_spaces") / f"{SPACE}.yaml").read_text(encoding="utf-8")
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
-        task=task,
+        task=task.name,
         path=inline(_relative(path, target.parent)),
         text=inline(texts if len(texts) == 2 else texts[0]),
-        label=inline(data.columns["label"]),
-        found=_comment(f"{sizes} rows. {_classes(data)}.", *data.notes),
+        label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns["label"]),
+        found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
+        metrics=_comment(f"Optimised on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),
         metric=metric,
@@ -174,18 +177,3 @@ def _comment(*lines: str) -> str:
     """Each line as a comment of its own, wrapped."""
     wrapped = [part for line in lines for part in textwrap.wrap(line, 117, break_on_hyphens=False)]
     return "".join(f"# {part}\n" for part in wrapped)
-
-
-def _classes(data: TaskData) -> str:
-    names = [" ".join(name.split()) for name in data.label_names]
-    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in names[:5])
-    return f"{len(names)} classes: {few}{', …' if len(names) > 5 else ''}"
-
-
-def _metric(data: TaskData) -> tuple[str, str]:
-    """Accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones; with the reason."""
-    counts = Counter(data.train.with_format(None)["label"][:])
-    ratio = max(counts.values()) / max(1, min(counts.values()))
-    if ratio >= 3 and len(counts) <= 20:  # of many classes, the two extremes say little
-        return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
-    return "accuracy", ""

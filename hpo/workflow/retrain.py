@@ -96,26 +96,27 @@ def measure_on_test(
     seen[-1] |= {"value": found.metrics[bench.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
     search.set_user_attr("test_evaluations", seen)
     baseline = bench.task.baseline(bench.data, bench.config.metric)
+    confusion = bench.task.confusion(found.predictions, found.references, bench.data)
     return {
         "test": {
             "metrics": found.metrics,
-            "interval": bootstrap_interval(found, features.labels, bench),
-            "rows": len(features),
+            "interval": bootstrap_interval(found, bench),
+            "rows": len(found.references),
             "seen": len(seen),
         },
         "baseline": None if baseline is None else {"name": baseline[0], "value": baseline[1]},
-        "confusion": _confusion(found, features.labels, bench),
+        "confusion": confusion,
     }
 
 
-def bootstrap_interval(found: Evaluation, labels: Any, bench: Workbench) -> list[float]:
+def bootstrap_interval(found: Evaluation, bench: Workbench) -> list[float]:
     """The 95% percentile bootstrap interval of the metric over the test rows (Efron, 1979)."""
     rng = np.random.default_rng(0)
     name, rows = bench.scorer.name, len(found.predictions)
     if name == "loss":
         return []
     draws = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
-    values = [bench.scorer(found.predictions[draw], labels[draw])[name] for draw in draws]
+    values = [bench.scorer(found.predictions[draw], found.references[draw])[name] for draw in draws]
     return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
 
 
@@ -126,6 +127,7 @@ def save_final(
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
+    bench.task.finish(model, bench.data)
     save_model(model, scratch)
     plan.candidate.tokenizer.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
@@ -169,15 +171,6 @@ def _defaults(search: optuna.Study) -> dict[str, Any] | None:
     if best is None:
         return None
     return {"trial": best.number, "value": best.value, "params": best.user_attrs["params"]}
-
-
-def _confusion(found: Evaluation, labels: Any, bench: Workbench) -> dict[str, Any] | None:
-    names = list(bench.data.label_names)
-    if not names:
-        return None
-    matrix = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(matrix, (labels, found.predictions), 1)
-    return {"labels": names, "matrix": matrix.tolist()}
 
 
 def _seconds(search: optuna.Study) -> dict[str, float]:

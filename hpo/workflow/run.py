@@ -17,7 +17,7 @@ from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.study.budget import add_seconds, set_phase
 from hpo.study.storage import Storage, StorageAway, open_storage
-from hpo.tasks import get_task
+from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import check_direction
 from hpo.tasks.task import TaskData
 from hpo.workflow.continuing import is_finished, known_study
@@ -48,7 +48,7 @@ def run(
     with console.progress(f"reading {Path(config.data.path).name}"):
         task = get_task(config.task)
         data = task.prepare(config.data, config.seed)
-        check_direction(task.metrics(config.metric), config.direction)
+        check_direction(task.metrics(config.metric, data), config.direction)
     known = known_study(database, config, data)
     if known is not None and is_finished(known, config):
         console.note(f"Study '{config.name}' is finished: nothing was run.")
@@ -71,7 +71,8 @@ def _configure(
     storage: str | None,
 ) -> StudyConfig:
     options = {"name": name, "budget.max_trials": trials, "budget.max_hours": hours, "storage": storage}
-    return load_config(source, [*overrides, *((key, value) for key, value in options.items() if value is not None)])
+    given = [(key, value) for key, value in options.items() if value is not None]
+    return with_metric(load_config(source, [*overrides, *given]))
 
 
 def _search(config: StudyConfig, storage: Storage, data: TaskData) -> optuna.Study:

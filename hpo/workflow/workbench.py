@@ -10,7 +10,7 @@ from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
 from hpo.core.paths import home, run_folder
 from hpo.core.trial import TrialParams
-from hpo.tasks import get_task
+from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import TaskData
 from hpo.training.batching import Features
@@ -26,11 +26,11 @@ class Workbench:
     """Task, data, metric, models and features of a study in this process."""
 
     def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
-        self.config = config
+        self.config = config = with_metric(config)
         self.execution = execution
         self.task = get_task(config.task)
         self.data = data or self.task.prepare(config.data, config.seed)
-        self.scorer: Scorer = self.task.metrics(config.metric)
+        self.scorer: Scorer = self.task.metrics(config.metric, self.data)
         self.candidates = Candidates(
             {ref.label: ref for ref in config.models}, self.task.auto_class, self.task.head(self.data)
         )

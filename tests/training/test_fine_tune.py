@@ -107,19 +107,24 @@ def test_resume_trains_what_is_not_frozen(plan: Plan) -> None:
     assert curve(list(later.reports())) == curve(whole)
 
 
-def test_evaluation_in_any_batches_gives_the_same_logits_in_order(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_in_any_batches_gives_the_same_predictions_in_order(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = plan()
     model = made.candidate.build(0).eval()
     features = make_features(20, longest=30)
     found = evaluate(model, features, made.task, made.scorer, Execution())
+    logits_of_rows = []
     for row in range(20):
         batch = features.collate(np.array([row]))
         with torch.inference_mode():
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        np.testing.assert_allclose(found.logits[row], logits[0].numpy(), atol=1e-6)
-    expected = torch.nn.functional.cross_entropy(torch.from_numpy(found.logits), torch.from_numpy(features.labels))
+        logits_of_rows.append(logits)
+    expected = torch.nn.functional.cross_entropy(torch.cat(logits_of_rows), torch.from_numpy(features.labels))
     assert found.metrics["loss"] == pytest.approx(float(expected), rel=1e-5)
-    assert found.metrics["accuracy"] == (found.logits.argmax(-1) == features.labels).mean()
+    assert np.array_equal(found.predictions, torch.cat(logits_of_rows).argmax(-1).numpy())
+    assert np.array_equal(found.references, features.labels)
+    assert found.metrics["accuracy"] == (found.predictions == features.labels).mean()
 
 
 def test_memory_is_flat_over_trials(plan: Plan) -> None:

@@ -75,7 +75,7 @@ def test_odd_names_are_quoted_where_yaml_needs_it(tmp_path: Path) -> None:
     folder.mkdir()
     names = {"no": 30, "# off": 30, "a\nb": 30}
     data = write_csv(folder / "it's [odd], {really}.csv", ["the: text", "1e-5"], rows_of(names))
-    path = write_study_file(str(data), ["org/a"], text=["the: text"], label="1e-5", output=tmp_path / "odd name.yaml")
+    path = write_study_file(str(data), ["org/a"], text=["the: text"], label=["1e-5"], output=tmp_path / "odd name.yaml")
     config = load_config(path)
     assert config.data.path == str(data)
     assert (config.data.text, config.data.label) == ("the: text", "1e-5")
