@@ -1,0 +1,77 @@
+"""For each task a few rows that a tiny model learns something of, and what its final model is loaded with."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
+FILLERS = "the a film was very not".split()
+
+
+def _sentence(rng: random.Random, *put: str) -> list[str]:
+    words = [rng.choice(FILLERS) for _ in range(rng.randint(3, 9))]
+    for word in put:
+        words.insert(rng.randrange(len(words) + 1), word)
+    return words
+
+
+def text_classification(rng: random.Random) -> dict[str, Any]:
+    good = rng.random() < 0.5
+    return {"text": " ".join(_sentence(rng, rng.choice(GOOD if good else BAD))), "label": "up" if good else "down"}
+
+
+def text_regression(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD))
+    return {"text": " ".join(words), "score": 500.0 + 40 * sum(word in GOOD for word in words) + 3.5 * len(words)}
+
+
+def multi_label(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, *(rng.choice(group) for group in (GOOD, BAD) if rng.random() < 0.6))
+    labels = [name for name, group in (("up", GOOD), ("down", BAD)) if set(words) & set(group)]
+    return {"text": " ".join(words), "labels": labels}
+
+
+def token_classification(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD))
+    tags = ["B-up" if word in GOOD else "B-down" if word in BAD else "O" for word in words]
+    return {"tokens": words, "ner_tags": tags}
+
+
+def question_answering(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD)) * rng.randint(1, 4)
+    good = rng.random() < 0.5
+    answer = next(word for word in words if word in (GOOD if good else BAD))
+    context = " ".join(words)
+    start = len(" ".join([*words[: words.index(answer)], ""]))
+    return {
+        "question": "was the film good" if good else "was the film bad",
+        "context": context,
+        "answers": {"text": [answer], "answer_start": [start]},
+    }
+
+
+ROWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
+    "text-classification": text_classification,
+    "text-regression": text_regression,
+    "multi-label-classification": multi_label,
+    "token-classification": token_classification,
+    "question-answering": question_answering,
+}
+
+
+def write_rows(task: str, folder: Path, train: int = 64, other: int = 24) -> Path:
+    """A folder of train, validation and test files of a task; the same for each call."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    seen: set[str] = set()
+    for split, rows in {"train": train, "validation": other, "test": other}.items():
+        lines: list[str] = []
+        while len(lines) < rows:
+            line = json.dumps(ROWS[task](rng))
+            if line not in seen:
+                seen.add(line)
+                lines.append(line)
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

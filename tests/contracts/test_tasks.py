@@ -1,0 +1,231 @@
+"""The contract that each task keeps: from rows to a saved model that plain transformers loads and that says the same.
+
+One architecture each in the quick tests; every task with each architecture that has its head in the slow ones.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hpo
+from hpo.core.config import DataConfig, ModelRef
+from hpo.core.trial import TrialParams
+from hpo.tasks import TASKS, get_task, recognise_task
+from hpo.tasks.task import TaskData, logits_of
+from hpo.training.evaluate import evaluate
+from hpo.training.features import FeatureStore
+from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.model import load_candidate, resolve_max_length, save_model
+from hpo.training.precision import Execution
+from hpo.training.prefix_cache import USED, PrefixStore
+from tests.contracts.task_data import write_rows
+from tests.small_models import save_model as save_small
+
+ENCODERS = ("bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "albert")
+ALL = (*ENCODERS, "gpt2", "llama", "t5", "bart")
+QUICK = {"question-answering": "distilbert", "token-classification": "roberta", "multi-label-classification": "electra"}
+# Where transformers has no such head, or hpo says that it cannot be used.
+WITHOUT = {
+    "token-classification": {"bart"},
+    "question-answering": set(),
+    "text-regression": {"gpt2", "llama"},  # no bias to keep the mean of the labels in
+}
+MATRIX = [
+    pytest.param(task, name, marks=() if name == QUICK.get(task, "bert") else pytest.mark.slow)
+    for task in TASKS
+    for name in ALL
+    if name not in WITHOUT.get(task, ())
+]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TaskData]:
+    """The data of a task, read once."""
+    made: dict[str, TaskData] = {}
+
+    def prepare(task: str) -> TaskData:
+        if task not in made:
+            folder = write_rows(task, tmp_path_factory.mktemp(task))
+            made[task] = get_task(task).prepare(DataConfig(path=str(folder)), 0)
+        return made[task]
+
+    return prepare
+
+
+def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **changes: Any) -> TrainingPlan:
+    """A plan of three epochs on the task's data with a tiny model; keywords go to the trial's parameters."""
+    kind = get_task(task)
+    if not (folder / "model").is_dir():
+        save_small(folder / "model", architecture)
+    ref = ModelRef(name=str(folder / "model"), label=architecture)
+    candidate = load_candidate(ref, kind.auto_class, kind.head(data))
+    assert kind.check_model(candidate.model, candidate.tokenizer) == ""
+    store = FeatureStore(folder / "tokens", kind, data)
+    length = min(32, resolve_max_length(candidate, None))
+    return TrainingPlan(
+        params=TrialParams(
+            model=architecture, **{"batch_size": 8, "learning_rate": 3e-3, "epochs": 3, "dropout": 0.1, **changes}
+        ),
+        task=kind,
+        candidate=candidate,
+        train=store.get("train", candidate.tokenizer, length),
+        validation=store.get("validation", candidate.tokenizer, length),
+        scorer=kind.metrics(kind.default_metric, data),
+        rungs_per_epoch=1,
+        seed=3,
+        folder=folder / "checkpoints",
+        execution=Execution(),
+    )
+
+
+def curve(reports: list[Any]) -> list[Any]:
+    return [(report.step, report.value, report.train_loss, sorted(report.metrics.items())) for report in reports]
+
+
+@pytest.mark.parametrize(("task", "architecture"), MATRIX)
+def test_from_rows_to_a_model_that_says_the_same(
+    task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
+) -> None:
+    import transformers
+
+    data = prepared(task)
+    plan = make_plan(task, architecture, data, tmp_path)
+    run = FineTuning(plan)
+    reports = list(run.reports())
+    assert reports[-1].train_loss < reports[0].train_loss
+    assert all(np.isfinite([*report.metrics.values(), report.train_loss]).all() for report in reports)
+
+    stopped = FineTuning(plan)
+    stopped.model.register_forward_hook(
+        lambda *_: plan.stop.set() if stopped.progress.step == 11 and stopped.model.training else None
+    )
+    with pytest.raises(Stopped):
+        list(stopped.reports())
+    torch.manual_seed(99)
+    later = FineTuning(replace(plan, stop=type(plan.stop)()))
+    assert 0 < later.progress.step < run.progress.step
+    assert curve(reports)[later.progress.rung :] == curve(list(later.reports()))
+
+    kind = get_task(task)
+    found = evaluate(run.model, plan.validation, kind, plan.scorer, plan.execution)  # type: ignore[arg-type]
+    assert len(found.predictions) == len(found.references) == len(data.validation)
+    kind.finish(run.model, data)
+    save_model(run.model, tmp_path / "final")
+    plan.candidate.tokenizer.save_pretrained(tmp_path / "final")
+    model = getattr(transformers, kind.auto_class).from_pretrained(tmp_path / "final").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "final")
+    rows = inputs_of(data)
+    for batch_size in (1, 64):
+        answers = kind.predict(model, tokenizer, rows, 32, batch_size)
+        assert [said_of(task, answer, data) for answer in answers] == expected_of(task, found.predictions, data)
+
+
+def inputs_of(data: TaskData) -> list[Any]:
+    columns = [data.validation[role][:] for role in ("text", "text_pair") if role in data.validation.column_names]
+    return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
+
+
+def said_of(task: str, answer: dict[str, Any], data: TaskData) -> Any:
+    """An answer of `predict` in the form of a prediction."""
+    if task == "token-classification":
+        return tuple(data.label_names.index(tag) for tag in answer["tags"])
+    if task == "multi-label-classification":
+        return [int(name in answer["label"]) for name in data.label_names]
+    if task == "text-regression":
+        return pytest.approx(answer["label"], rel=1e-4)
+    return data.label_names.index(answer["label"]) if data.label_names else answer["label"]
+
+
+def expected_of(task: str, predictions: Any, data: TaskData) -> list[Any]:
+    if task == "text-regression":
+        return [data.scale[0] + data.scale[1] * float(number) for number in predictions]
+    return predictions.tolist()
+
+
+@pytest.mark.parametrize(("task", "architecture"), MATRIX)
+def test_the_prefix_cache_changes_nothing(
+    task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
+) -> None:
+    plan = make_plan(task, architecture, prepared(task), tmp_path, frozen_layers=1, epochs=2, dropout=0.0)
+    expected = list(FineTuning(plan).reports())
+    run = FineTuning(replace(plan, prefixes=PrefixStore(tmp_path / "prefixes"), folder=tmp_path / "other"))
+    run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
+    found = list(run.reports())
+    if architecture in ENCODERS:
+        assert run.execution.prefix_cache == USED
+    for one, other in zip(found, expected, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
+    gc.collect()  # memory-mapped files
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], TaskData], tmp_path: Path) -> None:
+    plan = make_plan(task, "bert", prepared(task), tmp_path, dropout=0.0, label_smoothing=0.1)
+    kind, model = plan.task, plan.candidate.build(0, 0.0).eval()
+
+    def summed(rows: Any) -> tuple[float, int]:
+        batch = plan.train.collate(np.asarray(rows))
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            loss = kind.loss(logits_of(model(**batch)), labels, 0.1)
+        assert loss.dtype == torch.float32
+        return float(loss), kind.count(labels)
+
+    whole, parts = summed(range(12)), [summed([row]) for row in range(12)]
+    assert whole[0] == pytest.approx(sum(loss for loss, _ in parts), rel=1e-4)
+    assert whole[1] == sum(count for _, count in parts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None:
+    from hpo.data.sources import load_splits
+
+    config = DataConfig(path=str(write_rows(task, tmp_path)))
+    assert recognise_task(load_splits(config).train, config).name == task
+    kind = get_task(task)
+    data = kind.prepare(config, 0)
+    assert data.sizes == {"train": 64, "validation": 24, "test": 24}
+    assert kind.describe(data)
+    metric, _ = kind.suggest_metric(data)
+    assert metric in kind.metric_names and kind.default_metric in kind.metric_names
+    baseline = kind.baseline(data, metric)
+    assert baseline is None or np.isfinite(baseline[1])
+    # Without the other files: the splits are made, of the same rows on each call, and share no text.
+    alone = DataConfig(path=str(tmp_path / "train.jsonl"))
+    made = kind.prepare(alone, 0)
+    assert sum(made.sizes.values()) == 64 and min(made.sizes.values()) > 0
+    assert made.fingerprint == kind.prepare(alone, 0).fingerprint
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpo.workflow.init import write_study_file
+
+    monkeypatch.chdir(tmp_path)
+    write_rows(task, tmp_path / "rows")
+    save_small(tmp_path / "tiny", QUICK.get(task, "bert"))
+    path = write_study_file(str(tmp_path / "rows"), [str(tmp_path / "tiny")])
+    small = ["backend=inline", "devices=cpu", "first_trials=[]", "confirm={top: 1, seeds: 1}", "search_space.epochs=1"]
+    result = hpo.run(path, trials=2, overrides=small)
+    kind = get_task(task)
+    assert result.study.user_attrs["config"]["task"] == task
+    assert set(result.metrics) == set(kind.metric_names)
+    bounds = result.record["test"]["interval"]
+    assert bounds[0] <= result.metrics[result.study.user_attrs["metric"]] <= bounds[1]
+    card = (result.model_dir / "README.md").read_text()
+    assert kind.usage.splitlines()[0] in card and f"pipeline_tag: {kind.pipeline_tag}" in card
+    assert "text-classification" in card or "text-classification" not in (task, kind.pipeline_tag)
+    answers = result._predictor.predict_file(tmp_path / "rows" / "test.jsonl")
+    assert len(answers) == 24
+    if kind.pipeline_tag != "question-answering":  # transformers 5 has no such pipeline any more
+        from transformers import pipeline
+
+        served = pipeline(kind.pipeline_tag, model=str(result.model_dir), device="cpu")
+        assert served("the film was good")
