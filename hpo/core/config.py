@@ -108,6 +108,7 @@ class StudyConfig(Config):
     models: tuple[ModelRef, ...] = Field(min_length=1, description="The candidates.")
     search_space: SearchSpace
     first_trials: tuple[dict[str, Any], ...] = Field((), description="Configurations to try first.")
+    warm_start: tuple[str, ...] = Field((), description="Studies whose finished trials are taken over where they fit.")
     metric: str = Field(
         "", description="What is optimised: a name, or a Python file with a Metric; empty: the task's own."
     )
@@ -134,6 +135,11 @@ class StudyConfig(Config):
     @classmethod
     def _name(cls, name: str) -> str:
         return check_study_name(name)
+
+    @field_validator("warm_start", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
 
     @field_validator("sampler", "pruner", mode="before")
     @classmethod

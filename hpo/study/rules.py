@@ -19,6 +19,8 @@ from hpo.study.tables import LeaseRow, StudyRow
 
 # A failed trial with this user attribute was failed by the infrastructure: the budget does not count it.
 INFRASTRUCTURE = "infrastructure"
+# A trial with this user attribute was taken over from another study, which it names: the budget does not count it.
+TAKEN_FROM = "taken_from"
 # The user attribute that holds a failed trial's reason, for people.
 FAILURE = "failure"
 # Ends of workers that a trial survives, without a checkpoint in between, plus one.
@@ -126,14 +128,26 @@ def check_budget(session: Session, study_id: int, *, queued: bool = False) -> No
 
 
 def count_reserved(session: Session, study_id: int) -> int:
-    """How many trials the budget counts: all but those that the infrastructure failed."""
+    """How many trials the budget counts: all but those that the infrastructure failed, or that were taken over."""
     all_trials = session.scalar(select(func.count(Trials.trial_id)).where(Trials.study_id == study_id))
+    failed = (Trials.state == TrialState.FAIL) & (Attributes.key == INFRASTRUCTURE)
     excused = session.scalar(
         select(func.count(Trials.trial_id))
         .join(Attributes, Attributes.trial_id == Trials.trial_id)
-        .where(Trials.study_id == study_id, Trials.state == TrialState.FAIL, Attributes.key == INFRASTRUCTURE)
+        .where(Trials.study_id == study_id, failed | (Attributes.key == TAKEN_FROM))
     )
     return (all_trials or 0) - (excused or 0)
+
+
+def count_taken(session: Session, study_id: int) -> int:
+    """How many trials were taken over from other studies."""
+    taken = (
+        select(func.count())
+        .select_from(Attributes)
+        .join(Trials, Trials.trial_id == Attributes.trial_id)
+        .where(Trials.study_id == study_id, Attributes.key == TAKEN_FROM)
+    )
+    return session.scalar(taken) or 0
 
 
 def count_queued(session: Session, study_id: int) -> int:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from hpo.core.errors import StudyError, did_you_mean
 from hpo.study.budget import list_studies
 from hpo.study.process import is_surely_dead
-from hpo.study.rules import FAILURE
+from hpo.study.rules import FAILURE, count_taken
 from hpo.study.storage import Storage
 from hpo.study.tables import StudyRow, WorkerRow
 
@@ -64,7 +64,7 @@ class StudyStatus:
     direction: str  # maximize or minimize
     phase: str  # search, confirm, retrain, finished, stopped
     counts: dict[str, int]  # running, waiting, complete, pruned, failed
-    max_trials: int
+    max_trials: int  # those taken over from other studies included
     max_hours: float | None
     hours_run: float
     best_trial: int | None = None
@@ -102,6 +102,7 @@ class StatusReader:
                 raise StudyError(self._unknown(found is not None))
             study_id, row = found
             counts = _counts(session, study_id)
+            taken = count_taken(session, study_id)
             maximize = _direction(session, study_id) == StudyDirection.MAXIMIZE
             best_id, best_trial, best_value = _best(session, study_id, maximize)
             confirm_done, confirm_total = _confirm_counts(session, study_id)
@@ -111,7 +112,7 @@ class StatusReader:
                 direction="maximize" if maximize else "minimize",
                 phase=row.phase,
                 counts=counts,
-                max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials,
+                max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + taken,
                 max_hours=None if row.max_seconds is None else row.max_seconds / 3600,
                 hours_run=row.seconds_run / 3600,
                 best_trial=best_trial,

@@ -6,10 +6,13 @@ from typing import Any
 import optuna
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import StudyError
+from hpo.core.errors import StudyError, did_you_mean
 from hpo.study.budget import list_studies
 from hpo.study.storage import Storage
 from hpo.tasks.task import TaskData
+
+# What two studies must share for a value of the one to say something in the other.
+_MEANING = ("task", "metric", "direction", "max_length", "fidelity")
 
 
 def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
@@ -38,7 +41,36 @@ def known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna
         raise StudyError(
             f"Study '{config.name}' exists and was made from something else:\n  "
             + "\n  ".join(different)
-            + "\nGive this one another name (--name NEW), or undo the change."
+            + "\nGive this one another name (--name NEW), or undo the change. "
+            f"With warm_start: [{config.name}], a new study takes over the trials that fit it."
+        )
+    return study
+
+
+def comparable_studies(storage: Storage, config: StudyConfig, data: TaskData) -> list[optuna.Study]:
+    """The studies that `config` names to take trials over from.
+
+    Raises `StudyError` where there is none, or where its values do not mean the same: other data, another metric or
+    other rungs.
+    """
+    known = [study for study in list_studies(storage) if study != config.name] if config.warm_start else []
+    return [_comparable_study(storage, name, known, config, data) for name in config.warm_start]
+
+
+def _comparable_study(
+    storage: Storage, name: str, known: list[str], config: StudyConfig, data: TaskData
+) -> optuna.Study:
+    if name not in known:
+        raise StudyError(f"warm_start: there is no study '{name}' in {storage}.{did_you_mean(name, known)}")
+    study = optuna.load_study(study_name=name, storage=storage)
+    before, now = load_config(study.user_attrs["config"]).identity(), config.identity()
+    different = _differences({key: before[key] for key in _MEANING}, {key: now[key] for key in _MEANING})
+    if study.user_attrs["data"]["fingerprint"] != data.fingerprint:
+        different.append("data: other rows")
+    if different:
+        raise StudyError(
+            f"warm_start: the trials of '{name}' cannot be taken over, their values mean something else:\n  "
+            + "\n  ".join(different)
         )
     return study
 

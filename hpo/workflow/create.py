@@ -7,9 +7,11 @@ import optuna
 
 from hpo.core.paths import run_folder
 from hpo.core.yaml_file import to_yaml
-from hpo.study.budget import request_stop, set_budget, set_phase
+from hpo.study.budget import list_studies, request_stop, set_budget, set_phase
 from hpo.study.storage import Storage
 from hpo.study.suggest import first_trials
+from hpo.study.warm_start import take_over
+from hpo.workflow.continuing import comparable_studies
 from hpo.workflow.workbench import Workbench, describe_data, versions
 
 
@@ -20,6 +22,8 @@ def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) 
     (`known_study`).
     """
     config = bench.config
+    # First of all: a mistake in `warm_start` leaves no study behind.
+    sources = [] if _is_begun(storage, config.name) else comparable_studies(storage, config, bench.data)
     study = optuna.create_study(
         study_name=config.name, storage=storage, direction=bench.scorer.direction, load_if_exists=True
     )
@@ -29,6 +33,8 @@ def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) 
     request_stop(study, False)
     set_phase(study, "search")
     if not study.user_attrs.get("first_trials"):
+        for source in sources:
+            take_over(study, source, config.search_space, config.labels)
         queue = first_trials(config, layers)
         for params in queue[: config.budget.max_trials]:
             study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)
@@ -37,6 +43,13 @@ def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(to_yaml(config.recorded()), encoding="utf-8")
     return study
+
+
+def _is_begun(storage: Storage, name: str) -> bool:
+    """Whether the study exists with all that it starts with: what was taken over, what is tried first."""
+    if name not in list_studies(storage):
+        return False
+    return bool(optuna.load_study(study_name=name, storage=storage).user_attrs.get("first_trials"))
 
 
 def _record(study: optuna.Study, bench: Workbench) -> None:

@@ -204,13 +204,14 @@ class Workplace:
                 self.worker.give_back(trial, str(folder))
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
+            if self.storage.get_trial(trial._trial_id).state.is_finished():
+                _clear(folder)  # a worker that was frozen may have saved after the other had cleared it
         except StorageError:
             raise  # the database's: `work` gives the trial back as it leaves
         except Exception as error:
             self._leave_for(error, study, trial, folder)
         else:
-            remove_curve(folder)
-            remove_checkpoints(folder)
+            _clear(folder)
 
     def _outcome(
         self, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
@@ -264,6 +265,12 @@ class Workplace:
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
 
         return tell
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a finished trial needed to be gone on with."""
+    remove_curve(folder)
+    remove_checkpoints(folder)
 
 
 def main() -> None:

@@ -59,6 +59,20 @@ def test_another_search_of_that_name_is_refused_and_changes_nothing(
     assert dump(f"sqlite:///{finished}") == before
 
 
+def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], finished: Path) -> None:
+    url = f"sqlite:///{finished}"
+    wider = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "epochs": 1, "batch_size": [128, 256]}
+    new = {**short, "name": "wider", "search_space": wider, "warm_start": "faulty", "budget": {"max_trials": 1}}
+    result = hpo.run(new, storage=url)
+    first, other = result.study.trials
+    assert first.user_attrs["taken_from"] == "faulty #0" and "taken_from" not in other.user_attrs
+    assert first.value == first.intermediate_values[1] and first.user_attrs["curve"]
+    with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
+        hpo.run({**new, "name": "other", "metric": "loss"}, storage=url)
+    with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
+        hpo.run({**new, "name": "other", "warm_start": ["fauly"]}, storage=url)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, material: Path) -> Path:
     """The database of a study that was run to its end."""

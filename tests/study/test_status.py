@@ -114,7 +114,7 @@ def test_status_at_5000_trials(storage: Storage, study: optuna.Study) -> None:
             (4978, "reason 4978"),
         ),
     )
-    assert len([statement for statement in statements if statement.startswith("SELECT")]) <= 12
+    assert len([statement for statement in statements if statement.startswith("SELECT")]) <= 13
 
 
 def test_the_best_is_the_lowest_where_lower_is_better_and_infinity_never_is(
