@@ -60,13 +60,13 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
                 table = list(csv.reader(whole))[: most + 1]
             with (data / f"{split}.csv").open("w", newline="") as part:
                 csv.writer(part).writerows(table)
-    rates = [round(2e-4 * 1.15**number, 8) for number in range(trials)]
+    rates = [round(1e-4 * (1 + 0.15 * number), 8) for number in range(trials)]
     return {
         "name": name,
         "data": str(data),
         "models": [str(ready_made("examples/models") / "bert-3x128")],
         "max_length": 64,
-        "search_space": {"learning_rate": {"low": 1e-6, "high": 10.0}, "batch_size": [16, 32], "epochs": 3},
+        "search_space": {"learning_rate": {"low": 1e-5, "high": 1e-1}, "batch_size": [16, 32], "epochs": 3},
         "first_trials": [{"learning_rate": rate, "batch_size": (16, 32)[i % 2]} for i, rate in enumerate(rates)],
         "budget": {"max_trials": trials},
         "pruner": "none",
@@ -128,7 +128,7 @@ class Watcher:
     held: dict[int, Held] = field(default_factory=dict)
     longest_ghost: float = 0.0
     seconds_lost: float = 0.0
-    frozen: dict[int, tuple[float, float, int, int, float]] = field(default_factory=dict)
+    frozen: dict[int, tuple[float, int, int, float]] = field(default_factory=dict)
     finished: bool = False
 
     def look(self) -> None:
@@ -228,10 +228,10 @@ class Chaos:
             self.watcher.seconds_lost += lost
         if fault == "SIGSTOP":
             wakes = now + self.random.uniform(*FROZEN_SECONDS)
-            self.watcher.frozen[victim.pid] = (wakes, now, number, attempt, lost)
+            self.watcher.frozen[victim.pid] = (wakes, number, attempt, lost)
 
     def _thaw(self, now: float) -> None:
-        for pid, (wakes, _, number, attempt, lost) in list(self.watcher.frozen.items()):
+        for pid, (wakes, number, attempt, lost) in list(self.watcher.frozen.items()):
             if now < wakes and not self.over:
                 continue
             if self.watcher.attempt_of(number) > attempt:

@@ -67,6 +67,7 @@ def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
         assert session.scalars(select(LeaseRow)).all() == []
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_reader_and_writer_do_not_wait_for_each_other(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
