@@ -86,7 +86,8 @@ def _values(rows: Dataset, column: str, origin: str) -> list[str | int | None]:
         return _from_words([str(value or "").strip() or None for value in raw], where)
     if pa.types.is_null(kind):
         return raw
-    raise DataError(f"{where}: holds {kind}, where each row needs one label: a word or a whole number.")
+    several = " Several classes a row are `task: multi-label-classification`." if pa.types.is_list(kind) else ""
+    raise DataError(f"{where}: holds {kind}, where each row needs one label: a word or a whole number.{several}")
 
 
 def _from_words(words: Sequence[str | None], where: str) -> list[str | int | None]:
@@ -111,8 +112,8 @@ def _whole(numbers: Sequence[float | None], where: str) -> list[str | int | None
         if number is not None and not float(number).is_integer():
             raise DataError(
                 f"{where}, row {row}: {number} is not a whole number. Labels that measure something are a "
-                "regression, not classes: this task wants whole numbers or words. To classify, make classes of them "
-                "first, such as 'low' and 'high'."
+                "regression, not classes: write `task: text-regression`. To classify, make classes of them first, such "
+                "as 'low' and 'high'."
             )
     return [None if number is None else int(number) for number in numbers]
 

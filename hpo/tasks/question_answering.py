@@ -54,6 +54,7 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     pipeline_tag = "question-answering"
     default_metric = "f1"
+    search_space = "token-encoders"
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
     limits = "It gives an answer to any question, also where the context holds none."

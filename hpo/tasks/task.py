@@ -110,6 +110,8 @@ class Task(Protocol):
     """Python that uses the final model with plain transformers, for its card."""
     limits: str
     """A sentence for the card: what the model's answers are not."""
+    search_space: str = "text-encoders"
+    """The ready-made space that `hpo init` writes."""
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         """Whether rows with such columns, as `config` names them, are likely meant for this task (`hpo init` asks)."""

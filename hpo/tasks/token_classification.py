@@ -54,6 +54,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     pipeline_tag = "token-classification"
     default_metric = "f1"
+    search_space = "token-encoders"
     metric_names = tuple(DIRECTIONS)
     usage = (
         'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'

@@ -20,7 +20,6 @@ HUB_MODELS = {
     "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
     "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
 }
-SPACE = "text-encoders"
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:
@@ -109,7 +108,7 @@ def _fill(
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
-    space = (ready_made("search_spaces") / f"{SPACE}.yaml").read_text(encoding="utf-8")
+    space = (ready_made("search_spaces") / f"{task.search_space}.yaml").read_text(encoding="utf-8")
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
         task=task.name,
