@@ -95,7 +95,9 @@ def _alone(engine: Engine, url: URL) -> Iterator[None]:
             yield
         return
     take, give = _SERVER_LOCKS[backend]
-    with engine.connect() as connection:
+    # Without a transaction: the server ends one that is idle for ten seconds, and its lock with it. On a busy machine
+    # making the tables took longer, and the next process saw half of them.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         until = time.monotonic() + _SCHEMA_SECONDS
         while not connection.scalar(text(take)):
             if time.monotonic() >= until:

@@ -22,13 +22,18 @@ _watches: WeakKeyDictionary[Storage, dict[int, "Watch"]] = WeakKeyDictionary()
 
 
 def reclaim(
-    storage: Storage, study: optuna.Study, grace_seconds: float = 60.0, dead_pids: Collection[int] = ()
+    storage: Storage,
+    study: optuna.Study,
+    grace_seconds: float = 60.0,
+    dead_pids: Collection[int] = (),
+    *,
+    killed_by_us: bool = False,
 ) -> list[int]:
     """Poll once with this process's own `Watch` of the study; call it again and again. See `Watch.poll`."""
     watches = _watches.setdefault(storage, {})
     watch = watches.setdefault(study._study_id, Watch(study))
     watch.grace_seconds = grace_seconds
-    return watch.poll(storage, dead_pids)
+    return watch.poll(storage, dead_pids, killed_by_us=killed_by_us)
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Watch:
         self._sightings: dict[str, _Sighting] = {}
         self._last_poll: float | None = None
 
-    def poll(self, storage: Storage, dead_pids: Collection[int] = ()) -> list[int]:
+    def poll(self, storage: Storage, dead_pids: Collection[int] = (), *, killed_by_us: bool = False) -> list[int]:
         """Look at the beats, and return the trials of dead workers to the queue. Returns those trials' numbers.
 
         A worker is dead when its process is known to be gone, on this machine or by `dead_pids` (children whose
@@ -58,18 +63,19 @@ class Watch:
         fails (raising `StorageError`) starts the count anew, so that after an outage nobody is taken for dead for
         having been cut off. Polls are writing transactions: where nobody can write, none succeeds.
 
-        After three deaths without a newer checkpoint in between, a trial is FAIL, with the reason.
+        After three deaths without a newer checkpoint in between, a trial is FAIL, with the reason. Where a person
+        had the processes of `dead_pids` killed (`killed_by_us`), that is no death that a trial is to blame for.
         """
         try:
             with storage.transaction() as session:
-                numbers = self._take_over(session, dead_pids)
+                numbers = self._take_over(session, dead_pids, killed_by_us)
         except Exception:  # whatever it was, nothing was seen this time: the count starts anew, and the caller is told
             self._sightings.clear()
             self._last_poll = None
             raise
         return numbers
 
-    def _take_over(self, session: Session, dead_pids: Collection[int]) -> list[int]:
+    def _take_over(self, session: Session, dead_pids: Collection[int], killed_by_us: bool) -> list[int]:
         now = time.monotonic()
         passed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
         self._last_poll = now
@@ -80,7 +86,7 @@ class Watch:
             known_dead = worker.ended or is_surely_dead(worker.machine, worker.pid, worker.process_start)
             named = worker.pid in dead_pids and not is_surely_alive(worker.machine, worker.pid, worker.process_start)
             if known_dead or named or silent >= self.grace_seconds:
-                numbers += _release(session, worker)
+                numbers += _release(session, worker, blameless=killed_by_us and worker.pid in dead_pids)
         for trial in self._ownerless(session):
             if self._look(f"trial {trial.trial_id}", 0, sightings, passed) >= self.grace_seconds:
                 trial.state = TrialState.WAITING
@@ -115,7 +121,7 @@ class Watch:
         return list(session.scalars(mine.order_by(Trials.trial_id).with_for_update()))
 
 
-def _release(session: Session, worker: WorkerRow) -> list[int]:
+def _release(session: Session, worker: WorkerRow, blameless: bool) -> list[int]:
     """End a dead worker and return what it held to the queue; returns the numbers of those trials."""
     numbers = []
     held = select(LeaseRow).where(LeaseRow.worker_id == worker.worker_id).with_for_update()
@@ -128,6 +134,9 @@ def _release(session: Session, worker: WorkerRow) -> list[int]:
             lease.worker_id = None
             continue
         numbers.append(int(trial.number))
+        if blameless:
+            lease.worker_id, trial.state = None, TrialState.WAITING
+            continue
         last = f"worker {worker.worker_id} (process {worker.pid} on {worker.host}, {worker.device})"
         count_death(session, trial, lease, last)
     worker.ended, worker.phase, worker.trial = True, "gone", None

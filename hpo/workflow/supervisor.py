@@ -136,7 +136,7 @@ class Supervisor:
         except KeyboardInterrupt:
             gone = self._backend.kill()
         with suppress(StorageAway):  # those who come later see for themselves who is gone
-            reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone))
+            reclaim(self._storage, study, dead_pids=tuple(ended.pid for ended in gone), killed_by_us=True)
             set_phase(study, "stopped")
 
 

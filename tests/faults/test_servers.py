@@ -12,11 +12,12 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from hpo.core.errors import StorageError
-from hpo.study import lease
+from hpo.study import lease, schema
 from hpo.study.budget import set_budget
+from hpo.study.database import engine_options, read_url
 from hpo.study.lease import Worker
 from hpo.study.storage import StorageAway, open_storage
 from hpo.study.takeover import Watch
@@ -221,6 +222,18 @@ def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: serv
     with pytest.raises(StorageError, match="did not answer for 1 seconds") as told:
         open_storage(nobody, wait_seconds=1)
     assert "s3cr3t" not in str(told.value)
+
+
+def test_who_makes_the_tables_slowly_stays_alone(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends idle transactions, and their locks: the next process saw half of the tables."""
+    monkeypatch.setattr("hpo.study.database.IDLE_SECONDS", 1)
+    url = read_url(server.url())
+    engine = create_engine(url, **engine_options(url))
+    with schema._alone(engine, url):
+        time.sleep(2.5)
+        with engine.connect() as other:
+            assert not other.scalar(text(schema._SERVER_LOCKS[url.get_backend_name()][0]))
+    engine.dispose()
 
 
 def test_time_zones_kill_nobody(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def die_while_taking_over(url: str, committed: bool) -> None:
     if committed:
         assert reclaim(storage, study) == [0]
     else:
-        takeover._release = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        takeover._release = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
         reclaim(storage, study)
     os.kill(os.getpid(), signal.SIGKILL)
 

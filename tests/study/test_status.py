@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import event, insert
+from sqlalchemy import event, insert, text
 
 from hpo.core.errors import StudyError
 from hpo.study import status as status_module
@@ -38,6 +38,8 @@ def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
             for n in numbers
         ]
         session.execute(insert(models.TrialModel), rows)
+        if storage.engine.dialect.name == "postgresql":  # given ids do not move its counter
+            session.execute(text("SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), :last)"), {"last": many})
         finite = models.TrialValueModel.TrialValueType.FINITE
         session.execute(
             insert(models.TrialValueModel),

@@ -256,7 +256,7 @@ def test_a_worker_that_is_back_from_the_dead_keeps_its_next_trial(storage: Stora
 
 
 def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, study: optuna.Study) -> None:
-    def die(checkpoint: str | None = None) -> list[int]:
+    def die(checkpoint: str | None = None, killed_by_us: bool = False) -> list[int]:
         worker = Worker(storage, study, "cuda:1")
         trial = worker.take(study)
         assert trial is not None and trial.number == 0
@@ -267,13 +267,15 @@ def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, 
         storage.act_as(None)
         with storage.transaction() as session:
             session.get_one(WorkerRow, worker.worker_id).process_start = "1"  # its number is another's by now
-        return reclaim(storage, study)
+        return reclaim(storage, study, dead_pids=[os.getpid()], killed_by_us=killed_by_us)
 
     assert [die(), die(), die("/checkpoints/1"), die()] == [[0], [0], [0], [0]]
     assert study.trials[0].state == TrialState.WAITING
     with storage.reading() as session:
         row = session.get_one(LeaseRow, study.trials[0]._trial_id)
         assert (row.attempt, row.deaths, row.checkpoint) == (4, 2, "/checkpoints/1")
+    assert die(killed_by_us=True) == [0]  # Ctrl-C twice: the trial is not to blame
+    assert study.trials[0].state == TrialState.WAITING
     assert die() == [0]
     assert study.trials[0].state == TrialState.FAIL
     reason = study.trials[0].user_attrs["failure"]
