@@ -101,6 +101,10 @@ class Fleet:
             with self._log.open("ab") as log:
                 self.processes.append(subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log))
 
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+
     def leave(self, seconds: float = 60.0) -> int:
         """Wait until all have left by themselves; returns how many had to be killed: orphans."""
         _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in self.processes if p.poll() is None], seconds)
@@ -330,6 +334,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     arguments = parser.parse_args()
     trials = arguments.trials or round(6 * arguments.minutes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="hpo-chaos-"))
     os.environ["HPO_HOME"] = str(folder / "home")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -342,8 +347,11 @@ def main() -> None:
             struck = server if name == "chaos" else None
             chaos = Chaos(fleet, watcher, struck, arguments.minutes * 60, arguments.seed)
             console.note(f"{name}: {trials} trials")
-            seconds.append(run(watcher, fleet, chaos if name == "chaos" else None))
-            orphans = fleet.leave()
+            try:
+                seconds.append(run(watcher, fleet, chaos if name == "chaos" else None))
+                orphans = fleet.leave()
+            finally:
+                fleet.kill()  # also where this benchmark is ended itself
             found.append(watcher.study)
         held = invariants(found[1], found[0], watcher, orphans, trials)
         report(arguments.storage, chaos, watcher, held, seconds[0], seconds[1])
