@@ -27,6 +27,7 @@ from hpo.core.trial import Report, TrialParams
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task
 from hpo.training.accumulation import Accumulation
+from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
@@ -97,6 +98,7 @@ class FineTuning:
         self._rows = train_used_rows(self.model, [f for f in (plan.train, plan.validation) if f is not None])
         if plan.execution.device == "cpu":
             use_bit_dropout(self.model)
+            use_cpu_attention(self.model)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(self.model, plan.params)
         total = plan.steps_per_epoch * plan.params.epochs
@@ -177,6 +179,7 @@ class FineTuning:
     def _make_ordinary(self) -> None:
         """At the end: a model like any other, all of its embeddings trained, no layer skipped."""
         use_plain_dropout(self.model)
+        use_fused_attention(self.model)
         if self._rows is not None:
             self._rows.expand(self.progress.decay)
         if self._start is not None:

@@ -10,6 +10,7 @@ from hpo.core.trial import Report, TrialParams
 from hpo.study.rules import FAILURE
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
+from hpo.training.attention import attention_kernel
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.precision import Execution
 from hpo.workflow.curve import Curve, Point
@@ -101,7 +102,7 @@ def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
 
 def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, Any]:
     """How a run is carried out, for its replay: what `Execution` holds, the attention kernel, the rungs."""
-    attention = getattr(plan.candidate.model.config, "_attn_implementation", None)
+    attention = attention_kernel(plan.candidate.model, execution.device)
     return {**vars(execution), "attention": attention, "rungs_per_epoch": plan.rungs_per_epoch}
 
 
