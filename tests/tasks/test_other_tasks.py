@@ -75,6 +75,22 @@ def test_a_pair_with_a_score_is_recognised(read: Read) -> None:
     assert data.columns == {"text": "sentence1", "text_pair": "sentence2", "label": "score"}
 
 
+def test_the_baseline_of_pairs_sees_what_they_share(read: Read) -> None:
+    words = "red green blue black white grey pink brown".split()
+    rows = [
+        {
+            "text1": " ".join(words[n % 3 : n % 3 + 4]),
+            "text2": " ".join(words[n % 5 : n % 5 + 4]) + f" no{n}",
+            "score": s,
+        }
+        for n in range(120)
+        for s in [4 - abs(n % 3 - n % 5) + 0.5]
+    ]
+    data = read("text-regression", rows)
+    found = get_task("text-regression").baseline(data, "pearson")
+    assert found is not None and found[0] == "TF-IDF + ridge regression" and found[1] > 0.9
+
+
 # Label sets
 
 
