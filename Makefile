@@ -7,6 +7,9 @@ BIN := .venv/bin
 # hpo's commands never wait for the hub here: all that the demo and the tests use is local.
 export HF_HUB_OFFLINE = 1
 
+# Two test processes: each with one thread, or they wait for each other's on a machine of two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
 .PHONY: demo test check test-all test-faults clean
 
 demo: .venv/installed
@@ -14,16 +17,16 @@ demo: .venv/installed
 	@$(BIN)/hpo run studies/quickstart.yaml
 
 test: check
-	$(BIN)/pytest -n 2 -m "not slow and not gpu and not browser and not server"
+	$(PYTEST) -m "not slow and not gpu and not browser and not server"
 
 # The slower matrix and the browser tests as well: what .ci/run runs.
 test-all: check
-	$(BIN)/pytest -n 2 -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 # Killed, frozen and cut-off workers, full disks and memory; PostgreSQL and MariaDB that crash or hang. Servers of its
 # own (Debian's packages).
 test-faults: .venv/installed-dev
-	$(BIN)/pytest -n 2 -m "(server or slow) and not gpu" --durations=20 tests/study tests/faults
+	$(PYTEST) -m "(server or slow) and not gpu" --durations=20 tests/study tests/faults
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
