@@ -60,6 +60,7 @@ def run_hpo(case: Case) -> list[Figures]:
     label = config.labels[0]
     for split in ("train", "validation"):
         bench.features(split, label)
+    assert bench.scorer.metrics  # made at the first call, which imports evaluate
     bench.candidates._loaded.clear()  # the first trial's seconds are also those of loading the model
     start_up = time.perf_counter() - BEGAN
     found = []
