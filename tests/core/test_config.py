@@ -77,6 +77,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "backend": "inline",
         "storage": "sqlite:///x.db",
         "seed": 7,
+        "warm_start": ["earlier", "another"],
     }
     assert everything.keys() == StudyConfig.model_fields.keys()  # a new field is to be added above
     config = load_config(everything)
