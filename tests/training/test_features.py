@@ -1,11 +1,14 @@
 """Tokens are made once by whoever comes first, for all processes of the machine."""
 
 import multiprocessing
-import os
+import threading
+import uuid
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from datasets import Dataset
 
 from hpo.tasks.task import TaskData
@@ -23,7 +26,7 @@ class CountedTask(TextClassification):
         self.marks = marks
 
     def encode(self, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
-        (self.marks / f"{os.getpid()}-{len(list(self.marks.iterdir()))}").touch()
+        (self.marks / uuid.uuid4().hex).touch()
         return super().encode(rows, tokenizer, max_length)
 
 
@@ -34,50 +37,63 @@ def make_data() -> TaskData:
     return TaskData(rows, rows.select(range(10)), None, ("no", "yes"), {}, (), "a fingerprint")
 
 
-def get_features(folder: Path, queue: Any) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "marks").mkdir()
+    save_tokenizer(tmp_path / "tokenizer")
+    return tmp_path
+
+
+def get_features(folder: Path) -> tuple[int, int, int]:
     from transformers import AutoTokenizer
 
     store = FeatureStore(folder / "cache", CountedTask(folder / "marks"), make_data())
     features = store.get("train", AutoTokenizer.from_pretrained(folder / "tokenizer"), 8)
-    queue.put((len(features), int(features.columns["input_ids"][0].sum()), int(features.lengths.max())))
+    return len(features), int(features.columns["input_ids"][0].sum()), int(features.lengths.max())
 
 
-def test_many_first_users_make_one_good_copy(tmp_path: Path) -> None:
-    (tmp_path / "marks").mkdir()
-    save_tokenizer(tmp_path / "tokenizer")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    users = [context.Process(target=get_features, args=(tmp_path, queue)) for _ in range(4)]
-    for user in users:
-        user.start()
-    answers = [queue.get(timeout=120) for _ in users]
-    for user in users:
-        user.join()
+def assert_one_good_copy(folder: Path, answers: list[tuple[int, int, int]]) -> None:
     assert len(set(answers)) == 1
     assert answers[0][0] == ROWS
     assert answers[0][2] == 8
-    assert len(list((tmp_path / "marks").iterdir())) == 1
-    folders = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
-    assert len(folders) == 1
+    assert len(list((folder / "marks").iterdir())) == 1
+    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
 
 
-def test_what_was_torn_is_made_anew_and_other_lengths_apart(tmp_path: Path) -> None:
+def test_many_first_users_make_one_good_copy(folder: Path) -> None:
+    """Each with a store and a lock of its own, as in processes of their own: the lock is of the open file."""
+    together = threading.Barrier(4)
+
+    def user(_: int) -> tuple[int, int, int]:
+        together.wait()
+        return get_features(folder)
+
+    with ThreadPoolExecutor(4) as users:
+        assert_one_good_copy(folder, list(users.map(user, range(4))))
+
+
+@pytest.mark.slow
+def test_many_first_processes_make_one_good_copy(folder: Path) -> None:
+    """Their imports alone take some 10 s of processor time."""
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as users:
+        assert_one_good_copy(folder, list(users.map(get_features, [folder] * 3)))
+
+
+def test_what_was_torn_is_made_anew_and_other_lengths_apart(folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    (tmp_path / "marks").mkdir()
-    save_tokenizer(tmp_path / "tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
-    task = CountedTask(tmp_path / "marks")
-    store = FeatureStore(tmp_path / "cache", task, make_data())
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    task = CountedTask(folder / "marks")
+    store = FeatureStore(folder / "cache", task, make_data())
     whole = store.get("validation", tokenizer, 32)
     assert store.get("validation", tokenizer, 32) is whole
     cut = store.get("validation", tokenizer, 4)
     assert cut.lengths.max() == 4
     assert len(list(task.marks.iterdir())) == 2
     # A process that was killed while it wrote leaves its scratch folder, which nobody reads.
-    folder = next(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
-    folder.rename(folder.with_name(f"{folder.name}.4242"))
-    again = FeatureStore(tmp_path / "cache", task, make_data())
+    made = next(path for path in (folder / "cache").iterdir() if path.is_dir())
+    made.rename(made.with_name(f"{made.name}.4242"))
+    again = FeatureStore(folder / "cache", task, make_data())
     assert again.get("validation", tokenizer, 32).lengths.tolist() == whole.lengths.tolist()
     assert again.get("validation", tokenizer, 4).lengths.tolist() == cut.lengths.tolist()
     assert len(list(task.marks.iterdir())) == 3
