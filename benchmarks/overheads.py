@@ -1,0 +1,304 @@
+"""What a search costs beside its training: the way to the first step, from trial to trial, a report, memory.
+
+    python benchmarks/overheads.py                 # about 3 minutes on 2 cores
+
+- to the first step: seconds from starting `hpo run` on a new study to the first optimizer step of its first trial, as
+  the trial's own record tells (its end less its seconds of training and evaluating), in fresh processes and folders.
+- turnaround: from the last evaluation of one trial to the first optimizer step of the next in a warm worker, in all and
+  without copying the model's weights, with the parts that it is made of. Aim: under 100 ms beside loading weights.
+- report: writing a rung's value into SQLite and asking the pruner.
+- memory: what one worker process holds for itself after each of 50 trials, the first ten against the last ten.
+
+The trials are real and tiny: two bundled models, a hundred made-up texts, two epochs. One worker carries them out in
+this process, on one thread (what is measured is no matrix product), where clocks stand around the product's methods.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "models"
+MODELS = ("bert-3x128", "distilbert-2x160")
+WARM_UP = 5  # trials: each model, its tokens, its frozen depths
+TENTH = 10  # trials at either end of the memory's row
+Figures = dict[str, Any]
+
+
+class Span(NamedTuple):
+    """One call of a method under the clock, in seconds of `time.perf_counter`."""
+
+    name: str
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+class Clock:
+    """Keeps a span of every call of the methods it stands around."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def stand_around(self, owner: type, method: str, name: str) -> None:
+        call = getattr(owner, method)
+
+        @functools.wraps(call)
+        def timed(*given: Any, **keywords: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*given, **keywords)
+            finally:
+                self.spans.append(Span(name, began, time.perf_counter()))
+
+        setattr(owner, method, timed)
+
+    def called(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+def write_data(folder: Path) -> Path:
+    """Texts of two kinds, told apart by their words, of 5 to 40 words."""
+    chance = random.Random(0)
+    words = {
+        "database": "table column row index query commit transaction engine session server key lock".split(),
+        "network": "graph node edge path weight flow cut degree cycle tree matching component".split(),
+    }
+    common = "the of a with each all this returns and in given if not value or number is".split()
+    folder.mkdir()
+    for split, rows in (("train", 96), ("validation", 32), ("test", 32)):
+        lines = ["text,label"]
+        for row in range(rows):
+            label = list(words)[row % 2]
+            text = " ".join(chance.choice(chance.choice((words[label], common))) for _ in range(5 + row % 36))
+            lines.append(f"{text},{label}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def make_study(folder: Path, trials: int) -> dict[str, Any]:
+    """A study of tiny trials in the shape of the quickstart's."""
+    return {
+        "name": "overheads",
+        "data": str(folder / "data"),
+        "models": [str(EXAMPLES / model) for model in MODELS],
+        "search_space": {
+            "learning_rate": {"low": 1e-4, "high": 5e-3, "log": True},
+            "batch_size": [16, 32],
+            "epochs": 2,
+            "frozen_layers": {"share": [0, 1]},
+            "weight_decay": {"low": 0.0, "high": 0.1},
+            "dropout": {"low": 0.0, "high": 0.2},
+        },
+        "budget": {"max_trials": trials},
+        "confirm": {"top": 1, "seeds": 1},
+        "devices": "cpu",
+    }
+
+
+def to_first_step(folder: Path) -> Figures:
+    """Seconds from `hpo run` to its first trial and to that trial's first step: a person's way, with a fresh home."""
+    study = folder / "study.yaml"
+    study.write_text(json.dumps(make_study(folder, trials=1)))  # JSON is YAML
+    with tempfile.TemporaryDirectory() as home:
+        database = f"sqlite:///{Path(home) / 'hpo.db'}"
+        began = datetime.now()
+        done = subprocess.run(
+            [sys.executable, "-c", "from hpo.cli import main; main()", "run", str(study)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "HPO_HOME": home},
+        )
+        ended = datetime.now()
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+        script = "import json, sys, optuna; optuna.logging.set_verbosity(30); "
+        script += "t = optuna.load_study(study_name='overheads', storage=sys.argv[1]).trials[0]; "
+        script += "print(json.dumps([str(t.datetime_start), str(t.datetime_complete), t.user_attrs['seconds']]))"
+        asked = subprocess.run([sys.executable, "-c", script, database], capture_output=True, text=True, check=True)
+    start, complete, seconds = json.loads(asked.stdout)
+    worked = seconds["train"] + seconds["evaluate"] + seconds["checkpoint"]
+    return {
+        "to_first_trial": (datetime.fromisoformat(start) - began).total_seconds(),
+        # Late by what the trial's reports and its end took: some 50 ms.
+        "to_first_step": (datetime.fromisoformat(complete) - began).total_seconds() - worked,
+        "to_the_end": (ended - began).total_seconds(),
+    }
+
+
+def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
+    """Carry out a search of `trials` in this process; the spans, and the megabytes held after each trial."""
+    import optuna
+
+    from hpo.core.config import load_config
+    from hpo.core.paths import default_storage
+    from hpo.study.lease import Worker
+    from hpo.study.storage import open_storage
+    from hpo.training.fine_tune import FineTuning
+    from hpo.training.memory import _resident_bytes
+    from hpo.training.model import Candidate
+    from hpo.training.precision import choose_execution
+    from hpo.workflow.create import create_study
+    from hpo.workflow.workbench import Workbench
+    from hpo.workflow.worker import WorkerSpec, Workplace
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    clock, memory = Clock(), []
+    for owner, method, name in (
+        (FineTuning, "_train_step", "step"),
+        (FineTuning, "_report", "evaluation"),
+        (FineTuning, "__init__", "preparing the run"),
+        (FineTuning, "_skip_frozen_layers", "frozen layers' cache"),
+        (FineTuning, "_fit_memory", "micro-batch that fits"),
+        (Candidate, "build", "copying weights"),
+        (Worker, "take", "taking the trial"),
+        (Worker, "finish", "telling the result"),
+        (optuna.Trial, "_suggest", "sampling parameters"),
+        (optuna.Trial, "set_user_attr", "recording attributes"),
+        (optuna.Trial, "report", "report"),
+        (optuna.Trial, "should_prune", "prune"),
+        (Workbench, "plan", "model and data"),
+    ):
+        clock.stand_around(owner, method, name)
+    finish = Worker.finish
+
+    def finish_and_weigh(self: Worker, *given: Any, **keywords: Any) -> None:
+        finish(self, *given, **keywords)
+        memory.append(_resident_bytes() / 2**20)
+
+    Worker.finish = finish_and_weigh  # type: ignore[method-assign]
+    config = load_config(make_study(folder, trials))
+    storage = open_storage(None)
+    bench = Workbench(config, choose_execution("cpu", threads))
+    study = create_study(bench, storage, {label: bench.candidates[label].stack.count for label in config.labels})
+    Workplace(WorkerSpec(config.name, default_storage(), "cpu", threads, threads), bench, storage).work()
+    storage.engine.dispose()
+    assert len(study.get_trials(deepcopy=False)) == trials
+    return clock, memory[:trials]  # what came later confirmed the winner
+
+
+def turns(clock: Clock, trials: int) -> Iterator[dict[str, float]]:
+    """Of each turn from one trial to the next: milliseconds in all, and by part."""
+    runs = clock.called("preparing the run")[:trials]
+    for earlier, later in itertools.pairwise(runs):
+        began = max(s.ended for s in clock.called("evaluation") if earlier.ended < s.began < later.began)
+        ended = min(s.began for s in clock.called("step") if s.began > later.ended)
+        parts: dict[str, float] = {"all": 1000 * (ended - began)}
+        for span in clock.spans:
+            if began <= span.began and span.ended <= ended:
+                parts[span.name] = parts.get(span.name, 0.0) + 1000 * span.seconds
+        parts["preparing the run"] -= parts["copying weights"]  # it is done inside
+        parts["all else"] = 2 * parts["all"] - sum(parts.values())
+        yield parts
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    tenths = statistics.quantiles(values, n=10)
+    return {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1]}
+
+
+def measure_worker(folder: Path, trials: int, threads: int) -> Figures:
+    """Turnaround, reports and memory of one warm worker."""
+    clock, memory = work(folder, WARM_UP + trials, threads)
+    found = list(turns(clock, WARM_UP + trials))[WARM_UP - 1 :]
+    names = sorted({name for turn in found for name in turn} - {"all"})
+    parts = {name: statistics.median(turn.get(name, 0.0) for turn in found) for name in names}
+    reports, asked = clock.called("report")[WARM_UP:], clock.called("prune")[WARM_UP:]
+    held = memory[WARM_UP:]
+    first, last = statistics.mean(held[:TENTH]), statistics.mean(held[-TENTH:])
+    return {
+        "turnaround_ms": spread([turn["all"] for turn in found]),
+        "turnaround_without_weights_ms": spread([turn["all"] - turn["copying weights"] for turn in found]),
+        "turnaround_parts_ms": dict(sorted(parts.items(), key=lambda part: -part[1])),
+        "report_ms": spread([1000 * span.seconds for span in reports]),
+        "pruning_decision_ms": spread([1000 * span.seconds for span in asked]),
+        "memory_mb": {"first": first, "last": last, "growth_per_trial": (last - first) / (trials - TENTH)},
+        "memory_mb_by_trial": [round(value, 1) for value in memory],
+    }
+
+
+def show(machine: Figures, starts: list[Figures], worker: Figures, trials: int) -> None:
+    """The table, and where a turn's time goes."""
+    table = Table(title="What a search costs beside its training", title_justify="left")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    table.add_column("spread", justify="right")
+    for name, told in (
+        ("to_first_trial", "`hpo run` to its first trial"),
+        ("to_first_step", "`hpo run` to its first step"),
+        ("to_the_end", "`hpo run` of one trial to the end (confirmed, retrained, report)"),
+    ):
+        values = [start[name] for start in starts]
+        table.add_row(told, f"{statistics.median(values):.1f} s", f"{min(values):.1f} to {max(values):.1f} s")
+    for name, told in (
+        ("turnaround_ms", "from one trial to the next one's first step"),
+        ("turnaround_without_weights_ms", "… beside copying the weights"),
+        ("report_ms", "a report"),
+        ("pruning_decision_ms", "a pruning decision"),
+    ):
+        row = worker[name]
+        table.add_row(told, f"{row['median']:.1f} ms", f"{row['p10']:.1f} to {row['p90']:.1f} ms")
+    memory = worker["memory_mb"]
+    table.add_row(
+        f"memory, trials 1–{TENTH} and {trials - TENTH + 1}–{trials}",
+        f"{memory['first']:.0f}, {memory['last']:.0f} MB",
+        f"{memory['growth_per_trial']:+.2f} MB a trial",
+    )
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(table)
+    parts = ", ".join(f"{name} {ms:.1f}" for name, ms in worker["turnaround_parts_ms"].items() if ms >= 0.05)
+    console.print(f"A turn's median parts, ms: {parts}.")
+    console.print(
+        f"Spread: fastest to slowest of {len(starts)}; 10th to 90th percentile of {trials} trials. "
+        f"{machine['processor']}, {machine['threads']} thread(s)."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=50, help=f"of the warm worker, after {WARM_UP} others")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of `hpo run`")
+    parser.add_argument("--threads", type=int, default=1, help="of the warm worker")
+    parser.add_argument("--output", type=Path, default=Path("overheads.json"))
+    arguments = parser.parse_args()
+    if arguments.trials < 2 * TENTH:
+        parser.error(f"--trials: {2 * TENTH} at least, for the memory of the first and the last {TENTH}")
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.pop("HPO_STORAGE", None)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_data(folder / "data")
+        starts = []
+        for _ in range(arguments.repeats):
+            starts.append(to_first_step(folder))
+            print(f"to the first step: {starts[-1]['to_first_step']:.1f} s", flush=True)
+        os.environ["HPO_HOME"] = str(folder / "home")
+        worker = measure_worker(folder, arguments.trials, arguments.threads)
+    from one_trial import describe_machine  # beside this file; late, as it loads torch
+
+    machine = describe_machine({"device": "cpu", "threads": arguments.threads})
+    found = {"machine": machine, "trials": arguments.trials, "hpo_run_seconds": starts, "worker": worker}
+    arguments.output.write_text(json.dumps(found, indent=1))
+    show(machine, starts, worker, arguments.trials)
+
+
+if __name__ == "__main__":
+    main()
