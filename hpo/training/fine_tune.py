@@ -160,7 +160,8 @@ class FineTuning:
         start = MiddleStart(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)
         splits = [features for features in (plan.train, plan.validation) if features is not None]
         epochs = plan.rung_steps()[-1] / plan.steps_per_epoch
-        model = (plan.candidate.digest, plan.params.dropout)
+        # Whether there is dropout matters to the check of a model, not how much: a search samples it anew each time.
+        model = (plan.candidate.digest, plan.params.dropout and "some")
         splits, verdict = plan.prefixes.attach(start, model, splits, epochs, plan.stop)
         self._train, self._validation = splits[0], splits[1] if len(splits) > 1 else None
         self._start = start

@@ -179,6 +179,7 @@ def _allocated(accumulation: Accumulation, features: Features, rows: Indices) ->
     The sum of what torch's allocator hands out and takes back. Resident memory would not do: a warm process keeps what
     earlier trials freed, and serves the next step from it.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler writes that it started and stopped to stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         if not _step_fits(accumulation, features, rows):
             return None
