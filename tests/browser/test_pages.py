@@ -61,6 +61,7 @@ def page() -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, chromium_sandbox=False)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(180_000)  # a busy machine drew a report of 4 MB in over 30 s
         page.problems = []
         page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: page.problems.append(str(error)))
