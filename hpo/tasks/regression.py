@@ -53,8 +53,9 @@ class Regression(TextTask):
     limits = "It gives a number for any text, also for one unlike those that it learnt from."
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        if isinstance(config.label, tuple):
+            return False
         try:
-            assert not isinstance(config.label, tuple)
             return are_numbers(rows, find_columns(rows, "", config.text, config.label).label)
         except DataError:
             return False

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
-from hpo.tasks import get_task
+from hpo.tasks import get_task, recognise_task
 from hpo.tasks.task import TaskData
 from hpo.tasks.token_classification import IGNORED
 from hpo.training.batching import Features
@@ -283,3 +283,8 @@ def test_the_best_span_is_the_best_of_all_pairs() -> None:
             for j in range(i, min(85, i + LONGEST_ANSWER))
         }
         assert (pytest.approx(score), first, last) == max(pairs)
+
+
+def test_several_label_columns_are_known_as_several_labels_a_row() -> None:
+    rows = Dataset.from_dict({"text": ["one", "two"], "a": [0, 1], "b": [1, 1]})
+    assert recognise_task(rows, DataConfig(path="rows.csv", label=("a", "b"))).name == "multi-label-classification"
