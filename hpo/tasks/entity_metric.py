@@ -12,10 +12,12 @@ from typing import Any
 import datasets
 import evaluate
 
+from hpo.tasks.direct_metric import DirectMetric
+
 Entity = tuple[str, int, int]
 
 
-class EntityMetrics(evaluate.Metric):
+class EntityMetrics(DirectMetric):
     """precision, recall and f1 of whole entities (micro), f1_macro, and the accuracy of tags, equal to seqeval's.
 
     Predictions and references are tuples of tag numbers, one a row; `names` are the tags. Without names they are the
@@ -41,12 +43,6 @@ class EntityMetrics(evaluate.Metric):
             inputs_description="predictions, references: the tags of each row.",
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
-
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float] | None:
-        """Compute over given rows at once, or over what `add_batch` gathered."""
-        if predictions is None and references is None:
-            return super().compute(**kwargs)
-        return self._compute(predictions, references)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         hits: Counter[str] = Counter()

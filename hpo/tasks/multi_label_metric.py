@@ -9,8 +9,10 @@ import datasets
 import evaluate
 import numpy as np
 
+from hpo.tasks.direct_metric import DirectMetric
 
-class MultiLabelMetrics(evaluate.Metric):
+
+class MultiLabelMetrics(DirectMetric):
     """f1, precision and recall (micro and macro) and accuracy (of whole sets), equal to scikit-learn's.
 
     Predictions and references are a 0 or 1 for each class, of the same shape [rows, classes]. A ratio without a case
@@ -25,12 +27,6 @@ class MultiLabelMetrics(evaluate.Metric):
             inputs_description="predictions, references: a 0 or 1 for each class.",
             features=datasets.Features({"predictions": vectors, "references": vectors}),
         )
-
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float] | None:
-        """Compute over given arrays at once, or over what `add_batch` gathered."""
-        if predictions is None and references is None:
-            return super().compute(**kwargs)
-        return self._compute(predictions, references)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         predicted, true = np.asarray(predictions, bool), np.asarray(references, bool)

@@ -9,8 +9,10 @@ import datasets
 import evaluate
 import numpy as np
 
+from hpo.tasks.direct_metric import DirectMetric
 
-class RegressionMetrics(evaluate.Metric):
+
+class RegressionMetrics(DirectMetric):
     """pearson, spearman, r2, mse, rmse and mae, equal to SciPy's and scikit-learn's.
 
     Predictions and references are standardised numbers: those of the person are `mean` + `deviation` times them. A
@@ -30,12 +32,6 @@ class RegressionMetrics(evaluate.Metric):
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
             ),
         )
-
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float] | None:
-        """Compute over given arrays at once, or over what `add_batch` gathered."""
-        if predictions is None and references is None:
-            return super().compute(**kwargs)
-        return self._compute(predictions, references)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         from scipy.stats import rankdata

@@ -12,6 +12,8 @@ from typing import Any
 import datasets
 import evaluate
 
+from hpo.tasks.direct_metric import DirectMetric
+
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = frozenset(string.punctuation)
 
@@ -19,7 +21,7 @@ SOURCE = """@article{rajpurkar2016, title={SQuAD: 100,000+ Questions for Machine
 author={Rajpurkar, Pranav and Zhang, Jian and Lopyrev, Konstantin and Liang, Percy}, year={2016}}"""
 
 
-class AnswerMetrics(evaluate.Metric):
+class AnswerMetrics(DirectMetric):
     """exact_match and f1 from 0 to 1, as SQuAD (Rajpurkar et al., 2016) defines them, of the best true answer.
 
     Predictions are texts, references tuples of the texts that are right. Case, punctuation, articles and white space do
@@ -34,12 +36,6 @@ class AnswerMetrics(evaluate.Metric):
             inputs_description="predictions: texts; references: the right texts of each.",
             features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
         )
-
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float] | None:
-        """Compute over given answers at once, or over what `add_batch` gathered."""
-        if predictions is None and references is None:
-            return super().compute(**kwargs)
-        return self._compute(predictions, references)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         scores = [score(said, tuple(right)) for said, right in zip(predictions, references, strict=True)]

@@ -1,5 +1,6 @@
 """What the tasks on one or two texts share: reading them, encoding them, predicting for them."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,21 +48,24 @@ class TextTask(Task):
         assert not isinstance(config.label, tuple)
         return raw, find_columns(raw.train, raw.origins["train"], config.text, config.label)
 
+    @abstractmethod
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
     ) -> Labels:
         """The labels in `column`. Raises `DataError` naming the file and rows of those that are none."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def check_labels(
         self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
         """Refuse what nothing can be learnt from or judged by; returns notes on what is only doubtful."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def strata(self, rows: Dataset) -> list[int]:
         """A number for each row: made splits hold the same share of each number."""
-        raise NotImplementedError
+        ...
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple) and type(self).load is TextTask.load:
@@ -124,9 +128,10 @@ class TextTask(Task):
             table = table.append_column("labels", self.arrow_labels(rows))
         return Dataset(table)
 
+    @abstractmethod
     def answers(self, logits: "torch.Tensor", config: Any) -> list[dict[str, Any]]:
         """What is said of each input, by the logits of a final model with `config`."""
-        raise NotImplementedError
+        ...
 
     def predict(
         self,

@@ -9,8 +9,14 @@ from hpo.core.errors import OutOfMemory
 
 T = TypeVar("T")
 
-# In the words of torch's allocator, of C++'s, and of oneDNN and cuBLAS, which allocate on their own.
-TOLD = ("can't allocate memory", "bad_alloc", "could not create a memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# In the words of torch's allocator, the system's, C++'s, and of oneDNN and cuBLAS, which allocate on their own.
+TOLD = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "could not create a memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

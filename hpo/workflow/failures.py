@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from hpo.core.errors import TrialError
+from hpo.training.out_of_memory import is_out_of_memory
 
 # How a GPU's libraries begin an error after which each further call of the process fails too.
 _LOST_DEVICE = (
@@ -17,7 +18,6 @@ _LOST_DEVICE = (
     "unspecified launch failure",
 )
 _FULL_DISK = ("No space left on device", "database or disk is full")
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")  # torch on a CPU; the system, for a file
 
 
 def reason_to_fail(error: BaseException) -> str | None:
@@ -31,7 +31,7 @@ def reason_to_fail(error: BaseException) -> str | None:
     if is_device_lost(error):
         return None
     for cause in _chain(error):
-        if isinstance(cause, MemoryError | torch.OutOfMemoryError) or any(words in str(cause) for words in _NO_MEMORY):
+        if is_out_of_memory(cause):
             return f"OutOfMemory: {str(cause).strip() or 'the process may have no more memory'}"
     return None
 
