@@ -30,8 +30,10 @@ class Accumulation:
         if execution.checkpoint_activations:
             checkpoint_activations(model)
 
-    def gradient(self, features: Features, rows: Indices) -> float:
+    def gradient(self, features: Features, rows: Indices) -> torch.Tensor:
         """Add the gradient of the batch's mean loss to the parameters'; returns the loss summed over its examples.
+
+        It stays on the device: to read it is to wait for all that a GPU has been told to do.
 
         Where a micro-batch does not fit, the batch begins again with halves of it, and where one example does not fit,
         without keeping what its layers compute. Raises `OutOfMemory` where that does not suffice either.
@@ -46,13 +48,13 @@ class Accumulation:
             elif not self.use_checkpointing():
                 raise does_not_fit(int(features.lengths.max()))
 
-    def attempt(self, features: Features, rows: Indices) -> float:
+    def attempt(self, features: Features, rows: Indices) -> torch.Tensor:
         """One try of `gradient`. Raises `TooMany`, with no gradient left, where memory does not suffice."""
         micro_batch = self.execution.micro_batch or len(rows)
         parts = micro_batches(rows, features.lengths, micro_batch, self.execution.training_tokens)
         batches = [features.collate(part) for part in parts]
         count = sum(self._task.count(batch["labels"]) for batch in batches)
-        total, done = 0.0, 0
+        total, done = torch.zeros((), device=self.execution.device), 0
         try:
             for batch in batches:
                 total += self._add(batch, count)
@@ -66,14 +68,14 @@ class Accumulation:
         release(self.execution.device)
         raise TooMany(len(parts[done]))
 
-    def _add(self, part: dict[str, torch.Tensor], count: int) -> float:
+    def _add(self, part: dict[str, torch.Tensor], count: int) -> torch.Tensor:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
         labels = batch.pop("labels")
         with self.execution.autocast():
             logits = logits_of(self.model(**batch))
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count
         loss.backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def use_micro_batch(self, rows: int) -> None:
         """From now on at most `rows` examples at once."""

@@ -111,6 +111,7 @@ class FineTuning:
         smoothing = plan.params.label_smoothing
         self._accumulation = Accumulation(self.model, plan.task, smoothing, plan.execution)
         self._train, self._validation = plan.train, plan.validation
+        self._unread: list[torch.Tensor] = []  # the losses of the last steps, still on the device
 
     @property
     def execution(self) -> Execution:
@@ -196,14 +197,28 @@ class FineTuning:
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        self.progress.loss_sum += loss
         self.progress.loss_count += len(rows)
+        self._unread.append(loss)
         self.progress.seconds_train += time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} at step {self.progress.step}")
+        if len(self._unread) >= self.execution.steps_ahead:
+            self._read_losses()
+
+    def _read_losses(self) -> None:
+        """Wait for the last steps' losses and add them up. Raises `Diverged` where they are no number."""
+        if not self._unread:
+            return
+        started = time.perf_counter()
+        losses = torch.stack(self._unread).tolist()
+        self._unread.clear()
+        self.progress.seconds_train += time.perf_counter() - started
+        for step, loss in enumerate(losses, self.progress.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss became {loss} at step {step}")
+        self.progress.loss_sum += sum(losses)
 
     def _report(self) -> Report:
         plan, progress = self.plan, self.progress
+        self._read_losses()
         progress.rung += 1
         metrics: dict[str, float] = {}
         value = math.nan
@@ -259,7 +274,8 @@ class FineTuning:
             self.save()
 
     def save(self) -> Path:
-        """Write a checkpoint now."""
+        """Write a checkpoint now. Raises `Diverged` rather than keep a state that leads nowhere."""
+        self._read_losses()
         started = time.perf_counter()
         path = save_checkpoint(self.plan.folder, self.model, self._optimizer, self._scheduler, self.progress)
         self.progress.seconds_checkpoint += time.perf_counter() - started

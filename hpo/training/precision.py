@@ -38,6 +38,11 @@ class Execution:
         """Padded tokens of a forward and backward pass; a larger batch is done in micro-batches. None: no limit."""
         return None if self.device.startswith("cuda") else 2_048
 
+    @property
+    def steps_ahead(self) -> int:
+        """Optimizer steps after which their losses are read: a GPU should not wait for the host after each."""
+        return 16 if self.device.startswith("cuda") else 1
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which forward passes run."""
         if self.dtype == "float32":

@@ -27,7 +27,7 @@ def gradients(run: FineTuning, rows: Any, micro_batch: int | None = None) -> tup
     loss = run._accumulation.gradient(run._train, rows)
     found = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
     run.model.zero_grad()
-    return loss, found
+    return float(loss), found
 
 
 def assert_same(one: list[torch.Tensor], other: list[torch.Tensor], tolerance: float = 1e-6) -> None:

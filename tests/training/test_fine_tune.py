@@ -75,6 +75,21 @@ def test_diverged(plan: Plan) -> None:
         list(run.reports())
 
 
+def test_losses_may_be_read_some_steps_later(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which then need not wait for the host after each step."""
+    each = list(FineTuning(plan(epochs=2)).reports())
+    monkeypatch.setattr(Execution, "steps_ahead", 16)
+    late = list(FineTuning(plan(epochs=2)).reports())
+    assert curve(late) == curve(each)
+    assert [report.train_loss for report in late] == pytest.approx([report.train_loss for report in each])
+    run = FineTuning(plan())
+    with torch.no_grad():
+        run.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(Diverged, match="loss became nan at step 1"):
+        list(run.reports())
+    assert run.progress.step > 1
+
+
 @pytest.mark.parametrize("stop_at", [1, 6, 9])  # the first step, a rung, the middle of an epoch
 def test_stopped_and_gone_on_is_the_same_run(stop_at: int, plan: Plan) -> None:
     whole = list(FineTuning(plan(epochs=3, dropout=0.3, lr_scheduler="cosine")).reports())
