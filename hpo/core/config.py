@@ -69,7 +69,9 @@ class ModelRef(Config):
     name: str = Field(min_length=1, description="Hub id or local folder.")
     revision: str | None = None
     subfolder: str = ""
-    tokenizer: str | None = Field(None, description="Hub id or folder of the tokenizer; null: the model's own.")
+    processor: str | None = Field(
+        None, description="Hub id or folder of the tokenizer, image or sound processor; null: the model's own."
+    )
     trust_remote_code: bool = False
     allow_pickle: bool = Field(False, description="Accept pickled weights (.bin): they can run code when loaded.")
     label: str = Field("", description="How the model is called in the study; empty: made from its name.")
@@ -114,6 +116,7 @@ class StudyConfig(Config):
     )
     direction: Literal["maximize", "minimize"] | None = Field(None, description="null: the metric's own.")
     max_length: int | None = Field(None, ge=4, description="Tokens per example; null: from the data and models.")
+    max_seconds: float | None = Field(None, gt=0, description="Seconds of sound per example; null: 30.")
     sampler: dict[str, Any] = Field({"name": "tpe"}, description="hpo's default, or an Optuna sampler by name.")
     pruner: dict[str, Any] = Field(
         {"name": "successive_halving"}, description="hpo's default, or an Optuna pruner by name."
@@ -198,7 +201,7 @@ class StudyConfig(Config):
         A local model counts by its label: its folder may be moved.
         """
         plain = self.to_plain()
-        kept = ("task", "search_space", "metric", "direction", "max_length", "fidelity", "seed")
+        kept = ("task", "search_space", "metric", "direction", "max_length", "max_seconds", "fidelity", "seed")
         refs = [model.model_dump(exclude_defaults=True) for model in self.models]
         models = [{**ref, "name": ref["label"]} if Path(ref["name"]).is_absolute() else ref for ref in refs]
         return {"models": models, **{key: plain[key] for key in kept}}
@@ -311,7 +314,7 @@ def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         models = [models]
     if isinstance(models, list | tuple):
         refs = [{"name": ref} if isinstance(ref, str) else ref for ref in models]
-        resolved["models"] = [_local_paths(ref, folder, "name", "tokenizer") for ref in refs]
+        resolved["models"] = [_local_paths(ref, folder, "name", "processor") for ref in refs]
     if isinstance(metric, str) and metric.endswith(".py"):
         resolved["metric"] = str((folder / Path(metric).expanduser()).resolve())
     return resolved

@@ -16,7 +16,7 @@ from hpo.tasks.metrics import Scorer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 TextInput = str | tuple[str, str]
 Predictions = Sequence[Any] | NDArray[Any]
@@ -103,6 +103,12 @@ class Task(Protocol):
     """The `transformers` class that makes the model, such as AutoModelForSequenceClassification."""
     pipeline_tag: str
     """What the hub calls such a model."""
+    processor_class: str = "AutoTokenizer"
+    """The `transformers` class that reads what makes a model's inputs."""
+    final_processor_class: str = "AutoTokenizer"
+    """The same for a final model."""
+    encoded_at_once: int | None = None
+    """So many rows are given to `encode` at once, where what it makes is large; None: all of them."""
     default_metric: str
     metric_names: tuple[str, ...]
     """hpo's own metrics for it."""
@@ -133,18 +139,27 @@ class Task(Protocol):
         """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""
         ...
 
-    def check_model(self, model: Any, tokenizer: Any) -> str:
-        """Why a model with its tokenizer cannot do this task, told before anything is trained; empty: it can."""
+    def complete_processor(self, processor: Any, data: TaskData) -> Any:
+        """What makes the inputs of a model, of what it came with: some of it may have to come from the data."""
+        return processor
+
+    def check_model(self, model: Any, processor: Any) -> str:
+        """Why a model with its processor cannot do this task, told before anything is trained; empty: it can."""
         return ""
 
-    def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
-        """Tokenize, cut to `max_length` tokens or into several inputs of that length, without padding.
+    def encode(self, rows: Dataset, processor: Any, max_length: int) -> Dataset:
+        """Rows as inputs, cut to `max_length` (tokens, samples) or into several of that length, without padding.
 
-        Columns: input_ids (list of int32), token_type_ids where the tokenizer makes them, length (tokens), and where
-        `rows` has them labels: a number, a vector (Arrow's fixed-size list), or one number a token (list), -100 for
-        tokens without one. A column whose name begins with `_` is not given to the model: `compare` reads it.
+        Columns: what the model reads (input_ids and token_type_ids, lists of int32; pixels as nested fixed-size lists;
+        sound as lists of 16-bit floats), length (what an input takes to compute, in tokens), and where `rows` has them
+        labels: a number, a vector (Arrow's fixed-size list), or several numbers (list), such as one a token, padded
+        with -100. A column whose name begins with `_` is not given to the model: `compare` reads it.
         """
         ...
+
+    def finish_batch(self, batch: "dict[str, torch.Tensor]", processor: Any) -> "dict[str, torch.Tensor]":
+        """What the model is given, of a batch of encoded and padded inputs with their `attention_mask`."""
+        return batch
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
@@ -187,7 +202,7 @@ class Task(Protocol):
     def predict(
         self,
         model: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerBase",
+        processor: Any,
         rows: Sequence[Any],
         max_length: int,
         batch_size: int = 64,

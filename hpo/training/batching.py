@@ -1,12 +1,13 @@
-"""Ragged features in, padded tensors out: batches of similar length, so that little padding is computed.
+"""Encoded features in, tensors out: batches of similar length, so that little padding is computed.
 
 `epoch_batches` is still a shuffle: each epoch's order comes from (seed, epoch), no example is dropped, and which
 examples meet in a batch changes from epoch to epoch.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+Batch = dict[str, torch.Tensor]
 Tokens = Literal["all", "first", "last"]
 
 # Batches are cut from windows of so many batches sorted by length: large enough that a batch is nearly of one length,
@@ -28,6 +30,7 @@ WINDOWS = 2
 PART = 256
 
 
+Column = tuple[Any, Indices | None]  # an array, or what is indexed like one; and offsets
 IGNORED = -100  # the label of a token that has none: losses leave it out
 NOTHING = Dataset.from_dict({})
 
@@ -36,29 +39,48 @@ NOTHING = Dataset.from_dict({})
 class Features:
     """Encoded inputs, flat: column → (values, offsets); input i holds values[offsets[i]:offsets[i + 1]].
 
-    `labels` has one entry an input, of shape [n] or [n, k]; where each token has a label they are a column and it is
-    None. `inputs` is what the task encoded and `rows` what from, where metrics are to be computed.
+    Where all inputs have one shape (images) there are no offsets, and input i is values[i]. `lengths` is what an input
+    takes to compute, in tokens. `labels` has one entry an input, of shape [n] or [n, k]; where an input has several
+    (one a token) they are a column and it is None. `inputs` is what the task encoded and `rows` what from, where
+    metrics are to be computed.
     """
 
-    columns: dict[str, tuple[NDArray[Any], Indices]]
+    columns: dict[str, Column]
     labels: NDArray[Any] | None
     lengths: Indices
     pad_values: dict[str, int]
     key: str = ""  # of what it was encoded from and how; empty: no name to keep anything by
     inputs: Dataset = NOTHING
     rows: Dataset = NOTHING
+    finish: Callable[[Batch], Batch] = lambda batch: batch  # what a model is given, of the padded columns
 
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def ragged(self) -> bool:
+        """Whether inputs differ in length, so that a batch is padded."""
+        return any(offsets is not None for name, (_, offsets) in self.columns.items() if name != "labels")
+
+    def states(self) -> Indices:
+        """How many vectors each input's hidden state is: one a token, or one of all where no batch is padded."""
+        return self.lengths if self.ragged else np.ones_like(self.lengths)
+
     @classmethod
-    def from_dataset(cls, encoded: Any, pad_token_id: int, key: str = "", rows: Dataset = NOTHING) -> "Features":
+    def from_dataset(
+        cls,
+        encoded: Any,
+        pad_token_id: int,
+        key: str = "",
+        rows: Dataset = NOTHING,
+        tensors: Mapping[str, Column] = MappingProxyType({}),
+    ) -> "Features":
         """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values.
 
-        Columns whose name begins with `_` are not for the model.
+        Columns whose name begins with `_` are not for the model. `tensors` are columns that are kept elsewhere.
         """
         table = encoded.data.table.combine_chunks()
-        columns: dict[str, tuple[NDArray[Any], Indices]] = {}
+        columns: dict[str, Column] = dict(tensors)
         labels = None
         for name in table.column_names:
             column = table.column(name).combine_chunks()
@@ -70,46 +92,87 @@ class Features:
                 vectors = hasattr(column.type, "list_size")
                 labels = column.flatten().to_numpy().reshape(len(column), -1) if vectors else column.to_numpy()
         pads = {"input_ids": pad_token_id, "labels": IGNORED}
-        return cls(columns, labels, np.diff(columns["input_ids"][1]), pads, key, encoded, rows)
+        return cls(columns, labels, table.column("length").to_numpy().astype(np.int64), pads, key, encoded, rows)
 
     def concatenate(self, other: "Features") -> "Features":
         """The examples of both, these first: to train on."""
-        columns = {}
-        for name, (values, offsets) in self.columns.items():
-            more_values, more_offsets = other.columns[name]
-            columns[name] = (
-                np.concatenate([values[offsets[0] : offsets[-1]], more_values[more_offsets[0] : more_offsets[-1]]]),
-                np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]]),
-            )
+        columns = {name: _joined(column, other.columns[name]) for name, column in self.columns.items()}
         labels = None
         if self.labels is not None and other.labels is not None:
             labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
-        return Features(columns, labels, np.concatenate([self.lengths, other.lengths]), self.pad_values, key)
+        lengths = np.concatenate([self.lengths, other.lengths])
+        return Features(columns, labels, lengths, self.pad_values, key, finish=self.finish)
 
     def only(self, tokens: Tokens) -> "Features":
         """The same examples, of each the first or the last token alone."""
         if tokens == "all":
             return self
-        columns: dict[str, tuple[NDArray[Any], Indices]] = {}
+        columns: dict[str, Column] = {}
         for name, (values, offsets) in self.columns.items():
+            assert offsets is not None
             places = offsets[:-1] if tokens == "first" else offsets[1:] - 1
             columns[name] = (values[places], np.arange(len(self) + 1))
         return replace(self, columns=columns, lengths=np.ones_like(self.lengths))
 
-    def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
-        """Pad the examples `rows` to the longest of them: tensors of shape [len(rows), longest]."""
-        longest = int(self.lengths[rows].max())
-        mask = np.arange(longest)[None, :] < self.lengths[rows][:, None]
-        batch: dict[str, torch.Tensor] = {}
+    def collate(self, rows: Indices) -> Batch:
+        """The examples `rows` as a model is given them: tensors of shape [len(rows), longest, …], and their mask."""
+        batch: Batch = {}
         for name, (values, offsets) in self.columns.items():
-            padded = np.full((len(rows), longest), self.pad_values.get(name, 0), dtype=np.int64)
-            padded[mask] = np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows])
+            if offsets is None:
+                batch[name] = torch.from_numpy(_numbers(np.asarray(values[rows])))
+                continue
+            sizes = offsets[rows + 1] - offsets[rows]
+            mask = np.arange(sizes.max())[None, :] < sizes[:, None]
+            found = _numbers(np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows]))
+            padded = np.full((*mask.shape, *found.shape[1:]), self.pad_values.get(name, 0), dtype=found.dtype)
+            padded[mask] = found
             batch[name] = torch.from_numpy(padded)
-        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+            if name != "labels":
+                batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[rows])
-        return batch
+        return self.finish(batch)
+
+
+class Joined:
+    """Two arrays after each other without a copy: they may be files larger than memory."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._first, self._second = first, second
+        self.shape = (len(first) + len(second), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: Any) -> NDArray[Any]:
+        """A slice, which lies in one of the two, or the rows at an array of places."""
+        border = len(self._first)
+        if isinstance(places, slice):
+            if places.start < border:
+                return np.asarray(self._first[places])
+            return np.asarray(self._second[places.start - border : places.stop - border])
+        early = places < border
+        found = np.empty((len(places), *self.shape[1:]), np.asarray(self._first[:0]).dtype)
+        found[early], found[~early] = self._first[places[early]], self._second[places[~early] - border]
+        return found
+
+
+def _joined(one: Column, other: Column) -> Column:
+    (values, offsets), (more, more_offsets) = one, other
+    if offsets is not None and more_offsets is not None:
+        given = ((values, offsets), (more, more_offsets))
+        values, more = (part if isinstance(part, Joined) else part[at[0] : at[-1]] for part, at in given)
+        offsets = np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]])
+    large = isinstance(values, np.memmap | Joined)
+    return Joined(values, more) if large else np.concatenate([values, more]), offsets
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """As a model reads them: what is stored in 16 bits as float32, tokens as int64; pixels stay bytes."""
+    if values.dtype == np.uint8:
+        return values
+    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
 
 
 def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:

@@ -1,6 +1,7 @@
-"""Tokenised once: every split is encoded one time per (data, tokenizer, max_length), for all trials and workers.
+"""Encoded once: every split is encoded one time per (data, processor, max_length), for all trials and workers.
 
-The result is Arrow on disk, memory-mapped by every process of the machine; one process makes it while the others wait.
+The result is Arrow on disk (pixels and sound beside it, `tensor_files`), memory-mapped by every process of the machine;
+one process makes it while the others wait.
 """
 
 import functools
@@ -8,13 +9,16 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpo.data.splits import take
 from hpo.tasks.task import Task, TaskData
 from hpo.training.batching import Features
+from hpo.training.tensor_files import TensorFiles, open_tensors
 
-FORMAT = 1  # raise it when what `encode` writes changes
+FORMAT = 2  # raise it when what `encode` writes changes
 
 
 class FeatureStore:
@@ -26,44 +30,68 @@ class FeatureStore:
         self._data = data
         self._open: dict[tuple[str, str, int], Features] = {}
 
-    def get(self, split: str, tokenizer: Any, max_length: int) -> Features:
+    def get(self, split: str, processor: Any, max_length: int) -> Features:
         """The features of `split` (train, validation or test). Raises `OSError` when the disk is full."""
-        identity = _tokenizer_identity(tokenizer)
+        identity = _identity(processor)
         key = (split, identity, max_length)
         if key not in self._open:
-            self._open[key] = self._load_or_make(split, identity, tokenizer, max_length)
+            self._open[key] = self._load_or_make(split, identity, processor, max_length)
         return self._open[key]
 
-    def _load_or_make(self, split: str, identity: str, tokenizer: Any, max_length: int) -> Features:
+    def _load_or_make(self, split: str, identity: str, processor: Any, max_length: int) -> Features:
         import filelock
         from datasets import Dataset, disable_progress_bars
 
         disable_progress_bars()
         parts = [FORMAT, self._task.name, self._data.fingerprint, split, identity, max_length]
         folder = self._folder / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+        rows = getattr(self._data, split)
         if not folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
                     shutil.rmtree(scratch, ignore_errors=True)
-                    encoded = self._task.encode(getattr(self._data, split), tokenizer, max_length)
-                    encoded.save_to_disk(str(scratch))
+                    scratch.mkdir()
+                    self._make(rows, processor, max_length, scratch)
                     scratch.rename(folder)  # last: a folder of this name is whole
-        encoded = Dataset.load_from_disk(str(folder))
-        return Features.from_dataset(encoded, tokenizer.pad_token_id, folder.name, getattr(self._data, split))
+        encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
+        found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)
+        return replace(found, finish=functools.partial(self._task.finish_batch, processor=processor))
+
+    def _make(self, rows: Any, processor: Any, max_length: int, folder: Path) -> None:
+        """Encode `rows` into `folder`, so many at once that pixels and sound need little memory."""
+        from datasets import concatenate_datasets
+
+        tensors = TensorFiles(folder)
+        at_once = self._task.encoded_at_once or len(rows)
+        encoded = []
+        for start in range(0, len(rows), at_once):
+            part = rows if at_once >= len(rows) else take(rows, range(start, min(start + at_once, len(rows))))
+            encoded.append(tensors.take_from(self._task.encode(part, processor, max_length)))
+        concatenate_datasets(encoded).save_to_disk(str(folder))
+        tensors.finish()
 
 
-# Once a tokenizer, not once a trial: it takes 0.1 s with a vocabulary of 30,000.
+# Once a processor, not once a trial: it takes 0.1 s with a vocabulary of 30,000.
 @functools.lru_cache(maxsize=32)
-def _tokenizer_identity(tokenizer: Any) -> str:
-    """A digest of what a tokenizer does: its whole definition where it is a fast one, else class and vocabulary."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+def _identity(processor: Any) -> str:
+    """A digest of what a processor does: its settings, and a tokenizer's whole definition."""
+    plain = json.dumps(_definition(processor), sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _definition(processor: Any) -> Any:
+    name = type(processor).__name__
+    if hasattr(processor, "get_attributes"):  # several in one: a feature extractor and a tokenizer
+        return [name, *(_definition(getattr(processor, part)) for part in processor.get_attributes())]
+    if not hasattr(processor, "get_vocab"):
+        return [name, processor.to_dict()]
+    backend = getattr(processor, "backend_tokenizer", None)
     if backend is None:
-        definition = json.dumps(sorted(tokenizer.get_vocab().items()))
+        definition: Any = sorted(processor.get_vocab().items())
     else:
         # How it truncates and pads is what its last call asked for, no part of what it is.
         parts = json.loads(backend.to_str())
-        definition = json.dumps({name: part for name, part in parts.items() if name not in ("truncation", "padding")})
-    plain = f"{type(tokenizer).__name__} {tokenizer.padding_side} {tokenizer.truncation_side} {definition}"
-    return hashlib.sha256(plain.encode()).hexdigest()
+        definition = {key: part for key, part in parts.items() if key not in ("truncation", "padding")}
+    return [name, processor.padding_side, processor.truncation_side, definition]

@@ -53,7 +53,8 @@ class MemoryStore:
             assert execution.training_tokens is not None
             rows = rows[: max(1, execution.training_tokens // longest)]
             room = free_bytes(execution.workers) - 4 * STATES * _trainable(accumulation.model)
-            if activation_bound(accumulation.model, candidate.stack.count, len(rows), longest) <= room:
+            reads_tokens = "input_ids" in features.columns  # before the layers others compute much more (convolutions)
+            if reads_tokens and activation_bound(accumulation.model, candidate.stack.count, len(rows), longest) <= room:
                 return
         kind = torch.cuda.get_device_name(execution.device) if cuda else "cpu"
         parts = [FORMAT, candidate.digest, longest, frozen_layers, kind, execution.dtype, execution.workers]

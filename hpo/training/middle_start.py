@@ -23,8 +23,6 @@ KEPT = "kept_hidden_state"  # the entry of a batch that holds the hidden states 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 CHECKED_ROWS = 4
 
-Batch = Mapping[str, torch.Tensor]
-
 
 class _Reached(Exception):
     """The last frozen layer has answered: the rest of the forward pass is not needed."""
@@ -38,6 +36,7 @@ class Verdict:
     tokens: Tokens = "all"  # whose hidden states the rest of the model reads
     seconds_per_token: float = 0.0  # of the frozen part's forward pass
     width: int = 0
+    shape: tuple[int, ...] = ()  # of an example's hidden state, where it is kept as one vector; (): a vector a token
     dtype: torch.dtype = torch.float32  # in which the last frozen layer answers
     rest: tuple[Any, ...] | None = None  # what it returns beside the hidden state; None: it returns no tuple
     skipped: tuple[str, ...] = ()  # modules before the layers that need not be computed either
@@ -66,7 +65,7 @@ class MiddleStart:
         """The same model, started after fewer layers."""
         return MiddleStart(self._model, self._stack, layers, self._frozen, self.execution)
 
-    def hidden_states(self, batch: Batch, layers: int | None = None) -> Any:
+    def hidden_states(self, batch: Mapping[str, torch.Tensor], layers: int | None = None) -> Any:
         """What layer number `layers` (the last frozen one) returns for `batch`; nothing after it is computed."""
         caught: list[Any] = []
 
@@ -102,24 +101,29 @@ class MiddleStart:
         self._model.eval()
         started = time.perf_counter()
         output = self.hidden_states(batch)
-        seconds = (time.perf_counter() - started) / batch["input_ids"].numel()
+        seconds = (time.perf_counter() - started) / (len(rows) * int(features.lengths[rows].max()))
         hidden, rest = hidden_state(output), output[1:] if isinstance(output, tuple) else None
-        mask = batch["attention_mask"].bool()
         if any(isinstance(part, torch.Tensor) for part in rest or ()):
             return Verdict("its layers hand on more than a hidden state")
-        if hidden.ndim != 3 or hidden.shape[:2] != mask.shape:
+        shape = () if features.ragged else tuple(hidden.shape[1:])
+        vectors = flat(hidden, features)
+        mask = batch.get("attention_mask", torch.empty(0)) if features.ragged else torch.ones(len(rows), 1)
+        mask = mask.to(hidden.device).bool()
+        if vectors.ndim != 3 or vectors.shape[:2] != mask.shape:
             return Verdict("its layers do not return one vector a token")
-        if not torch.equal(in_training[mask], hidden[mask]):
+        if not torch.equal(flat(in_training, features)[mask], vectors[mask]):
             return Verdict("dropout acts before the end of its frozen layers")
         whole = self._logits(batch)
-        kept = (hidden * mask[..., None]).to(self.storage_dtype)
+        kept = (vectors * mask[..., None]).to(self.storage_dtype)
         # Embeddings too, unless something else reads them: DeBERTa's convolution does, after the first layer.
         for skipped in dict.fromkeys((self._skippable(hidden, batch), ())):
-            verdict = Verdict("", "all", seconds, hidden.shape[-1], hidden.dtype, rest, skipped)
+            verdict = Verdict("", "all", seconds, vectors.shape[-1], shape, hidden.dtype, rest, skipped)
             if self._agrees(verdict, {**batch, KEPT: kept}, whole):
                 break
         else:
             return Verdict("split in two it computes something else")
+        if not features.ragged:
+            return verdict
         tokens = self._tokens_read(verdict, batch, kept)
         if tokens != "all":
             one = {name: tensor.to(hidden.device) for name, tensor in features.only(tokens).collate(rows).items()}
@@ -140,6 +144,8 @@ class MiddleStart:
                 if self._kept is None:
                     return compute(*args, **keywords)
                 kept = self._kept.to(verdict.dtype)
+                if verdict.shape:
+                    kept = kept.view(-1, *verdict.shape)
                 return kept if rest is None else (kept, *rest)
 
             module.forward = forward
@@ -162,7 +168,7 @@ class MiddleStart:
             self._undo.pop()()
         self._kept = None
 
-    def _skippable(self, hidden: torch.Tensor, batch: Batch) -> tuple[str, ...]:
+    def _skippable(self, hidden: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         """Names of the modules before the layers whose output looks like a hidden state (embeddings)."""
         before, _ = neighbours(self._model, self._stack)
         alike: dict[int, bool] = {}
@@ -176,13 +182,13 @@ class MiddleStart:
             hook.remove()
         return tuple(name for name, module in self._model.named_modules() if alike.get(id(module)))
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
+    def _logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with torch.no_grad(), self.execution.autocast():
             logits = logits_of(self._model(**batch)).float()
         # Of logits a token, what padding got is anything.
-        return logits[batch["attention_mask"].bool()] if logits.ndim == 3 else logits
+        return logits[batch["attention_mask"].bool()] if logits.ndim == 3 and "attention_mask" in batch else logits
 
-    def _agrees(self, verdict: Verdict, batch: Batch, whole: torch.Tensor) -> bool:
+    def _agrees(self, verdict: Verdict, batch: Mapping[str, torch.Tensor], whole: torch.Tensor) -> bool:
         self.install(verdict)
         try:
             split = self._logits(batch)
@@ -191,7 +197,7 @@ class MiddleStart:
         allowed = TOLERANCE[self.execution.dtype] * float(whole.abs().max())
         return split.shape == whole.shape and float((split - whole).abs().max()) <= allowed
 
-    def _tokens_read(self, verdict: Verdict, batch: Batch, kept: torch.Tensor) -> Tokens:
+    def _tokens_read(self, verdict: Verdict, batch: Mapping[str, torch.Tensor], kept: torch.Tensor) -> Tokens:
         """Whose hidden states the logits depend on, by their gradient: with all layers frozen often one token's."""
         leaf = kept.float().requires_grad_()
         self.install(verdict)
@@ -211,3 +217,8 @@ class MiddleStart:
         if not bool((read & (columns != last)).any()):
             return "last"
         return "all"
+
+
+def flat(hidden: torch.Tensor, features: Features) -> torch.Tensor:
+    """Hidden states as they are kept, [inputs, vectors, width]: a vector a token, or all of an input as one."""
+    return hidden if features.ragged else hidden.flatten(1)[:, None]

@@ -4,21 +4,23 @@ import copy
 import functools
 import hashlib
 import json
-import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
+from hpo.tasks.task import Task, TaskData
+from hpo.training.hub import hub_is_out_of_reach, source_of
 from hpo.training.layers import LayerStack, find_stack
+from hpo.training.processor import load_processor, load_tokenizer
+
+MAX_SECONDS = 30.0  # of sound, unless the study says otherwise: Whisper's window, and more than speech corpora hold
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Candidate:
 
     ref: ModelRef
     model: nn.Module
-    tokenizer: Any
+    processor: Any  # what makes its inputs: a tokenizer, an image processor, a feature extractor
     stack: LayerStack
     max_positions: int | None  # tokens that its position embeddings reach; None: no limit
     new_weights: frozenset[str] = field(repr=False)  # names of parameters that the checkpoint did not hold
@@ -98,32 +100,45 @@ def _is_dropout(name: str, value: Any) -> bool:
     return named and isinstance(value, int | float) and not isinstance(value, bool)
 
 
+# Settings that speech and text models come with: keys and values of all layers, kept for generating text; masks and
+# skipped layers from random numbers that no checkpoint holds, also among frozen layers (`augmentation` masks sound).
+QUIET: dict[str, Any] = {"use_cache": False, "apply_spec_augment": False, "layerdrop": 0.0}
+
+
 class Candidates:
-    """The study's candidate models in this process, read on first use.
+    """The study's candidate models in this process, with a head for its task and data, read on first use."""
 
-    `auto_class` is the task's `AutoModelFor…`, `head` the keyword arguments of its head.
-    """
-
-    def __init__(self, refs: Mapping[str, ModelRef], auto_class: str, head: Mapping[str, Any]) -> None:
+    def __init__(self, refs: Mapping[str, ModelRef], task: Task, data: TaskData) -> None:
         self._refs = refs
-        self._auto_class = auto_class
-        self._head = dict(head)
+        self._task = task
+        self._data = data
         self._loaded: dict[str, Candidate] = {}
 
     def __getitem__(self, label: str) -> Candidate:
         """The candidate called `label`. Raises `ModelError` that says what to do."""
         if label not in self._loaded:
-            self._loaded[label] = load_candidate(self._refs[label], self._auto_class, self._head)
+            task, data = self._task, self._data
+            self._loaded[label] = load_candidate(
+                self._refs[label],
+                task.auto_class,
+                task.head(data),
+                lambda ref: task.complete_processor(load_processor(ref, task.processor_class), data),
+            )
         return self._loaded[label]
 
 
-def load_candidate(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> Candidate:
-    """Read a model with a head for the task, in float32, and its tokenizer. Raises `ModelError`."""
+def load_candidate(
+    ref: ModelRef,
+    auto_class: str,
+    head: Mapping[str, Any],
+    read_processor: Callable[[ModelRef], Any] = load_tokenizer,
+) -> Candidate:
+    """Read a model with a head for the task, in float32, and what makes its inputs. Raises `ModelError`."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    source = _source(ref)
+    source = source_of(ref)
     auto = getattr(transformers, auto_class)
     try:
         model, info = auto.from_pretrained(
@@ -143,67 +158,14 @@ def load_candidate(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> C
             raise ModelError(f"{ref.label}: its weights cannot be read ({error}); the file is damaged.") from error
         raise
     new = set(info["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-    tokenizer = load_tokenizer(ref)
-    if model.config.pad_token_id is None:
+    processor = read_processor(ref)
+    if hasattr(processor, "pad_token_id") and model.config.pad_token_id is None:
         # Decoders such as GPT-2 find each text's last token by it, and refuse batches without.
-        model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # keys and values of all layers, kept for generating text
-    return Candidate(ref, model.eval(), tokenizer, find_stack(model), _max_positions(model, tokenizer), frozenset(new))
-
-
-def load_tokenizer(ref: ModelRef) -> Any:
-    """The model's tokenizer, or the one that `tokenizer:` names."""
-    from transformers import AutoTokenizer
-
-    no_tokenizer = ModelError(
-        f"{ref.label}: it has no tokenizer that can be read. Name one in the study file: "
-        f"models: [{{name: {ref.name}, tokenizer: HUB_ID_OR_FOLDER}}]."
-    )
-    source = _source(ref)
-    if ref.tokenizer is not None:
-        source = {"local_files_only": Path(ref.tokenizer).is_dir(), "trust_remote_code": ref.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.tokenizer or ref.name, **source)
-    except (OSError, ValueError, KeyError) as error:
-        raise no_tokenizer from error
-    # Without its files, AutoTokenizer silently makes one of special tokens alone: every word would be unknown.
-    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
-        raise no_tokenizer
-    if tokenizer.pad_token_id is None:
-        # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
-        raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
-    return tokenizer
-
-
-def _source(ref: ModelRef) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained`: what is local, or already in the hub's cache, never waits for the hub."""
-    keywords: dict[str, Any] = {"trust_remote_code": ref.trust_remote_code, "subfolder": ref.subfolder}
-    if ref.revision:
-        keywords["revision"] = ref.revision
-    keywords["local_files_only"] = ref.is_local or hub_is_out_of_reach()
-    return keywords
-
-
-def hub_is_out_of_reach(timeout_seconds: float = 3.0) -> bool:
-    """Whether the hub cannot be asked: told offline, or its host does not answer within `timeout_seconds`.
-
-    The hub's own client retries for 23 s before it says so.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        return True
-    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    proxied = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    if proxied:
-        return False
-    try:
-        port = host.port or (443 if host.scheme == "https" else 80)
-        socket.create_connection((host.hostname or "", port), timeout_seconds).close()
-    except OSError:
-        return True
-    return False
+        model.config.pad_token_id = processor.pad_token_id
+    for setting, value in QUIET.items():
+        if getattr(model.config, setting, None):
+            setattr(model.config, setting, value)
+    return Candidate(ref, model.eval(), processor, find_stack(model), _max_positions(model, processor), frozenset(new))
 
 
 def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
@@ -254,25 +216,30 @@ def _local_models() -> list[str]:
     return folders + cached
 
 
-def _max_positions(model: nn.Module, tokenizer: Any) -> int | None:
+def _max_positions(model: nn.Module, processor: Any) -> int | None:
     """Tokens the model can take: its position table less the rows that RoBERTa-like models keep for padding."""
+    stated = getattr(processor, "model_max_length", None)
+    if stated is None:
+        return None
     config = model.config
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = module.num_embeddings - module.padding_idx - 1
-    stated = tokenizer.model_max_length
-    if stated is not None and stated < 1_000_000:
+    if stated < 1_000_000:
         limit = min(limit, stated) if limit else stated
     return int(limit) if limit else None
 
 
-def resolve_max_length(candidate: Candidate, wanted: int | None) -> int:
-    """Tokens per example: the study's `max_length`, else the model's positions, at most 512.
+def resolve_max_length(candidate: Candidate, wanted: int | None, max_seconds: float | None = None) -> int:
+    """Tokens per example: the study's `max_length`, else the model's positions, at most 512. Of sound: its samples.
 
     Batches are padded to their own longest example, so that a generous limit costs nothing where texts are short.
     Raises `ModelError` when the study asks for more than the model's positions.
     """
+    rate = getattr(getattr(candidate.processor, "feature_extractor", candidate.processor), "sampling_rate", None)
+    if rate is not None:
+        return round((max_seconds or MAX_SECONDS) * rate)
     limit = candidate.max_positions
     if wanted is not None and limit is not None and wanted > limit:
         raise ModelError(

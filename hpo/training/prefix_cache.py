@@ -1,9 +1,10 @@
 """The frozen-prefix cache: what frozen layers compute for an example never changes, so it is computed once a machine.
 
-folder/KEY-3/    hidden.bin      the hidden states after layer 3, one vector a token, examples after each other
+folder/KEY-3/    hidden.bin      the hidden states after layer 3, one vector a token (an image: one), examples after
+                                 each other
                  manifest.json   what it holds (written last, then the folder is renamed to its name)
 
-KEY is a digest of the model's weights, the encoded data (task, rows, tokenizer, max_length), the number format and the
+KEY is a digest of the model's weights, the encoded data (task, rows, processor, max_length), the number format and the
 tokens kept. A cache of fewer layers serves deeper ones: they are computed from it. The least recently used goes first
 when the folder would grow past its budget.
 """
@@ -19,15 +20,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import filelock
+import numpy as np
 import torch
 from torch import nn
 
 from hpo.training.batching import Features, Indices, Tokens, evaluation_batches
 from hpo.training.layers import hidden_state
-from hpo.training.middle_start import KEPT, MiddleStart, Verdict
+from hpo.training.middle_start import KEPT, MiddleStart, Verdict, flat
 from hpo.training.out_of_memory import with_fewer_tokens
 
-FORMAT = 1  # raise it when what is stored changes
+FORMAT = 2  # raise it when what is stored changes
 BUDGET_BYTES = 20 * 2**30
 # The cost model: bytes a second of a modest disk, and of reading what the system keeps in memory.
 WRITE_RATE, READ_RATE = 300e6, 2e9
@@ -58,7 +60,8 @@ class PrefixedFeatures(Features):
     def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
         batch = super().collate(rows)
         assert self.prefix is not None
-        return {**batch, KEPT: self.prefix.padded(rows, batch["attention_mask"])}
+        mask = batch["attention_mask"] if self.ragged else torch.ones(len(rows), 1)
+        return {**batch, KEPT: self.prefix.padded(rows, mask)}
 
 
 class PrefixStore:
@@ -114,7 +117,7 @@ class PrefixStore:
         needed = 0
         for features in splits:
             tokens = int(features.lengths.sum())
-            kept = tokens if verdict.tokens == "all" else len(features)
+            kept = int(features.states().sum()) if verdict.tokens == "all" else len(features)
             size = kept * verdict.width * start.storage_dtype.itemsize
             stored = self._place(start, digest, features, verdict.tokens).is_dir()
             saved += (epochs if stored else epochs - 1) * tokens * verdict.seconds_per_token
@@ -169,7 +172,7 @@ class PrefixStore:
         stop: threading.Event,
     ) -> None:
         source, lower = self._nearest_below(start, digest, features, verdict)
-        size = int(short.lengths.sum()) * verdict.width * start.storage_dtype.itemsize
+        size = int(short.states().sum()) * verdict.width * start.storage_dtype.itemsize
         self._make_room(size)
         scratch = place.with_name(f"{place.name}.{os.getpid()}")
         shutil.rmtree(scratch, ignore_errors=True)
@@ -184,6 +187,7 @@ class PrefixStore:
                 "layers": start.layers,
                 "dtype": str(start.storage_dtype),
                 "tokens": verdict.tokens,
+                "shape": verdict.shape,
                 "size": size,
             }
             (scratch / "manifest.json").write_text(json.dumps(manifest))
@@ -221,8 +225,7 @@ def _fill(
     values: torch.Tensor, start: MiddleStart, source: Features, short: Features, verdict: Verdict, stop: threading.Event
 ) -> None:
     """Compute the frozen part of every example of `source` and lay out what `short` keeps of it."""
-    offsets = short.columns["input_ids"][1]
-    offsets = offsets - offsets[0]
+    offsets, states = _offsets(short), source.states()
 
     def fill(tokens: int) -> None:
         for rows in evaluation_batches(source.lengths, tokens):
@@ -230,9 +233,9 @@ def _fill(
                 raise InterruptedError
             batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
             del batch["labels"]
-            hidden = hidden_state(start.hidden_states(batch)).to("cpu", values.dtype)
+            hidden = flat(hidden_state(start.hidden_states(batch)), source).to("cpu", values.dtype)
             for place, row in enumerate(rows):
-                length = int(source.lengths[row])
+                length = int(states[row])
                 first, end = {"all": (0, length), "first": (0, 1), "last": (length - 1, length)}[verdict.tokens]
                 values[offsets[row] : offsets[row + 1]] = hidden[place, first:end]
 
@@ -246,11 +249,17 @@ def _with_prefix(features: Features, prefix: StoredPrefix) -> PrefixedFeatures:
 
 
 def _open(place: Path, features: Features, verdict: Verdict, start: MiddleStart) -> StoredPrefix:
-    size = int(features.lengths.sum()) * verdict.width * start.storage_dtype.itemsize
+    size = int(features.states().sum()) * verdict.width * start.storage_dtype.itemsize
     if (place / "hidden.bin").stat().st_size != size:
         raise OSError(0, "its size is wrong", str(place))
-    offsets = features.columns["input_ids"][1]
-    return StoredPrefix(_map(place / "hidden.bin", size, verdict, start, shared=False), offsets - offsets[0])
+    if tuple(json.loads((place / "manifest.json").read_text())["shape"]) != verdict.shape:
+        raise OSError(0, "its shape is another layer's", str(place))
+    return StoredPrefix(_map(place / "hidden.bin", size, verdict, start, shared=False), _offsets(features))
+
+
+def _offsets(features: Features) -> Indices:
+    """Where each input's vectors begin, and where the last one's end."""
+    return np.concatenate([[0], np.cumsum(features.states())])
 
 
 def _map(path: Path, size: int, verdict: Verdict, start: MiddleStart, shared: bool) -> torch.Tensor:

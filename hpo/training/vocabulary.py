@@ -43,8 +43,11 @@ class UsedRows:
 def train_used_rows(model: Any, features: list[Features]) -> UsedRows | None:
     """Cut `model`'s input embedding to the tokens of `features`; None where that cannot be done or does not pay.
 
-    It cannot where the matrix is frozen, tied to another module's, or where rows are not independent (`max_norm`).
+    It cannot where no tokens are read, the matrix is frozen or tied to another module's, or where rows are not
+    independent (`max_norm`).
     """
+    if "input_ids" not in features[0].columns:
+        return None
     embedding = model.get_input_embeddings()
     if type(embedding).forward is not nn.Embedding.forward or embedding.max_norm or embedding.sparse:
         return None

@@ -19,7 +19,6 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
-from hpo.training.model import resolve_max_length
 from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.workbench import Workbench, describe_data
 
@@ -61,7 +60,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
     plans = []
     for label in bench.config.labels:
         candidate = bench.candidates[label]
-        objection = bench.task.check_model(candidate.model, candidate.tokenizer)
+        objection = bench.task.check_model(candidate.model, candidate.processor)
         if objection:
             raise ModelError(f"{label}: {objection}.")
         plan = ModelPlan(
@@ -69,7 +68,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             architecture=type(candidate.model).__name__,
             parameters=candidate.parameters,
             layers=candidate.stack.count,
-            max_length=resolve_max_length(candidate, bench.config.max_length),
+            max_length=bench.max_length(label),
         )
         plans.append(plan)
     _check_frozen_counts(bench, _layers(bench))

@@ -130,7 +130,7 @@ def propose_models(size: str | None) -> tuple[tuple[str, ...], str]:
 
     The bundled models are proposed only when the hub is out of reach and none of the others is in its cache.
     """
-    from hpo.training.model import hub_is_out_of_reach
+    from hpo.training.hub import hub_is_out_of_reach
     from hpo.training.precision import available_devices
 
     if size is not None and size not in HUB_MODELS:

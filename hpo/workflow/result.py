@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 
+from hpo.core.config import ModelRef
 from hpo.core.errors import StudyError, did_you_mean
 from hpo.study.budget import list_studies
 from hpo.study.storage import Storage, open_storage
@@ -78,12 +79,12 @@ class Predictor:
     """A final model with its task, from its folder alone."""
 
     def __init__(self, folder: Path) -> None:
-        self.model, self.tokenizer, self.record = load_final(folder)
+        self.model, self.processor, self.record = load_final(folder)
         self.task = get_task(self.record["task"])
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Predictions in the order of `rows`."""
-        return self.task.predict(self.model, self.tokenizer, rows, self.record["max_length"])
+        return self.task.predict(self.model, self.processor, rows, self.record["max_length"])
 
     def predict_file(self, path: Path) -> list[dict[str, Any]]:
         """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""
@@ -91,16 +92,19 @@ class Predictor:
 
 
 def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, tokenizer and record of a final model's folder. Raises `StudyError` when it is not there."""
+    """Model, processor and record of a final model's folder. Raises `StudyError` when it is not there."""
     import transformers
+
+    from hpo.training.processor import load_processor
 
     if not (folder / "hpo.json").is_file():
         raise StudyError(f"There is no final model at {folder}; `hpo retrain` makes it again.")
     transformers.utils.logging.disable_progress_bar()
     record = json.loads((folder / "hpo.json").read_text(encoding="utf-8"))
-    auto = getattr(transformers, get_task(record["task"]).auto_class)
-    model = auto.from_pretrained(folder, local_files_only=True).eval()
-    return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True), record
+    task = get_task(record["task"])
+    model = getattr(transformers, task.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    processor = load_processor(ModelRef(name=str(folder), label="the final model"), task.final_processor_class)
+    return model, processor, record
 
 
 def load(name: str | None = None, storage: str | None = None) -> Result:

@@ -17,7 +17,7 @@ from hpo.core.trial import TrialParams
 from hpo.reporting.card import model_card
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.fine_tune import TrainingPlan
-from hpo.training.model import resolve_max_length, save_model
+from hpo.training.model import save_model
 from hpo.training.precision import Execution
 from hpo.workflow.confirm import confirmed_model
 from hpo.workflow.objective import OnReport, carry_out, recorded_params
@@ -123,13 +123,13 @@ def bootstrap_interval(found: Evaluation, bench: Workbench) -> list[float]:
 def save_final(
     model: nn.Module, plan: TrainingPlan, bench: Workbench, search: optuna.Study, result: dict[str, Any], target: Path
 ) -> None:
-    """Write model, tokenizer, card and `hpo.json` aside, then put the folder in its place."""
+    """Write model, processor, card and `hpo.json` aside, then put the folder in its place."""
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     bench.task.finish(model, bench.data)
     save_model(model, scratch)
-    plan.candidate.tokenizer.save_pretrained(scratch)
+    plan.candidate.processor.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
     card = model_card(bench.config.recorded(), result, describe_data(bench.data), versions)
     (scratch / "README.md").write_text(card, encoding="utf-8")
@@ -138,7 +138,7 @@ def save_final(
         "task": bench.config.task,
         "metric": bench.scorer.name,
         "columns": dict(bench.data.columns),
-        "max_length": resolve_max_length(plan.candidate, bench.config.max_length),
+        "max_length": bench.max_length(plan.params.model),
         "versions": versions,
         "fingerprint": bench.data.fingerprint,
         "result": {**result, "model_dir": target.name},

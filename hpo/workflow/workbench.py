@@ -31,9 +31,7 @@ class Workbench:
         self.task = get_task(config.task)
         self.data = data or self.task.prepare(config.data, config.seed)
         self.scorer: Scorer = self.task.metrics(config.metric, self.data)
-        self.candidates = Candidates(
-            {ref.label: ref for ref in config.models}, self.task.auto_class, self.task.head(self.data)
-        )
+        self.candidates = Candidates({ref.label: ref for ref in config.models}, self.task, self.data)
         self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
         self._prefixes = PrefixStore(home() / "cache" / "prefixes")
         self._memory = MemoryStore(home() / "cache" / "memory")
@@ -51,8 +49,11 @@ class Workbench:
 
     def features(self, split: str, model: str) -> Features:
         """The encoded rows of `split` for the candidate called `model`."""
-        candidate = self.candidates[model]
-        return self._features.get(split, candidate.tokenizer, resolve_max_length(candidate, self.config.max_length))
+        return self._features.get(split, self.candidates[model].processor, self.max_length(model))
+
+    def max_length(self, model: str) -> int:
+        """The most that the candidate called `model` reads of an example: tokens, or samples of sound."""
+        return resolve_max_length(self.candidates[model], self.config.max_length, self.config.max_seconds)
 
     def plan(self, params: TrialParams, seed: int, folder: Path, execution: Execution | None = None) -> TrainingPlan:
         """The plan of one run on the training split, evaluated on validation."""

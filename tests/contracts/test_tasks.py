@@ -65,7 +65,7 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
         save_small(folder / "model", architecture)
     ref = ModelRef(name=str(folder / "model"), label=architecture)
     candidate = load_candidate(ref, kind.auto_class, kind.head(data))
-    assert kind.check_model(candidate.model, candidate.tokenizer) == ""
+    assert kind.check_model(candidate.model, candidate.processor) == ""
     store = FeatureStore(folder / "tokens", kind, data)
     length = min(32, resolve_max_length(candidate, None))
     return TrainingPlan(
@@ -74,8 +74,8 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
         ),
         task=kind,
         candidate=candidate,
-        train=store.get("train", candidate.tokenizer, length),
-        validation=store.get("validation", candidate.tokenizer, length),
+        train=store.get("train", candidate.processor, length),
+        validation=store.get("validation", candidate.processor, length),
         scorer=kind.metrics(kind.default_metric, data),
         rungs_per_epoch=1,
         seed=3,
@@ -117,7 +117,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     assert len(found.predictions) == len(found.references) == len(data.validation)
     kind.finish(run.model, data)
     save_model(run.model, tmp_path / "final")
-    plan.candidate.tokenizer.save_pretrained(tmp_path / "final")
+    plan.candidate.processor.save_pretrained(tmp_path / "final")
     model = getattr(transformers, kind.auto_class).from_pretrained(tmp_path / "final").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "final")
     rows = inputs_of(data)

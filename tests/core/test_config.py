@@ -48,7 +48,7 @@ def test_every_field_is_kept_and_read_back() -> None:
                 "name": "org/b",
                 "revision": "v2",
                 "subfolder": "x",
-                "tokenizer": "org/t",
+                "processor": "org/t",
                 "trust_remote_code": True,
                 "allow_pickle": True,
                 "label": "mine",
@@ -65,6 +65,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "first_trials": [{"learning_rate": 1e-5, "frozen_layers": {"share": 0.25}}],
         "metric": "f1_macro",
         "direction": "maximize",
+        "max_seconds": 12.5,
         "max_length": 64,
         "sampler": {"name": "tpe", "n_startup_trials": 5},
         "pruner": {"name": "none"},
@@ -95,7 +96,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         ({"metrik": "f1"}, "metrik: no such key. Did you mean 'metric'? Allowed: name, task, data"),
         ({"budget": {"max_trial": 1}}, "budget.max_trial: no such key. Did you mean 'max_trials'? Allowed: max_trials"),
         ({"data": {"path": "x", "txt": "a"}}, "data.txt: no such key. Did you mean 'text'?"),
-        ({"models": [{"name": "m", "tokeniser": "t"}]}, "models.0.tokeniser: no such key. Did you mean 'tokenizer'?"),
+        ({"models": [{"name": "m", "procesor": "t"}]}, "models.0.procesor: no such key. Did you mean 'processor'?"),
         ({"fidelity": {"rung_per_epoch": 1}}, "fidelity.rung_per_epoch: no such key. Did you mean 'rungs_per_epoch'?"),
         ({"confirm": {"tops": 1}}, "confirm.tops: no such key. Did you mean 'top'?"),
         (
@@ -181,14 +182,14 @@ def test_relative_paths_start_at_the_files_folder(tmp_path: Path, monkeypatch: p
     (studies / "spaces" / "mine.yaml").write_text("epochs: 2\n")
     path = studies / "s.yaml"
     path.write_text(
-        "data: ../data.csv\nmodels: [../model, {name: ./none, tokenizer: ../model}, org/a]\n"
+        "data: ../data.csv\nmodels: [../model, {name: ./none, processor: ../model}, org/a]\n"
         "metric: ./my_metric.py\nsearch_space: spaces/mine.yaml\n"
     )
     monkeypatch.chdir(elsewhere)
     config = load_config(path)
     assert config.data.path == str(tmp_path / "data.csv")
     assert [model.name for model in config.models] == [str(tmp_path / "model"), str(studies / "none"), "org/a"]
-    assert config.models[1].tokenizer == str(tmp_path / "model")
+    assert config.models[1].processor == str(tmp_path / "model")
     assert config.metric == str(studies / "my_metric.py")
     assert list(config.search_space.parameters) == ["epochs"]
     (elsewhere / "here.csv").write_text("")

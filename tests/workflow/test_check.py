@@ -81,7 +81,7 @@ def broken(kind: str, workshop: Path, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("no-tokenizer", r"no-tokenizer: it has no tokenizer .*\{name: .*, tokenizer: "),
+        ("no-tokenizer", r"no-tokenizer: it has no tokenizer .*\{name: .*, processor: "),
         ("not-for-text", r"not-for-text: .*no head for this task \(AutoModelForSequenceClassification is needed\)"),
         ("no-config", r"no-config: .* holds no config\.json"),
         ("torn", r"torn: .*damaged"),

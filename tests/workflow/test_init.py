@@ -10,7 +10,7 @@ import hpo
 from hpo.core.config import load_config
 from hpo.core.errors import ConfigError, DataError
 from hpo.core.yaml_file import read_yaml
-from hpo.training import model, precision
+from hpo.training import hub, precision
 from hpo.workflow import init
 from hpo.workflow.check import check_study
 from hpo.workflow.init import HUB_MODELS, propose_models, write_study_file
@@ -114,7 +114,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
 
 
 def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "hub_is_out_of_reach", lambda: False)
+    monkeypatch.setattr(hub, "hub_is_out_of_reach", lambda: False)
     monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
     assert propose_models(None)[0] == HUB_MODELS["small"]
     monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cpu"])

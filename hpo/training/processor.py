@@ -1,0 +1,73 @@
+"""What turns a person's inputs into a model's: its tokenizer, image processor or feature extractor, read from disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hpo.core.config import ModelRef
+from hpo.core.errors import ModelError
+from hpo.training.hub import source_of
+
+
+def load_processor(ref: ModelRef, kind: str) -> Any:
+    """The model's own processor of `kind` (a task's `processor_class`), or the one that `processor:` names.
+
+    Raises `ModelError`.
+    """
+    return LOADERS[kind](ref)
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """The model's tokenizer, with a token to pad with."""
+    tokenizer = _load(ref, "AutoTokenizer", "tokenizer")
+    # Without its files, AutoTokenizer silently makes one of special tokens alone: every word would be unknown.
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
+        raise _missing(ref, "tokenizer")
+    if tokenizer.pad_token_id is None:
+        # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
+    return tokenizer
+
+
+def load_image_processor(ref: ModelRef) -> Any:
+    """The model's image processor, on pillow: the other backend needs torchvision."""
+    return _load(ref, "AutoImageProcessor", "image processor", backend="pil")
+
+
+def load_feature_extractor(ref: ModelRef) -> Any:
+    """What makes a model's input of sound."""
+    return _load(ref, "AutoFeatureExtractor", "feature extractor")
+
+
+def load_whole_processor(ref: ModelRef) -> Any:
+    """A processor of several parts, as a final model keeps it."""
+    return _load(ref, "AutoProcessor", "processor")
+
+
+LOADERS: dict[str, Callable[[ModelRef], Any]] = {
+    "AutoTokenizer": load_tokenizer,
+    "AutoImageProcessor": load_image_processor,
+    "AutoFeatureExtractor": load_feature_extractor,
+    "AutoProcessor": load_whole_processor,
+}
+
+
+def _load(ref: ModelRef, auto_class: str, noun: str, **more: Any) -> Any:
+    import transformers
+
+    source = source_of(ref)
+    if ref.processor is not None:
+        source = {"local_files_only": Path(ref.processor).is_dir(), "trust_remote_code": ref.trust_remote_code}
+    try:
+        return getattr(transformers, auto_class).from_pretrained(ref.processor or ref.name, **source, **more)
+    except (OSError, ValueError, KeyError) as error:
+        raise _missing(ref, noun) from error
+
+
+def _missing(ref: ModelRef, noun: str) -> ModelError:
+    return ModelError(
+        f"{ref.label}: it has no {noun} that can be read. Name one in the study file: "
+        f"models: [{{name: {ref.name}, processor: HUB_ID_OR_FOLDER}}]."
+    )
