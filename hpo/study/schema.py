@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from hpo.core.errors import StorageError
 from hpo.study.database import hide_password, without_secrets
-from hpo.study.outage import REFUSALS
+from hpo.study.outage import FIRST_PAUSE, REFUSALS, passes
 from hpo.study.tables import SCHEMA_VERSION, Base, SchemaRow
 
 # Asked for again and again: a statement that waited for the lock would run into the time-outs of all statements.
@@ -32,24 +32,35 @@ _SCHEMA_SECONDS = 120.0  # making the tables takes one or two
 def prepare(url: URL, options: dict[str, Any], wait_seconds: float) -> None:
     """Make Optuna's tables and hpo's in the database at `url`, unless they are there.
 
-    Waits up to `wait_seconds` for a server that is not there yet. Raises `StorageError` where the database cannot
-    be reached or written, or holds tables of another version, which are left as they are.
+    Waits up to `wait_seconds` for a server that is not there yet, or is cut off in the middle. Raises `StorageError`
+    where the database cannot be reached or written, or holds tables of another version, which are left as they are.
     """
     engine = create_engine(url, **options)
+    deadline = time.monotonic() + wait_seconds
     try:
         if url.get_backend_name() == "sqlite":
             _make_folder(Path(str(url.database)))
-        else:
-            wait_for_server(engine, wait_seconds)
-        with engine.connect() as connection:
-            ready = inspect(connection).has_table(SchemaRow.__tablename__) and _is_ready(connection, url)
-        if not ready:
-            with _alone(engine, url):
-                _make(engine, url, options)
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(_cannot_use(url, error)) from None
+        while True:
+            try:
+                return _prepare(engine, url, options, wait_seconds)
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+                # On a busy machine this process itself may be too slow for the server, which ends its transaction.
+                if not passes(cause, url.get_backend_name()) or time.monotonic() >= deadline:
+                    raise StorageError(_cannot_use(url, cause)) from None
+            time.sleep(FIRST_PAUSE)
     finally:
         engine.dispose()
+
+
+def _prepare(engine: Engine, url: URL, options: dict[str, Any], wait_seconds: float) -> None:
+    if url.get_backend_name() != "sqlite":
+        wait_for_server(engine, wait_seconds)
+    with engine.connect() as connection:
+        ready = inspect(connection).has_table(SchemaRow.__tablename__) and _is_ready(connection, url)
+    if not ready:
+        with _alone(engine, url):
+            _make(engine, url, options)
 
 
 def wait_for_server(engine: Engine, wait_seconds: float) -> None:
@@ -139,6 +150,8 @@ def _is_ready(connection: Connection, url: URL) -> bool:
     revision = None
     if "alembic_version" in tables:
         revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is None and not connection.scalar(text("SELECT count(*) FROM studies")):
+        return False  # whoever made them was killed before the end
     head, known = _optuna_revisions()
     if revision != head:
         if revision is None or revision in known:
@@ -176,8 +189,7 @@ def template_escaped(url: URL) -> str:
     return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
-def _cannot_use(url: URL, error: Exception) -> str:
+def _cannot_use(url: URL, cause: BaseException | None) -> str:
     shown = hide_password(url.render_as_string(hide_password=False))
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     reason = without_secrets(str(getattr(cause, "orig", None) or cause), url)
     return f"storage: {shown} cannot be used: {reason}."

@@ -1,7 +1,10 @@
 """A trial's state on disk: written aside, then renamed; verified on reading; safetensors and JSON only.
 
-folder/checkpoint-120/    state.safetensors   trainable weights, optimizer state, random state
-                          state.json          step, schedule, sums; sizes and a digest of the other (the manifest)
+folder/checkpoint-2-120/    state.safetensors   trainable weights, optimizer state, random state
+                            state.json          step, schedule, sums; sizes and a digest of the other (the manifest)
+
+The first number is the attempt that wrote it (how often the trial was handed out), the second the step. A process that
+was frozen while another took its trial over may still write: never in the other's place, which is read first.
 """
 
 import hashlib
@@ -39,13 +42,13 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
+    folder: Path, attempt: int, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
 ) -> Path:
-    """Write the state after `progress.step` steps, then remove older checkpoints. Raises `OSError`.
+    """Write the state after `progress.step` steps, then remove what is older by attempt and step. Raises `OSError`.
 
     Whenever the process is killed, one sound checkpoint is there, if one was before.
     """
-    target = folder / f"{PREFIX}{progress.step}"
+    target = folder / f"{PREFIX}{attempt}-{progress.step}"
     scratch = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -68,7 +71,7 @@ def save_checkpoint(
         scratch.rename(target)
         _flush(folder)
     for old in _checkpoints(folder):
-        if old != target:
+        if _age(old) < _age(target):
             shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -151,7 +154,13 @@ def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, newest first."""
-    return sorted(folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+    return sorted(folder.glob(f"{PREFIX}*"), key=_age, reverse=True)
+
+
+def _age(path: Path) -> tuple[int, int]:
+    """Attempt and step of a checkpoint, which order them."""
+    attempt, step = path.name.removeprefix(PREFIX).split("-")
+    return int(attempt), int(step)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:

@@ -60,6 +60,7 @@ class TrainingPlan:
     seed: int
     folder: Path  # for checkpoints
     execution: Execution
+    attempt: int = 1  # how often the run was handed out: an older attempt's checkpoint never replaces a newer one's
     stop: threading.Event = field(default_factory=threading.Event)
     on_checkpoint: Callable[[Path], None] = lambda path: None
     checkpoint_seconds: float = 60.0  # the checkpoint clock: at most one this often
@@ -277,7 +278,9 @@ class FineTuning:
         """Write a checkpoint now. Raises `Diverged` rather than keep a state that leads nowhere."""
         self._read_losses()
         started = time.perf_counter()
-        path = save_checkpoint(self.plan.folder, self.model, self._optimizer, self._scheduler, self.progress)
+        path = save_checkpoint(
+            self.plan.folder, self.plan.attempt, self.model, self._optimizer, self._scheduler, self.progress
+        )
         self.progress.seconds_checkpoint += time.perf_counter() - started
         self._saved_at = time.monotonic()
         self.plan.on_checkpoint(path)

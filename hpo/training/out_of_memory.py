@@ -1,5 +1,6 @@
 """When memory does not suffice: telling such an error from a bug, and going on with less at a time."""
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,19 +10,18 @@ from hpo.core.errors import OutOfMemory
 
 T = TypeVar("T")
 
-# In the words of torch's allocator, the system's, C++'s, and of oneDNN and cuBLAS, which allocate on their own.
-TOLD = (
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "bad_alloc",
-    "could not create a memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+# In the words of torch's allocator, the system's, C++'s, and of oneDNN, cuBLAS, cuDNN and the driver, which allocate
+# on their own. oneDNN says no more when it has no room for the code of a kernel (seen under RLIMIT_AS); a shape that
+# it does not know is one of a "primitive descriptor".
+TOLD = re.compile(
+    r"can't allocate memory|Cannot allocate memory|bad_alloc|could not create a memory"
+    r"|could not create a primitive(?! descriptor)|_STATUS_ALLOC_FAILED|(CUDA|HIP) error: out of memory"
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in TOLD)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or TOLD.search(str(error)) is not None
 
 
 def release(device: str) -> None:

@@ -37,11 +37,15 @@ def reason_to_fail(error: BaseException) -> str | None:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a GPU failed for the rest of the process's life: a sticky error, after which a new one is needed."""
+    """Whether a GPU failed for the rest of the process's life: a sticky error, after which a new one is needed.
+
+    A GPU that is full is none: what was asked for is refused, and the next call works.
+    """
     return any(
         isinstance(cause, torch.AcceleratorError)
         or (isinstance(cause, RuntimeError) and any(words in str(cause) for words in _LOST_DEVICE))
         for cause in _chain(error)
+        if not is_out_of_memory(cause)
     )
 
 

@@ -66,7 +66,7 @@ def carry_out(
     _record_plan(trial, plan)
     run = FineTuning(plan)
     on_report(plan.params, None)
-    curve = Curve(plan.folder, run.progress.rung)
+    curve = Curve(plan.folder, plan.attempt, run.progress.rung)
     for point in curve.points:
         if point["step"] not in known.intermediate_values and "value" in point:
             trial.report(point["value"], int(point["step"]))  # it waited for the database when the process was killed

@@ -36,6 +36,7 @@ class Workbench:
         self._prefixes = PrefixStore(home() / "cache" / "prefixes")
         self._memory = MemoryStore(home() / "cache" / "memory")
         self.stop = threading.Event()
+        self.attempt = 1  # of the trial in hand
         self.on_checkpoint: Callable[[Path], None] = lambda path: None
         apply(execution)
 
@@ -68,6 +69,7 @@ class Workbench:
             seed=seed,
             folder=folder,
             execution=execution or self.execution,
+            attempt=self.attempt,
             stop=self.stop,
             on_checkpoint=self.on_checkpoint,
             prefixes=self._prefixes,

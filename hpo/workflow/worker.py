@@ -154,9 +154,7 @@ class Workplace:
 
     def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
-        if self._persist(lambda: read_status(self.storage, self.search.study_name)).phase != phase:
-            self._persist(lambda: set_phase(self.search, phase))
-        was_idle = idle = False
+        was_idle = idle = begun = False
         while not self.bench.stop.is_set():
             # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
             # the look and the taking is taken or waited for in the second.
@@ -164,6 +162,9 @@ class Workplace:
             over = phase == "search" and self._persist(self._out_of_time)
             trial = None if over else self.worker.take(study)
             if trial is not None:
+                if not begun:  # only now: one who comes to a study that is further on does not set it back
+                    self._persist(lambda: set_phase(self.search, phase))
+                    begun = True
                 self._run(phase, study, trial, carry_out)
             elif self._persist(lambda: self._is_stopped(study)):
                 return False
@@ -192,6 +193,7 @@ class Workplace:
         self, phase: str, study: optuna.Study, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
     ) -> None:
         self.worker.progress(phase=phase)
+        self.bench.attempt = self.worker.attempt
         self.bench.on_checkpoint = lambda path: self.worker.checkpointed(trial, str(path))
         folder = self.bench.trial_folder(stage_folder(study), trial.number)
         try:

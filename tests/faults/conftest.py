@@ -1,6 +1,7 @@
 """A database of each kind with one study in it; a small study to be searched in processes of its own."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from hpo.study.budget import set_budget
 from hpo.study.storage import open_storage
-from tests.faults.search import RUNGS, command_for
+from tests.faults.search import RUNGS, command_for, end_all
 from tests.servers import DATABASES
 from tests.small_models import save_bert, write_reviews
 
@@ -62,5 +63,11 @@ def command(study_file: dict[str, Any], tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def home() -> Path:
+def home(_home: None) -> Path:
     return Path(os.environ["HPO_HOME"])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on(home: Path) -> Iterator[None]:
+    yield
+    end_all(home)

@@ -20,6 +20,7 @@ from hpo.study.storage import Storage, StorageAway, open_storage
 
 WORKER = "hpo.workflow.worker"
 RUNGS = 4
+PATIENCE = 400.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
 
 # A person's metric that counts who is right, and does what a test wants before. `strike(name)` is true once.
 METRIC = """
@@ -63,28 +64,49 @@ def command_for(folder: Path, study: dict[str, Any]) -> list[str]:
 def hpo(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run one command of hpo to its end."""
     line = [sys.executable, "-m", "hpo.cli", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+_started: list["subprocess.Popen[str]"] = []
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
     """Start a search as a person does: Ctrl-C reaches it also where these tests run in the background of a shell."""
-    return subprocess.Popen(
+    search = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    _started.append(search)
+    return search
+
+
+def end_of(search: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a search's end; returns its exit code and all that it said."""
+    output, _ = search.communicate(timeout=PATIENCE)
+    return search.returncode, output
+
+
+def end_all(home: Path) -> None:
+    """Nothing of a test that failed runs on beside the next one."""
+    while _started:
+        search = _started.pop()
+        search.kill()
+        search.communicate()
+    for worker in workers_of(home):
+        worker.kill()
 
 
 def run_to_the_end(command: list[str]) -> str:
     """Run the search until it is finished; returns what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()

@@ -10,9 +10,11 @@ from optuna.trial import TrialState
 
 from hpo.core.paths import run_folder
 from tests.faults.search import (
+    PATIENCE,
     at_work,
     check_whole,
     command_for,
+    end_of,
     hpo,
     mid_trial,
     run_to_the_end,
@@ -42,8 +44,8 @@ def test_ctrl_c_once_and_twice_in_each_phase_and_the_same_command_goes_on(
             for _ in range(presses):
                 search.send_signal(signal.SIGINT)
                 time.sleep(0.2)
-            output, _ = search.communicate(timeout=60)
-            assert search.returncode == 130, output
+            code, output = end_of(search)
+            assert code == 130, output
             assert "Traceback" not in output
             assert not workers_of(home)
             study = study_of(home)
@@ -66,8 +68,8 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_leaves_no_orphan(comman
     wait_until(lambda: len([p for p in workers_of(home) if p.pid != victim.pid]) == 2)
     wait_until(lambda: mid_trial(home))
     search.kill()
-    search.communicate(timeout=60)
-    wait_until(lambda: not workers_of(home), seconds=20)
+    end_of(search)
+    wait_until(lambda: not workers_of(home))
     run_to_the_end(command)
     check_whole(home)
 
@@ -82,8 +84,8 @@ def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(
     assert refused.returncode == 2 and "hpo stop faulty" in refused.stderr
     stopped = hpo("stop", "faulty")
     assert stopped.returncode == 0 and "is stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-    output, _ = search.communicate(timeout=60)
-    assert search.returncode == 2 and "the same command goes on with it" in output
+    code, output = end_of(search)
+    assert code == 2 and "the same command goes on with it" in output
     assert not workers_of(home)
     study = study_of(home)
     assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
@@ -94,17 +96,17 @@ def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(
     assert "resumed" in hpo("status", "faulty").stdout
 
 
-def test_a_preempted_worker_saves_its_trial_and_leaves_within_ten_seconds(command: list[str], home: Path) -> None:
-    """As Slurm does: TERM, ten seconds, KILL. The other worker, or the next run, goes on from the checkpoint."""
+def test_a_preempted_worker_saves_its_trial_and_leaves(command: list[str], home: Path) -> None:
+    """TERM to both, as Slurm does ten seconds before it kills. The next run goes on from the checkpoints."""
     search = start(command)
     wait_until(lambda: mid_trial(home))
     for victim in workers_of(home):
         victim.terminate()
-        victim.wait(timeout=10)
+        victim.wait(timeout=PATIENCE)
     study = study_of(home)
     assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
     assert list((run_folder("faulty") / "checkpoints").glob("*"))
-    output, _ = search.communicate(timeout=60)
+    _, output = end_of(search)
     assert "Traceback" not in output
     run_to_the_end(command)
     study = check_whole(home)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import optuna
 import pytest
@@ -23,6 +22,7 @@ from hpo.study.storage import StorageAway, open_storage
 from hpo.study.takeover import Watch
 from tests import servers
 from tests.faults.conftest import TRIALS, with_study
+from tests.faults.search import PATIENCE, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -88,20 +88,13 @@ def some_reports(url: str) -> Callable[[], bool]:
     return reached
 
 
-def wait_until(reached: Callable[[], Any], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def through_a_fault(url: str, fault: Callable[[], None]) -> None:
     """Four workers at their trials, the fault in the middle: all goes on as if nothing had happened."""
     with ThreadPoolExecutor(WORKERS) as pool:
         works = [pool.submit(work_through, url) for _ in range(WORKERS)]
         wait_until(some_reports(url))
         fault()
-        done = [number for work in works for number in work.result(timeout=120)]
+        done = [number for work in works for number in work.result(timeout=PATIENCE)]
     check_invariants(url, done)
 
 
@@ -208,7 +201,7 @@ def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeyp
             taking = pool.submit(worker.take, study)
             time.sleep(2.5)
             assert not taking.done()
-        trial = taking.result(timeout=30)
+        trial = taking.result(timeout=PATIENCE)
         assert trial is not None and trial.number == 0
     other.engine.dispose()
 

@@ -19,6 +19,7 @@ from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.study.lease import Worker
 from hpo.study.storage import open_storage
+from hpo.workflow import worker
 from tests.faults.search import check_whole, study_of, wait_until, write_metric
 
 spawn = multiprocessing.get_context("spawn")
@@ -92,6 +93,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, material: Path) -> Path:
         patch.setenv("HPO_HOME", str(folder / "home"))
         hpo.run(study, storage=f"sqlite:///{folder / 'hpo.db'}")
     return folder / "hpo.db"
+
+
+def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[str] = []
+    monkeypatch.setattr(worker, "set_phase", lambda study, phase: phases.append(phase))
+    url = f"sqlite:///{finished}"
+    before = dump(url)
+    worker.Workplace(worker.WorkerSpec("faulty", url, "cpu", 1, 1)).work()
+    assert phases == ["finished"] and dump(url) == before
 
 
 def dump(url: str) -> str:

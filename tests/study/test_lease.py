@@ -214,6 +214,7 @@ def test_a_trial_told_by_someone_else_keeps_that_result(
     plain = RDBStorage(url)
     dashboard = optuna.load_study(study_name="study", storage=plain)
     dashboard.tell(trial.number, 0.25)
+    plain.engine.dispose()
     with pytest.raises(LeaseLost, match="COMPLETE"):
         trial.report(0.9, 1)
     with caplog.at_level(logging.WARNING):
@@ -244,7 +245,7 @@ def test_closing_returns_the_trial_and_ends_the_row(worker: Worker, study: optun
     assert row is not None and (row.worker_id, row.deaths) == (None, 0)
 
 
-def wait_until(what: str, reached: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(what: str, reached: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, what

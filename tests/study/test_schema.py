@@ -2,13 +2,16 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, select
+from sqlalchemy.exc import OperationalError
 
 from hpo.core.errors import StorageError
+from hpo.study import schema
 from hpo.study.lease import Worker
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import LeaseRow, StudyRow, WorkerRow
@@ -39,7 +42,9 @@ def contents(url: str) -> str:
     ],
 )
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_tables_of_another_version_are_refused_and_left_alone(url: str, statement: str, says: str) -> None:
+def test_tables_of_another_version_are_refused_and_left_alone(
+    url: str, study: optuna.Study, statement: str, says: str
+) -> None:
     execute(url, statement)
     before = contents(url)
     with pytest.raises(StorageError, match=says):
@@ -61,9 +66,25 @@ def test_a_database_of_plain_optuna_gets_hpos_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
-    for statement in ("DELETE FROM hpo_schema", "DROP TABLE hpo_leases"):
-        execute(url, statement)
-    with open_storage(url).reading() as session:
+    for statements in (("DELETE FROM hpo_schema", "DROP TABLE hpo_leases"), ("DROP TABLE alembic_version",)):
+        for statement in statements:
+            execute(url, statement)
+        with open_storage(url).reading() as session:
+            assert session.scalars(select(LeaseRow)).all() == []
+
+
+def test_making_the_tables_is_begun_again_where_the_server_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a busy machine let ten seconds pass between two statements."""
+    make = schema._make
+
+    def ended(*given: Any) -> None:
+        monkeypatch.setattr(schema, "_make", make)
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+    monkeypatch.setattr(schema, "_make", ended)
+    with open_storage(f"sqlite:///{tmp_path / 'hpo.db'}").reading() as session:
         assert session.scalars(select(LeaseRow)).all() == []
 
 

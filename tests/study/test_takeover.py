@@ -64,7 +64,7 @@ class Child:
 
     def do(self, order: str) -> Any:
         self.pipe.send(order)
-        assert self.pipe.poll(60), f"no answer to {order!r}"
+        assert self.pipe.poll(300), f"no answer to {order!r}"
         return self.pipe.recv()
 
 
@@ -74,13 +74,13 @@ def worker_process(url: str) -> Iterator[Child]:
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=live_and_report, args=(url, theirs), daemon=True)
     process.start()
-    assert ours.poll(60)
+    assert ours.poll(300)
     yield Child(process, ours, ours.recv())
     process.kill()
     process.join()
 
 
-def poll_until(storage: Storage, watch: Watch, seconds: float = 30.0) -> list[int]:
+def poll_until(storage: Storage, watch: Watch, seconds: float = 300.0) -> list[int]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if numbers := watch.poll(storage):
@@ -326,7 +326,7 @@ def test_which_process_is_dead_for_sure() -> None:
     start = process_start(child.pid)
     assert start is not None and not is_surely_dead(machine(), child.pid, start)
     child.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not is_surely_dead(machine(), child.pid, start):  # a zombie, until it is waited for
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,30 @@ def test_one_is_kept_and_none_left_behind(plan: Plan) -> None:
     made = plan()
     for step in (2, 3):
         after(made, step).save()
-        assert names(made.folder) == [f"checkpoint-{step}"]
-    (made.folder / ".checkpoint-9.4242").mkdir()  # of a process that was killed
+        assert names(made.folder) == [f"checkpoint-1-{step}"]
+    (made.folder / ".checkpoint-1-9.4242").mkdir()  # of a process that was killed
     remove_checkpoints(made.folder)
     assert not made.folder.exists()
+
+
+def test_a_frozen_attempt_does_not_replace_what_the_next_one_wrote(plan: Plan) -> None:
+    made = plan()
+    frozen = after(made, 4)
+    second = replace(made, attempt=2)
+    after(second, 3).save()
+    frozen.save()  # it thaws, and is further than the one that took its run over
+    assert names(made.folder) == ["checkpoint-1-4", "checkpoint-2-3"]
+    third = FineTuning(replace(made, attempt=3))
+    assert third.progress.step == 3
+    third.save()
+    assert names(made.folder) == ["checkpoint-3-3"]
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
 def test_a_torn_one_is_not_read(file: str, plan: Plan) -> None:
     made = plan()
     after(made, 2).save()
-    older = made.folder / "checkpoint-2"
+    older = made.folder / "checkpoint-1-2"
     kept = made.folder.parent / "kept"
     older.rename(kept)
     newest = after(made, 4).save()
@@ -101,7 +115,7 @@ def test_killed_at_any_call_one_sound_checkpoint_is_there(
             count["left"] = 1_000
             assert FineTuning(made).progress.step in (2, 3)
     assert 5 < calls < 39
-    assert names(made.folder) == [f"checkpoint-{run.progress.step}"]
+    assert names(made.folder) == [f"checkpoint-1-{run.progress.step}"]
 
 
 def test_a_full_disk_leaves_the_older_one_and_no_rubbish(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +129,7 @@ def test_a_full_disk_leaves_the_older_one_and_no_rubbish(plan: Plan, monkeypatch
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         run.save()
-    assert names(made.folder) == ["checkpoint-2"]
+    assert names(made.folder) == ["checkpoint-1-2"]
 
 
 def test_it_holds_no_pickle_and_its_digest(plan: Plan) -> None:
@@ -130,8 +144,8 @@ def test_the_clock_saves_between_steps(plan: Plan) -> None:
     told: list[Path] = []
     made = plan(epochs=1, of={"checkpoint_seconds": 0.0, "on_checkpoint": told.append})
     list(FineTuning(made).reports())
-    assert [path.name for path in told] == [f"checkpoint-{step}" for step in range(6)]
-    assert names(made.folder) == ["checkpoint-5"]
+    assert [path.name for path in told] == [f"checkpoint-1-{step}" for step in range(6)]
+    assert names(made.folder) == ["checkpoint-1-5"]
 
 
 def test_random_state_goes_on(plan: Plan) -> None:
