@@ -128,6 +128,7 @@ class StudyConfig(Config):
         "train+validation",
         description="What the final model is trained on; none keeps the validated checkpoint.",
     )
+    keep_adapter: bool = Field(False, description="Save the final LoRA adapter by itself too, in `adapter/`.")
     devices: str | tuple[str, ...] = Field("auto", description="auto, cpu, cuda, or a list such as [cuda:0, cuda:1].")
     workers: int | None = Field(None, ge=1, description="Worker processes; null: one per GPU, or cores // 4.")
     backend: Literal["local", "inline"] = Field("local", description="Where workers run.")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from hpo.core.errors import ConfigError, did_you_mean
 from hpo.core.explain import phrase
 from hpo.core.search_space import Categorical, Fixed, Float, Int, Scalar, SearchSpace, written_name
-from hpo.core.trial import TrialParams
+from hpo.core.trial import NEEDS, TrialParams
 
 SEARCHABLE = tuple(name for name in TrialParams.model_fields if name not in ("model", "frozen_share"))
 
@@ -103,12 +103,21 @@ def _check_conditions(where: str, space: SearchSpace) -> None:
     before: dict[str, Any] = {}
     written = {written_name(name): parameter for name, parameter in space.parameters.items()}
     for name, parameter in written.items():
+        if name in NEEDS:
+            _check_need(where, name, written)
         for other, allowed in (parameter.when or {}).items():
             if other != "model":
                 problem = _condition_problem(name, other, allowed, before, written)
                 if problem:
                     raise ConfigError(f"{where}.{name}.when.{other}: {problem}")
         before[name] = parameter
+
+
+def _check_need(where: str, name: str, written: Mapping[str, Any]) -> None:
+    """Refuse a parameter that no trial of the space would use."""
+    other, value = NEEDS[name]
+    if other not in written or written[other].nearest(value) != value:
+        raise ConfigError(f"{where}.{name}: of use only with {other}: {value}, which this search space never has.")
 
 
 def _condition_problem(

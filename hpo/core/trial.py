@@ -4,6 +4,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+# What a parameter needs to be of use: the value of another.
+NEEDS: dict[str, tuple[str, Any]] = dict.fromkeys(
+    ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_dora", "use_rslora"), ("peft", "lora")
+)
+
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"]
 
 
@@ -35,6 +40,15 @@ class TrialParams(BaseModel):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Rungs without a better value after which the trial stops; null never stops."
     )
+    peft: Literal["none", "lora"] = Field("none", description="lora trains adapters in the layers that are not frozen.")
+    lora_r: int = Field(8, ge=1, description="Rank of the adapters.")
+    lora_alpha: float | None = Field(
+        None, gt=0, description="Adapters are scaled by lora_alpha / lora_r; null: twice lora_r."
+    )
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of what the adapters read.")
+    lora_targets: Literal["attention", "all-linear"] = Field("all-linear", description="Which matrices are adapted.")
+    use_dora: bool = Field(False, description="Train the norms of adapted matrices too (DoRA).")
+    use_rslora: bool = Field(False, description="Scale by lora_alpha / sqrt(lora_r), for large ranks (rsLoRA).")
 
     @field_validator("model")
     @classmethod
@@ -54,6 +68,11 @@ class TrialParams(BaseModel):
             values = {**values, "frozen_share": given["share"]}
             del values["frozen_layers"]
         return values
+
+    def in_use(self) -> dict[str, Any]:
+        """The parameters that have a part in the run: adapters' settings only where there are adapters."""
+        values = self.model_dump()
+        return {name: v for name, v in values.items() if name not in NEEDS or values[NEEDS[name][0]] == NEEDS[name][1]}
 
     def resolve_frozen_layers(self, layers: int) -> int:
         """The number of frozen layers in a model of `layers` layers.

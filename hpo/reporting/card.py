@@ -36,7 +36,7 @@ def model_card(
         f"# {literal(config['name'])}",
         _opening(config, winner, base),
         "## Use",
-        _use(config),
+        _use(config, winner),
         "## Result",
         _result(result, metric),
         "## How it was chosen",
@@ -99,10 +99,13 @@ def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) ->
     )
 
 
-def _use(config: Mapping[str, Any]) -> str:
+def _use(config: Mapping[str, Any], winner: Mapping[str, Any]) -> str:
     usage = get_task(config["task"]).usage
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
-    return code(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
+    shown = code(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
+    if config.get("keep_adapter") and winner["params"].get("peft") == "lora":
+        shown += "\n\nThe LoRA adapter is merged; by itself, for `peft.PeftModel`, it stands in `adapter/`."
+    return shown
 
 
 def _result(result: Mapping[str, Any], metric: str) -> str:

@@ -27,6 +27,7 @@ from hpo.core.trial import Report, TrialParams
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task
 from hpo.training.accumulation import Accumulation
+from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics
 from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -96,6 +97,11 @@ class FineTuning:
         del example["labels"]
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
         self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
+        self._lora: Lora | None = None
+        self.adapter: AdapterWeights | None = None  # of a run with `peft` that is done: the adapter apart
+        if plan.params.peft == "lora":
+            self._lora = Lora(self.model, plan.candidate, self._frozen, plan.params)
+            self._frozen += frozen_statistics(self.model)
         self._rows = train_used_rows(self.model, [f for f in (plan.train, plan.validation) if f is not None])
         if plan.execution.device == "cpu":
             use_bit_dropout(self.model)
@@ -176,17 +182,19 @@ class FineTuning:
         if plan.memory is None:
             return
         started = time.perf_counter()
-        plan.memory.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params.batch_size)
+        plan.memory.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params)
         self.seconds_load += time.perf_counter() - started
 
     def _make_ordinary(self) -> None:
-        """At the end: a model like any other, all of its embeddings trained, no layer skipped."""
+        """At the end: a model like any other, all of its embeddings trained, adapters merged, no layer skipped."""
         use_plain_dropout(self.model)
         use_fused_attention(self.model)
         if self._rows is not None:
             self._rows.expand(self.progress.decay)
         if self._start is not None:
             self._start.remove()
+        if self._lora is not None:
+            self.adapter = self._lora.merge()
 
     def _train_step(self, rows: Indices) -> None:
         started = time.perf_counter()

@@ -26,9 +26,7 @@ class LayerStack:
 
 def find_stack(model: nn.Module) -> LayerStack:
     """Find the layer stack. Raises `ModelError` where a model has none."""
-    backbone: Any = getattr(model, "base_model", model)
-    if backbone is model and hasattr(model, "get_encoder"):
-        backbone = model.get_encoder()
+    backbone = _backbone(model)
     encoder = backbone.get_encoder() if hasattr(backbone, "get_encoder") else None
     names = {id(module): name for name, module in model.named_modules()}
     lists = _outermost_lists(backbone)
@@ -38,6 +36,19 @@ def find_stack(model: nn.Module) -> LayerStack:
         raise ModelError(f"{type(model).__name__} has no stack of layers that could be frozen.")
     stack = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
     return LayerStack(path=names[id(stack)], count=len(stack))
+
+
+def _backbone(model: nn.Module) -> Any:
+    """The model without its head."""
+    backbone: Any = getattr(model, "base_model", model)
+    return model.get_encoder() if backbone is model and hasattr(model, "get_encoder") else backbone
+
+
+def find_heads(model: nn.Module) -> list[str]:
+    """The names of the modules with parameters that stand outside the backbone: at the model's top level."""
+    backbone = set(_backbone(model).modules())
+    children = [(name, set(child.modules())) for name, child in model.named_children() if list(child.parameters())]
+    return [name for name, inside in children if not inside & backbone]
 
 
 def _outermost_lists(root: nn.Module) -> list[nn.ModuleList]:

@@ -1,6 +1,6 @@
 """Memory that fits: the largest micro-batch is found before the first step, once a machine, and remembered.
 
-folder/KEY.json    what was measured for one model, length, count of frozen layers, kind of device and number format
+folder/KEY.json    what was measured for one model, length, count of frozen layers, adapters, kind of device, format
 
 On a GPU real steps on the longest examples tell. On a CPU no error would: a process that takes too much is killed. So
 what steps of 1, 2 and 4 examples allocate is extrapolated to the room that the machine or container leaves. Most models
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hpo.core.trial import TrialParams
 from hpo.training.accumulation import Accumulation, TooMany
 from hpo.training.batching import Features, Indices
 from hpo.training.model import Candidate
@@ -37,7 +38,12 @@ class MemoryStore:
         self._folder = folder
 
     def fit(
-        self, accumulation: Accumulation, features: Features, candidate: Candidate, frozen_layers: int, batch_size: int
+        self,
+        accumulation: Accumulation,
+        features: Features,
+        candidate: Candidate,
+        frozen_layers: int,
+        params: TrialParams,
     ) -> None:
         """Have `accumulation` take no more examples at once than fit, by the longest of `features`.
 
@@ -47,17 +53,20 @@ class MemoryStore:
         if execution.micro_batch is not None or execution.checkpoint_activations:
             return
         longest = int(features.lengths.max())
-        rows = np.argsort(features.lengths, kind="stable")[::-1][:batch_size]
+        rows = np.argsort(features.lengths, kind="stable")[::-1][: params.batch_size]
         cuda = execution.device.startswith("cuda")
         if not cuda:
             assert execution.training_tokens is not None
             rows = rows[: max(1, execution.training_tokens // longest)]
             room = free_bytes(execution.workers) - 4 * STATES * _trainable(accumulation.model)
-            reads_tokens = "input_ids" in features.columns  # before the layers others compute much more (convolutions)
-            if reads_tokens and activation_bound(accumulation.model, candidate.stack.count, len(rows), longest) <= room:
+            bound = activation_bound(accumulation.model, candidate.stack.count, len(rows), longest)
+            # Before the layers others compute much more (convolutions); DoRA makes each whole matrix anew in each step.
+            if bound <= room and "input_ids" in features.columns and not params.use_dora:
                 return
         kind = torch.cuda.get_device_name(execution.device) if cuda else "cpu"
         parts = [FORMAT, candidate.digest, longest, frozen_layers, kind, execution.dtype, execution.workers]
+        if params.peft != "none":
+            parts += [params.peft, params.lora_r, params.lora_targets, params.use_dora, params.lora_dropout > 0]
         place = self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.json"
         fitting = (
             self._by_trying(place, accumulation, features, rows)

@@ -5,6 +5,7 @@ from pathlib import Path
 import optuna
 
 from hpo.core.paths import run_folder
+from hpo.training.adapters import ADAPTER
 from hpo.training.model import save_model
 from hpo.workflow.objective import OnReport, carry_out, params_of
 from hpo.workflow.stages import Job, stage_folder
@@ -22,7 +23,10 @@ def confirm_job(trial: optuna.Trial, job: Job, search: optuna.Study, bench: Work
     plan = bench.plan(params_of(source), job.seed, folder)
     done = carry_out(trial, plan, on_report, lambda _: None)
     if bench.config.refit == "none":
-        save_model(done.run.model, confirmed_model(bench.config.name, job))
+        kept = confirmed_model(bench.config.name, job)
+        save_model(done.run.model, kept)
+        if done.run.adapter is not None:
+            done.run.adapter.save(kept / ADAPTER, done.run.model)
     return done.value
 
 

@@ -99,7 +99,7 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
         "command": f"hpo retrain {study.study_name} --trial {number}",
         **measure_on_test(run.model, run.plan, bench, study, str(target)),
     }
-    save_final(run.model, run.plan, bench, study, record, target)
+    save_final(run.model, run.adapter, run.plan, bench, study, record, target)
     if winner:
         study.set_user_attr("result", record)
     return record

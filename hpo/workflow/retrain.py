@@ -15,6 +15,7 @@ from torch import nn
 from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
 from hpo.reporting.card import model_card
+from hpo.training.adapters import ADAPTER, AdapterWeights
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.fine_tune import TrainingPlan
 from hpo.training.model import save_model
@@ -44,11 +45,12 @@ def final_run(
     params = TrialParams(**winner.params)
     folder = bench.trial_folder(stage_folder(trial.study), trial.number)
     if bench.config.refit == "none":
-        model, plan = _validated_model(winner, params, bench, folder)
+        model, adapter, plan = _validated_model(winner, params, bench, folder)
     else:
         epochs = _epochs_trained(search, winner.trial)
         plan = refit_plan(params, epochs, bench, folder, execution)
-        model = carry_out(trial, plan, on_report, lambda _: None).run.model
+        run = carry_out(trial, plan, on_report, lambda _: None).run
+        model, adapter = run.model, run.adapter
     target = run_folder(bench.config.name) / "final"
     result = {
         "winner": winner.to_plain(),
@@ -61,7 +63,7 @@ def final_run(
         **measure_on_test(model, plan, bench, search, str(target)),
         "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
     }
-    save_final(model, plan, bench, search, result, target)
+    save_final(model, adapter, plan, bench, search, result, target)
     shutil.rmtree(run_folder(bench.config.name) / "confirmed", ignore_errors=True)
     trial.set_user_attr("result", result)
     test = result["test"]
@@ -121,14 +123,25 @@ def bootstrap_interval(found: Evaluation, bench: Workbench) -> list[float]:
 
 
 def save_final(
-    model: nn.Module, plan: TrainingPlan, bench: Workbench, search: optuna.Study, result: dict[str, Any], target: Path
+    model: nn.Module,
+    adapter: AdapterWeights | None,
+    plan: TrainingPlan,
+    bench: Workbench,
+    search: optuna.Study,
+    result: dict[str, Any],
+    target: Path,
 ) -> None:
-    """Write model, processor, card and `hpo.json` aside, then put the folder in its place."""
+    """Write model, processor, card and `hpo.json` aside, then put the folder in its place.
+
+    `adapter` is what was merged into the model, kept by itself where the study asks for it.
+    """
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     bench.task.finish(model, bench.data)
     save_model(model, scratch)
+    if adapter is not None and bench.config.keep_adapter:
+        adapter.save(scratch / ADAPTER, model)
     plan.candidate.processor.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
     card = model_card(bench.config.recorded(), result, describe_data(bench.data), versions)
@@ -150,15 +163,16 @@ def save_final(
 
 def _validated_model(
     winner: Confirmed, params: TrialParams, bench: Workbench, folder: Path
-) -> tuple[nn.Module, TrainingPlan]:
-    """The checkpoint that the confirm stage validated: of the winner's seeds, the best."""
+) -> tuple[nn.Module, AdapterWeights | None, TrainingPlan]:
+    """The checkpoint that the confirm stage validated: the best of the winner's seeds. Its adapter and plan."""
     import transformers
 
     sign = 1 if bench.scorer.direction == "maximize" else -1
     seed = max(winner.values, key=lambda s: sign * winner.values[s])
     kept = confirmed_model(bench.config.name, Job(winner.trial, seed))
     auto = getattr(transformers, bench.task.auto_class)
-    return auto.from_pretrained(kept, local_files_only=True), bench.plan(params, seed, folder)
+    model = auto.from_pretrained(kept, local_files_only=True)
+    return model, AdapterWeights.load(kept / ADAPTER), bench.plan(params, seed, folder)
 
 
 def _epochs_trained(search: optuna.Study, number: int) -> float | None:

@@ -73,6 +73,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "budget": {"max_trials": 5, "max_hours": 1.5},
         "confirm": {"top": 1, "seeds": 1},
         "refit": "none",
+        "keep_adapter": True,
         "devices": ["cuda:0", "cuda:1"],
         "workers": 3,
         "backend": "inline",

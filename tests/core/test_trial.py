@@ -27,6 +27,13 @@ def test_a_count_is_taken_as_it_is_and_held_against_the_model() -> None:
         params.resolve_frozen_layers(3)
 
 
+def test_settings_of_what_is_off_are_no_part_of_a_trial() -> None:
+    plain, adapted = TrialParams(model="m").in_use(), TrialParams(model="m", peft="lora", lora_r=4).in_use()
+    assert "lora_r" not in plain and plain["peft"] == "none"
+    assert adapted.keys() == TrialParams.model_fields.keys()
+    assert TrialParams(**plain) == TrialParams(model="m")
+
+
 def test_a_share_can_be_written_in_its_place() -> None:
     written = {"model": "m", "frozen_layers": {"share": 0.5}}
     assert TrialParams.model_validate(written) == TrialParams(model="m", frozen_share=0.5)

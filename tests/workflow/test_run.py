@@ -131,6 +131,23 @@ def test_refit_none_keeps_the_validated_checkpoint(study: dict[str, Any]) -> Non
     assert not (run_folder("reviews") / "confirmed").exists()
 
 
+@pytest.mark.parametrize("refit", ["none", pytest.param("train+validation", marks=pytest.mark.slow)])
+def test_an_adapter_is_merged_and_kept_by_itself_where_asked(study: dict[str, Any], refit: str) -> None:
+    from safetensors import safe_open
+
+    study["search_space"] |= {"peft": ["lora", "none"], "lora_r": {"choices": [2, 4], "when": {"peft": "lora"}}}
+    study |= {"models": study["models"][1:], "first_trials": [{"peft": "lora", "learning_rate": 2e-2}]}
+    study |= {"budget": {"max_trials": 1}, "confirm": {"top": 1, "seeds": 1}, "refit": refit, "keep_adapter": True}
+    result = hpo.run(study)
+    assert result.params["peft"] == "lora"
+    with safe_open(result.model_dir / "model.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "lora" in name]  # noqa: SIM118
+    with safe_open(result.model_dir / "adapter" / "adapter_model.safetensors", "pt") as file:
+        assert any(".lora_A." in name for name in file.keys())  # noqa: SIM118
+    assert result.predict(["the film was great"])[0]["label"] in ("positive", "negative")
+    assert "adapter/" in (result.model_dir / "README.md").read_text()
+
+
 def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds_left(search: optuna.Study) -> float:
         return 0.0 if len([t for t in search.trials if t.state == TrialState.COMPLETE]) >= 2 else 1e6
