@@ -138,7 +138,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", action="append", required=True, help="a folder of train, validation, test; may be repeated"
     )
-    parser.add_argument("--quick", action="store_true", help="batch 32, one epoch of 300 rows: about 5 minutes a model")
+    parser.add_argument("--quick", action="store_true", help="batch 32, one epoch of 300 rows: about 3 minutes a model")
     parser.add_argument("--rows", type=int, default=1000, help="training rows, from the start of the shuffled split")
     parser.add_argument("--validation-rows", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
