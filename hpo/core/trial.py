@@ -29,7 +29,11 @@ class TrialParams(BaseModel):
     frozen_share: float | None = Field(
         None, ge=0, le=1, description="Layers frozen from the bottom, as a share of the model's layers."
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay, not on biases and norms.")
+    optimizer: Literal["adamw", "adafactor"] = Field("adamw", description="adafactor keeps a fraction of the moments.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Each layer's rate is so many times that of the one above it; 1: all the same."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="The optimizer's decay, not on biases and norms.")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises.")
     lr_scheduler: Scheduler = Field("linear", description="How the learning rate falls.")
     dropout: float | None = Field(

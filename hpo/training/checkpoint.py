@@ -55,7 +55,7 @@ def save_checkpoint(
     tensors = {f"model/{name}": p.detach().contiguous() for name, p in _trained(model).items()}
     states = optimizer.state_dict()
     for index, state in states["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value.contiguous() for key, value in state.items()}
+        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         tensors["random/cuda"] = torch.cuda.get_rng_state()

@@ -33,11 +33,11 @@ from hpo.training.batching import Features, Indices, epoch_batches
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
 from hpo.training.evaluate import evaluate
-from hpo.training.layers import freeze, train_mode
+from hpo.training.layers import find_depths, freeze, train_mode
 from hpo.training.memory import MemoryStore
 from hpo.training.middle_start import MiddleStart
 from hpo.training.model import Candidate
-from hpo.training.optimizer import build_optimizer, build_scheduler
+from hpo.training.optimizer import build_optimizer, build_scheduler, decay_of
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import PrefixStore
 from hpo.training.vocabulary import train_used_rows
@@ -102,12 +102,16 @@ class FineTuning:
         if plan.params.peft == "lora":
             self._lora = Lora(self.model, plan.candidate, self._frozen, plan.params)
             self._frozen += frozen_statistics(self.model)
-        self._rows = train_used_rows(self.model, [f for f in (plan.train, plan.validation) if f is not None])
+        splits = [features for features in (plan.train, plan.validation) if features is not None]
+        # Adafactor scales a matrix's update by all of its rows: there none can be left out.
+        self._rows = train_used_rows(self.model, splits) if plan.params.optimizer == "adamw" else None
         if plan.execution.device == "cpu":
             use_bit_dropout(self.model)
             use_cpu_attention(self.model)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self._optimizer = build_optimizer(self.model, plan.params)
+        decays = plan.params.layer_decay < 1
+        depths = find_depths(self.model, plan.candidate.stack, example) if decays else None
+        self._optimizer = build_optimizer(self.model, plan.params, depths)
         total = plan.steps_per_epoch * plan.params.epochs
         self._scheduler = build_scheduler(self._optimizer, plan.params, total)
         torch.manual_seed(plan.seed)
@@ -200,8 +204,8 @@ class FineTuning:
         started = time.perf_counter()
         loss = self._accumulation.gradient(self._train, rows)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
-        decayed = self._optimizer.param_groups[0]
-        self.progress.decay *= 1 - decayed["lr"] * decayed["weight_decay"]
+        if self._rows is not None:
+            self.progress.decay *= decay_of(self._optimizer, self._rows.weight)
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)

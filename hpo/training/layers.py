@@ -106,7 +106,15 @@ def _read_by(
     item: nn.Module, model: nn.Module, candidates: list[nn.Module], example: Mapping[str, torch.Tensor]
 ) -> list[nn.Module]:
     """Those of `candidates` whose parameters the output of `item` depends on, as autograd tells."""
-    owners = [(module, p) for module in candidates for p in module.parameters() if p.requires_grad]
+    parameters = [p for module in candidates for p in module.parameters() if p.requires_grad]
+    read = {id(p) for p in _parameters_read(item, model, parameters, example)}
+    return [module for module in candidates if any(id(p) in read for p in module.parameters())]
+
+
+def _parameters_read(
+    item: nn.Module, model: nn.Module, parameters: list[nn.Parameter], example: Mapping[str, torch.Tensor]
+) -> list[nn.Parameter]:
+    """Those of `parameters` that the output of `item` depends on, as autograd tells. Leaves the model in eval mode."""
     outputs: list[torch.Tensor] = []
     hook = item.register_forward_hook(lambda module, args, output: outputs.append(hidden_state(output)))
     model.eval()
@@ -115,11 +123,26 @@ def _read_by(
             model(**example)
     finally:
         hook.remove()
-    if not outputs or not outputs[-1].requires_grad:
+    if not outputs or not outputs[-1].requires_grad or not parameters:
         return []
-    gradients = torch.autograd.grad(outputs[-1].sum(), [p for _, p in owners], allow_unused=True)
-    read = {id(module) for (module, _), gradient in zip(owners, gradients, strict=True) if gradient is not None}
-    return [module for module in candidates if id(module) in read]
+    gradients = torch.autograd.grad(outputs[-1].sum(), parameters, allow_unused=True)
+    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+
+
+def find_depths(model: nn.Module, stack: LayerStack, example: Mapping[str, torch.Tensor]) -> dict[int, int]:
+    """How deep each trainable parameter lies, by its id: 0 for embeddings, 1 for the first layer, and so on.
+
+    What the first layer's output is computed from counts as embeddings, wherever it is registered. The rest (heads,
+    norms after the stack, a decoder) lies one above the last layer. `example` as in `freeze`.
+    """
+    before, after = neighbours(model, stack)
+    items = list(stack_items(model, stack))
+    depths = {id(p): stack.count + 1 for p in model.parameters()}
+    for place, item in enumerate(items):
+        depths |= {id(p): place + 1 for p in item.parameters()}
+    depths |= {id(p): 0 for module in before for p in module.parameters()}
+    rest = [p for module in after for p in module.parameters() if p.requires_grad and depths[id(p)] > stack.count]
+    return depths | {id(p): 0 for p in _parameters_read(items[0], model, rest, example)}
 
 
 def hidden_state(output: Any) -> torch.Tensor:

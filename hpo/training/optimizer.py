@@ -1,5 +1,6 @@
-"""AdamW with decay where it belongs, and the learning-rate schedule."""
+"""The optimizer, with decay and rates where they belong, and the learning-rate schedule."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,15 +9,41 @@ from torch import nn
 from hpo.core.trial import TrialParams
 
 
-def build_optimizer(model: nn.Module, params: TrialParams) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, 2019) over what is trainable; no decay on biases and norms."""
+def build_optimizer(model: nn.Module, params: TrialParams, depths: Mapping[int, int] | None = None) -> Any:
+    """AdamW (Loshchilov & Hutter, 2019) or Adafactor (Shazeer & Stern, 2018) over what is trainable.
+
+    No decay on biases and norms. With `depths` (`find_depths`) a parameter's rate is `learning_rate` times
+    `layer_decay` for each layer above it, as in ELECTRA (Clark et al., 2020) and BEiT (Bao et al., 2022): the head has
+    the full rate, the last of L layers layer_decay, the embeddings layer_decay^(L + 1).
+    """
     decayed = set(_decayed_names(model))
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trainable if name in decayed], "weight_decay": params.weight_decay},
-        {"params": [p for name, p in trainable if name not in decayed], "weight_decay": 0.0},
+    top = max(depths.values()) if depths else 0
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for kept in (True, False):
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and (name in decayed) == kept:
+                below = top - depths[id(parameter)] if depths else 0
+                groups.setdefault((below, kept), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "lr": params.learning_rate * params.layer_decay**below,
+            "weight_decay": params.weight_decay if kept else 0.0,
+        }
+        for (below, kept), parameters in groups.items()
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=params.learning_rate, fused=True)
+    if params.optimizer == "adafactor":
+        from transformers import Adafactor
+
+        # As Trainer has it: the rate is what it is for AdamW, not relative to a matrix's scale or the step.
+        return Adafactor(settings, lr=params.learning_rate, scale_parameter=False, relative_step=False)
+    return torch.optim.AdamW(settings, lr=params.learning_rate, fused=True)
+
+
+def decay_of(optimizer: Any, parameter: torch.Tensor) -> float:
+    """What the optimizer's next step multiplies `parameter` by for weight decay alone."""
+    group = next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
+    return 1 - group["lr"] * group["weight_decay"]
 
 
 def _decayed_names(model: nn.Module) -> list[str]:

@@ -31,6 +31,11 @@ class UsedRows:
         embedding.padding_idx = None if self._padding is None else int(places[self._padding])
         self._hook = embedding.register_forward_pre_hook(lambda module, args: (places[args[0]], *args[1:]))
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """What is trained: the rows in use."""
+        return self._embedding.weight
+
     def expand(self, decay: float) -> None:
         """Put the whole matrix back; rows without a token in the data are `decay` times what they were."""
         whole = self._whole * decay

@@ -1,0 +1,94 @@
+"""Rates by depth, decay where it belongs, and optimizers whose state goes on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import hpo.training.fine_tune as fine_tune
+from hpo.training.fine_tune import FineTuning, TrainingPlan
+from tests.training.test_prefix_cache import data
+from tests.training.test_vocabulary import few_words
+
+Plan = Callable[..., TrainingPlan]
+
+
+def rates(run: FineTuning) -> dict[str, float]:
+    """Each trainable parameter's learning rate now."""
+    by_id = {id(p): group["lr"] for group in run._optimizer.param_groups for p in group["params"]}
+    return {name: by_id[id(p)] for name, p in run.model.named_parameters() if p.requires_grad}
+
+
+def walk(run: FineTuning, steps: int) -> FineTuning:
+    for step in run.steps():
+        if step == steps:
+            return run
+    return run
+
+
+def test_each_layer_has_its_share_of_the_schedule(plan: Plan) -> None:
+    settings: dict[str, Any] = {"learning_rate": 1.0, "layer_decay": 0.5, "lr_scheduler": "linear", "warmup_ratio": 0}
+    run = FineTuning(plan(layers=3, epochs=2, **settings))
+    expected = {
+        "classifier.weight": 1,
+        "bert.pooler.dense.bias": 1,
+        "bert.encoder.layer.2.output.dense.weight": 1 / 2,
+        "bert.encoder.layer.1.attention.self.query.bias": 1 / 4,
+        "bert.encoder.layer.0.output.LayerNorm.weight": 1 / 8,
+        "bert.embeddings.word_embeddings.weight": 1 / 16,
+        "bert.embeddings.LayerNorm.bias": 1 / 16,
+    }
+    found = rates(run)
+    assert {name: found[name] for name in expected} == expected
+    for group in run._optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = group["initial_lr"] * 1e-3  # so that training keeps its numbers
+    run._scheduler.base_lrs = [rate * 1e-3 for rate in run._scheduler.base_lrs]
+    found = rates(walk(run, 3))
+    assert {name: found[name] for name in expected} == pytest.approx({n: r * 0.75e-3 for n, r in expected.items()})
+
+
+def test_depth_is_where_a_weight_is_read_not_where_it_is_registered(plan: Plan) -> None:
+    settings: dict[str, Any] = {"learning_rate": 1, "layer_decay": 0.5, "warmup_ratio": 0}
+    deberta = rates(FineTuning(plan("deberta-v2", **settings)))
+    assert deberta["deberta.encoder.rel_embeddings.weight"] == deberta["deberta.embeddings.LayerNorm.weight"] == 1 / 8
+    t5 = rates(FineTuning(plan("t5", of=data("t5"), **settings)))
+    assert t5["transformer.shared.weight"] == 1 / 8  # tied to the decoder's, and as low as the encoder's
+    assert t5["transformer.decoder.block.0.layer.0.SelfAttention.q.weight"] == 1
+    above = rates(FineTuning(plan(frozen_layers=1, **settings)))
+    assert set(above.values()) == {1, 1 / 2}
+    adapted = rates(FineTuning(plan(peft="lora", **settings)))
+    assert set(adapted.values()) == {1, 1 / 2, 1 / 4}
+
+
+def test_unused_words_decay_at_their_own_rate(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {"train": few_words(data()["train"]), "validation": few_words(data()["validation"])}
+    made = plan(epochs=3, weight_decay=0.5, layer_decay=0.5, of=of)
+    run = FineTuning(made)
+    assert run._rows is not None
+    list(run.reports())
+    monkeypatch.setattr(fine_tune, "train_used_rows", lambda model, features: None)
+    whole = FineTuning(made)
+    list(whole.reports())
+    for key, tensor in run.model.state_dict().items():
+        torch.testing.assert_close(tensor, whole.model.state_dict()[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adafactor"}, {"layer_decay": 0.7}], ids=lambda s: next(iter(s)))
+def test_gone_on_it_is_the_same_run(settings: dict[str, Any], plan: Plan) -> None:
+    expected = [report.train_loss for report in FineTuning(plan(epochs=2, **settings)).reports()]
+    made = plan(epochs=2, **settings)
+    walk(FineTuning(made), 4).save()
+    later = FineTuning(made)
+    assert later.progress.step == 4
+    assert [report.train_loss for report in later.reports()] == expected
+
+
+def test_adafactor_learns_at_rates_of_adamw_with_a_fraction_of_its_state(plan: Plan) -> None:
+    made = plan(epochs=15, learning_rate=1e-2, optimizer="adafactor")
+    run = FineTuning(made)
+    reports = list(run.reports())
+    assert reports[-1].train_loss < 0.5 * reports[0].train_loss
+    weight = run.model.bert.encoder.layer[0].output.dense.weight
+    assert sum(torch.as_tensor(v).numel() for v in run._optimizer.state[weight].values()) == sum(weight.shape) + 2
+    assert FineTuning(plan(optimizer="adafactor", of={"train": few_words(made.train)}))._rows is None
