@@ -74,11 +74,24 @@ class ModelRef(Config):
     )
     trust_remote_code: bool = False
     allow_pickle: bool = Field(False, description="Accept pickled weights (.bin): they can run code when loaded.")
+    source_prefix: str = Field(
+        "", description="Put before each text that a model reads to write another, as T5's wish."
+    )
     label: str = Field("", description="How the model is called in the study; empty: made from its name.")
 
     @property
     def is_local(self) -> bool:
         return Path(self.name).is_dir()
+
+
+class Generation(Config):
+    """How tasks that write texts (summaries, translations) write and judge them."""
+
+    rows: int = Field(200, ge=1, description="Validation rows that texts are written for at a rung, greedily.")
+    num_beams: int = Field(4, ge=1, description="Beams with which the final model writes, on test and afterwards.")
+    max_target_length: int | None = Field(
+        None, ge=4, description="Tokens of a text that is learnt to be written; null: as many as are read."
+    )
 
 
 class Fidelity(Config):
@@ -122,6 +135,7 @@ class StudyConfig(Config):
         {"name": "successive_halving"}, description="hpo's default, or an Optuna pruner by name."
     )
     fidelity: Fidelity = Fidelity()
+    generation: Generation = Generation()
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
     refit: Literal["train+validation", "none"] = Field(
@@ -202,7 +216,10 @@ class StudyConfig(Config):
         A local model counts by its label: its folder may be moved.
         """
         plain = self.to_plain()
-        kept = ("task", "search_space", "metric", "direction", "max_length", "max_seconds", "fidelity", "seed")
+        kept = (
+            *("task", "search_space", "metric", "direction", "max_length", "max_seconds", "fidelity", "generation"),
+            "seed",
+        )
         refs = [model.model_dump(exclude_defaults=True) for model in self.models]
         models = [{**ref, "name": ref["label"]} if Path(ref["name"]).is_absolute() else ref for ref in refs]
         return {"models": models, **{key: plain[key] for key in kept}}

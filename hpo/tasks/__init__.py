@@ -4,9 +4,11 @@ from datasets import Dataset
 
 from hpo.core.config import DataConfig, StudyConfig
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.tasks.causal_lm import CausalLM
 from hpo.tasks.multi_label import MultiLabelClassification
 from hpo.tasks.question_answering import QuestionAnswering
 from hpo.tasks.regression import Regression
+from hpo.tasks.seq2seq import Summarization, Translation
 from hpo.tasks.task import Task
 from hpo.tasks.text_classification import TextClassification
 from hpo.tasks.token_classification import TokenClassification
@@ -15,6 +17,9 @@ from hpo.tasks.token_classification import TokenClassification
 TASKS: dict[str, Task] = {
     "question-answering": QuestionAnswering(),
     "token-classification": TokenClassification(),
+    "causal-lm": CausalLM(),
+    "summarization": Summarization(),
+    "translation": Translation(),
     "multi-label-classification": MultiLabelClassification(),
     "text-regression": Regression(),
     "text-classification": TextClassification(),

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hpo.data.columns import column_values
 from hpo.data.splits import TEXT_ROLES
-from hpo.tasks.metrics import Scorer
+from hpo.tasks.metrics import Scorer, one_each
 from hpo.tasks.task import TaskData
 
 MOST_ROWS = 20_000
@@ -61,6 +61,18 @@ def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
         return lambda texts: model.predict(vectors(texts))
 
     return _measured("TF-IDF + ridge regression", fit, data, scorer)
+
+
+def copy_baseline(name: str, copy: Callable[[str], str], data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
+    """What `copy` makes of each text of the test split, held against the texts that are right.
+
+    Returns `name` and its metric; None without a test split, or for the metric `loss`.
+    """
+    if data.test is None or scorer.name == "loss":
+        return None
+    said = one_each([copy(text) for text in column_values(data.test, "text")])
+    right = one_each([tuple(texts) for texts in column_values(data.test, "label")])
+    return name, scorer(said, right)[scorer.name]
 
 
 def _measured(

@@ -5,13 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hpo.core.config import DataConfig
+from hpo.core.config import DataConfig, Generation, StudyConfig
 from hpo.tasks.metrics import Scorer
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 
 TextInput = str | tuple[str, str]
 Predictions = Sequence[Any] | NDArray[Any]
+
+ENCODERS = {
+    "small": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-uncased"),
+    "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
+    "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
+}
+FIRST_TRIALS = """\
+# Tried first, each with every model: the recipe of BERT's paper, and one for smaller models, which take larger rates.
+first_trials:
+  - {learning_rate: 5e-5, epochs: 3, batch_size: 32, warmup_ratio: 0.1}
+  - {learning_rate: 3e-4, epochs: 5, batch_size: 32, warmup_ratio: 0.1}
+"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,14 @@ class Encoded(Protocol):
         ...
 
     @property
+    def columns(self) -> Mapping[str, tuple[NDArray[Any], NDArray[np.int64]]]:
+        """What the model reads, and labels of which an input has several.
+
+        All inputs' values one after the other, and where each input's begin and the last one's end.
+        """
+        ...
+
+    @property
     def inputs(self) -> Dataset:
         """What `Task.encode` made: one row an input."""
         ...
@@ -68,6 +89,11 @@ class Encoded(Protocol):
     @property
     def rows(self) -> Dataset:
         """What it was made from, as `Task.prepare` left it: one row an example."""
+        ...
+
+    @property
+    def processor(self) -> Any:
+        """What it was made with: a tokenizer."""
         ...
 
 
@@ -118,6 +144,19 @@ class Task(Protocol):
     """A sentence for the card: what the model's answers are not."""
     search_space: str = "text-encoders"
     """The ready-made space that `hpo init` writes."""
+    hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
+    """Well-known candidates with safetensors weights on the hub that `hpo init` proposes, by what a person can afford.
+
+    The sizes are small, base and large.
+    """
+    first_trials: str = FIRST_TRIALS
+    """YAML with a comment: the configurations that `hpo init` has tried first."""
+    generation: Generation | None = None
+    """How the task's predictions are written, where they are texts that a model generates (`write`)."""
+
+    def configured(self, config: StudyConfig) -> "Task":
+        """The task as a study sets it."""
+        return self
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         """Whether rows with such columns, as `config` names them, are likely meant for this task (`hpo init` asks)."""
@@ -161,6 +200,10 @@ class Task(Protocol):
         """What the model is given, of a batch of encoded and padded inputs with their `attention_mask`."""
         return batch
 
+    def begin(self, model: Any, train: Encoded) -> None:
+        """Set in place what a fresh model has to know of the rows it will be trained on, such as their length."""
+        return
+
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
 
@@ -176,6 +219,13 @@ class Task(Protocol):
     def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         """What is kept of a batch's logits, one entry an input: metrics are computed from it when all are there."""
         ...
+
+    def write(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
+        """The tokens that a model generates for a batch, one entry an input, where the task has a `generation`.
+
+        `inputs` are padded; `greedy` is for a quick look, without beams.
+        """
+        return ()
 
     def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         """The predictions of all inputs of `split` in order as a metric takes them, and what they should be.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hpo.tasks.task import Task, logits_of
-from hpo.training.batching import Features, Indices, micro_batches
+from hpo.training.batching import Features, Indices, micro_batches, take_labels
 from hpo.training.out_of_memory import does_not_fit, is_out_of_memory, release
 from hpo.training.precision import Execution
 
@@ -70,7 +70,7 @@ class Accumulation:
 
     def _add(self, part: dict[str, torch.Tensor], count: int) -> torch.Tensor:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
-        labels = batch.pop("labels")
+        labels = take_labels(self.model, batch)
         with self.execution.autocast():
             logits = logits_of(self.model(**batch))
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count

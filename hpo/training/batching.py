@@ -53,6 +53,7 @@ class Features:
     inputs: Dataset = NOTHING
     rows: Dataset = NOTHING
     finish: Callable[[Batch], Batch] = lambda batch: batch  # what a model is given, of the padded columns
+    processor: Any = None  # what it was made with
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -61,6 +62,12 @@ class Features:
     def ragged(self) -> bool:
         """Whether inputs differ in length, so that a batch is padded."""
         return any(offsets is not None for name, (_, offsets) in self.columns.items() if name != "labels")
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of an input, or of what is to be written of it."""
+        _, written = self.columns.get("labels", (None, None))
+        return max(int(self.lengths.max()), 0 if written is None else int(np.diff(written).max()))
 
     def states(self) -> Indices:
         """How many vectors each input's hidden state is: one a token, or one of all where no batch is padded."""
@@ -102,7 +109,9 @@ class Features:
             labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
         lengths = np.concatenate([self.lengths, other.lengths])
-        return Features(columns, labels, lengths, self.pad_values, key, finish=self.finish)
+        return Features(
+            columns, labels, lengths, self.pad_values, key, finish=self.finish, processor=self.processor
+        )
 
     def only(self, tokens: Tokens) -> "Features":
         """The same examples, of each the first or the last token alone."""
@@ -173,6 +182,15 @@ def _numbers(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype == np.uint8:
         return values
     return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+
+
+def take_labels(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Take the labels out of a batch; a decoder that is to write them gets them, moved right, as its inputs."""
+    labels = batch.pop("labels")
+    moved_right = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if moved_right is not None:
+        batch["decoder_input_ids"] = moved_right(labels)
+    return labels
 
 
 def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:

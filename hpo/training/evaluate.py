@@ -1,17 +1,22 @@
 """Evaluation: all rows once, sorted by length, in batches of the size that suits the device, without gradient."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task, logits_of
-from hpo.training.batching import Features, evaluation_batches
+from hpo.training.batching import Features, Indices, evaluation_batches, take_labels
 from hpo.training.out_of_memory import with_fewer_tokens
 from hpo.training.precision import Execution
+
+# A step of writing computes one token of each text, so that more texts fit at once than where all tokens are computed;
+# a batch of few keeps neither a CPU nor a GPU busy.
+WRITING = 8
 
 
 @dataclass(frozen=True)
@@ -23,17 +28,36 @@ class Evaluation:
     references: NDArray[Any]
 
 
-def evaluate(model: nn.Module, features: Features, task: Task, scorer: Scorer, execution: Execution) -> Evaluation:
-    """Run `model` over `features` and score it. Leaves the model in eval mode. Raises `OutOfMemory`."""
+def evaluate(
+    model: nn.Module, features: Features, task: Task, scorer: Scorer, execution: Execution, quick: bool = False
+) -> Evaluation:
+    """Run `model` over `features` and score it. Leaves the model in eval mode. Raises `OutOfMemory`.
+
+    Writing texts takes far longer than judging given ones. A `quick` evaluation has them written greedily, for a part
+    of the rows, the same at each call; and for none of them where the loss is what counts.
+    """
     model.eval()
-    longest = int(features.lengths.max())
     loss, found = with_fewer_tokens(
         lambda tokens: _run(model, features, task, execution, tokens),
         execution.evaluation_tokens,
-        longest,
+        features.longest,
         execution.device,
     )
-    predictions, references = task.compare(found, features)
+    judged = features
+    if task.generation is not None:
+        if quick and scorer.name == "loss":
+            return Evaluation({"loss": loss}, np.array([]), np.array([]))
+        rows = np.arange(len(features))
+        if quick and len(rows) > task.generation.rows:
+            rows = np.linspace(0, len(rows) - 1, task.generation.rows).astype(np.int64)
+            judged = replace(features, inputs=features.inputs.select(rows), rows=features.rows.select(rows))
+        found = with_fewer_tokens(
+            lambda tokens: _write(model, features, rows, task, execution, tokens, quick),
+            WRITING * execution.evaluation_tokens,
+            features.longest,
+            execution.device,
+        )
+    predictions, references = task.compare(found, judged)
     metrics = {**scorer(predictions, references), "loss": loss}
     return Evaluation(metrics, predictions, references)
 
@@ -51,7 +75,7 @@ def _run(
     with torch.inference_mode():
         for rows in evaluation_batches(features.lengths, tokens):
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
-            labels = batch.pop("labels")
+            labels = take_labels(model, batch)
             with execution.autocast():
                 logits = logits_of(model(**batch))
             loss += task.loss(logits.float(), labels, 0.0).double().cpu()
@@ -59,3 +83,19 @@ def _run(
             for row, prediction in zip(rows, task.predictions(logits.float(), labels), strict=True):
                 found[row] = prediction
     return float(loss) / max(count, 1), found
+
+
+def _write(
+    model: nn.Module, features: Features, rows: Indices, task: Task, execution: Execution, tokens: int, greedy: bool
+) -> list[Any]:
+    """What the model writes for each of `rows`, in batches of `tokens` padded tokens that are read."""
+    written: list[Any] = [None] * len(rows)
+    with torch.inference_mode():
+        for places in evaluation_batches(features.lengths[rows], tokens):
+            batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows[places]).items()}
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            with execution.autocast():
+                texts = task.write(model, inputs, greedy)
+            for place, text in zip(places, texts, strict=True):
+                written[place] = text
+    return written

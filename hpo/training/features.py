@@ -43,7 +43,8 @@ class FeatureStore:
         from datasets import Dataset, disable_progress_bars
 
         disable_progress_bars()
-        parts = [FORMAT, self._task.name, self._data.fingerprint, split, identity, max_length]
+        settings = {name: str(value) for name, value in vars(self._task).items()}
+        parts = [FORMAT, self._task.name, settings, self._data.fingerprint, split, identity, max_length]
         folder = self._folder / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
         rows = getattr(self._data, split)
         if not folder.is_dir():
@@ -57,7 +58,8 @@ class FeatureStore:
                     scratch.rename(folder)  # last: a folder of this name is whole
         encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
         found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)
-        return replace(found, finish=functools.partial(self._task.finish_batch, processor=processor))
+        finish = functools.partial(self._task.finish_batch, processor=processor)
+        return replace(found, finish=finish, processor=processor)
 
     def _make(self, rows: Any, processor: Any, max_length: int, folder: Path) -> None:
         """Encode `rows` into `folder`, so many at once that pixels and sound need little memory."""
@@ -94,4 +96,5 @@ def _definition(processor: Any) -> Any:
         # How it truncates and pads is what its last call asked for, no part of what it is.
         parts = json.loads(backend.to_str())
         definition = {key: part for key, part in parts.items() if key not in ("truncation", "padding")}
-    return [name, processor.padding_side, processor.truncation_side, definition]
+    texts = [processor.chat_template, processor.init_kwargs.get("source_prefix")]
+    return [name, processor.padding_side, processor.truncation_side, texts, definition]

@@ -29,7 +29,7 @@ from hpo.tasks.task import Task
 from hpo.training.accumulation import Accumulation
 from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics
 from hpo.training.attention import use_cpu_attention, use_fused_attention
-from hpo.training.batching import Features, Indices, epoch_batches
+from hpo.training.batching import Features, Indices, epoch_batches, take_labels
 from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
 from hpo.training.evaluate import evaluate
@@ -93,8 +93,9 @@ class FineTuning:
         started = time.perf_counter()
         self.plan = plan
         self.model = plan.candidate.build(plan.seed, plan.params.dropout).to(plan.execution.device)
+        plan.task.begin(self.model, plan.train)
         example = plan.train.collate(np.arange(1))
-        del example["labels"]
+        take_labels(self.model, example)
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
         self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
         self._lora: Lora | None = None
@@ -237,7 +238,8 @@ class FineTuning:
         value = math.nan
         if self._validation is not None:
             started = time.perf_counter()
-            metrics = evaluate(self.model, self._validation, plan.task, plan.scorer, self.execution).metrics
+            found = evaluate(self.model, self._validation, plan.task, plan.scorer, self.execution, quick=True)
+            metrics = found.metrics
             value = metrics[plan.scorer.name]
             progress.seconds_evaluate += time.perf_counter() - started
         train_loss = progress.loss_sum / max(progress.loss_count, 1)

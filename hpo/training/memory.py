@@ -52,7 +52,7 @@ class MemoryStore:
         execution = accumulation.execution
         if execution.micro_batch is not None or execution.checkpoint_activations:
             return
-        longest = int(features.lengths.max())
+        longest = features.longest
         rows = np.argsort(features.lengths, kind="stable")[::-1][: params.batch_size]
         cuda = execution.device.startswith("cuda")
         if not cuda:
@@ -128,8 +128,16 @@ def activation_bound(model: nn.Module, layers: int, rows: int, length: int) -> f
         return float("inf")
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     sides = sum(sum(p.shape[:2]) for p in model.parameters() if p.ndim > 1 and id(p) not in tables)
+    of_words: Any = getattr(model, "get_output_embeddings", lambda: None)
+    words = of_words()
+    if words is not None:  # a table or not: of a score for each word the loss makes a probability and a gradient
+        sides += 2 * words.weight.shape[0]
     again = max(1, deep // layers)  # how often a shared layer is used (ALBERT)
-    return 4.0 * rows * length * again * (2 * sides + 12 * heads * length * layers)
+    # A decoder's layers attend to what was written and to what was read.
+    attending = layers + 2 * (
+        getattr(config, "decoder_layers", None) or getattr(config, "num_decoder_layers", None) or 0
+    )
+    return 4.0 * rows * length * again * (2 * sides + 12 * heads * length * attending)
 
 
 def free_bytes(workers: int) -> float:

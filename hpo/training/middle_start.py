@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from hpo.tasks.task import logits_of
-from hpo.training.batching import Features, Tokens
+from hpo.training.batching import Features, Tokens, take_labels
 from hpo.training.layers import LayerStack, hidden_state, neighbours, stack_items, train_mode
 from hpo.training.precision import Execution
 
@@ -58,6 +58,10 @@ class MiddleStart:
         self._undo: list[Callable[[], None]] = []
 
     @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
     def storage_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.execution.dtype == "bfloat16" else torch.float32
 
@@ -95,7 +99,7 @@ class MiddleStart:
         order = np.argsort(features.lengths, kind="stable")
         rows = order[np.linspace(0, len(order) - 1, min(CHECKED_ROWS, len(order))).astype(int)]
         batch = {name: tensor.to(self.execution.device) for name, tensor in features.collate(rows).items()}
-        del batch["labels"]
+        take_labels(self._model, batch)
         train_mode(self._model, self._frozen)
         in_training = hidden_state(self.hidden_states(batch))
         self._model.eval()
@@ -127,7 +131,7 @@ class MiddleStart:
         tokens = self._tokens_read(verdict, batch, kept)
         if tokens != "all":
             one = {name: tensor.to(hidden.device) for name, tensor in features.only(tokens).collate(rows).items()}
-            del one["labels"]
+            take_labels(self._model, one)
             at = mask.sum(1) - 1 if tokens == "last" else mask.sum(1) * 0
             one[KEPT] = kept[torch.arange(len(rows), device=hidden.device), at][:, None]
             if self._agrees(verdict, one, whole):
@@ -160,7 +164,11 @@ class MiddleStart:
             self._kept = keywords.pop(KEPT, None)
             return args, keywords
 
+        def forget(model: nn.Module, args: Any, output: Any) -> None:
+            self._kept = None  # a model that writes calls its layers by itself
+
         self._undo.append(self._model.register_forward_pre_hook(take, with_kwargs=True).remove)
+        self._undo.append(self._model.register_forward_hook(forget).remove)
 
     def remove(self) -> None:
         """Make the model an ordinary one again."""
@@ -185,8 +193,9 @@ class MiddleStart:
     def _logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with torch.no_grad(), self.execution.autocast():
             logits = logits_of(self._model(**batch)).float()
-        # Of logits a token, what padding got is anything.
-        return logits[batch["attention_mask"].bool()] if logits.ndim == 3 and "attention_mask" in batch else logits
+        # Of logits a token, what padding got is anything; those of a decoder are of other tokens.
+        mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+        return logits[mask] if mask is not None and logits.shape[:2] == mask.shape else logits
 
     def _agrees(self, verdict: Verdict, batch: Mapping[str, torch.Tensor], whole: torch.Tensor) -> bool:
         self.install(verdict)

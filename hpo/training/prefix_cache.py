@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.training.batching import Features, Indices, Tokens, evaluation_batches
+from hpo.training.batching import Features, Indices, Tokens, evaluation_batches, take_labels
 from hpo.training.layers import hidden_state
 from hpo.training.middle_start import KEPT, MiddleStart, Verdict, flat
 from hpo.training.out_of_memory import with_fewer_tokens
@@ -232,7 +232,7 @@ def _fill(
             if stop.is_set():
                 raise InterruptedError
             batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
-            del batch["labels"]
+            take_labels(start.model, batch)
             hidden = flat(hidden_state(start.hidden_states(batch)), source).to("cpu", values.dtype)
             for place, row in enumerate(rows):
                 length = int(states[row])

@@ -26,6 +26,8 @@ def load_tokenizer(ref: ModelRef) -> Any:
     if tokenizer.pad_token_id is None:
         # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if ref.source_prefix:
+        tokenizer.init_kwargs["source_prefix"] = ref.source_prefix  # saved with it, and read again
     if tokenizer.pad_token_id is None:
         raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
     return tokenizer

@@ -49,9 +49,9 @@ def train_used_rows(model: Any, features: list[Features]) -> UsedRows | None:
     """Cut `model`'s input embedding to the tokens of `features`; None where that cannot be done or does not pay.
 
     It cannot where no tokens are read, the matrix is frozen or tied to another module's, or where rows are not
-    independent (`max_norm`).
+    independent (`max_norm`); nor where a decoder writes: any token may be next.
     """
-    if "input_ids" not in features[0].columns:
+    if "input_ids" not in features[0].columns or hasattr(model, "prepare_decoder_input_ids_from_labels"):
         return None
     embedding = model.get_input_embeddings()
     if type(embedding).forward is not nn.Embedding.forward or embedding.max_norm or embedding.sparse:

@@ -12,7 +12,7 @@ from hpo.study.storage import Storage
 from hpo.tasks.task import TaskData
 
 # What two studies must share for a value of the one to say something in the other.
-_MEANING = ("task", "metric", "direction", "max_length", "fidelity")
+_MEANING = ("task", "metric", "direction", "max_length", "fidelity", "generation")
 
 
 def is_finished(study: optuna.Study, config: StudyConfig) -> bool:

@@ -12,14 +12,7 @@ from hpo.core.paths import folder_name
 from hpo.core.yaml_file import inline
 from hpo.data.sources import load_splits
 from hpo.tasks import get_task, recognise_task
-from hpo.tasks.task import Task, TaskData
-
-# Well-known encoders with safetensors weights on the hub, by what a person can afford.
-HUB_MODELS = {
-    "small": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-uncased"),
-    "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
-    "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
-}
+from hpo.tasks.task import ENCODERS, Task, TaskData
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:
@@ -45,11 +38,7 @@ task: {task}
 # has its default.
 search_space:
 {space}
-# Tried first, each with every model: the recipe of BERT's paper, and one for smaller models, which take larger rates.
-first_trials:
-  - {{learning_rate: 5e-5, epochs: 3, batch_size: 32, warmup_ratio: 0.1}}
-  - {{learning_rate: 3e-4, epochs: 5, batch_size: 32, warmup_ratio: 0.1}}
-
+{first_trials}
 {metrics}{reason}metric: {metric}
 
 budget:
@@ -88,7 +77,6 @@ def write_study_file(
         raise ConfigError(f"{target} exists already. Give another name with --output, or delete it.")
     if len(text) > 2:
         raise ConfigError(f"--text: one column, or two for pairs of texts; these are {len(text)}.")
-    chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size)
     columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": tuple(label) or None}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, **columns)
     try:
@@ -96,6 +84,7 @@ def write_study_file(
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
         raise DataError(str(error).replace("`data.text`", "--text").replace("`data.label`", "--label")) from error
+    chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_fill(prepared, source, data, chosen, remark, target, meant), encoding="utf-8")
     return target
@@ -104,7 +93,7 @@ def write_study_file(
 def _fill(
     data: TaskData, source: DataConfig, path: str, models: Sequence[str], remark: str, target: Path, task: Task
 ) -> str:
-    texts = [data.columns[role] for role in ("text", "text_pair") if role in data.columns]
+    texts = [data.columns[role] for role in ("text", "text_pair", "messages") if role in data.columns]
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
@@ -114,18 +103,19 @@ def _fill(
         task=task.name,
         path=inline(_relative(path, target.parent)),
         text=inline(texts if len(texts) == 2 else texts[0]),
-        label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns["label"]),
+        label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", "")) or "null",
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
         metrics=_comment(f"Optimised on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),
         metric=metric,
+        first_trials=task.first_trials,
         reason=_comment(reason),
         space=textwrap.indent(space, "  "),
     )
 
 
-def propose_models(size: str | None) -> tuple[tuple[str, ...], str]:
+def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
     """Good candidates of a size (small, base, large; None: by the hardware), and a remark.
 
     The bundled models are proposed only when the hub is out of reach and none of the others is in its cache.
@@ -133,17 +123,17 @@ def propose_models(size: str | None) -> tuple[tuple[str, ...], str]:
     from hpo.training.hub import hub_is_out_of_reach
     from hpo.training.precision import available_devices
 
-    if size is not None and size not in HUB_MODELS:
-        raise ConfigError(f"--size {size}: choose one of {', '.join(HUB_MODELS)}.")
+    if size is not None and size not in task.hub_models:
+        raise ConfigError(f"--size {size}: choose one of {', '.join(task.hub_models)}.")
     size = size or ("base" if available_devices()[0] != "cpu" else "small")
-    wanted = HUB_MODELS[size]
+    wanted = task.hub_models[size]
     cached = tuple(model for model in wanted if is_cached(model))
     if cached == wanted or not hub_is_out_of_reach():
-        return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(HUB_MODELS)}."
+        return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(task.hub_models)}."
     if cached:
         return cached, "The hub is out of reach; these are in its cache."
     bundled = tuple(str(folder.parent) for folder in sorted(ready_made("examples/models").glob("*/config.json")))
-    if bundled:
+    if bundled and task.hub_models == ENCODERS:
         return bundled, (
             "The hub is out of reach, so these are hpo's own small demonstration models: fine to try it, weak on real "
             f"data. With the hub, take {' and '.join(wanted)}."

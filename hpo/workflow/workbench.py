@@ -28,7 +28,7 @@ class Workbench:
     def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
         self.config = config = with_metric(config)
         self.execution = execution
-        self.task = get_task(config.task)
+        self.task = get_task(config.task).configured(config)
         self.data = data or self.task.prepare(config.data, config.seed)
         self.scorer: Scorer = self.task.metrics(config.metric, self.data)
         self.candidates = Candidates({ref.label: ref for ref in config.models}, self.task, self.data)

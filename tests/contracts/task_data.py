@@ -52,12 +52,31 @@ def question_answering(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def summarization(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD))
+    return {"document": " ".join(words), "summary": " ".join(word for word in words if word in GOOD + BAD)}
+
+
+def translation(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD))
+    other = dict(zip((*FILLERS, *GOOD), ("a", "the", "not", "very", "was", "film", *BAD), strict=True))
+    return {"translation": {"en": " ".join(words), "de": " ".join(other[word] for word in words)}}
+
+
+def causal_lm(rng: random.Random) -> dict[str, Any]:
+    words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD))
+    return {"prompt": " ".join(words), "completion": " ".join(word for word in words if word in GOOD + BAD)}
+
+
 ROWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "text-classification": text_classification,
     "text-regression": text_regression,
     "multi-label-classification": multi_label,
     "token-classification": token_classification,
     "question-answering": question_answering,
+    "summarization": summarization,
+    "translation": translation,
+    "causal-lm": causal_lm,
 }
 
 
