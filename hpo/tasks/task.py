@@ -74,7 +74,7 @@ class Encoded(Protocol):
         ...
 
     @property
-    def columns(self) -> Mapping[str, tuple[NDArray[Any], NDArray[np.int64]]]:
+    def columns(self) -> Mapping[str, tuple[Any, Any]]:
         """What the model reads, and labels of which an input has several.
 
         All inputs' values one after the other, and where each input's begin and the last one's end.

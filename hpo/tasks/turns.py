@@ -58,9 +58,7 @@ def parts_of_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = Fal
     import jinja2
 
     def render(messages: Sequence[Message], ask: bool) -> str:
-        text: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=ask
-        )
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
         return text
 
     try:

@@ -109,9 +109,7 @@ class Features:
             labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
         lengths = np.concatenate([self.lengths, other.lengths])
-        return Features(
-            columns, labels, lengths, self.pad_values, key, finish=self.finish, processor=self.processor
-        )
+        return Features(columns, labels, lengths, self.pad_values, key, finish=self.finish, processor=self.processor)
 
     def only(self, tokens: Tokens) -> "Features":
         """The same examples, of each the first or the last token alone."""

@@ -61,7 +61,9 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
     for label in bench.config.labels:
         candidate = bench.candidates[label]
         if bench.config.model_ref(label).source_prefix and bench.task.generation is None:
-            raise ModelError(f"{label}: source_prefix is for models that summarize or translate, not {bench.task.name}.")
+            raise ModelError(
+                f"{label}: source_prefix is for models that summarize or translate, not {bench.task.name}."
+            )
         objection = bench.task.check_model(candidate.model, candidate.processor)
         if objection:
             raise ModelError(f"{label}: {objection}.")

@@ -103,7 +103,8 @@ def _fill(
         task=task.name,
         path=inline(_relative(path, target.parent)),
         text=inline(texts if len(texts) == 2 else texts[0]),
-        label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", "")) or "null",
+        label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", ""))
+        or "null",
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
         metrics=_comment(f"Optimised on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),

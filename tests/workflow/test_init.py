@@ -10,10 +10,14 @@ import hpo
 from hpo.core.config import load_config
 from hpo.core.errors import ConfigError, DataError
 from hpo.core.yaml_file import read_yaml
+from hpo.tasks import get_task
+from hpo.tasks.task import ENCODERS
 from hpo.training import hub, precision
 from hpo.workflow import init
 from hpo.workflow.check import check_study
-from hpo.workflow.init import HUB_MODELS, propose_models, write_study_file
+from hpo.workflow.init import propose_models, write_study_file
+
+CLASSES = get_task("text-classification")
 
 
 def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> Path:
@@ -116,11 +120,11 @@ def test_a_mistake_is_told_and_nothing_is_written(
 def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "hub_is_out_of_reach", lambda: False)
     monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
-    assert propose_models(None)[0] == HUB_MODELS["small"]
+    assert propose_models(None, CLASSES)[0] == ENCODERS["small"]
     monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cpu"])
-    assert propose_models(None)[0] == HUB_MODELS["base"]
-    for size, models in HUB_MODELS.items():
-        proposed, remark = propose_models(size)
+    assert propose_models(None, CLASSES)[0] == ENCODERS["base"]
+    for size, models in ENCODERS.items():
+        proposed, remark = propose_models(size, CLASSES)
         assert proposed == models
         assert f"size {size}" in remark
 
@@ -130,12 +134,12 @@ def test_without_the_hub_its_cache_is_used_and_the_bundled_models_last(
 ) -> None:
     monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
     monkeypatch.setattr(init, "is_cached", lambda name: "MiniLM" in name)
-    assert propose_models(None) == (HUB_MODELS["small"][:1], "The hub is out of reach; these are in its cache.")
+    assert propose_models(None, CLASSES) == (ENCODERS["small"][:1], "The hub is out of reach; these are in its cache.")
     monkeypatch.setattr(init, "is_cached", lambda name: False)
     monkeypatch.setattr(init, "ready_made", lambda folder: workshop if "models" in folder else Path("search_spaces"))
-    proposed, remark = propose_models(None)
+    proposed, remark = propose_models(None, CLASSES)
     assert proposed == (str(workshop / "deep"), str(workshop / "shallow"))
-    assert "demonstration models" in remark and HUB_MODELS["small"][0] in remark
+    assert "demonstration models" in remark and ENCODERS["small"][0] in remark
     monkeypatch.setattr(init, "ready_made", lambda folder: tmp_path)
     with pytest.raises(ConfigError, match="Name a local one: --model FOLDER"):
-        propose_models(None)
+        propose_models(None, CLASSES)

@@ -1,0 +1,213 @@
+"""Language models: what of a row is learnt, and that its likelihood is measured exactly."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from hpo.core.config import DataConfig, ModelRef
+from hpo.core.errors import DataError
+from hpo.tasks import recognise_task
+from hpo.tasks.causal_lm import CausalLM
+from hpo.tasks.turns import PLAIN_TEMPLATE, parts_of_chat
+from hpo.training.batching import Features
+from hpo.training.evaluate import evaluate
+from hpo.training.model import Candidate, load_candidate
+from hpo.training.precision import Execution
+from tests.small_models import save_model
+
+TASK = CausalLM()
+PAIRS = Dataset.from_dict({"text": ["good film", "the film was"], "label": ["bad a film", "poor"]})
+CHAT = [
+    {"role": "user", "content": "good"},
+    {"role": "assistant", "content": "bad film"},
+    {"role": "user", "content": "the film"},
+    {"role": "assistant", "content": "poor"},
+]
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    folder = save_model(tmp_path_factory.mktemp("gpt2"), "gpt2")
+    return load_candidate(ref=ModelRef(name=str(folder), label="g"), auto_class=TASK.auto_class, head={})
+
+
+def shown(tokenizer: Any, tokens: list[int], labels: list[int]) -> tuple[str, str]:
+    """The text of an input, and of what is learnt of it."""
+    return tokenizer.decode(tokens), tokenizer.decode([label for label in labels if label >= 0])
+
+
+def test_the_completion_alone_is_learnt(candidate: Candidate) -> None:
+    encoded = TASK.encode(PAIRS, candidate.processor, 16)
+    found = [shown(candidate.processor, *row) for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
+    assert found == [
+        ("[CLS] good film bad a film [SEP]", "bad a film [SEP]"),
+        ("[CLS] the film was poor [SEP]", "poor [SEP]"),
+    ]
+    # A label stands where its word is foretold: at the token before it.
+    place = encoded["labels"][1].index(encoded["input_ids"][1][4])
+    assert place == 3
+
+
+def test_measures_are_those_of_transformers_own_loss(candidate: Candidate) -> None:
+    encoded = TASK.encode(PAIRS, candidate.processor, 16)
+    features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=PAIRS)
+    found = evaluate(candidate.build(0), features, TASK, TASK.metrics("perplexity"), Execution())
+    nats, tokens = 0.0, 0
+    for ids, prompt in zip(encoded["input_ids"], (3, 4), strict=True):
+        labels = torch.tensor([ids])
+        labels[:, :prompt] = -100
+        with torch.no_grad():
+            loss = candidate.model(input_ids=torch.tensor([ids]), labels=labels).loss
+        nats, tokens = nats + float(loss) * (len(ids) - prompt), tokens + len(ids) - prompt
+    assert tokens == 6
+    size = len("bad a film") + len("poor")
+    assert found.metrics == pytest.approx(
+        {"loss": nats / tokens, "perplexity": np.exp(nats / tokens), "bits_per_byte": nats / np.log(2) / size}, rel=1e-4
+    )
+
+
+def test_a_long_text_goes_on_in_the_next_input_each_token_foretold_once(candidate: Candidate) -> None:
+    words = "the film was very good not bad a fine film poor great awful"
+    rows = Dataset.from_dict({"text": ["good film", words]})
+    encoded = TASK.encode(rows, candidate.processor, 6)
+    assert encoded["_example"][:] == [0, 1, 1, 1]
+    said = [shown(candidate.processor, *row)[1] for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
+    assert said[0] == "good film [SEP]"
+    assert " ".join(said[1:]) == f"{words} [SEP]"
+    assert sum(encoded["_bytes"]) == pytest.approx(len("good film") + len(words))
+    features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=rows)
+    found = evaluate(candidate.build(0), features, TASK, TASK.metrics("loss"), Execution())
+    assert found.references.tolist() == [[3, 9], [14, len(words)]]
+
+
+def test_a_prompt_makes_room_for_its_completion(candidate: Candidate) -> None:
+    rows = Dataset.from_dict(
+        {"text": ["the film " * 10, "the film " * 10], "label": ["very good", "very good bad poor " * 4]}
+    )
+    encoded = TASK.encode(rows, candidate.processor, 8)
+    found = [shown(candidate.processor, *row) for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
+    assert found[0] == ("film the film the film very good [SEP]", "very good [SEP]")
+    assert found[1] == ("the film very good bad poor very good", "very good bad poor very good")
+    assert encoded["_bytes"][1] == pytest.approx(len(rows["label"][1].strip()) * 6 / 17)
+
+
+def tokens_of(candidate: Candidate, template: str, **more: Any) -> list[tuple[str, bool]]:
+    tokenizer = candidate.processor
+    tokenizer.chat_template = template
+    try:
+        parts, _ = parts_of_chat(CHAT, tokenizer, **more)
+    finally:
+        tokenizer.chat_template = None
+    return [(tokenizer.decode(part.tokens), part.learnt) for part in parts if part.tokens]
+
+
+def test_all_answers_of_a_conversation_are_learnt(candidate: Candidate) -> None:
+    template = (
+        "{% for m in messages %}{{ '[CLS]' if m.role == 'user' else '[SEP]' }} {{ m.content }} [MASK] {% endfor %}"
+        "{% if add_generation_prompt %}[SEP]{% endif %}"
+    )
+    assert tokens_of(candidate, template) == [
+        ("[CLS] good [MASK] [SEP]", False),
+        ("bad film [MASK]", True),
+        ("[CLS] the film [MASK] [SEP]", False),
+        ("poor [MASK] [SEP]", True),  # and what ends the text
+    ]
+    assert tokens_of(candidate, template, to_answer=True)[-1] == (
+        "[CLS] good [MASK] [SEP] bad film [MASK] [CLS] the film [MASK] [SEP] poor [MASK] [SEP]",
+        False,
+    )
+
+
+def test_where_a_template_rewrites_what_was_said_the_last_answer_is_learnt(candidate: Candidate) -> None:
+    template = (
+        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} [MASK] {% endif %}{% endfor %}"
+    )
+    assert tokens_of(candidate, template) == [("good [MASK] the film [MASK]", False), ("poor [MASK] [SEP]", True)]
+
+
+def test_the_plain_template() -> None:
+    from jinja2 import Template
+
+    rendered = Template(PLAIN_TEMPLATE).render(messages=CHAT, eos_token="</s>", add_generation_prompt=False)
+    assert rendered == "user: good\nassistant: bad film</s>\nuser: the film\nassistant: poor</s>"
+    asked = Template(PLAIN_TEMPLATE).render(messages=CHAT[:1], eos_token="</s>", add_generation_prompt=True)
+    assert asked == "user: good\nassistant:" and rendered.startswith(asked)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> DataConfig:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DataConfig(path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"prompt": "p {}", "completion": "c"}, {"text": "prompt", "label": "completion"}),
+        (
+            {"instruction": "i {}", "input": "", "output": "o"},
+            {"text": "instruction", "text_pair": "input", "label": "output"},
+        ),
+        (
+            {"messages": [{"role": "user", "content": "u {}"}, {"role": "assistant", "content": "a"}]},
+            {"messages": "messages"},
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "u {}"}, {"from": "gpt", "value": "a"}]},
+            {"messages": "conversations"},
+        ),
+        ({"text": "t {}"}, {"text": "text"}),
+    ],
+)
+def test_its_columns_are_recognised(row: dict[str, Any], columns: dict[str, str], tmp_path: Path) -> None:
+    from hpo.data.sources import load_splits
+
+    rows = [json.loads(json.dumps(row).replace("{}", str(place))) for place in range(12)]
+    config = write(tmp_path / "rows.jsonl", rows)
+    assert recognise_task(load_splits(config).train, config).name == "causal-lm"
+    data = TASK.prepare(config, 0)
+    assert data.columns == columns and sum(data.sizes.values()) == 12
+    if "messages" in columns:
+        assert [message["role"] for message in data.train["messages"][0]] == ["user", "assistant"]
+    asked = TASK.read_inputs(tmp_path / "rows.jsonl", columns)
+    assert len(asked) == 12 and (asked[0] in ("p 0", "i 0", "t 0") or asked[0] == [{"role": "user", "content": "u 0"}])
+
+
+def test_what_cannot_be_learnt_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"rows.jsonl, row 1: the conversation holds no message of the role 'assistant'"
+    ):
+        TASK.prepare(write(tmp_path / "rows.jsonl", [{"messages": CHAT[:1]}]), 0)
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1: a message needs a `role` and a `content`"):
+        TASK.prepare(write(tmp_path / "rows.jsonl", [{"messages": [{"speaker": "x", "content": "y"}]}]), 0)
+    with pytest.raises(DataError, match=r"1 of 2 rows with an empty text \(row 2 below"):
+        TASK.prepare(
+            write(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": " "}]), 0
+        )
+    with pytest.raises(DataError, match="which column holds the prompt"):
+        TASK.prepare(write(tmp_path / "rows.jsonl", [{"a": "x", "b": "y"}]), 0)
+
+
+def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
+    """A plain text is what a user says; and the template is saved with the tokenizer."""
+    from hpo.tasks.task import TaskData
+
+    rows = Dataset.from_dict({"text": ["user: good"], "messages": [CHAT]})
+    data = TaskData(rows, rows, None, (), {"messages": "messages"}, (), "")
+    tokenizer, model = candidate.processor, candidate.build(0)
+    try:
+        assert TASK.complete_processor(tokenizer, data).chat_template == PLAIN_TEMPLATE
+        encoded = TASK.encode(rows, tokenizer, 32)
+        features = Features.from_dataset(encoded, tokenizer.pad_token_id, rows=rows)
+        from dataclasses import replace
+
+        TASK.begin(model, replace(features, processor=tokenizer))
+        TASK.finish(model, data)
+        plain, chat = TASK.predict(model, tokenizer, ["good", [CHAT[0]]], 32)
+    finally:
+        tokenizer.chat_template = None
+    assert plain["label"] == chat["label"] and plain["text"] == chat["text"] == "good"

@@ -1,0 +1,193 @@
+"""Summaries and translations: their data, loss, metrics, and how much of them is written when."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from hpo.core.config import DataConfig, Generation, ModelRef, load_config
+from hpo.core.errors import DataError
+from hpo.core.trial import TrialParams
+from hpo.tasks import get_task
+from hpo.tasks.rouge_metric import KINDS, RougeMetrics
+from hpo.tasks.seq2seq import Translation
+from hpo.tasks.translation_metric import TranslationMetrics
+from hpo.tasks.writing import token_loss
+from hpo.training.evaluate import evaluate
+from hpo.training.features import FeatureStore
+from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.model import load_candidate
+from hpo.training.precision import Execution
+from tests.contracts.task_data import write_rows
+from tests.small_models import save_model
+
+SAID = ["The cats sat on the mat.", "a dog", "", "completely different words here, and many"]
+RIGHT = [("A cat sat on a mat.", "The cat was sitting on the mat"), ("a dog",), ("nothing",), ("other words",)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> DataConfig:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DataConfig(path=str(path))
+
+
+def test_rouge_as_the_reference_package() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    each = [scorer.score_multi(right, said) for said, right in zip(SAID, RIGHT, strict=True)]
+    expected = {kind: np.mean([one[kind].fmeasure for one in each]) for kind in KINDS}
+    assert RougeMetrics().compute(predictions=SAID, references=RIGHT) == pytest.approx(expected)
+    assert expected["rougeL"] > 0.3
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 0, 0, 1]])  # as they are, and as a bootstrap draws them
+def test_bleu_and_chrf_as_sacrebleu(rows: list[int]) -> None:
+    import sacrebleu
+
+    said, right = [SAID[row] for row in rows], [RIGHT[row] for row in rows]
+    streams = [[texts[place] if place < len(texts) else None for texts in right] for place in range(2)]
+    expected = {
+        "bleu": sacrebleu.corpus_bleu(said, streams).score,
+        "chrf": sacrebleu.corpus_chrf(said, streams).score,
+    }
+    assert TranslationMetrics().compute(predictions=said, references=right) == pytest.approx(expected)
+    assert expected["chrf"] > 10
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_trainers(smoothing: float) -> None:
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    labels[1, 3:] = labels[2, 1:] = -100
+    expected = LabelSmoother(epsilon=smoothing)({"logits": logits}, labels)
+    count = get_task("summarization").count(labels)
+    assert count == 9
+    assert float(token_loss(logits, labels, smoothing) / count) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_columns_are_recognised_named_or_nested(tmp_path: Path) -> None:
+    texts = [f"some text number {row}" for row in range(20)]
+    summaries = [{"id": str(row), "article": text, "highlights": f"number {row}"} for row, text in enumerate(texts)]
+    data = get_task("summarization").prepare(write(tmp_path / "news.jsonl", summaries), 0)
+    assert data.columns == {"text": "article", "label": "highlights"}
+    assert data.test is not None and set(data.test["text"]) | set(data.train["text"]) | set(
+        data.validation["text"]
+    ) == set(texts)
+
+    nested = [{"translation": {"fr": f"texte {row}", "en": text}} for row, text in enumerate(texts)]
+    config = write(tmp_path / "pairs.jsonl", nested)
+    translation = get_task("translation")
+    assert translation.prepare(config, 0).columns == {"text": "en", "label": "fr"}
+    named = translation.prepare(config.model_copy(update={"text": "fr", "label": "en"}), 0)
+    assert named.columns == {"text": "fr", "label": "en"} and named.train["text"][0].startswith("texte")
+
+
+def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"text {row}", "summary": [f"one {row}", f"other {row}"]} for row in range(10)]
+    task = get_task("summarization")
+    data = task.prepare(write(tmp_path / "two.jsonl", rows), 0)
+    assert all(len(right) == 2 for right in data.train["label"])
+    with pytest.raises(DataError, match=r"two.jsonl.*1 of 10 rows with an empty text \(row 4 below"):
+        task.prepare(write(tmp_path / "two.jsonl", [*rows[:3], {"text": "a", "summary": []}, *rows[4:]]), 0)
+    with pytest.raises(DataError, match="lists of something else than texts in 1 row"):
+        task.prepare(write(tmp_path / "two.jsonl", [{"text": "a", "summary": [1]}]), 0)
+    with pytest.raises(DataError, match=r"which column is read.*Columns: a, b, c\. Name them in `data.text`"):
+        task.prepare(write(tmp_path / "three.jsonl", [{"a": "x", "b": "y", "c": "z"}]), 0)
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
+    """A tiny BART that has learnt to translate word by word."""
+    folder = tmp_path_factory.mktemp("words")
+    task = Translation(Generation(rows=10, num_beams=2, max_target_length=20))
+    data = task.prepare(DataConfig(path=str(write_rows("translation", folder / "rows", train=256))), 0)
+    ref = ModelRef(
+        name=str(save_model(folder / "bart", "bart", d_model=32, init_std=0.1)), label="b", source_prefix="not "
+    )
+    candidate = load_candidate(ref, task.auto_class, {})
+    store = FeatureStore(folder / "tokens", task, data)
+    plan = TrainingPlan(
+        params=TrialParams(
+            model="b", batch_size=16, learning_rate=3e-3, epochs=9, dropout=0.0, lr_scheduler="constant"
+        ),
+        task=task,
+        candidate=candidate,
+        train=store.get("train", candidate.processor, 32),
+        validation=store.get("validation", candidate.processor, 32),
+        scorer=task.metrics("chrf", data),
+        rungs_per_epoch=1,
+        seed=1,
+        folder=folder / "checkpoints",
+        execution=Execution(),
+    )
+    run = FineTuning(plan)
+    run.values = [report.value for report in run.reports()]  # type: ignore[attr-defined]
+    return run
+
+
+def test_it_learns_to_write(learnt: FineTuning) -> None:
+    values = learnt.values  # type: ignore[attr-defined]
+    assert values[-1] > 90 > 30 > values[0]
+    assert learnt.plan.validation is not None
+    found = evaluate(learnt.model, learnt.plan.validation, learnt.plan.task, learnt.plan.scorer, Execution())
+    right = [texts[0] for texts in found.references]
+    assert sum(said == text for said, text in zip(found.predictions, right, strict=True)) > 12
+
+
+def test_a_rung_writes_some_rows_greedily_and_the_end_all_with_beams(
+    learnt: FineTuning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation, task, asked = learnt.plan.validation, learnt.plan.task, []
+    assert validation is not None
+    monkeypatch.setattr(learnt.model, "generate", _counting(learnt.model.generate, asked))  # type: ignore[operator]
+    quick = evaluate(learnt.model, validation, task, learnt.plan.scorer, Execution(), quick=True)
+    assert (
+        len(quick.predictions) == 10 and sum(rows for rows, _ in asked) == 10 and {beams for _, beams in asked} == {1}
+    )
+    spread = [tuple(validation.rows["label"][row]) for row in np.linspace(0, 23, 10).astype(int)]
+    assert list(quick.references) == spread
+    asked.clear()
+    whole = evaluate(learnt.model, validation, task, learnt.plan.scorer, Execution())
+    assert (
+        len(whole.predictions) == 24 and sum(rows for rows, _ in asked) == 24 and {beams for _, beams in asked} == {2}
+    )
+    assert whole.metrics["loss"] == quick.metrics["loss"]  # of all rows, each time
+    asked.clear()
+    cheap = evaluate(learnt.model, validation, task, replace(learnt.plan.scorer, name="loss"), Execution(), quick=True)
+    assert cheap.metrics == {"loss": whole.metrics["loss"]} and not asked
+
+
+def _counting(generate: Any, asked: list[tuple[int, int]]) -> Any:
+    def counted(**inputs: Any) -> Any:
+        asked.append((len(inputs["input_ids"]), inputs.get("num_beams", 2)))
+        return generate(**inputs)
+
+    return counted
+
+
+def test_what_is_read_has_the_prefix_and_what_is_written_its_length(learnt: FineTuning, tmp_path: Path) -> None:
+    task, tokenizer = learnt.plan.task, learnt.plan.candidate.processor
+    rows = Dataset.from_dict({"text": ["good film"], "label": [["bad a " * 20]]})
+    encoded = task.encode(rows, tokenizer, 16)
+    assert tokenizer.decode(encoded["input_ids"][0], skip_special_tokens=True) == "not good film"
+    assert len(encoded["labels"][0]) == 20 and encoded["labels"][0][-1] == tokenizer.sep_token_id
+    tokenizer.save_pretrained(tmp_path)
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs["source_prefix"] == "not "
+    assert learnt.model.generation_config.max_new_tokens <= 14  # type: ignore[union-attr, operator]
+
+
+def test_settings_of_writing_belong_to_the_study() -> None:
+    written = {"name": "n", "data": "d.csv", "models": ["org/a"], "task": "summarization"}
+    plain, other = (load_config({**written, **more}) for more in ({}, {"generation": {"rows": 5}}))
+    assert plain.identity() != other.identity()
+    assert get_task("summarization").configured(other).generation == Generation(rows=5)
+    assert get_task("summarization").generation == Generation()
