@@ -167,7 +167,9 @@ def test_the_prefix_cache_changes_nothing(
     run = FineTuning(replace(plan, prefixes=PrefixStore(tmp_path / "prefixes"), folder=tmp_path / "other"))
     run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     found = list(run.reports())
-    if architecture in ENCODERS:
+    if task in WRITERS and architecture == "t5":  # its first layer's position bias serves all
+        assert run.execution.prefix_cache == "not used: its layers hand on more than a hidden state"
+    elif architecture in ENCODERS or task in WRITERS:
         assert run.execution.prefix_cache == USED
     for one, other in zip(found, expected, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)

@@ -70,6 +70,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "sampler": {"name": "tpe", "n_startup_trials": 5},
         "pruner": {"name": "none"},
         "fidelity": {"rungs_per_epoch": 2},
+        "generation": {"rows": 50, "num_beams": 2, "max_target_length": 40},
         "budget": {"max_trials": 5, "max_hours": 1.5},
         "confirm": {"top": 1, "seeds": 1},
         "refit": "none",
