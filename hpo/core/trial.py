@@ -39,6 +39,11 @@ class TrialParams(BaseModel):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout of the whole model; null keeps the model's own."
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes count for more in the loss, so that each weighs the same in all."
+    )
+    train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training rows, of each class.")
+    shots: int | None = Field(None, ge=1, description="Training rows of each class; null: all.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the loss.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     early_stopping_patience: int | None = Field(
@@ -61,6 +66,12 @@ class TrialParams(BaseModel):
             raise ValueError("a model needs a name")
         return model
 
+    @model_validator(mode="after")
+    def _one_kind_of_few(self) -> "TrialParams":
+        if self.shots is not None and self.train_fraction < 1:
+            raise ValueError("write shots or train_fraction, not both")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _share_of_layers(cls, values: Any) -> Any:
@@ -72,6 +83,11 @@ class TrialParams(BaseModel):
             values = {**values, "frozen_share": given["share"]}
             del values["frozen_layers"]
         return values
+
+    @property
+    def is_few(self) -> bool:
+        """Whether a part of the training rows is trained on."""
+        return self.shots is not None or self.train_fraction < 1
 
     def in_use(self) -> dict[str, Any]:
         """The parameters that have a part in the run: adapters' settings only where there are adapters."""

@@ -145,11 +145,10 @@ def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -
         )
         for entry in result["confirmed"]
     ]
-    kept = (
-        "The final model was then trained on training and validation data together."
-        if result.get("refit") == "train+validation"
-        else "The final model is the checkpoint that was validated."
-    )
+    kept = {
+        "train+validation": "The final model was then trained on training and validation data together.",
+        "train": "The final model was then trained on the same part of the training data.",
+    }.get(str(result.get("refit")), "The final model is the checkpoint that was validated.")
     return (
         f"A search of up to {count(config['budget']['max_trials'], 'trial')} with seed {config['seed']}, on "
         f"validation {literal(metric)}. Its best configurations were trained again on fresh seeds, and the best "

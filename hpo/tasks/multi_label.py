@@ -15,6 +15,7 @@ from hpo.data.columns import Columns, column_values, find_columns
 from hpo.data.label_sets import check_label_sets, holds_lists, join_columns, rarest_label, read_label_sets
 from hpo.data.sources import RawSplits, load_splits
 from hpo.tasks.baseline import tfidf_baseline
+from hpo.tasks.class_weights import balanced_weights, weighted
 from hpo.tasks.metrics import Direction, Scorer, load_metric
 from hpo.tasks.task import Predictions, TaskData
 from hpo.tasks.text_classification import named_head
@@ -44,6 +45,7 @@ class MultiLabelClassification(TextTask):
     name = "multi-label-classification"
     default_metric = "f1_micro"
     metric_names = tuple(DIRECTIONS)
+    has_classes = True
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder", top_k=None)\nclassify("a text")'
     limits = "It knows the classes above only; those with a score above 0.5 are its answer, which may be none."
 
@@ -98,7 +100,21 @@ class MultiLabelClassification(TextTask):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         targets = labels.float() * (1 - label_smoothing) + label_smoothing / 2
-        return binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum") / logits.shape[-1]
+        weight = None if self.weights is None else self._weights_of(labels)
+        return binary_cross_entropy_with_logits(logits.float(), targets, weight, reduction="sum") / logits.shape[-1]
+
+    def count(self, labels: Any) -> float:
+        return len(labels) if self.weights is None else float(self._weights_of(labels).sum() / labels.shape[-1])
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "MultiLabelClassification":
+        """Of each class, the rows that have it weigh as much in all as those that have not."""
+        return weighted(self, np.stack([balanced_weights(column, 2) for column in labels.T.astype(np.int64)]))
+
+    def _weights_of(self, labels: "torch.Tensor") -> "torch.Tensor":
+        """The weights of each row's yes and no to each class, of the shape of `labels`."""
+        assert self.weights is not None
+        no, yes = self.weights.to(labels.device).unbind(-1)
+        return yes * labels + no * (1 - labels)
 
     def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return (logits > 0).cpu().numpy().astype(np.int8)

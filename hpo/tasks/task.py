@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.core.config import DataConfig, Generation, StudyConfig
+from hpo.core.errors import ConfigError
 from hpo.tasks.metrics import Scorer
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ class Task(Protocol):
     """Python that uses the final model with plain transformers, for its card."""
     limits: str
     """A sentence for the card: what the model's answers are not."""
+    weights: "torch.Tensor | None" = None
+    """How much each class weighs in the loss (see `balanced`); None: all the same."""
+    has_classes: bool = False
+    """Whether `balanced` is implemented."""
     search_space: str = "text-encoders"
     """The ready-made space that `hpo init` writes."""
     hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
@@ -212,9 +217,20 @@ class Task(Protocol):
         """
         ...
 
-    def count(self, labels: Any) -> int:
-        """How many examples (or tokens) of a batch the loss sums over."""
+    def count(self, labels: Any) -> float:
+        """How many examples (or tokens) of a batch the loss sums over; with class weights, what they weigh."""
         return len(labels)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "Task":
+        """This task with a loss in which each of `classes` weighs the same in all, by the training inputs' `labels`.
+
+        Raises `ConfigError` where a task has none.
+        """
+        raise ConfigError(f"class_weights: balanced is for tasks with classes, and {self.name} has none.")
+
+    def strata(self, rows: Dataset) -> Sequence[int]:
+        """A number for each row, such as its class: splits and subsets hold the same share of each number."""
+        return [0] * len(rows)
 
     def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         """What is kept of a batch's logits, one entry an input: metrics are computed from it when all are there."""

@@ -13,6 +13,7 @@ from hpo.data.checks import check_classes, count_conflicts
 from hpo.data.columns import column_values
 from hpo.data.labels import read_classes
 from hpo.tasks.baseline import tfidf_baseline
+from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.metrics import Direction, Scorer, load_metric
 from hpo.tasks.task import Predictions, TaskData
 from hpo.tasks.text_task import Labels, TextTask, describe_classes
@@ -46,6 +47,7 @@ class TextClassification(TextTask):
     name = "text-classification"
     default_metric = "accuracy"
     metric_names = tuple(DIRECTIONS)
+    has_classes = True
     limits = "It knows the classes above only, and gives one of them to any text."
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
@@ -82,7 +84,14 @@ class TextClassification(TextTask):
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+        weight = None if self.weights is None else self.weights.to(logits.device)
+        return cross_entropy(logits.float(), labels, weight, reduction="sum", label_smoothing=label_smoothing)
+
+    def count(self, labels: Any) -> float:
+        return total_weight(labels, self.weights)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "TextClassification":
+        return weighted(self, balanced_weights(labels, classes))
 
     def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return logits.argmax(-1).cpu().numpy()

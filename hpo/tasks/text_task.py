@@ -62,11 +62,6 @@ class TextTask(Task):
         """Refuse what nothing can be learnt from or judged by; returns notes on what is only doubtful."""
         ...
 
-    @abstractmethod
-    def strata(self, rows: Dataset) -> list[int]:
-        """A number for each row: made splits hold the same share of each number."""
-        ...
-
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple) and type(self).load is TextTask.load:
             raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")

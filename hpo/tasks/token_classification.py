@@ -19,6 +19,7 @@ from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
 from hpo.data.splits import make_splits
 from hpo.data.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognise
+from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.metrics import Direction, Scorer, load_metric, one_each
 from hpo.tasks.task import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.text_classification import named_head
@@ -56,6 +57,7 @@ class TokenClassification(Task):
     default_metric = "f1"
     search_space = "token-encoders"
     metric_names = tuple(DIRECTIONS)
+    has_classes = True
     usage = (
         'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'
         'tag("a text")'
@@ -136,13 +138,20 @@ class TokenClassification(Task):
         return cross_entropy(
             logits.float().transpose(1, 2),
             labels,
+            None if self.weights is None else self.weights.to(logits.device),
             ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=label_smoothing,
         )
 
-    def count(self, labels: Any) -> int:
-        return int((labels != IGNORED).sum())
+    def count(self, labels: Any) -> float:
+        return total_weight(labels, self.weights)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "TokenClassification":
+        return weighted(self, balanced_weights(labels, classes))
+
+    def strata(self, rows: Dataset) -> list[int]:
+        return rarest_tag(rows)
 
     def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         tagged = logits.argmax(-1).cpu().numpy()

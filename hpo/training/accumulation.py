@@ -68,7 +68,7 @@ class Accumulation:
         release(self.execution.device)
         raise TooMany(len(parts[done]))
 
-    def _add(self, part: dict[str, torch.Tensor], count: int) -> torch.Tensor:
+    def _add(self, part: dict[str, torch.Tensor], count: float) -> torch.Tensor:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
         labels = take_labels(self.model, batch)
         with self.execution.autocast():

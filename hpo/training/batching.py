@@ -111,6 +111,13 @@ class Features:
         lengths = np.concatenate([self.lengths, other.lengths])
         return Features(columns, labels, lengths, self.pad_values, key, finish=self.finish, processor=self.processor)
 
+    def all_labels(self) -> NDArray[Any]:
+        """The labels of all inputs: one entry an input, or where each has several, these after each other."""
+        if self.labels is not None:
+            return self.labels
+        values, offsets = self.columns["labels"]
+        return np.asarray(values if offsets is None else values[offsets[0] : offsets[-1]])
+
     def only(self, tokens: Tokens) -> "Features":
         """The same examples, of each the first or the last token alone."""
         if tokens == "all":

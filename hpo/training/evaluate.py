@@ -71,7 +71,7 @@ def _run(
     """
     found: list[Any] = [None] * len(features)
     loss = torch.zeros((), dtype=torch.float64)
-    count = 0
+    count = 0.0
     with torch.inference_mode():
         for rows in evaluation_batches(features.lengths, tokens):
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}

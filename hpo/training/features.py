@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,25 +29,30 @@ class FeatureStore:
         self._folder = folder
         self._task = task
         self._data = data
-        self._open: dict[tuple[str, str, int], Features] = {}
+        self._open: dict[tuple[object, ...], Features] = {}
 
-    def get(self, split: str, processor: Any, max_length: int) -> Features:
-        """The features of `split` (train, validation or test). Raises `OSError` when the disk is full."""
+    def get(self, split: str, processor: Any, max_length: int, places: Sequence[int] | None = None) -> Features:
+        """The features of `split` (train, validation or test), of the rows at `places` if they are given.
+
+        Raises `OSError` when the disk is full.
+        """
+        part = None if places is None else hashlib.sha256(json.dumps(places).encode()).hexdigest()
         identity = _identity(processor)
-        key = (split, identity, max_length)
+        key = (split, identity, max_length, part)
         if key not in self._open:
-            self._open[key] = self._load_or_make(split, identity, processor, max_length)
+            rows = getattr(self._data, split)
+            chosen = rows if places is None else take(rows, places)
+            settings = {name: str(value) for name, value in vars(self._task).items()}
+            parts = [FORMAT, self._task.name, settings, self._data.fingerprint, split, identity, max_length]
+            self._open[key] = self._load_or_make(parts + [part] * (part is not None), chosen, processor, max_length)
         return self._open[key]
 
-    def _load_or_make(self, split: str, identity: str, processor: Any, max_length: int) -> Features:
+    def _load_or_make(self, parts: list[Any], rows: Any, processor: Any, max_length: int) -> Features:
         import filelock
         from datasets import Dataset, disable_progress_bars
 
         disable_progress_bars()
-        settings = {name: str(value) for name, value in vars(self._task).items()}
-        parts = [FORMAT, self._task.name, settings, self._data.fingerprint, split, identity, max_length]
         folder = self._folder / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-        rows = getattr(self._data, split)
         if not folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{folder}.lock"):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,11 @@ class FineTuning:
         self._saved_at = time.monotonic()
         self._start: MiddleStart | None = None
         smoothing = plan.params.label_smoothing
-        self._accumulation = Accumulation(self.model, plan.task, smoothing, plan.execution)
+        task = plan.task
+        if plan.params.class_weights == "balanced":  # evaluation stays unweighted: losses of trials compare
+            config: Any = self.model.config
+            task = task.balanced(plan.train.all_labels(), config.num_labels)
+        self._accumulation = Accumulation(self.model, task, smoothing, plan.execution)
         self._train, self._validation = plan.train, plan.validation
         self._unread: list[torch.Tensor] = []  # the losses of the last steps, still on the device
 

@@ -75,6 +75,11 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             max_length=bench.max_length(label),
         )
         plans.append(plan)
+    weights = bench.config.search_space.parameters.get("class_weights")
+    if weights is not None and "balanced" in weights.extremes() and not bench.task.has_classes:
+        raise ConfigError(
+            f"search_space.class_weights: balanced is for tasks with classes, and {bench.task.name} has none."
+        )
     _check_frozen_counts(bench, _layers(bench))
     first_trials(bench.config, _layers(bench))
     return plans

@@ -103,7 +103,12 @@ def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
 def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, Any]:
     """How a run is carried out, for its replay: what `Execution` holds, the attention kernel, the rungs."""
     attention = attention_kernel(plan.candidate.model, execution.device)
-    return {**vars(execution), "attention": attention, "rungs_per_epoch": plan.rungs_per_epoch}
+    return {
+        **vars(execution),
+        "attention": attention,
+        "rungs_per_epoch": plan.rungs_per_epoch,
+        "inputs": len(plan.train),
+    }
 
 
 def recorded_params(plan: TrainingPlan) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def final_run(
         "winner": winner.to_plain(),
         "confirmed": [c.to_plain() for c in ranking],
         "defaults": _defaults(search),
-        "refit": bench.config.refit,
+        "refit": "train" if params.is_few and bench.config.refit != "none" else bench.config.refit,
         "model_dir": str(target),
         "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
         "params": recorded_params(plan),
@@ -75,11 +75,12 @@ def refit_plan(
 ) -> TrainingPlan:
     """The plan of the final training: train and validation together, nothing held back to evaluate on.
 
-    `epochs` is where early stopping ended the winner's run: the final training stops there too.
+    A configuration for a part of the training rows is trained on that part alone: so it was chosen. `epochs` is where
+    early stopping ended the winner's run: the final training stops there too.
     """
     plan = bench.plan(params, bench.config.seed, folder, execution)
     assert plan.validation is not None
-    everything = plan.train.concatenate(plan.validation)
+    everything = plan.train if params.is_few else plan.train.concatenate(plan.validation)
     return replace(plan, train=everything, validation=None, epochs_to_train=epochs)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
 from hpo.core.paths import home, run_folder
 from hpo.core.trial import TrialParams
+from hpo.data.subset import draw_rows
 from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import TaskData
@@ -48,9 +49,9 @@ class Workbench:
                 f"(fingerprint {self.data.fingerprint[:12]}, the study's {expected[:12]})."
             )
 
-    def features(self, split: str, model: str) -> Features:
-        """The encoded rows of `split` for the candidate called `model`."""
-        return self._features.get(split, self.candidates[model].processor, self.max_length(model))
+    def features(self, split: str, model: str, places: Sequence[int] | None = None) -> Features:
+        """The encoded rows of `split`, or those at `places`, for the candidate called `model`."""
+        return self._features.get(split, self.candidates[model].processor, self.max_length(model), places)
 
     def max_length(self, model: str) -> int:
         """The most that the candidate called `model` reads of an example: tokens, or samples of sound."""
@@ -62,7 +63,7 @@ class Workbench:
             params=params,
             task=self.task,
             candidate=self.candidates[params.model],
-            train=self.features("train", params.model),
+            train=self.features("train", params.model, self._places(params)),
             validation=self.features("validation", params.model),
             scorer=self.scorer,
             rungs_per_epoch=self.config.fidelity.rungs_per_epoch,
@@ -75,6 +76,13 @@ class Workbench:
             prefixes=self._prefixes,
             memory=self._memory,
         )
+
+    def _places(self, params: TrialParams) -> list[int] | None:
+        """The training rows of a trial on a part of them: by the study's seed, the same for all of its trials."""
+        if not params.is_few:
+            return None
+        strata = self.task.strata(self.data.train)
+        return draw_rows(strata, self.config.seed, params.train_fraction, params.shots)
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
