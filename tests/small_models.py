@@ -79,14 +79,58 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "t5": {**T5_LIKE, "decoder_start_token_id": 0},
     "bart": {**BART_LIKE, "decoder_start_token_id": 2, "forced_eos_token_id": None},
 }
+SIDE = 16  # pixels of an image
+VISION: dict[str, dict[str, Any]] = {
+    "vit": {**BERT_LIKE, "image_size": SIDE, "patch_size": 4},
+    "swin": {
+        "image_size": SIDE,
+        "patch_size": 2,
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
+    "convnext": {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1], "patch_size": 2},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "mobilenet_v2": {"image_size": SIDE, "depth_multiplier": 0.25, "min_depth": 4},
+}
+RATE = 2_000  # samples a second that the sound models read
+WAVEFORM = {
+    **BERT_LIKE,
+    "conv_dim": (8, 8),
+    "conv_kernel": (10, 4),
+    "conv_stride": (10, 4),
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 16,
+    "conv_bias": True,
+}
+SOUND: dict[str, dict[str, Any]] = {
+    "wav2vec2": WAVEFORM,
+    "hubert": WAVEFORM,
+    "whisper": {**BART_LIKE, "max_source_positions": 50, "num_mel_bins": 16, "classifier_proj_size": 16},
+    "audio-spectrogram-transformer": {**BERT_LIKE, "max_length": 64, "num_mel_bins": 16, "patch_size": 8}
+    | {"frequency_stride": 8, "time_stride": 8},
+}
 LAYERS_KEY = {"distilbert": "n_layers", "gpt2": "n_layer", "t5": "num_layers", "bart": "encoder_layers"}
 
 
 def save_model(folder: Path, architecture: str, layers: int = 2, seed: int = 0, **settings: Any) -> Path:
-    """A pre-trained model (no head) of a few thousand random parameters with its tokenizer; returns its folder."""
+    """A pre-trained model (no head) of a few thousand random parameters with its processor; returns its folder."""
     import torch
     from transformers import AutoConfig, AutoModel
 
+    if architecture in VISION or architecture in SOUND:
+        torch.manual_seed(seed)
+        deep = {"vit": "num_hidden_layers", "whisper": "encoder_layers"}.get(architecture)
+        own = {deep: layers} if deep else {}
+        shape = {**(VISION | SOUND)[architecture], **own, **settings}
+        config = AutoConfig.for_model(architecture, **shape)
+        AutoModel.from_config(config).save_pretrained(folder)
+        (save_image_processor if architecture in VISION else save_feature_extractor)(folder, architecture)
+        return folder
     special = {**SPECIAL, "pad_token_id": 1} if architecture == "roberta" else SPECIAL
     config = AutoConfig.for_model(
         architecture,
@@ -102,6 +146,26 @@ def save_model(folder: Path, architecture: str, layers: int = 2, seed: int = 0, 
     AutoModel.from_config(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
+
+
+def save_feature_extractor(folder: Path, architecture: str = "wav2vec2") -> None:
+    """What makes the inputs of a small sound model, of sound at 2 kHz."""
+    import transformers
+
+    if architecture == "whisper":
+        extractor: Any = transformers.WhisperFeatureExtractor(16, 16_000, chunk_length=1)
+    elif architecture == "audio-spectrogram-transformer":
+        extractor = transformers.ASTFeatureExtractor(sampling_rate=16_000, num_mel_bins=16, max_length=64)
+    else:
+        extractor = transformers.Wav2Vec2FeatureExtractor(1, RATE, return_attention_mask=True)
+    extractor.save_pretrained(folder)
+
+
+def save_image_processor(folder: Path, architecture: str = "vit") -> None:
+    """An image processor that resizes to 16 × 16 pixels and normalises."""
+    from transformers import ViTImageProcessorPil
+
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
 def save_bert(folder: Path, layers: int = 2, seed: int = 0) -> Path:

@@ -30,10 +30,15 @@ class Config(BaseModel):
 class DataConfig(Config):
     """Where the labelled data is, which columns matter, and how it is split."""
 
-    path: str = Field(min_length=1, description="A csv, tsv, jsonl, parquet or CoNLL file, a folder, or a hub dataset.")
+    path: str = Field(
+        min_length=1,
+        description="A csv, tsv, jsonl, parquet or CoNLL file, a folder, or a hub dataset.",
+    )
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")
     text: str | tuple[str, str] | None = Field(None, description="Column(s) of the text(s); null: recognised.")
+    image: str | None = Field(None, description="Column of the images' paths or bytes; null: recognised.")
+    audio: str | None = Field(None, description="Column of the sound files' paths or bytes; null: recognised.")
     label: str | tuple[str, ...] | None = Field(
         None, description="Column of the label, or one 0/1 column a class; null: recognised."
     )

@@ -45,6 +45,11 @@ class TrialParams(BaseModel):
     train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training rows, of each class.")
     shots: int | None = Field(None, ge=1, description="Training rows of each class; null: all.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the loss.")
+    augmentation: str = Field(
+        "none",
+        pattern=r"^[a-z]+(\+[a-z]+)*$",
+        description="How training examples are changed at random: names that the task knows, joined by +; none.",
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Rungs without a better value after which the trial stops; null never stops."
@@ -93,6 +98,11 @@ class TrialParams(BaseModel):
         """The parameters that have a part in the run: adapters' settings only where there are adapters."""
         values = self.model_dump()
         return {name: v for name, v in values.items() if name not in NEEDS or values[NEEDS[name][0]] == NEEDS[name][1]}
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names of `augmentation`, in order."""
+        return () if self.augmentation == "none" else tuple(self.augmentation.split("+"))
 
     def resolve_frozen_layers(self, layers: int) -> int:
         """The number of frozen layers in a model of `layers` layers.

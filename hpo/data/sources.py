@@ -1,4 +1,4 @@
-"""Finding the data a person names and opening its splits: one file, a folder of files, or a hub dataset."""
+"""Finding the data a person names and opening its splits: one file, a folder of files or of classes, a hub dataset."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError, did_you_mean
+from hpo.data.class_folders import read_class_folders
 from hpo.data.readers import READERS, read_file
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -46,12 +47,19 @@ def load_splits(config: DataConfig) -> RawSplits:
         if path.is_file():
             return _load_files(config, path.parent, {"train": [path]})
         if path.is_dir():
-            return _load_files(config, path, _recognise(path))
+            folders = read_class_folders(path, SPLITS, {split: getattr(config, split) for split in SPLITS})
+            return _of_folders(folders) if folders else _load_files(config, path, _recognise(path))
     except OSError as error:  # a folder that may not be listed, a name that is too long
         raise DataError(f"data.path: {path.absolute()}: {error.strerror or error}.") from error
     if _spelled_as_path(config.path):
         raise DataError(f"data.path: there is no file or folder {path.absolute()}.{_nearest_file(path)}")
     return _load_hub(config)
+
+
+def _of_folders(folders: Mapping[str, tuple[Dataset, Path]]) -> RawSplits:
+    rows = {split: read for split, (read, _) in folders.items()}
+    origins = {split: f"{place.name}/" for split, (_, place) in folders.items()}
+    return RawSplits(rows["train"], rows.get("validation"), rows.get("test"), origins)
 
 
 def _load_files(config: DataConfig, folder: Path, recognised: dict[str, list[Path]]) -> RawSplits:

@@ -21,7 +21,9 @@ def normalise(*texts: str) -> str:
 
 
 def text_keys(rows: Dataset) -> list[str]:
-    """The normalised text, or pair of texts, of each row."""
+    """The normalised text, or pair of texts, of each row; where rows are files, a digest of each."""
+    if "digest" in rows.column_names:  # images and sound
+        return column_values(rows, "digest")
     columns = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
     return [normalise(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
 
@@ -103,7 +105,8 @@ def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list
             places = [place for place in range(len(keys)) if place not in gone]
             splits[split], keys = take(splits[split], places), [keys[place] for place in places]
             dropped = counted(len(shared), f"{'training' if split == 'train' else split} row")
-            notes.append(f"{dropped} dropped: the same text, case and white space aside, is in {other}")
+            same = "file" if "digest" in splits[split].column_names else "text, case and white space aside,"
+            notes.append(f"{dropped} dropped: the same {same} is in {other}")
         kept[split] = set(keys)
     return splits, notes
 

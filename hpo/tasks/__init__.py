@@ -4,7 +4,9 @@ from datasets import Dataset
 
 from hpo.core.config import DataConfig, StudyConfig
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.tasks.audio_classification import AudioClassification
 from hpo.tasks.causal_lm import CausalLM
+from hpo.tasks.image_classification import ImageClassification
 from hpo.tasks.multi_label import MultiLabelClassification
 from hpo.tasks.question_answering import QuestionAnswering
 from hpo.tasks.regression import Regression
@@ -15,6 +17,8 @@ from hpo.tasks.token_classification import TokenClassification
 
 # `hpo init` takes the first that recognises the data: the least particular stands last.
 TASKS: dict[str, Task] = {
+    "image-classification": ImageClassification(),
+    "audio-classification": AudioClassification(),
     "question-answering": QuestionAnswering(),
     "token-classification": TokenClassification(),
     "causal-lm": CausalLM(),

@@ -17,9 +17,8 @@ from hpo.data.sources import RawSplits, load_splits
 from hpo.tasks.baseline import tfidf_baseline
 from hpo.tasks.class_weights import balanced_weights, weighted
 from hpo.tasks.metrics import Direction, Scorer, load_metric
-from hpo.tasks.task import Predictions, TaskData
-from hpo.tasks.text_classification import named_head
-from hpo.tasks.text_task import Labels, TextTask, describe_classes
+from hpo.tasks.task import Labels, Predictions, TaskData, describe_classes, named_head
+from hpo.tasks.text_task import TextTask
 
 if TYPE_CHECKING:
     import evaluate
@@ -125,7 +124,7 @@ class MultiLabelClassification(TextTask):
 
         return load_metric(metric, _own_metric, DIRECTIONS, ALIASES, as_lists, SAMPLE)
 
-    def answers(self, logits: "torch.Tensor", config: Any) -> list[dict[str, Any]]:
+    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         said = []
         for scores in logits.sigmoid().tolist():
             over = {config.id2label[number]: score for number, score in enumerate(scores) if score > 0.5}

@@ -16,8 +16,8 @@ from hpo.data.columns import column_values, find_columns
 from hpo.data.numbers import are_numbers, check_numbers, quantile_bins, read_numbers
 from hpo.tasks.baseline import ridge_baseline
 from hpo.tasks.metrics import Direction, Scorer, load_metric
-from hpo.tasks.task import Predictions, TaskData
-from hpo.tasks.text_task import Labels, TextTask
+from hpo.tasks.task import Labels, Predictions, TaskData
+from hpo.tasks.text_task import TextTask
 
 if TYPE_CHECKING:
     import evaluate
@@ -129,7 +129,7 @@ class Regression(TextTask):
             layer.weight.mul_(deviation)
             layer.bias.mul_(deviation).add_(mean)
 
-    def answers(self, logits: "torch.Tensor", config: Any) -> list[dict[str, Any]]:
+    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         return [{"label": number} for number in logits.squeeze(-1).tolist()]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+Batch = dict[str, "torch.Tensor"]
 TextInput = str | tuple[str, str]
 Predictions = Sequence[Any] | NDArray[Any]
 
@@ -64,6 +65,15 @@ class TaskData:
     def sizes(self) -> dict[str, int]:
         """Rows of each split."""
         return {split: len(rows) for split, rows in self.splits.items()}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Each split's labels, a row each; the names of the classes in order; `notes` say what was changed."""
+
+    values: Mapping[str, Sequence[Any]]
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Encoded(Protocol):
@@ -119,6 +129,23 @@ def logits_of(output: Any) -> "torch.Tensor":
     return logits
 
 
+def describe_classes(names: Sequence[str]) -> str:
+    """How many classes, and the first few of them."""
+    plain = [" ".join(name.split()) for name in names]
+    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in plain[:5])
+    return f"{len(plain)} classes: {few}{', …' if len(plain) > 5 else ''}"
+
+
+def named_head(names: Sequence[str]) -> dict[str, Any]:
+    """A head with one output a class, and the names of the classes."""
+    numbered = dict(enumerate(names))
+    return {
+        "num_labels": len(numbered),
+        "id2label": numbered,
+        "label2id": {name: number for number, name in numbered.items()},
+    }
+
+
 class Task(Protocol):
     """One kind of problem. Nothing here keeps state: the same task serves every trial.
 
@@ -136,6 +163,8 @@ class Task(Protocol):
     """The same for a final model."""
     encoded_at_once: int | None = None
     """So many rows are given to `encode` at once, where what it makes is large; None: all of them."""
+    augmentations: tuple[str, ...] = ()
+    """The names that the parameter `augmentation` may join: what `augment` knows."""
     default_metric: str
     metric_names: tuple[str, ...]
     """hpo's own metrics for it."""
@@ -201,7 +230,11 @@ class Task(Protocol):
         """
         ...
 
-    def finish_batch(self, batch: "dict[str, torch.Tensor]", processor: Any) -> "dict[str, torch.Tensor]":
+    def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
+        """A batch of training examples changed at random, by torch's generator, before `finish_batch` gets it."""
+        return batch
+
+    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
         """What the model is given, of a batch of encoded and padded inputs with their `attention_mask`."""
         return batch
 

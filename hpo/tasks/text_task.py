@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,11 @@ from hpo.data.readers import decode, read_file
 from hpo.data.sources import RawSplits, load_splits
 from hpo.data.splits import TEXT_ROLES, make_splits, take
 from hpo.data.wording import counted
-from hpo.tasks.task import Task, TaskData, TextInput, fingerprint, logits_of
+from hpo.tasks.task import Labels, Task, TaskData, TextInput, fingerprint, logits_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Each split's labels, a row each; the names of the classes in order; `notes` say what was changed."""
-
-    values: Mapping[str, Sequence[Any]]
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class TextTask(Task):
@@ -124,7 +114,7 @@ class TextTask(Task):
         return Dataset(table)
 
     @abstractmethod
-    def answers(self, logits: "torch.Tensor", config: Any) -> list[dict[str, Any]]:
+    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         """What is said of each input, by the logits of a final model with `config`."""
         ...
 
@@ -143,7 +133,7 @@ class TextTask(Task):
         encoded = self.encode(Dataset.from_dict(columns), tokenizer, max_length)
         said: list[dict[str, Any]] = [{} for _ in rows]
         for places, logits in run_model(model, tokenizer, encoded, batch_size):
-            for place, answer in zip(places, self.answers(logits, model.config), strict=True):
+            for place, answer in zip(places, self.answers(logits, model.config, tokenizer), strict=True):
                 said[place] = {**answer, **dict(zip(TEXT_ROLES, pairs[place], strict=False))}
         return said
 
@@ -200,13 +190,6 @@ def run_model(
             batch = {key: value.to(model.device) for key, value in collate([rows[p] for p in places]).items()}
             found.append((places, logits_of(model(**batch)).float()))
     return found
-
-
-def describe_classes(names: Sequence[str]) -> str:
-    """How many classes, and the first few of them."""
-    plain = [" ".join(name.split()) for name in names]
-    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in plain[:5])
-    return f"{len(plain)} classes: {few}{', …' if len(plain) > 5 else ''}"
 
 
 def _labelled(raw: RawSplits, columns: Columns) -> tuple[dict[str, Dataset], list[str]]:

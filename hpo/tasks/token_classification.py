@@ -21,9 +21,8 @@ from hpo.data.splits import make_splits
 from hpo.data.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognise
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.metrics import Direction, Scorer, load_metric, one_each
-from hpo.tasks.task import Encoded, Predictions, Task, TaskData, fingerprint
-from hpo.tasks.text_classification import named_head
-from hpo.tasks.text_task import check_exists, describe_classes, ragged_table, run_model
+from hpo.tasks.task import Encoded, Predictions, Task, TaskData, describe_classes, fingerprint, named_head
+from hpo.tasks.text_task import check_exists, ragged_table, run_model
 
 if TYPE_CHECKING:
     import evaluate

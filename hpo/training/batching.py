@@ -118,6 +118,10 @@ class Features:
         values, offsets = self.columns["labels"]
         return np.asarray(values if offsets is None else values[offsets[0] : offsets[-1]])
 
+    def changed(self, change: Callable[[Batch], Batch]) -> "Features":
+        """The same examples, their batches changed before they are finished."""
+        return replace(self, finish=lambda batch: self.finish(change(batch)))
+
     def only(self, tokens: Tokens) -> "Features":
         """The same examples, of each the first or the last token alone."""
         if tokens == "all":

@@ -117,6 +117,7 @@ class FineTuning:
         total = plan.steps_per_epoch * plan.params.epochs
         self._scheduler = build_scheduler(self._optimizer, plan.params, total)
         torch.manual_seed(plan.seed)
+        train_mode(self.model, self._frozen)  # BatchNorm's statistics are of a checkpoint where they are not frozen
         self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
         self.seconds_load = time.perf_counter() - started
         self._saved_at = time.monotonic()
@@ -128,6 +129,8 @@ class FineTuning:
             task = task.balanced(plan.train.all_labels(), config.num_labels)
         self._accumulation = Accumulation(self.model, task, smoothing, plan.execution)
         self._train, self._validation = plan.train, plan.validation
+        if plan.params.augmentations:
+            self._train = plan.train.changed(lambda batch: plan.task.augment(batch, plan.params.augmentations))
         self._unread: list[torch.Tensor] = []  # the losses of the last steps, still on the device
 
     @property
@@ -173,6 +176,10 @@ class FineTuning:
         """Start each forward pass after the frozen layers, where the machine's cache of their output allows."""
         plan = self.plan
         if plan.prefixes is None or plan.frozen_layers == 0:
+            return
+        if plan.params.augmentations:
+            verdict = "not used: augmentation makes other examples in each epoch"
+            self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
             return
         started = time.perf_counter()
         start = MiddleStart(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)

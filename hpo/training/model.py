@@ -47,7 +47,7 @@ class Candidate:
         for name, tensor in self.model.state_dict().items():
             if name not in self.new_weights:
                 digest.update(name.encode())
-                digest.update(tensor.contiguous().view(torch.uint8).numpy())
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def build(self, seed: int, dropout: float | None = None) -> nn.Module:
@@ -232,14 +232,17 @@ def _max_positions(model: nn.Module, processor: Any) -> int | None:
 
 
 def resolve_max_length(candidate: Candidate, wanted: int | None, max_seconds: float | None = None) -> int:
-    """Tokens per example: the study's `max_length`, else the model's positions, at most 512. Of sound: its samples.
+    """Tokens per example: the study's `max_length`, else the model's positions, at most 512.
 
+    Of sound it is samples, by `max_seconds`; images, which are resized, have no such limit (0).
     Batches are padded to their own longest example, so that a generous limit costs nothing where texts are short.
     Raises `ModelError` when the study asks for more than the model's positions.
     """
     rate = getattr(getattr(candidate.processor, "feature_extractor", candidate.processor), "sampling_rate", None)
     if rate is not None:
         return round((max_seconds or MAX_SECONDS) * rate)
+    if not hasattr(candidate.processor, "model_max_length"):
+        return 0
     limit = candidate.max_positions
     if wanted is not None and limit is not None and wanted > limit:
         raise ModelError(

@@ -59,13 +59,17 @@ def _is_tensor(name: str, kind: pa.DataType) -> bool:
     """Whether an input's entry is an array: of a fixed shape, or of 16-bit floats."""
     if name == "labels" or name.startswith("_"):
         return False
-    return pa.types.is_fixed_size_list(kind) or (pa.types.is_list(kind) and not pa.types.is_integer(kind.value_type))
+    return pa.types.is_fixed_size_list(kind) or (_is_list(kind) and not pa.types.is_integer(kind.value_type))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _flat(array: Any) -> tuple[Any, list[int] | None, list[int]]:
     """The values of an Arrow array of (lists of) arrays; the lists' lengths; the shape of what they hold."""
     sizes = None
-    if pa.types.is_list(array.type):
+    if _is_list(array.type):
         sizes = np.diff(array.offsets.to_numpy()).tolist()
         array = array.flatten()
     shape = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpo import console
 from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, ModelError
+from hpo.core.errors import ConfigError, ModelError, did_you_mean
 from hpo.core.readable import count
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
@@ -81,6 +81,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             f"search_space.class_weights: balanced is for tasks with classes, and {bench.task.name} has none."
         )
     _check_frozen_counts(bench, _layers(bench))
+    _check_augmentation(bench)
     first_trials(bench.config, _layers(bench))
     return plans
 
@@ -96,6 +97,17 @@ def _check_frozen_counts(bench: Workbench, layers: dict[str, int]) -> None:
             f"search_space.frozen_layers: up to {most} layers, but {', '.join(too_shallow)}. "
             "Write frozen_layers: {share: [0, 1]} for models of different depth."
         )
+
+
+def _check_augmentation(bench: Workbench) -> None:
+    parameter: Any = bench.config.search_space.parameters.get("augmentation")
+    written = getattr(parameter, "choices", None) or ([parameter.value] if parameter is not None else [])
+    written = [*written, *(trial["augmentation"] for trial in bench.config.first_trials if "augmentation" in trial)]
+    known = bench.task.augmentations
+    for name in (name for joined in written for name in str(joined).split("+")):
+        if name not in (*known, "none"):
+            offered = ", ".join(known) or "none for this task"
+            raise ConfigError(f"augmentation: '{name}' is not known.{did_you_mean(name, known)} There are: {offered}.")
 
 
 def study_warnings(bench: Workbench) -> list[str]:

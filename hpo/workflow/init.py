@@ -1,6 +1,7 @@
 """`hpo init`: looks at the data and writes a commented study file that runs as it is."""
 
 import os
+import re
 import shlex
 import textwrap
 from collections.abc import Sequence
@@ -26,8 +27,7 @@ task: {task}
 
 {found}data:
   path: {path}
-  text: {text}
-  label: {label}
+{inputs}  label: {label}
   validation_size: 0.15   # share of train, where the data has no validation split of its own
   test_size: 0.15         # the same for test, which is touched once, at the end
 
@@ -83,7 +83,8 @@ def write_study_file(
         meant = get_task(task) if task is not None else recognise_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
-        raise DataError(str(error).replace("`data.text`", "--text").replace("`data.label`", "--label")) from error
+        told = re.sub("`data.(text|image|audio)`", "--text", str(error))
+        raise DataError(told.replace("`data.label`", "--label")) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(_fill(prepared, source, data, chosen, remark, target, meant), encoding="utf-8")
@@ -93,7 +94,10 @@ def write_study_file(
 def _fill(
     data: TaskData, source: DataConfig, path: str, models: Sequence[str], remark: str, target: Path, task: Task
 ) -> str:
-    texts = [data.columns[role] for role in ("text", "text_pair", "messages") if role in data.columns]
+    inputs = {role: inline(column) for role, column in data.columns.items() if role not in ("label", "messages")}
+    if "messages" in data.columns or "text_pair" in inputs:
+        texts = [data.columns[role] for role in ("text", "text_pair", "messages") if role in data.columns]
+        inputs = {"text": inline(texts if len(texts) == 2 else texts[0])}
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
@@ -102,7 +106,7 @@ def _fill(
         file=shlex.quote(str(target)),
         task=task.name,
         path=inline(_relative(path, target.parent)),
-        text=inline(texts if len(texts) == 2 else texts[0]),
+        inputs="".join(f"  {role}: {column}\n" for role, column in inputs.items()),
         label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", ""))
         or "null",
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),

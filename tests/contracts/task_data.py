@@ -80,10 +80,51 @@ ROWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
+def image_files(folder: Path, rows: int, rng: random.Random) -> None:
+    """Noise of odd sizes, bright at the top or at the bottom, in a folder for each class."""
+    import numpy as np
+    from PIL import Image
+
+    for row in range(rows):
+        label = ("up", "down")[row % 2]
+        noise = np.random.default_rng(rng.randrange(2**32)).integers(0, 120, (20 + row % 5, 24, 3), dtype=np.uint8)
+        half = noise[:10] if label == "up" else noise[-10:]
+        half += 120
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(folder / label / f"{row}.png")
+
+
+def sound_files(folder: Path, rows: int, rng: random.Random) -> None:
+    """Tones with noise, high or low, of odd lengths, rates and channels, in a folder for each class."""
+    import numpy as np
+    import soundfile
+
+    for row in range(rows):
+        label, pitch = (("high", 400.0), ("low", 100.0))[row % 2]
+        noise = np.random.default_rng(rng.randrange(2**32))
+        rate = (2_000, 8_000, 3_000)[row % 3]
+        seconds = noise.uniform(0.2, 0.6)
+        times = np.arange(round(seconds * rate)) / rate
+        sound = 0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * noise.standard_normal(len(times))
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        channels = sound if row % 4 else np.stack([sound, sound], 1)
+        soundfile.write(folder / label / f"{row}.{('wav', 'flac')[row % 5 == 0]}", channels, rate)
+
+
+FILES: dict[str, Callable[[Path, int, random.Random], None]] = {
+    "image-classification": image_files,
+    "audio-classification": sound_files,
+}
+
+
 def write_rows(task: str, folder: Path, train: int = 64, other: int = 24) -> Path:
     """A folder of train, validation and test files of a task; the same for each call."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
+    if task in FILES:
+        for split, rows in {"train": train, "validation": other, "test": other}.items():
+            FILES[task](folder / split, rows, rng)
+        return folder
     seen: set[str] = set()
     for split, rows in {"train": train, "validation": other, "test": other}.items():
         lines: list[str] = []

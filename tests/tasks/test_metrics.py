@@ -7,8 +7,8 @@ import pytest
 
 from hpo.core.errors import ConfigError
 from hpo.tasks import get_task
+from hpo.tasks.classification import DIRECTIONS
 from hpo.tasks.metrics import check_direction
-from hpo.tasks.text_classification import DIRECTIONS
 
 TASK = get_task("text-classification")
 

@@ -1,0 +1,111 @@
+"""What tasks that give an input one class of several share, whatever the input is."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hpo.core.config import DataConfig
+from hpo.data.checks import check_classes
+from hpo.data.columns import column_values
+from hpo.data.labels import read_classes
+from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
+from hpo.tasks.metrics import Direction, Scorer, load_metric
+from hpo.tasks.task import Labels, Predictions, Task, TaskData, describe_classes, named_head
+
+if TYPE_CHECKING:
+    import evaluate
+    import torch
+
+DIRECTIONS: dict[str, Direction] = {
+    "accuracy": "maximize",
+    "f1_macro": "maximize",
+    "f1_micro": "maximize",
+    "f1_weighted": "maximize",
+    "precision_macro": "maximize",
+    "recall_macro": "maximize",
+    "mcc": "maximize",
+    "loss": "minimize",
+}
+ALIASES = {
+    "f1": "f1_macro",
+    "precision": "precision_macro",
+    "recall": "recall_macro",
+    "balanced_accuracy": "recall_macro",
+    "matthews_correlation": "mcc",
+}
+
+
+class Classification(Task):
+    """A class of several. A task derives from it and from what reads its inputs."""
+
+    default_metric = "accuracy"
+    has_classes = True
+    metric_names = tuple(DIRECTIONS)
+
+    def read_labels(
+        self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
+    ) -> Labels:
+        classes = read_classes(splits, column, origins)
+        return Labels(classes.ids, classes.names, classes.notes)
+
+    def check_labels(
+        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
+    ) -> list[str]:
+        return check_classes(splits, names, origins)
+
+    def strata(self, rows: Dataset) -> list[int]:
+        return column_values(rows, "label")
+
+    def describe(self, data: TaskData) -> str:
+        return describe_classes(data.label_names)
+
+    def suggest_metric(self, data: TaskData) -> tuple[str, str]:
+        """Accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones."""
+        counts = Counter(column_values(data.train, "label"))
+        ratio = max(counts.values()) / max(1, min(counts.values()))
+        if ratio >= 3 and len(counts) <= 20:  # of many classes, the two extremes say little
+            return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
+        return "accuracy", ""
+
+    def head(self, data: TaskData) -> dict[str, Any]:
+        return {**named_head(data.label_names), "problem_type": "single_label_classification"}
+
+    def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
+        from torch.nn.functional import cross_entropy
+
+        weight = None if self.weights is None else self.weights.to(logits.device)
+        return cross_entropy(logits.float(), labels, weight, reduction="sum", label_smoothing=label_smoothing)
+
+    def count(self, labels: Any) -> float:
+        return total_weight(labels, self.weights)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "Classification":
+        return weighted(self, balanced_weights(labels, classes))
+
+    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+        return logits.argmax(-1).cpu().numpy()
+
+    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+        return load_metric(metric, _own_metric, DIRECTIONS, ALIASES)
+
+    def confusion(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any]:
+        matrix = np.zeros((len(data.label_names),) * 2, dtype=int)
+        np.add.at(matrix, (references, predictions), 1)
+        return {"labels": list(data.label_names), "matrix": matrix.tolist()}
+
+    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+        best, classes = logits.softmax(-1).max(-1)
+        return [
+            {"label": config.id2label[number], "score": score}
+            for number, score in zip(classes.tolist(), best.tolist(), strict=True)
+        ]
+
+
+def _own_metric() -> "evaluate.Metric":
+    from hpo.tasks.classification_metric import ClassificationMetrics
+
+    return ClassificationMetrics()

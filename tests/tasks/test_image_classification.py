@@ -1,0 +1,224 @@
+"""Images as people have them: any layout, mode and size; broken ones are told before anything is trained."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as Pillow
+
+from hpo.core.config import DataConfig, ModelRef
+from hpo.core.errors import ConfigError, DataError, ModelError
+from hpo.data.images import open_image
+from hpo.data.media import as_item
+from hpo.tasks import get_task, recognise_task
+from hpo.tasks.image_augmentation import AUGMENTATIONS, augment_images
+from hpo.tasks.task import TaskData
+from hpo.training.features import FeatureStore
+from hpo.training.processor import load_processor
+from tests.contracts.task_data import write_rows
+from tests.small_models import save_image_processor
+
+TASK = get_task("image-classification")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_rows("image-classification", tmp_path / "rows", train=20, other=8)
+
+
+def prepare(path: Path, **config: Any) -> TaskData:
+    return TASK.prepare(DataConfig(path=str(path), **config), 0)
+
+
+def files(folder: Path, split: str = "train") -> list[Path]:
+    return sorted((folder / split).rglob("*.png"))
+
+
+def bytes_of(image: Any, kind: str = "PNG", **more: Any) -> bytes:
+    kept = io.BytesIO()
+    image.save(kept, kind, **more)
+    return kept.getvalue()
+
+
+def test_folders_a_table_and_bytes_are_the_same_data(folder: Path, tmp_path: Path) -> None:
+    of_folders = prepare(folder)
+    assert of_folders.sizes == {"train": 20, "validation": 8, "test": 8}
+    assert of_folders.label_names == ("down", "up")
+    for split in of_folders.splits:
+        lines = [f"{path.relative_to(folder)},{path.parent.name}" for path in files(folder, split)]
+        (tmp_path / "table").mkdir(exist_ok=True)
+        (tmp_path / "table" / f"{split}.csv").write_text("\n".join(["file_name,label", *lines]))
+    for name in ("train", "validation", "test"):
+        (tmp_path / "table" / name).symlink_to(folder / name)
+    assert prepare(tmp_path / "table").fingerprint == of_folders.fingerprint
+    # As the hub keeps them: bytes in parquet, an Image feature or a plain struct of it.
+    kinds = Features({"image": Image(), "label": ClassLabel(names=["down", "up"])})
+    for split in of_folders.splits:
+        rows = {"image": [{"bytes": p.read_bytes(), "path": p.name} for p in files(folder, split)]}
+        rows["label"] = [p.parent.name for p in files(folder, split)]
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "hub" / f"{split}.parquet")
+    of_bytes = prepare(tmp_path / "hub")
+    assert of_bytes.fingerprint == of_folders.fingerprint
+    assert (
+        TASK.encode(of_bytes.train, processor_of(tmp_path), 0)["pixel_values"]
+        == TASK.encode(of_folders.train, processor_of(tmp_path), 0)["pixel_values"]
+    )
+
+
+def processor_of(folder: Path) -> Any:
+    save_image_processor(folder / "processor")
+    return load_processor(ModelRef(name=str(folder / "processor")), "AutoImageProcessor")
+
+
+def test_splits_are_made_and_share_no_file(folder: Path) -> None:
+    files(folder)[0].with_name("copy.png").write_bytes(files(folder)[0].read_bytes())
+    made = prepare(folder / "train")
+    assert sum(made.sizes.values()) == 21
+    digests = {split: set(rows["digest"]) for split, rows in made.splits.items()}
+    assert not digests["train"] & digests["validation"] and not digests["train"] & digests["test"]
+    (folder / "test" / "up" / "again.png").write_bytes(files(folder)[0].read_bytes())
+    assert any("the same file is in test" in note for note in prepare(folder).notes)
+
+
+def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
+    first, second = files(folder)[:2]
+    first.write_bytes(first.read_bytes()[:300])
+    second.write_text("not an image")
+    with pytest.raises(DataError, match=rf"2 of 20 image files cannot be read: row 1: {first} \(.*row 2: {second} \("):
+        prepare(folder)
+    first.unlink()
+    second.unlink()
+    assert prepare(folder).sizes["train"] == 18
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("file,label\nnone.png,a\nb.png,b\n", r"train\.csv, row 1: there is no file .*none\.png"),
+        ("file,label\n,a\nb.png,b\n", r"train\.csv, column 'file', row 1: empty"),
+        ("file,label\nb.png,\nb.png,b\n", r"1 of 2 rows without a label"),
+        ("file,kind\nb.png,a\nb.png,b\n", r"which column holds the label\? Columns: file, kind"),
+        ("name,label\nb,a\nb,b\n", r"which column holds the images\? Columns: name, label.*`data\.image`"),
+    ],
+)
+def test_a_mistake_in_a_table_is_told(table: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(table)
+    Pillow.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=told):
+        prepare(tmp_path / "train.csv")
+
+
+def test_any_mode_is_read_as_it_is_seen() -> None:
+    grey = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (4, 1))
+    colours = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    rgb = Pillow.fromarray(colours)
+    for image in (rgb.convert("RGBA"), rgb, Pillow.fromarray(grey), Pillow.fromarray(grey.astype(np.uint16) * 256)):
+        found = open_image(as_item(bytes_of(image)))
+        wanted = np.repeat(grey[..., None], 3, -1) if image.size == (32, 4) else colours
+        assert found.mode == "RGB" and np.abs(np.asarray(found).astype(int) - wanted).max() <= 1
+    palette = rgb.quantize(8)
+    assert (np.asarray(open_image(as_item(bytes_of(palette)))) == np.asarray(palette.convert("RGB"))).all()
+    exif = Pillow.Exif()
+    exif[0x0112] = 6  # a camera held upright
+    assert open_image(as_item(bytes_of(rgb, exif=exif))).size == (6, 9)
+
+
+def test_pixels_are_kept_as_bytes_and_read_as_the_processor_makes_them(folder: Path, tmp_path: Path) -> None:
+    data, processor = prepare(folder), processor_of(tmp_path)
+    assert TASK.check_model(None, processor) == ""
+    features = FeatureStore(tmp_path / "kept", TASK, data).get("train", processor, 0)
+    values, offsets = features.columns["pixel_values"]
+    assert offsets is None and values.dtype == np.uint8 and isinstance(values, np.memmap)
+    kept = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.bin"))
+    assert kept == 20 * 3 * 16 * 16
+    rows = np.array([7, 0, 3])
+    images = [open_image(data.train[int(row)]["image"]) for row in rows]
+    own = processor(images=images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(features.collate(rows)["pixel_values"], own)
+    both = features.concatenate(FeatureStore(tmp_path / "kept", TASK, data).get("validation", processor, 0))
+    torch.testing.assert_close(both.collate(np.array([25, 7]))["pixel_values"][1:], own[:1])
+    assert len(both) == 28
+
+
+def test_a_processor_that_does_more_is_refused(tmp_path: Path) -> None:
+    processor = processor_of(tmp_path)
+    processor.do_resize = False
+    assert "does more" not in TASK.check_model(None, processor)
+    odd = Dataset.from_dict({"image": [{"bytes": bytes_of(Pillow.new("RGB", (s, 8))), "path": None} for s in (8, 9)]})
+    with pytest.raises((ModelError, ValueError)):
+        TASK.encode(odd, processor, 0)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentation_changes_images_and_comes_from_torchs_generator(name: str) -> None:
+    pixels = torch.randint(0, 256, (6, 3, 20, 24), dtype=torch.uint8)
+    torch.manual_seed(5)
+    changed = augment_images(pixels, [name])
+    assert changed.shape == pixels.shape and changed.dtype == torch.uint8
+    assert (changed != pixels).any()
+    torch.manual_seed(5)
+    assert torch.equal(changed, augment_images(pixels, [name]))
+    assert not torch.equal(changed, augment_images(pixels, [name]))
+
+
+def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path, tmp_path: Path) -> None:
+    from hpo.training.fine_tune import FineTuning
+    from hpo.training.prefix_cache import PrefixStore
+    from tests.contracts.test_tasks import make_plan
+
+    settings = {"frozen_layers": 1, "epochs": 1, "dropout": 0.0}
+    plan = make_plan("image-classification", "vit", prepare(folder), tmp_path, augmentation="crop+flip", **settings)
+    run = FineTuning(type(plan)(**{**vars(plan), "prefixes": PrefixStore(tmp_path / "prefixes")}))
+    list(run.reports())
+    assert run.execution.prefix_cache == "not used: augmentation makes other examples in each epoch"
+    assert not torch.equal(*(run._train.collate(np.arange(3))["pixel_values"] for _ in range(2)))
+    assert torch.equal(*(plan.validation.collate(np.arange(3))["pixel_values"] for _ in range(2)))  # type: ignore[union-attr]
+
+
+def test_an_unknown_augmentation_is_told(folder: Path, tmp_path: Path) -> None:
+    from hpo.workflow.check import check_study
+    from tests.small_models import save_model
+
+    save_model(tmp_path / "tiny", "vit")
+    study = {"name": "n", "task": "image-classification", "data": str(folder), "models": [str(tmp_path / "tiny")]}
+    space = {"epochs": 1, "augmentation": ["none", "crop+flop"]}
+    with pytest.raises(ConfigError, match=r"augmentation: 'flop' is not known\. Did you mean 'flip'\?"):
+        check_study({**study, "search_space": space})
+
+
+def test_predicting_takes_files_folders_and_tables(folder: Path) -> None:
+    columns = {"image": "file", "label": "label"}
+    paths = [str(path) for path in files(folder, "test")]
+    assert TASK.read_inputs(folder / "test", columns) == paths
+    assert TASK.read_inputs(files(folder, "test")[0], columns) == paths[:1]
+    (folder / "new.csv").write_text("picture\n" + "\n".join(str(Path(p).relative_to(folder)) for p in paths))
+    assert [item["path"] for item in TASK.read_inputs(folder / "new.csv", columns)] == paths
+    (folder / "new.txt").write_text("\n".join(paths))
+    assert TASK.read_inputs(folder / "new.txt", columns) == paths
+    with pytest.raises(DataError, match=r"there is no file .*nowhere\.png"):
+        TASK.read_inputs(folder / "nowhere.png", columns)
+
+
+def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str) -> None:
+        raise ImportError(module)
+
+    monkeypatch.setattr("hpo.data.extras.import_module", missing)
+    with pytest.raises(DataError, match=r"pip install 'hpo\[vision\]'"):
+        prepare(folder)
+
+
+def test_real_signs_are_recognised_and_have_a_baseline(shared_datasets: Path) -> None:
+    config = DataConfig(path=str(shared_datasets / "sign_digits"))
+    from hpo.data.sources import load_splits
+
+    assert recognise_task(load_splits(config).train, config) is TASK
+    data = TASK.prepare(config, 0)
+    assert data.sizes == {"train": 540, "validation": 100, "test": 160}
+    baseline = TASK.baseline(data, "accuracy")
+    assert baseline is not None and baseline[1] > 0.6  # the folder's own note: 0.694
