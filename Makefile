@@ -24,9 +24,9 @@ test-all: check
 	$(PYTEST) -m "not gpu"
 
 # Killed, frozen and cut-off workers, full disks and memory; PostgreSQL and MariaDB that crash or hang. Servers of its
-# own (Debian's packages).
+# own (Debian's packages), which the tests of a file share.
 test-faults: .venv/installed-dev
-	$(PYTEST) -m "(server or slow) and not gpu" --durations=20 tests/study tests/faults
+	$(PYTEST) --dist loadfile -m "(server or slow) and not gpu" --durations=20 tests/faults tests/study
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -44,10 +44,11 @@ from hpo.workflow.stages import stage_folder
 from hpo.workflow.workbench import Workbench
 from tests import servers
 
-WORKERS, STRIKE_SECONDS, GRACE_SECONDS = 4, 15.0, 60.0
+WORKERS, GRACE_SECONDS = 4, 60.0
 FAULTS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGSTOP": signal.SIGSTOP}
 FROZEN_SECONDS = (5.0, 90.0)  # longer than the grace period now and then
 SERVER_AWAY_SECONDS = 15.0
+MARK = "HPO_CHAOS_FLEET"  # an environment variable by which a fleet's processes are known
 
 
 def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
@@ -88,6 +89,7 @@ class Fleet:
     def __init__(self, name: str, url: str, log: Path) -> None:
         self._command = [sys.executable, "-m", "hpo.cli", "worker", "--study", name, "--device", "cpu"]
         self._environment = {**os.environ, "HPO_STORAGE": url, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self._environment[MARK] = self._mark = str(log)
         self._log = log
         self.processes: list[subprocess.Popen[bytes]] = []
         self.codes: Counter[int] = Counter()
@@ -105,12 +107,20 @@ class Fleet:
         for process in self.processes:
             process.kill()
 
-    def leave(self, seconds: float = 60.0) -> int:
-        """Wait until all have left by themselves; returns how many had to be killed: orphans."""
-        _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in self.processes if p.poll() is None], seconds)
-        for process in alive:
+    def leave(self, seconds: float = 300.0) -> int:
+        """Wait until all have left by themselves; returns how many had to be killed, children of theirs included."""
+        psutil.wait_procs([psutil.Process(p.pid) for p in self.processes if p.poll() is None], seconds)
+        orphans = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for process in orphans:
             process.kill()
-        return len(alive)
+        return len(orphans)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether a process is one of the fleet, or descends from one."""
+        try:
+            return process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False  # another person's, or gone by now
 
 
 @dataclass
@@ -189,14 +199,15 @@ class Chaos:
     """The faults: which, when, to whom."""
 
     def __init__(
-        self, fleet: Fleet, watcher: Watcher, server: servers.Server | None, seconds: float, seed: int
+        self, fleet: Fleet, watcher: Watcher, server: servers.Server | None, seconds: float, every: float, seed: int
     ) -> None:
+        self.every = every
         self.fleet, self.watcher, self.server = fleet, watcher, server
         self.random = random.Random(seed)
         self.struck: Counter[str] = Counter()
         self.began = time.time()
         self.until = self.began + seconds
-        self._next = self.began + STRIKE_SECONDS
+        self._next = self.began + every
         self._server_kills = [self.began + seconds * share for share in (1 / 3, 2 / 3)] if server else []
         self._server_back: float | None = None
 
@@ -216,7 +227,7 @@ class Chaos:
             self.struck["server killed"] += 1
             self._server_back = now + SERVER_AWAY_SECONDS
         if now >= self._next and not self.over:
-            self._next = now + STRIKE_SECONDS
+            self._next = now + self.every
             self._strike(now)
 
     def _strike(self, now: float) -> None:
@@ -311,6 +322,8 @@ def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], qui
     numbers = Table("what", "", title=f"Chaos on {kind}: {len(trials)} trials, {WORKERS} workers", show_header=False)
     for fault, many in sorted(chaos.struck.items()):
         numbers.add_row(fault, str(many))
+    load = ", ".join(f"{load:.0f}" for load in os.getloadavg())
+    numbers.add_row("load of the machine, cores", f"{load}; {os.cpu_count()}")
     numbers.add_row("seconds: quiet run, this one", f"{quiet:.0f}, {seconds:.0f}")
     numbers.add_row("trials by attempts", ", ".join(f"{many} × {n}" for n, many in sorted(attempts.items())))
     numbers.add_row(
@@ -330,6 +343,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults go on")
     parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--trials", type=int, help="else 6 a minute")
+    parser.add_argument("--every", type=float, default=15.0, help="seconds between two; more on a busy machine")
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     arguments = parser.parse_args()
@@ -345,7 +359,7 @@ def main() -> None:
             watcher = Watcher(storage, create(study(name, folder, trials, arguments.rows), storage))
             fleet = Fleet(name, url, folder / f"{name}.log")
             struck = server if name == "chaos" else None
-            chaos = Chaos(fleet, watcher, struck, arguments.minutes * 60, arguments.seed)
+            chaos = Chaos(fleet, watcher, struck, arguments.minutes * 60, arguments.every, arguments.seed)
             console.note(f"{name}: {trials} trials")
             try:
                 seconds.append(run(watcher, fleet, chaos if name == "chaos" else None))

@@ -11,6 +11,7 @@ from small_data import Prepare, rows
 from hpo.core.config import DataConfig
 from hpo.core.errors import ConfigError, DataError
 from hpo.tasks import TASKS, get_task
+from tests.conftest import NO_DATA
 
 TASK = get_task("text-classification")
 REAL = Path(__file__).parents[2].parent / "shared" / "datasets"
@@ -231,7 +232,7 @@ def test_an_unknown_task() -> None:
 )
 def test_real_data(name: str, sizes: tuple[int, ...], classes: int, note: str) -> None:
     if not (REAL / name).is_dir():
-        pytest.skip("the development data is not here")
+        pytest.skip(NO_DATA)
     data = TASK.prepare(DataConfig(path=str(REAL / name)), 0)
     assert tuple(data.sizes.values()) == sizes
     assert len(data.label_names) == classes
