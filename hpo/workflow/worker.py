@@ -14,29 +14,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
 
 import optuna
 from optuna.trial import TrialState
 
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import TRY_AGAIN, DeviceLost, HpoError, StorageError, StudyError
+from hpo.core.errors import TRY_AGAIN, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
-from hpo.study.lease import LeaseLost, Worker
-from hpo.study.rules import FAILURE, is_stopped
+from hpo.study.lease import Worker
+from hpo.study.rules import is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
-from hpo.study.status import ATTEMPT, read_status
+from hpo.study.status import read_status
 from hpo.study.storage import Storage, open_storage
 from hpo.study.takeover import reclaim
-from hpo.training.checkpoint import remove_checkpoints
-from hpo.training.fine_tune import Stopped
 from hpo.training.precision import available_devices, choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
-from hpo.workflow.curve import remove_curve
-from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
+from hpo.workflow.leased_run import LeasedRun
 from hpo.workflow.objective import Objective, OnReport
 from hpo.workflow.result import open_study
 from hpo.workflow.retrain import final_run
@@ -47,7 +42,6 @@ from hpo.workflow.stages import (
     final_name,
     is_idle,
     reserve_seconds,
-    stage_folder,
 )
 from hpo.workflow.workbench import Workbench
 
@@ -165,7 +159,8 @@ class Workplace:
                 if not begun:  # only now: one who comes to a study that is further on does not set it back
                     self._persist(lambda: set_phase(self.search, phase))
                     begun = True
-                self._run(phase, study, trial, carry_out)
+                self.worker.progress(phase=phase)
+                LeasedRun(self.worker, self.bench, study, trial).carry_out(carry_out)
             elif self._persist(lambda: self._is_stopped(study)):
                 return False
             elif idle and was_idle:
@@ -189,70 +184,6 @@ class Workplace:
         with self.storage.reading() as session:
             return is_stopped(session, study._study_id)
 
-    def _run(
-        self, phase: str, study: optuna.Study, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
-    ) -> None:
-        self.worker.progress(phase=phase)
-        self.bench.attempt = self.worker.attempt
-        self.bench.on_checkpoint = lambda path: self.worker.checkpointed(trial, str(path))
-        folder = self.bench.trial_folder(stage_folder(study), trial.number)
-        try:
-            trial.set_user_attr("worker", self.worker.worker_id)
-            trial.set_user_attr(ATTEMPT, self.worker.attempt)
-            state, value = self._outcome(trial, carry_out)
-            self.worker.finish(study, trial, state, value)
-        except Stopped:
-            with suppress(LeaseLost):  # another worker's by now: it has its own
-                self.worker.give_back(trial, str(folder))
-        except LeaseLost:
-            log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
-            if self.storage.get_trial(trial._trial_id).state.is_finished():
-                _clear(folder)  # a worker that was frozen may have saved after the other had cleared it
-        except StorageError:
-            raise  # the database's: `work` gives the trial back as it leaves
-        except Exception as error:
-            self._leave_for(error, study, trial, folder)
-        else:
-            _clear(folder)
-
-    def _outcome(
-        self, trial: optuna.Trial, carry_out: Callable[[optuna.Trial], float]
-    ) -> tuple[TrialState, float | None]:
-        """How a run ended: complete, pruned, or failed in a way that costs that trial only."""
-        try:
-            return TrialState.COMPLETE, carry_out(trial)
-        except optuna.TrialPruned:
-            return TrialState.PRUNED, None
-        except Exception as error:
-            reason = reason_to_fail(error)
-            if reason is None:
-                raise
-        # Only here, past the exception, is the memory free again that the run held.
-        trial.set_user_attr(FAILURE, reason)
-        return TrialState.FAIL, None
-
-    def _leave_for(self, error: Exception, study: optuna.Study, trial: optuna.Trial, folder: Path) -> NoReturn:
-        """Do right by the trial, then raise: after such an error this process cannot go on."""
-        if is_disk_full(error):
-            with suppress(LeaseLost):
-                self.worker.give_back(trial)
-            raise StorageError(
-                f"The disk is full (writing below {folder.parent}). The study is whole: free some space, and the "
-                "same command goes on."
-            ) from error
-        if is_device_lost(error):
-            reason = " ".join(str(error).split())[:300]
-            with suppress(LeaseLost):  # another worker's by now
-                self.worker.give_back(trial, died_of=f"{self._spec.device}: {reason}")
-            raise DeviceLost(
-                f"{self._spec.device} failed, and only a new process can use it again; trial {trial.number} is given "
-                f"back: {reason}"
-            ) from error
-        # A bug: said in the trial, then loud.
-        trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
-        self.worker.finish(study, trial, TrialState.FAIL)
-        raise error
-
     def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
         return optuna.load_study(
             study_name=name,
@@ -267,12 +198,6 @@ class Workplace:
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
 
         return tell
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a finished trial needed to be gone on with."""
-    remove_curve(folder)
-    remove_checkpoints(folder)
 
 
 def main() -> None:

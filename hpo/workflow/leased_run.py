@@ -1,0 +1,102 @@
+"""A run that this worker holds the lease of: carried out, and its trial told right whatever its end is."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import optuna
+from optuna.trial import TrialState
+
+from hpo.core.errors import DeviceLost, StorageError
+from hpo.study.lease import LeaseLost, Worker
+from hpo.study.rules import FAILURE
+from hpo.study.status import ATTEMPT
+from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.fine_tune import Stopped
+from hpo.workflow.curve import remove_curve
+from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
+from hpo.workflow.stages import stage_folder
+from hpo.workflow.workbench import Workbench
+
+log = logging.getLogger("hpo.worker")
+
+
+class LeasedRun:
+    """One trial that `worker` has in hand, worked on at `bench`."""
+
+    def __init__(self, worker: Worker, bench: Workbench, study: optuna.Study, trial: optuna.Trial) -> None:
+        self._worker = worker
+        self._study = study
+        self._trial = trial
+        self._device = bench.execution.device
+        self._folder = bench.trial_folder(stage_folder(study), trial.number)
+        bench.attempt = worker.attempt
+        bench.on_checkpoint = lambda path: worker.checkpointed(trial, str(path))
+
+    def carry_out(self, work: Callable[[optuna.Trial], float]) -> None:
+        """Do `work` and tell the trial's result; or give it back when told to stop, or drop what another has taken.
+
+        Raises what this process cannot go on after, the trial given back or told first: `StorageError` (the database's,
+        or a full disk), `DeviceLost`, and any bug.
+        """
+        trial = self._trial
+        try:
+            trial.set_user_attr("worker", self._worker.worker_id)
+            trial.set_user_attr(ATTEMPT, self._worker.attempt)
+            state, value = self._outcome(work)
+            self._worker.finish(self._study, trial, state, value)
+        except Stopped:
+            with suppress(LeaseLost):  # another worker's by now: it has its own
+                self._worker.give_back(trial, str(self._folder))
+        except LeaseLost:
+            log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
+            if self._worker.storage.get_trial(trial._trial_id).state.is_finished():
+                self._clear()  # a worker that was frozen may have saved after the other had cleared it
+        except StorageError:
+            raise  # the database's: the trial is given back as the worker closes
+        except Exception as error:
+            self._leave_for(error)
+        else:
+            self._clear()
+
+    def _outcome(self, work: Callable[[optuna.Trial], float]) -> tuple[TrialState, float | None]:
+        """How a run ended: complete, pruned, or failed in a way that costs that trial only."""
+        try:
+            return TrialState.COMPLETE, work(self._trial)
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, None
+        except Exception as error:
+            reason = reason_to_fail(error)
+            if reason is None:
+                raise
+        # Only here, past the exception, is the memory free again that the run held.
+        self._trial.set_user_attr(FAILURE, reason)
+        return TrialState.FAIL, None
+
+    def _leave_for(self, error: Exception) -> NoReturn:
+        """Do right by the trial, then raise: after such an error this process cannot go on."""
+        if is_disk_full(error):
+            with suppress(LeaseLost):
+                self._worker.give_back(self._trial)
+            raise StorageError(
+                f"The disk is full (writing below {self._folder.parent}). The study is whole: free some space, and the "
+                "same command goes on."
+            ) from error
+        if is_device_lost(error):
+            reason = " ".join(str(error).split())[:300]
+            with suppress(LeaseLost):  # another worker's by now
+                self._worker.give_back(self._trial, died_of=f"{self._device}: {reason}")
+            raise DeviceLost(
+                f"{self._device} failed, and only a new process can use it again; trial {self._trial.number} is given "
+                f"back: {reason}"
+            ) from error
+        # A bug: said in the trial, then loud.
+        self._trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
+        self._worker.finish(self._study, self._trial, TrialState.FAIL)
+        raise error
+
+    def _clear(self) -> None:
+        """Remove what a finished trial needed to be gone on with."""
+        remove_curve(self._folder)
+        remove_checkpoints(self._folder)
