@@ -40,10 +40,10 @@ tokenizer.decode(model.generate(**inputs)[0, inputs["input_ids"].shape[1] :], sk
 
 
 FIRST_TRIALS = """\
-# Tried first, each with every model: the recipe of Llama 2, and one for smaller models, which take larger rates.
+# Tried first, each with every model: the recipe of Llama 2, and adapters at the larger rate that they take.
 first_trials:
   - {learning_rate: 2e-5, epochs: 2, batch_size: 32, lr_scheduler: cosine}
-  - {learning_rate: 2e-4, epochs: 3, batch_size: 32, lr_scheduler: cosine}
+  - {learning_rate: 2e-4, epochs: 3, batch_size: 32, peft: lora, lora_r: 16}
 """
 
 

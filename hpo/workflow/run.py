@@ -46,7 +46,7 @@ def run(
     database = open_storage(config.storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with console.progress(f"reading {Path(config.data.path).name}"):
-        task = get_task(config.task)
+        task = get_task(config.task).configured(config)
         data = task.prepare(config.data, config.seed)
         check_direction(task.metrics(config.metric, data), config.direction)
     known = known_study(database, config, data)

@@ -187,6 +187,37 @@ def test_the_prefix_cache_changes_nothing(
     gc.collect()  # memory-mapped files
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft reads it
+@pytest.mark.parametrize(
+    ("task", "architecture"),
+    [
+        pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
+        for task, names in WRITERS.items()
+        for name in names
+    ],
+)
+def test_adapters_and_rates_by_depth_where_texts_are_written(
+    task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
+) -> None:
+    """With LoRA, and then with `layer_decay` and Adafactor: the merged and saved model says the same."""
+    import transformers
+
+    data, kind = prepared(task), get_task(task)
+    for changes in (
+        {"peft": "lora", "lora_r": 2, "frozen_layers": 1, "learning_rate": 2e-2},
+        {"layer_decay": 0.8, "optimizer": "adafactor"},
+    ):
+        plan = make_plan(task, architecture, data, tmp_path, **changes)
+        run = FineTuning(replace(plan, folder=tmp_path / str(changes.get("peft"))))
+        reports = list(run.reports())
+        assert reports[-1].metrics["loss"] != reports[0].metrics["loss"]
+        kind.finish(run.model, data)
+        expected = kind.predict(run.model, plan.candidate.processor, inputs_of(data), 32)
+        save_model(run.model, tmp_path / "final")
+        model = getattr(transformers, kind.auto_class).from_pretrained(tmp_path / "final").eval()
+        assert kind.predict(model, plan.candidate.processor, inputs_of(data), 32) == expected
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], TaskData], tmp_path: Path) -> None:
     plan = make_plan(task, QUICK.get(task, "bert"), prepared(task), tmp_path, dropout=0.0, label_smoothing=0.1)

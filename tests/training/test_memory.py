@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from hpo.core.config import DataConfig, ModelRef
+from hpo.core.trial import TrialParams
+from hpo.tasks import get_task
 from hpo.training import memory
+from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.memory import MemoryStore, activation_bound, memory_limit
+from hpo.training.model import load_candidate
+from hpo.training.precision import Execution
+from tests.contracts.task_data import write_rows
 from tests.small_models import ARCHITECTURES, save_model
 from tests.training.conftest import make_features
 
@@ -54,6 +61,36 @@ def test_the_bound_is_above_what_a_step_takes(name: str, plan: Plan) -> None:
     peaks = {size: memory._allocated(run._accumulation, made.train, rows[:size]) for size in (4, 8)}
     taken = float(peaks[8] or 0) - float(peaks[4] or 0)
     bound = activation_bound(run.model, made.candidate.stack.count, 4, int(made.train.lengths.max()))
+    assert 0.05 * bound < taken < bound
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "summarization"])
+def test_scores_of_many_words_stay_within_the_bound(task: str, tmp_path: Path) -> None:
+    """A vocabulary of 5,000 and models 16 wide: nearly all is for the scores of each word."""
+    kind = get_task(task)
+    data = kind.prepare(DataConfig(path=str(write_rows(task, tmp_path / "rows"))), 0)
+    architecture = {"causal-lm": "gpt2", "summarization": "bart"}[task]
+    ref = ModelRef(name=str(save_model(tmp_path / "model", architecture)), label="m")
+    candidate = load_candidate(ref, kind.auto_class, {})
+    candidate.model.resize_token_embeddings(5000)  # type: ignore[operator]
+    features = FeatureStore(tmp_path / "tokens", kind, data).get("train", candidate.processor, 32)
+    made = TrainingPlan(
+        params=TrialParams(model="m"),
+        task=kind,
+        candidate=candidate,
+        train=features,
+        validation=None,
+        scorer=kind.metrics("loss", data),
+        rungs_per_epoch=1,
+        seed=0,
+        folder=tmp_path / "checkpoints",
+        execution=Execution(),
+    )
+    run = FineTuning(made)
+    rows = np.argsort(features.lengths)[::-1]
+    peaks = {size: memory._allocated(run._accumulation, features, rows[:size]) for size in (4, 8)}
+    taken = float(peaks[8] or 0) - float(peaks[4] or 0)
+    bound = activation_bound(run.model, candidate.stack.count, 4, features.longest)
     assert 0.05 * bound < taken < bound
 
 
@@ -127,6 +164,9 @@ from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.model import load_candidate
 from hpo.training.precision import Execution
 from hpo.training.batching import Features
+from hpo.training.model import load_candidate
+from hpo.training.precision import Execution
+from tests.contracts.task_data import write_rows
 from tests.small_models import WORDS
 from tests.training.conftest import CLASSES, FIRST_WORD
 

@@ -1,0 +1,25 @@
+"""The examples of tasks that write run as they are, and what is written in the end is mostly right."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("script", "pattern"),
+    [
+        pytest.param("translation.py", "2024-03", marks=pytest.mark.slow),
+        ("chat.py", "which day comes after Friday ? → it is"),
+    ],
+)
+def test_it_runs_and_answers(script: str, pattern: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / script), str(tmp_path)]
+    environment = {**os.environ, "HPO_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    assert pattern in done.stdout
