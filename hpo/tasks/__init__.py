@@ -11,6 +11,7 @@ from hpo.tasks.multi_label import MultiLabelClassification
 from hpo.tasks.question_answering import QuestionAnswering
 from hpo.tasks.regression import Regression
 from hpo.tasks.seq2seq import Summarization, Translation
+from hpo.tasks.speech_recognition import SpeechRecognition
 from hpo.tasks.task import Task
 from hpo.tasks.text_classification import TextClassification
 from hpo.tasks.token_classification import TokenClassification
@@ -18,6 +19,7 @@ from hpo.tasks.token_classification import TokenClassification
 # `hpo init` takes the first that recognises the data: the least particular stands last.
 TASKS: dict[str, Task] = {
     "image-classification": ImageClassification(),
+    "speech-recognition": SpeechRecognition(),
     "audio-classification": AudioClassification(),
     "question-answering": QuestionAnswering(),
     "token-classification": TokenClassification(),

@@ -29,7 +29,7 @@ from hpo.data.media import (
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import SPLITS, load_splits
 from hpo.data.splits import make_splits
-from hpo.tasks.task import Batch, Labels, Task, TaskData, fingerprint, logits_of
+from hpo.tasks.task import Batch, Labels, Task, TaskData, fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +177,8 @@ class MediaTask(Task):
                 places = order[start : start + batch_size]
                 batch = self.finish_batch(padded(name, [arrays[place] for place in places]), processor)
                 with torch.inference_mode():
-                    logits = logits_of(model(**{key: value.to(model.device) for key, value in batch.items()})).float()
+                    given = {key: value.to(model.device) for key, value in batch.items()}
+                    logits = self.logits(model, given).float()
                 for place, answer in zip(places, self.answers(logits, model.config, processor), strict=True):
                     said[first + place] = {**answer, self.kind: _shown(items[first + place], first + place)}
         return said

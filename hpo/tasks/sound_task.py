@@ -27,7 +27,7 @@ class SoundTask(MediaTask):
     kind = "audio"
     encoded_at_once = 64
     search_space = "audio"
-    augmentations = AUGMENTATIONS
+    augmentations: tuple[str, ...] = AUGMENTATIONS
 
     def open(self, item: Item) -> Any:
         return read_sound(item)
@@ -42,8 +42,8 @@ class SoundTask(MediaTask):
         batch = padded(name, arrays)
         try:
             with torch.inference_mode():
-                model(**self.finish_batch(batch, processor))
-        except (RuntimeError, ValueError, TypeError) as error:
+                self.logits(model, self.finish_batch(batch, processor))
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
             return (
                 f"it cannot read what its feature extractor ({type(extractor_of(processor)).__name__}) makes: {reason}"

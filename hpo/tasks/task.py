@@ -242,6 +242,10 @@ class Task(Protocol):
         """Set in place what a fresh model has to know of the rows it will be trained on, such as their length."""
         return
 
+    def logits(self, model: Any, batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+        """What a model says to a batch, as `loss` and `predictions` take it."""
+        return logits_of(model(**batch))
+
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
 

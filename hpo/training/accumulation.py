@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpo.tasks.task import Task, logits_of
+from hpo.tasks.task import Task
 from hpo.training.batching import Features, Indices, micro_batches, take_labels
 from hpo.training.out_of_memory import does_not_fit, is_out_of_memory, release
 from hpo.training.precision import Execution
@@ -72,7 +72,7 @@ class Accumulation:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
         labels = take_labels(self.model, batch)
         with self.execution.autocast():
-            logits = logits_of(self.model(**batch))
+            logits = self._task.logits(self.model, batch)
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count
         loss.backward()
         return loss.detach()

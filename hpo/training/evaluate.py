@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpo.tasks.metrics import Scorer
-from hpo.tasks.task import Task, logits_of
+from hpo.tasks.task import Task
 from hpo.training.batching import Features, Indices, evaluation_batches, take_labels
 from hpo.training.out_of_memory import with_fewer_tokens
 from hpo.training.precision import Execution
@@ -77,7 +77,7 @@ def _run(
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
             labels = take_labels(model, batch)
             with execution.autocast():
-                logits = logits_of(model(**batch))
+                logits = task.logits(model, batch)
             loss += task.loss(logits.float(), labels, 0.0).double().cpu()
             count += task.count(labels)
             for row, prediction in zip(rows, task.predictions(logits.float(), labels), strict=True):
