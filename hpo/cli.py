@@ -152,8 +152,12 @@ def retrain(
 
 @app.command(epilog='Example:  hpo predict "what a great film" "never again"')
 def predict(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to predict for.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts, or paths of images or sound, to predict for.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs, or a folder of files.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--study", help="The study; else the latest.")] = None,
     storage: StorageUrl = None,
 ) -> None:
