@@ -1,7 +1,8 @@
 """Reading sound files: any rate and number of channels, as one channel at a model's rate."""
 
+import io
 import math
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,25 @@ def read_sound(item: Item, rate: int | None = None) -> NDArray[np.float32]:
     Raises what soundfile raises for a broken file, and `ValueError` where a file holds no sound or less than it says.
     """
     soundfile = needs("soundfile", "audio", "Reading sound")
-    with opened(item) as file, soundfile.SoundFile(file) as sound:
-        channels, own, frames = sound.read(dtype="float32", always_2d=True), sound.samplerate, sound.frames
+    with opened(item) as file:
+        _check_whole(file)
+        with soundfile.SoundFile(file) as sound:
+            channels, own, frames = sound.read(dtype="float32", always_2d=True), sound.samplerate, sound.frames
     if len(channels) == 0:
         raise ValueError("it holds no sound")
     if len(channels) < frames:
         raise ValueError(f"it is cut off: {len(channels)} of {frames} samples are there")
     return resample(channels.mean(axis=1), own, rate or own)
+
+
+def _check_whole(file: BinaryIO) -> None:
+    """Raise `ValueError` where a wav file ends before its header says so: its reader takes what is there."""
+    header = file.read(8)
+    there = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    said = int.from_bytes(header[4:8], "little") + 8
+    if header[:4] == b"RIFF" and there < said < 2**32 - 1:  # a stream's header holds no size but the largest number
+        raise ValueError(f"it is cut off: {there:,} of {said:,} bytes are there")
 
 
 def resample(sound: NDArray[Any], own: int, rate: int) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from hpo.training.batching import take_labels
 from hpo.training.evaluate import evaluate
 from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
-from hpo.training.model import Candidates, resolve_max_length, save_model
+from hpo.training.model import Candidate, Candidates, resolve_max_length, save_model
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import USED, PrefixStore
 from hpo.training.processor import load_processor
@@ -87,7 +87,7 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
     candidate = Candidates({architecture: ref}, kind, data)[architecture]
     assert kind.check_model(candidate.model, candidate.processor) == ""
     store = FeatureStore(folder / "tokens", kind, data)
-    length = min(32, resolve_max_length(candidate, None))
+    length = length_for(candidate)
     return TrainingPlan(
         params=TrialParams(
             model=architecture, **{"batch_size": 8, "learning_rate": 3e-3, "epochs": 3, "dropout": 0.1, **changes}
@@ -102,6 +102,12 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
         folder=folder / "checkpoints",
         execution=Execution(),
     )
+
+
+def length_for(candidate: Candidate) -> int:
+    """What is read of an example: 32 tokens of a text, 2 seconds of sound."""
+    length = resolve_max_length(candidate, None, 2.0)
+    return min(32, length) if hasattr(candidate.processor, "model_max_length") else length
 
 
 def curve(reports: list[Any]) -> list[Any]:
@@ -144,7 +150,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     model = getattr(transformers, kind.auto_class).from_pretrained(tmp_path / "final").eval()
     processor = load_processor(ModelRef(name=str(tmp_path / "final"), label="final"), kind.final_processor_class)
     for batch_size in (1, 64):
-        answers = kind.predict(model, processor, rows, 32, batch_size)
+        answers = kind.predict(model, processor, rows, length_for(plan.candidate), batch_size)
         assert [said_of(task, answer, data) for answer in answers] == expected
 
 
