@@ -81,7 +81,7 @@ class CausalLM(Task):
         raw = load_splits(config)
         columns, notes = find_prompt_columns(raw.train, raw.origins["train"], config)
         given, said = read_prompts(raw.present(), columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, lambda rows: [0] * len(rows))
+        whole, made = make_splits(given, config, seed, self.strata)
         return TaskData(
             whole["train"],
             whole["validation"],

@@ -30,7 +30,7 @@ class LanguageMetrics(DirectMetric):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         nats = float(np.sum(predictions))
-        tokens, size = (float(number) for number in np.sum(np.asarray(references), axis=0))
+        tokens, size = np.array(list(references), dtype=float).sum(axis=0).tolist()
         mean = nats / max(tokens, 1.0)
         # e to the 700 is the most that a double holds: such a run is told as diverged.
         return {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpo.core.config import DataConfig, Generation, StudyConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, holds_strings, missing_column
+from hpo.data.columns import LABELS, column_values, holds_strings, missing_column
 from hpo.data.readers import decode as read_lines
 from hpo.data.readers import read_file
 from hpo.data.splits import make_splits
@@ -38,6 +38,7 @@ SUMMARIES: dict[str, Direction] = {
     "loss": "minimize",
 }
 TRANSLATIONS: dict[str, Direction] = {"bleu": "maximize", "chrf": "maximize", "loss": "minimize"}
+TELLING = ("summary", "summaries", "highlights", "tldr")  # no other task has columns of these names
 SAMPLE = (["a cat"], [("the cat",)])
 USAGE = """\
 model = AutoModelForSeq2SeqLM.from_pretrained("path/to/this/folder")
@@ -85,7 +86,7 @@ class Seq2Seq(Task):
         raw = load_unfolded(config)
         columns = find_target_columns(raw.train, raw.origins["train"], config, self.pairs)
         given, said = read_pairs(raw.present(), columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, lambda rows: [0] * len(rows))
+        whole, made = make_splits(given, config, seed, self.strata)
         rows, most = len(whole["validation"]), self.generation.rows
         if rows > most:
             made = [*made, f"at rungs, texts are written for {most} of the {rows} validation rows, always the same"]
@@ -220,8 +221,11 @@ class Summarization(Seq2Seq):
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         found = recognise_pair(rows, config, self.pairs)
-        telling = ("summary", "summaries", "highlights", "tldr")
-        return found is not None and holds_strings(rows, found[0]) and found[1].lower() in telling
+        if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
+            return False
+        # A review has a summary too, but it is its class or its stars that are to be told.
+        classes = {name for name in LABELS if name not in ("target", "output", "topic", "tag")}
+        return config.label is not None or not classes & {name.lower() for name in rows.column_names}
 
     def own_metric(self) -> "Callable[[], evaluate.Metric]":
         return _rouge

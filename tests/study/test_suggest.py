@@ -10,7 +10,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import ConfigError
 from hpo.core.trial import TrialParams
 from hpo.study.sampler import build_sampler
-from hpo.study.suggest import first_trials, suggest
+from hpo.study.suggest import NEAREST_TO_NONE, first_trials, suggest
 
 LAYERS = {"org/a": 2, "org/b": 6}
 SPACE: dict[str, Any] = {
@@ -86,6 +86,11 @@ def test_without_first_trials_the_defaults_are_moved_into_the_space() -> None:
     assert TrialParams(**queue[0]).resolve_frozen_layers(2) == 0
     own = make(search_space={"dropout": [None, 0.2], "early_stopping_patience": {"low": 1, "high": 4}})
     assert first_trials(own, LAYERS)[0] == {"model": "org/a", "dropout": None, "early_stopping_patience": 4}
+
+
+def test_what_is_off_by_default_has_a_nearest_value() -> None:
+    off = {name for name, field in TrialParams.model_fields.items() if field.default is None}
+    assert off - {"frozen_share"} == NEAREST_TO_NONE.keys()
 
 
 def test_counts_and_shares_of_frozen_layers_stand_for_each_other() -> None:

@@ -192,6 +192,21 @@ def test_what_cannot_be_learnt_is_told(tmp_path: Path) -> None:
         TASK.prepare(write(tmp_path / "rows.jsonl", [{"a": "x", "b": "y"}]), 0)
 
 
+def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
+    file = tmp_path / "worst.py"
+    file.write_text(
+        "import datasets\nimport evaluate\n\ndirection = 'minimize'\n\n\nclass Worst(evaluate.Metric):\n"
+        "    def _info(self):\n        return evaluate.MetricInfo(description='', citation='', inputs_description='',\n"
+        "            features=datasets.Features({'predictions': datasets.Value('float64'),\n"
+        "                                        'references': datasets.Sequence(datasets.Value('float64'))}))\n\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'worst': max(nats / tokens for nats, (tokens, _) in zip(predictions, references))}\n"
+    )
+    scorer = TASK.metrics(str(file))
+    found = scorer(np.array([2.0, 9.0]), np.array([[4, 10], [3, 12]]))
+    assert found["worst"] == 3.0 and found["perplexity"] == pytest.approx(np.exp(11 / 7))
+
+
 def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
     """A plain text is what a user says; and the template is saved with the tokenizer."""
     from hpo.tasks.task import TaskData

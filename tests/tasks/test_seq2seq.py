@@ -13,7 +13,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig, Generation, ModelRef, load_config
 from hpo.core.errors import DataError
 from hpo.core.trial import TrialParams
-from hpo.tasks import get_task
+from hpo.tasks import get_task, recognise_task
 from hpo.tasks.rouge_metric import KINDS, RougeMetrics
 from hpo.tasks.seq2seq import Translation
 from hpo.tasks.translation_metric import TranslationMetrics
@@ -87,6 +87,23 @@ def test_columns_are_recognised_named_or_nested(tmp_path: Path) -> None:
     assert translation.prepare(config, 0).columns == {"text": "en", "label": "fr"}
     named = translation.prepare(config.model_copy(update={"text": "fr", "label": "en"}), 0)
     assert named.columns == {"text": "fr", "label": "en"} and named.train["text"][0].startswith("texte")
+
+
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        ({"text": "text {}", "summary": "some {}"}, "summarization"),
+        ({"text": "text {}", "summary": "some {}", "category": "news"}, "text-classification"),
+        ({"source": "text {}", "target": "ein text {}"}, "translation"),
+        ({"source": "web", "text": "text {}", "target": "positive"}, "text-classification"),
+    ],
+)
+def test_a_summary_or_a_source_is_not_always_to_be_written(row: dict[str, str], task: str, tmp_path: Path) -> None:
+    from hpo.data.sources import load_splits
+
+    rows = [{name: text.format(number) for name, text in row.items()} for number in range(9)]
+    config = write(tmp_path / "rows.jsonl", rows)
+    assert recognise_task(load_splits(config).train, config).name == task
 
 
 def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> None:
