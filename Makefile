@@ -26,7 +26,7 @@ test-all: check
 # Killed, frozen and cut-off workers, full disks and memory; PostgreSQL and MariaDB that crash or hang. Servers of its
 # own (Debian's packages), which the tests of a file share.
 test-faults: .venv/installed-dev
-	$(PYTEST) --dist loadfile -m "(server or slow) and not gpu" --durations=20 tests/faults tests/study
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "(server or slow) and not gpu" --durations=20 tests/faults tests/study
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

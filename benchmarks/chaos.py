@@ -221,7 +221,7 @@ class Chaos:
         if self._server_back is not None and now >= self._server_back and self.server:
             self.server.start()
             self._server_back = None
-        if self._server_kills and now >= self._server_kills[0] and self.server:
+        if self._server_kills and now >= self._server_kills[0] and self.server and not self.over:
             self._server_kills.pop(0)
             self.server.crash()
             self.struck["server killed"] += 1
@@ -293,7 +293,7 @@ def invariants(
             trial.value is not None and provenance <= set(trial.user_attrs) for trial in complete
         ),
         "every report and every point of the curve is there": all(
-            sorted(trial.intermediate_values) == steps == [point["step"] for point in trial.user_attrs["curve"]]
+            sorted(trial.intermediate_values) == steps == [point["step"] for point in trial.user_attrs.get("curve", [])]
             for trial in complete
         ),
         "no trial ran without a worker for twice the grace period": watcher.longest_ghost < 2 * GRACE_SECONDS,
@@ -317,8 +317,9 @@ def database(kind: str, folder: Path) -> Iterator[tuple[str, servers.Server | No
 
 def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], quiet: float, seconds: float) -> None:
     trials = watcher.study.get_trials(deepcopy=False)
-    useful = sum(t.user_attrs["seconds"]["train"] + t.user_attrs["seconds"]["evaluate"] for t in trials)
-    attempts = Counter(trial.user_attrs["attempt"] for trial in trials)
+    took = [trial.user_attrs["seconds"] for trial in trials if trial.state == TrialState.COMPLETE]
+    useful = sum(seconds["train"] + seconds["evaluate"] for seconds in took)
+    attempts = Counter(trial.user_attrs.get("attempt", 0) for trial in trials)
     numbers = Table("what", "", title=f"Chaos on {kind}: {len(trials)} trials, {WORKERS} workers", show_header=False)
     for fault, many in sorted(chaos.struck.items()):
         numbers.add_row(fault, str(many))

@@ -10,8 +10,11 @@ with its own connection, as in a search, but without models: a trial suggests, r
 
 import argparse
 import multiprocessing
+import os
+import queue
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -90,7 +93,11 @@ def search(url: str, name: str, workers: int, trials: int, seconds: float) -> li
     ]
     for process in processes:
         process.start()
-    done: list[Done] = [answers.get() for _ in processes]
+    done: list[Done] = []
+    while len(done) < workers:
+        assert all(not process.exitcode for process in processes), "a worker died"
+        with suppress(queue.Empty):
+            done.append(answers.get(timeout=5))
     for process in processes:
         process.join()
     found = study.get_trials(deepcopy=False)
@@ -132,6 +139,7 @@ def measure(database: str, url: str, quick: bool) -> None:
     workers, trials = WORKERS[database], 200 if quick else 1000
     columns = ["workers", "trials", "trials/s", "report, median ms", "report, p99 ms", "take, p99", "finish, p99"]
     table(f"{database}: no work but the database's", columns, [load(url, workers, trials)])
+    console.note(f"load of the machine: {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores, these workers included")
     plans = [(10.0, 1), (1.0, 8)] if quick else [(10.0, 6), (1.0, 40)]
     rows = [rate(url, many, each, seconds) for seconds, each in plans for many in (1, 4, 16)]
     table(f"{database}: trials that sleep", ["trial", "workers", "trials", "trials/s", "of the ideal rate"], rows)
