@@ -13,6 +13,7 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
+from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.yaml_file import to_yaml
 from hpo.study.status import WorkerStatus, read_status
@@ -154,12 +155,19 @@ def mid_trial(home: Path) -> bool:
     return any(trial.intermediate_values for trial in running)
 
 
+def workers_now(home: Path) -> tuple[WorkerStatus, ...]:
+    """The study's workers, as far as there is a study with all that it begins with."""
+    if study_of(home) is None:
+        return ()
+    try:
+        return read_status(storage_here(), "faulty").workers
+    except StudyError:
+        return ()  # made, and its budget not yet set
+
+
 def at_work(home: Path, phase: str) -> list[WorkerStatus]:
     """The workers that train in this phase, and are past a rung."""
-    if study_of(home) is None:
-        return []
-    workers = read_status(storage_here(), "faulty").workers
-    return [w for w in workers if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
+    return [w for w in workers_now(home) if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
 
 
 def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study:

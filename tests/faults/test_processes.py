@@ -13,7 +13,6 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from hpo.study.status import read_status
 from tests.faults.search import (
     check_whole,
     command_for,
@@ -21,9 +20,9 @@ from tests.faults.search import (
     mid_trial,
     run_to_the_end,
     start,
-    storage_here,
     study_of,
     wait_until,
+    workers_now,
     workers_of,
     write_metric,
 )
@@ -72,9 +71,7 @@ def test_a_trial_that_kills_its_workers_fails_and_the_others_live(command: list[
     """As the kernel does for want of memory: SIGKILL to whoever has trial 1, until it is told failed."""
 
     def holder() -> int | None:
-        study = study_of(home)
-        workers = () if study is None else read_status(storage_here(), "faulty").workers
-        return next((w.pid for w in workers if w.trial == 1 and w.phase == "search"), None)
+        return next((w.pid for w in workers_now(home) if w.trial == 1 and w.phase == "search"), None)
 
     search = start(command)
     for _ in range(3):
