@@ -44,6 +44,9 @@ class TrialParams(BaseModel):
     )
     train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training rows, of each class.")
     shots: int | None = Field(None, ge=1, description="Training rows of each class; null: all.")
+    word_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of a text's tokens that are hidden, others in each epoch."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the loss.")
     augmentation: str = Field(
         "none",

@@ -42,6 +42,7 @@ from hpo.training.optimizer import build_optimizer, build_scheduler, decay_of
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import PrefixStore
 from hpo.training.vocabulary import train_used_rows
+from hpo.training.word_dropout import drop_words, hidden_token
 
 
 class Stopped(Exception):
@@ -105,8 +106,10 @@ class FineTuning:
             self._lora = Lora(self.model, plan.candidate, self._frozen, plan.params)
             self._frozen += frozen_statistics(self.model)
         splits = [features for features in (plan.train, plan.validation) if features is not None]
+        self._hidden = [hidden_token(plan.candidate.processor)] if plan.params.word_dropout > 0 else []
         # Adafactor scales a matrix's update by all of its rows: there none can be left out.
-        self._rows = train_used_rows(self.model, splits) if plan.params.optimizer == "adamw" else None
+        adam = plan.params.optimizer == "adamw"
+        self._rows = train_used_rows(self.model, splits, self._hidden) if adam else None
         if plan.execution.device == "cpu":
             use_bit_dropout(self.model)
             use_cpu_attention(self.model)
@@ -162,9 +165,10 @@ class FineTuning:
         self._fit_memory()
         while progress.step < last:
             batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
+            features = self._augmented(progress.epoch)
             for rows in batches[progress.batch :]:
                 self._save_if_due()
-                self._train_step(rows)
+                self._train_step(features, rows)
                 progress.batch += 1
                 if progress.batch == len(batches):
                     progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -177,7 +181,6 @@ class FineTuning:
         plan = self.plan
         if plan.prefixes is None or plan.frozen_layers == 0:
             return
-        if plan.params.augmentations:
             verdict = "not used: augmentation makes other examples in each epoch"
             self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
             return
@@ -213,9 +216,17 @@ class FineTuning:
         if self._lora is not None:
             self.adapter = self._lora.merge()
 
-    def _train_step(self, rows: Indices) -> None:
+    def _augmented(self, epoch: int) -> Features:
+        """What an epoch trains on."""
+        plan = self.plan
+        if not self._hidden:
+            return self._train
+        special = plan.candidate.processor.all_special_ids
+        return drop_words(self._train, plan.params.word_dropout, self._hidden[0], special, plan.seed, epoch)
+
+    def _train_step(self, features: Features, rows: Indices) -> None:
         started = time.perf_counter()
-        loss = self._accumulation.gradient(self._train, rows)
+        loss = self._accumulation.gradient(features, rows)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
         if self._rows is not None:
             self.progress.decay *= decay_of(self._optimizer, self._rows.weight)

@@ -44,11 +44,15 @@ def _backbone(model: nn.Module) -> Any:
     return model.get_encoder() if backbone is model and hasattr(model, "get_encoder") else backbone
 
 
-def find_heads(model: nn.Module) -> list[str]:
-    """The names of the modules with parameters that stand outside the backbone: at the model's top level."""
-    backbone = set(_backbone(model).modules())
-    children = [(name, set(child.modules())) for name, child in model.named_children() if list(child.parameters())]
-    return [name for name, inside in children if not inside & backbone]
+def find_heads(model: Any) -> list[str]:
+    """The names of the modules at a model's top level that are no part of its body: encoder, decoder, embeddings.
+
+    What shares a parameter with the body is part of it.
+    """
+    body = [_backbone(model), model.get_decoder()]  # the model itself where it has no decoder of its own
+    inside = {id(p) for module in body if module is not model for p in module.parameters()}
+    children = {name: [id(p) for p in child.parameters()] for name, child in model.named_children()}
+    return [name for name, parameters in children.items() if parameters and not inside & set(parameters)]
 
 
 def _outermost_lists(root: nn.Module) -> list[nn.ModuleList]:

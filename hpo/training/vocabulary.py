@@ -5,6 +5,7 @@ gradient, so that their moments stay zero and AdamW does nothing to them but dec
 run trains, the embedding holds the rows of its tokens alone, and `expand` puts the others back, decayed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ class UsedRows:
         self._hook.remove()
 
 
-def train_used_rows(model: Any, features: list[Features]) -> UsedRows | None:
-    """Cut `model`'s input embedding to the tokens of `features`; None where that cannot be done or does not pay.
+def train_used_rows(model: Any, features: list[Features], more: Sequence[int] = ()) -> UsedRows | None:
+    """Cut `model`'s input embedding to the tokens of `features` and `more`; None where that fails or does not pay.
 
     It cannot where no tokens are read, the matrix is frozen or tied to another module's, or where rows are not
     independent (`max_norm`); nor where a decoder writes: any token may be next.
@@ -60,6 +61,7 @@ def train_used_rows(model: Any, features: list[Features]) -> UsedRows | None:
     if len(owners) != 1 or not embedding.weight.requires_grad:
         return None
     seen = np.zeros(embedding.num_embeddings, dtype=bool)
+    seen[list(more)] = True
     for part in features:
         seen[part.columns["input_ids"][0]] = True
         seen[part.pad_values["input_ids"]] = True

@@ -20,6 +20,7 @@ from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import choose_execution, cores, place_workers
+from hpo.training.word_dropout import hidden_token
 from hpo.workflow.workbench import Workbench, describe_data
 
 TIMED_STEPS = 6
@@ -57,6 +58,8 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
     build_sampler(bench.config.sampler, bench.config.search_space.conditional, bench.config.seed)
     build_pruner(bench.config.pruner)
+    word_dropout = bench.config.search_space.parameters.get("word_dropout")
+    hides_words = word_dropout is not None and any(word_dropout.extremes())
     plans = []
     for label in bench.config.labels:
         candidate = bench.candidates[label]
@@ -67,6 +70,11 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
         objection = bench.task.check_model(candidate.model, candidate.processor)
         if objection:
             raise ModelError(f"{label}: {objection}.")
+        if hides_words:
+            try:
+                hidden_token(candidate.processor)
+            except ModelError as error:
+                raise ModelError(f"{label}: {error}") from None
         plan = ModelPlan(
             model=label,
             architecture=type(candidate.model).__name__,

@@ -24,6 +24,7 @@ from hpo.training.batching import take_labels
 from hpo.training.evaluate import evaluate
 from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.layers import find_heads
 from hpo.training.model import Candidate, Candidates, resolve_max_length, save_model
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import USED, PrefixStore
@@ -56,6 +57,11 @@ WITHOUT = {
     "question-answering": set(),
     "text-regression": {"gpt2", "llama"},  # no bias to keep the mean of the labels in
 }
+ADAPTED = [
+    pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
+    for task in TASKS
+    for name in WRITERS.get(task, ("bert", "t5"))
+]
 MATRIX = [
     pytest.param(task, name, marks=() if name == QUICK.get(task, "bert") else pytest.mark.slow)
     for task in TASKS
@@ -112,6 +118,23 @@ def length_for(candidate: Candidate) -> int:
 
 def curve(reports: list[Any]) -> list[Any]:
     return [(report.step, report.value, report.train_loss, sorted(report.metrics.items())) for report in reports]
+
+
+@pytest.mark.parametrize(("task", "architecture"), ADAPTED)
+def test_adapters_train_on_a_body_that_stays(
+    task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
+) -> None:
+    settings = {"peft": "lora", "lora_r": 4, "frozen_layers": 1, "dropout": 0.0, "learning_rate": 3e-2}
+    plan = make_plan(task, architecture, prepared(task), tmp_path, **settings)
+    run = FineTuning(plan)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    for _ in run.steps():
+        pass
+    changed = [name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[name])]
+    heads = tuple(f"{name}." for name in find_heads(run.model) if task not in WRITERS)
+    assert {".lora_" in name or name.startswith(heads) for name in changed} == {True}
+    run._make_ordinary()
+    assert run.model.state_dict().keys() == plan.candidate.model.state_dict().keys()
 
 
 @pytest.mark.parametrize(("task", "architecture"), MATRIX)

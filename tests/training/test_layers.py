@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hpo.core.errors import ModelError
-from hpo.training.layers import find_stack, freeze, hidden_state, stack_items, train_mode
+from hpo.training.layers import find_heads, find_stack, freeze, hidden_state, stack_items, train_mode
 from hpo.training.model import Candidate
 from tests.small_models import ARCHITECTURES
 
@@ -93,3 +93,21 @@ def test_more_layers_than_there_are_are_refused(candidate: Callable[..., Candida
 def test_a_model_without_layers_is_told() -> None:
     with pytest.raises(ModelError, match="Linear has no stack of layers"):
         find_stack(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "expected"),
+    [
+        ("deberta-v2", "SequenceClassification", ["pooler", "classifier"]),
+        ("bart", "SequenceClassification", ["classification_head"]),
+        ("t5", "TokenClassification", ["classifier"]),
+        ("t5", "Seq2SeqLM", []),  # tied to the embeddings; the decoder is part of the body
+        ("gpt2", "CausalLM", []),
+        ("llama", "CausalLM", ["lm_head"]),
+    ],
+)
+def test_heads_are_what_is_no_part_of_the_body(name: str, head: str, expected: list[str]) -> None:
+    import transformers
+
+    config = transformers.AutoConfig.for_model(name, vocab_size=16, pad_token_id=0, **ARCHITECTURES[name])
+    assert find_heads(getattr(transformers, f"AutoModelFor{head}").from_config(config)) == expected
