@@ -94,6 +94,8 @@ class Lora:
                 self._tuner = LoraModel(model, config, "default")
         for parameter in trained:
             parameter.requires_grad_(True)
+        for name in targets:
+            _show_shape(model.get_submodule(name))
 
     def merge(self) -> AdapterWeights | None:
         """Add the adapters to the matrices they stand beside: the model is a plain one again. Returns them apart."""
@@ -107,6 +109,13 @@ class Lora:
         config = {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}
         self._tuner.merge_and_unload()
         return AdapterWeights(config, matrices)
+
+
+def _show_shape(adapted: Any) -> None:
+    """Have a convolution with an adapter show its shape as it did before: MobileNet reads it to pad."""
+    convolution = adapted.base_layer
+    for name in ("stride", "kernel_size", "dilation") if isinstance(convolution, nn.Conv2d) else ():
+        setattr(adapted, name, getattr(convolution, name))
 
 
 def frozen_statistics(model: nn.Module) -> list[nn.Module]:

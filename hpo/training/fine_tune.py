@@ -181,6 +181,7 @@ class FineTuning:
         plan = self.plan
         if plan.prefixes is None or plan.frozen_layers == 0:
             return
+        if plan.params.augmentations or self._hidden:
             verdict = "not used: augmentation makes other examples in each epoch"
             self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
             return

@@ -1,13 +1,17 @@
 """Each ready-made search space is read, and a first trial of it is one that training takes."""
 
+import math
 from pathlib import Path
 
 import optuna
 import pytest
 
-from hpo.core.config import load_config
+from hpo.core.config import DataConfig, load_config
 from hpo.study.suggest import suggest
 from hpo.tasks import TASKS
+from hpo.training.fine_tune import FineTuning
+from tests.contracts.task_data import write_rows
+from tests.contracts.test_tasks import QUICK, make_plan
 
 SPACES = sorted(path.stem for path in (Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -18,6 +22,18 @@ def test_it_is_read_and_sampled(name: str) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     params = [suggest(study.ask(), config.search_space, config.labels) for _ in range(5)]
     assert len({one.learning_rate for one in params}) == 5
+
+
+@pytest.mark.parametrize("name", [n if n.endswith("lora") else pytest.param(n, marks=pytest.mark.slow) for n in SPACES])
+def test_a_trial_of_it_trains(name: str, tmp_path: Path) -> None:
+    config = load_config({"name": "n", "data": "d.csv", "models": ["org/a"], "search_space": name})
+    task = next((task for task in TASKS.values() if task.search_space == name), TASKS["text-classification"])
+    data = task.prepare(DataConfig(path=str(write_rows(task.name, tmp_path / "rows"))), 0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    params = suggest(study.ask(), config.search_space, config.labels).model_dump(exclude={"model", "epochs"})
+    plan = make_plan(task.name, QUICK.get(task.name, "bert"), data, tmp_path, **params, epochs=1)
+    reports = list(FineTuning(plan).reports())
+    assert len(reports) == 1 and math.isfinite(reports[0].train_loss)
 
 
 def test_each_task_has_one() -> None:

@@ -60,7 +60,7 @@ WITHOUT = {
 ADAPTED = [
     pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
     for task in TASKS
-    for name in WRITERS.get(task, ("bert", "t5"))
+    for name in MODELS.get(task, ("bert", "t5"))
 ]
 MATRIX = [
     pytest.param(task, name, marks=() if name == QUICK.get(task, "bert") else pytest.mark.slow)
