@@ -10,11 +10,12 @@ from hpo.tasks.image_classification import ImageClassification
 from hpo.tasks.multi_label import MultiLabelClassification
 from hpo.tasks.question_answering import QuestionAnswering
 from hpo.tasks.regression import Regression
-from hpo.tasks.seq2seq import Summarization, Translation
 from hpo.tasks.speech_recognition import SpeechRecognition
+from hpo.tasks.summarization import Summarization
 from hpo.tasks.task import Task
 from hpo.tasks.text_classification import TextClassification
 from hpo.tasks.token_classification import TokenClassification
+from hpo.tasks.translation import Translation
 
 # `hpo init` takes the first that recognises the data: the least particular stands last.
 TASKS: dict[str, Task] = {

@@ -1,9 +1,7 @@
-"""Summarization and translation: a text → another text, written by a model with an encoder and a decoder."""
+"""A text → another text, written by a model with an encoder and a decoder: what such tasks share."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +12,11 @@ from numpy.typing import NDArray
 from hpo.core.config import DataConfig, Generation, StudyConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import read_texts
-from hpo.data.columns import LABELS, column_values, holds_strings, missing_column
+from hpo.data.columns import column_values, missing_column
 from hpo.data.readers import decode as read_lines
 from hpo.data.readers import read_file
 from hpo.data.splits import make_splits
-from hpo.data.targets import find_target_columns, load_unfolded, read_pairs, recognise_pair, unfold
-from hpo.tasks.baseline import copy_baseline
+from hpo.data.targets import find_target_columns, load_unfolded, read_pairs, unfold
 from hpo.tasks.metrics import Direction, Scorer, load_metric, one_each
 from hpo.tasks.task import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.text_task import check_exists, ragged_table
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 
 Names = Sequence[tuple[Sequence[str], Sequence[str]]]
 
-SUMMARIES: dict[str, Direction] = {
-    "rouge1": "maximize",
-    "rouge2": "maximize",
-    "rougeL": "maximize",
-    "loss": "minimize",
-}
-TRANSLATIONS: dict[str, Direction] = {"bleu": "maximize", "chrf": "maximize", "loss": "minimize"}
-TELLING = ("summary", "summaries", "highlights", "tldr")  # no other task has columns of these names
 SAMPLE = (["a cat"], [("the cat",)])
 USAGE = """\
 model = AutoModelForSeq2SeqLM.from_pretrained("path/to/this/folder")
@@ -186,126 +175,7 @@ class Seq2Seq(Task):
         return read_texts(rows, found, path.name)
 
 
-class Summarization(Seq2Seq):
-    """A text → a shorter one that says what matters."""
-
-    name = "summarization"
-    pipeline_tag = "summarization"
-    default_metric = "rougeL"
-    hub_models = MappingProxyType(
-        {
-            "small": ("google-t5/t5-small", "google/flan-t5-small"),
-            "base": ("facebook/bart-base", "google/flan-t5-base"),
-            "large": ("facebook/bart-large", "google/flan-t5-large"),
-        }
-    )
-    directions = SUMMARIES
-    metric_names = tuple(SUMMARIES)
-    pairs = (
-        (
-            (
-                "document",
-                "article",
-                "dialogue",
-                "text",
-                "source",
-                "abstract",
-                "body",
-                "content",
-                "report",
-                "transcript",
-            ),
-            ("summary", "highlights", "tldr", "summaries", "abstract", "headline", "title", "target"),
-        ),
-    )
-
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
-        found = recognise_pair(rows, config, self.pairs)
-        if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
-            return False
-        # A review has a summary too, but it is its class or its stars that are to be told.
-        classes = {name for name in LABELS if name not in ("target", "output", "topic", "tag")}
-        return config.label is not None or not classes & {name.lower() for name in rows.column_names}
-
-    def own_metric(self) -> "Callable[[], evaluate.Metric]":
-        return _rouge
-
-    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        """The text's first sentences, as many as a summary of the training split mostly has."""
-        many = Counter(len(sentences(right[0])) for right in column_values(data.train, "label")).most_common(1)[0][0]
-        name = "the text's first sentence" if many == 1 else f"the text's first {many} sentences"
-        return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.metrics(metric))
-
-
-class Translation(Seq2Seq):
-    """A text → the same in another language, or in another style."""
-
-    name = "translation"
-    pipeline_tag = "translation"
-    default_metric = "bleu"
-    hub_models = MappingProxyType(
-        {
-            "small": ("google-t5/t5-small", "google/flan-t5-small"),
-            "base": ("google-t5/t5-base", "google/flan-t5-base"),
-            "large": ("google-t5/t5-large", "google/flan-t5-large"),
-        }
-    )
-    directions = TRANSLATIONS
-    metric_names = tuple(TRANSLATIONS)
-    pairs = (
-        (("source", "src", "source_text", "source_sentence"), ("target", "tgt", "target_text", "target_sentence")),
-        (("en", "english"), ("de", "fr", "es", "it", "ro", "zh", "ru", "ja", "german", "french", "spanish")),
-    )
-
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
-        if unfold(rows) is not rows:
-            return True
-        found = recognise_pair(rows, config, self.pairs)
-        names = {name for pair in self.pairs for side in pair for name in side}
-        if found is None or not {name.lower() for name in found} <= names:
-            return False
-        # Classes may stand in a column `target` too: they repeat.
-        return all(holds_strings(rows, name) for name in found) and (
-            len(set(column_values(rows, found[1]))) > len(rows) / 2
-        )
-
-    def own_metric(self) -> "Callable[[], evaluate.Metric]":
-        return _translation
-
-    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        """The text as it is."""
-        return copy_baseline("the text as it is", str, data, self.metrics(metric))
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, by their full stops and the like.
-
-    >>> sentences("One. Two, e.g. this? three")
-    ['One.', 'Two, e.g. this?', 'three']
-    """
-    found, words = [], text.split()
-    begin = 0
-    for place, word in enumerate(words, 1):
-        long = len(word.strip(".!?\"')")) > 1 and "." not in word[:-1]
-        if place == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
-            found.append(" ".join(words[begin:place]))
-            begin = place
-    return found
-
-
 def _ended(tokens: list[int], tokenizer: Any, longest: int) -> list[int]:
     """Tokens of a text with the one that ends it."""
     end = end_of_text(tokenizer)
     return tokens if end is None or (tokens and tokens[-1] == end) else [*tokens[: longest - 1], end]
-
-
-def _rouge() -> "evaluate.Metric":
-    from hpo.tasks.rouge_metric import RougeMetrics
-
-    return RougeMetrics()
-
-
-def _translation() -> "evaluate.Metric":
-    from hpo.tasks.translation_metric import TranslationMetrics
-
-    return TranslationMetrics()

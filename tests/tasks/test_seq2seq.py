@@ -15,7 +15,7 @@ from hpo.core.errors import DataError
 from hpo.core.trial import TrialParams
 from hpo.tasks import get_task, recognise_task
 from hpo.tasks.rouge_metric import KINDS, RougeMetrics
-from hpo.tasks.seq2seq import Translation
+from hpo.tasks.translation import Translation
 from hpo.tasks.translation_metric import TranslationMetrics
 from hpo.tasks.writing import token_loss
 from hpo.training.evaluate import evaluate
