@@ -206,8 +206,8 @@ def show_plan(
     """What `hpo check` found.
 
     `data` holds `sizes` (rows by split), `labels` and `notes`. Each of `models` holds `model`, `architecture`,
-    `parameters` (a count), `layers`, `max_length` (tokens) and `seconds_per_epoch` (None where it was not
-    timed). `forecast` holds seconds by phase.
+    `parameters` (a count), `layers`, `max_length` (tokens, or samples of sound) and `seconds_per_epoch` (None where it
+    was not timed). `forecast` holds seconds by phase.
     """
     from rich.text import Text
 

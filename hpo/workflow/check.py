@@ -29,13 +29,16 @@ TIMED_SECONDS = 10.0  # enough for one model: a large one on a busy CPU needs mi
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One candidate as the study will use it. `seconds_per_epoch`: unfrozen, one worker; None where not timed."""
+    """One candidate as the study will use it. `seconds_per_epoch`: unfrozen, one worker; None where not timed.
+
+    `max_length` is in tokens, or samples of sound; None for images.
+    """
 
     model: str
     architecture: str
     parameters: int
     layers: int
-    max_length: int
+    max_length: int | None
     seconds_per_epoch: float | None = None
 
 
@@ -80,7 +83,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             architecture=type(candidate.model).__name__,
             parameters=candidate.parameters,
             layers=candidate.stack.count,
-            max_length=bench.max_length(label),
+            max_length=bench.max_length(label) or None,
         )
         plans.append(plan)
     weights = bench.config.search_space.parameters.get("class_weights")

@@ -192,3 +192,20 @@ def test_real_digits_are_read_and_have_a_baseline(shared_datasets: Path) -> None
     assert data.sizes == {"train": 360, "validation": 120, "test": 300}
     baseline = TASK.baseline(data, "accuracy")
     assert baseline is not None and baseline[1] > 0.8  # the folder's own note: 0.917
+
+
+def test_a_hubs_feature_is_read_without_its_decoder(folder: Path, tmp_path: Path) -> None:
+    from datasets import Audio, ClassLabel, Features
+
+    kinds = Features({"audio": Audio(), "label": ClassLabel(names=["high", "low"])})
+    for split in ("train", "validation", "test"):
+        files = sorted(path for path in (folder / split).rglob("*") if path.is_file())
+        rows = {
+            "audio": [{"bytes": path.read_bytes(), "path": path.name} for path in files],
+            "label": [path.parent.name for path in files],
+        }
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "hub" / f"{split}.parquet")
+    of_bytes = TASK.prepare(DataConfig(path=str(tmp_path / "hub")), 0)
+    assert of_bytes.fingerprint == TASK.prepare(DataConfig(path=str(folder)), 0).fingerprint
+    assert read_sound(of_bytes.train[0]["audio"], RATE).dtype == np.float32
