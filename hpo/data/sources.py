@@ -47,7 +47,8 @@ def load_splits(config: DataConfig) -> RawSplits:
         if path.is_file():
             return _load_files(config, path.parent, {"train": [path]})
         if path.is_dir():
-            folders = read_class_folders(path, SPLITS, {split: getattr(config, split) for split in SPLITS})
+            named = {split: getattr(config, split) for split in SPLITS}
+            folders = None if _named_splits(path) else read_class_folders(path, SPLITS, named)
             return _of_folders(folders) if folders else _load_files(config, path, _recognise(path))
     except OSError as error:  # a folder that may not be listed, a name that is too long
         raise DataError(f"data.path: {path.absolute()}: {error.strerror or error}.") from error
@@ -106,12 +107,16 @@ def _read_parts(paths: list[Path], encoding: str) -> Dataset:
 
 def _recognise(folder: Path) -> dict[str, list[Path]]:
     """split -> its files: by file name, by sub-folder, in `data/` as on the hub, or the folder's only file."""
+    only = _data_files(folder)
+    return _named_splits(folder) or ({"train": only} if len(only) == 1 else {})
+
+
+def _named_splits(folder: Path) -> dict[str, list[Path]]:
     for place in (folder, folder / "data"):
         found = {split: files for split, names in SPLITS.items() if (files := _split_files(place, split, names))}
         if found:
             return found
-    only = _data_files(folder)
-    return {"train": only} if len(only) == 1 else {}
+    return {}
 
 
 def _split_files(folder: Path, split: str, names: tuple[str, ...]) -> list[Path]:

@@ -103,7 +103,10 @@ class Lora:
             return None
         from peft import get_peft_model_state_dict
 
-        matrices = {f"{PREFIX}{name}": m.clone() for name, m in get_peft_model_state_dict(self._model).items()}
+        matrices = {
+            f"{PREFIX}{name}": m.clone()
+            for name, m in get_peft_model_state_dict(self._model, save_embedding_layers=False).items()
+        }
         plain = self._tuner.peft_config["default"].to_dict()
         plain |= {"inference_mode": True, "modules_to_save": self._whole}
         config = {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}

@@ -70,6 +70,15 @@ def test_folders_a_table_and_bytes_are_the_same_data(folder: Path, tmp_path: Pat
     )
 
 
+def test_a_table_counts_before_the_folders_its_files_are_in(folder: Path) -> None:
+    for split in ("train", "validation", "test"):
+        lines = [f"{path.relative_to(folder / split)},{int(path.stem) // 2 % 2}" for path in files(folder, split)]
+        (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    data = prepare(folder)
+    assert data.label_names == ("0", "1") and data.columns == {"image": "file_name", "label": "label"}
+    assert data.sizes == {"train": 20, "validation": 8, "test": 8}
+
+
 def processor_of(folder: Path) -> Any:
     save_image_processor(folder / "processor")
     return load_processor(ModelRef(name=str(folder / "processor")), "AutoImageProcessor")
