@@ -6,6 +6,8 @@ from typing import Any
 
 import jiwer
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -13,7 +15,7 @@ from datasets import Dataset
 
 from hpo.core.config import DataConfig, ModelRef
 from hpo.core.errors import DataError
-from hpo.data.media import as_item
+from hpo.data.media import as_item, item_array
 from hpo.data.sounds import read_sound
 from hpo.data.transcripts import normalise_transcript, vocabulary
 from hpo.tasks import get_task, recognise_task
@@ -198,14 +200,13 @@ def test_a_hubs_feature_is_read_without_its_decoder(folder: Path, tmp_path: Path
     from datasets import Audio, ClassLabel, Features
 
     kinds = Features({"audio": Audio(), "label": ClassLabel(names=["high", "low"])})
+    (tmp_path / "hub").mkdir()
     for split in ("train", "validation", "test"):
         files = sorted(path for path in (folder / split).rglob("*") if path.is_file())
-        rows = {
-            "audio": [{"bytes": path.read_bytes(), "path": path.name} for path in files],
-            "label": [path.parent.name for path in files],
-        }
-        (tmp_path / "hub").mkdir(exist_ok=True)
-        Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "hub" / f"{split}.parquet")
+        sounds = item_array([{"bytes": path.read_bytes(), "path": path.name} for path in files])
+        table = pa.table({"audio": sounds, "label": pa.array([int(path.parent.name == "low") for path in files])})
+        kept = table.replace_schema_metadata(kinds.arrow_schema.metadata)
+        pq.write_table(kept, tmp_path / "hub" / f"{split}.parquet")
     of_bytes = TASK.prepare(DataConfig(path=str(tmp_path / "hub")), 0)
     assert of_bytes.fingerprint == TASK.prepare(DataConfig(path=str(folder)), 0).fingerprint
     assert read_sound(of_bytes.train[0]["audio"], RATE).dtype == np.float32
