@@ -39,6 +39,9 @@ class TrialParams(BaseModel):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout of the whole model; null keeps the model's own."
     )
+    head_dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout before the answer alone; null: as the rest of the model."
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: rare classes count for more in the loss, so that each weighs the same in all."
     )

@@ -13,7 +13,13 @@ from hpo.core.trial import TrialParams, share_for_count
 
 # What a default of None (the model's own dropout, never stopping) comes closest to where the space has numbers only:
 # 0.1 is the dropout that BERT, RoBERTa, DistilBERT, ELECTRA and DeBERTa were trained with.
-NEAREST_TO_NONE = {"dropout": 0.1, "lora_alpha": 16, "early_stopping_patience": 10**9, "shots": 10**9}
+NEAREST_TO_NONE = {
+    "dropout": 0.1,
+    "head_dropout": 0.1,
+    "lora_alpha": 16,
+    "early_stopping_patience": 10**9,
+    "shots": 10**9,
+}
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, models: Sequence[str]) -> TrialParams:

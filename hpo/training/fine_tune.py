@@ -94,7 +94,8 @@ class FineTuning:
     def __init__(self, plan: TrainingPlan) -> None:
         started = time.perf_counter()
         self.plan = plan
-        self.model = plan.candidate.build(plan.seed, plan.params.dropout).to(plan.execution.device)
+        dropouts = plan.params.dropout, plan.params.head_dropout
+        self.model = plan.candidate.build(plan.seed, *dropouts).to(plan.execution.device)
         plan.task.begin(self.model, plan.train)
         example = plan.train.collate(np.arange(1))
         take_labels(self.model, example)

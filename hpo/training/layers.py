@@ -49,10 +49,20 @@ def find_heads(model: Any) -> list[str]:
 
     What shares a parameter with the body is part of it.
     """
-    body = [_backbone(model), model.get_decoder()]  # the model itself where it has no decoder of its own
-    inside = {id(p) for module in body if module is not model for p in module.parameters()}
+    inside = {id(p) for module in _body(model) for p in module.parameters()}
     children = {name: [id(p) for p in child.parameters()] for name, child in model.named_children()}
     return [name for name, parameters in children.items() if parameters and not inside & set(parameters)]
+
+
+def head_dropouts(model: Any) -> list[nn.Dropout]:
+    """The dropout layers outside a model's body: before its answer."""
+    inside = {id(part) for module in _body(model) for part in module.modules()}
+    return [part for part in model.modules() if isinstance(part, nn.Dropout) and id(part) not in inside]
+
+
+def _body(model: Any) -> list[nn.Module]:
+    parts = [_backbone(model), model.get_decoder()]  # the model itself where it has no decoder of its own
+    return [part for part in parts if part is not model]
 
 
 def _outermost_lists(root: nn.Module) -> list[nn.ModuleList]:

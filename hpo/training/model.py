@@ -17,7 +17,7 @@ from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
 from hpo.tasks.task import Task, TaskData
 from hpo.training.hub import hub_is_out_of_reach, source_of
-from hpo.training.layers import LayerStack, find_stack
+from hpo.training.layers import LayerStack, find_stack, head_dropouts
 from hpo.training.processor import load_processor, load_tokenizer
 
 MAX_SECONDS = 30.0  # of sound, unless the study says otherwise: Whisper's window, and more than speech corpora hold
@@ -50,13 +50,19 @@ class Candidate:
                 digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def build(self, seed: int, dropout: float | None = None) -> nn.Module:
-        """A fresh float32 copy whose head is initialised from `seed`, with `dropout` everywhere if it is given."""
+    def build(self, seed: int, dropout: float | None = None, head_dropout: float | None = None) -> nn.Module:
+        """A fresh float32 copy whose head is initialised from `seed`.
+
+        With `dropout` everywhere if it is given, and `head_dropout` in the head.
+        """
         model = copy.deepcopy(self.model)
         torch.manual_seed(seed)
         self._draw_new_weights(model)
         if dropout is not None:
             set_dropout(model, dropout)
+        if head_dropout is not None:
+            for module in head_dropouts(model):
+                module.p = head_dropout
         return model
 
     def _draw_new_weights(self, model: nn.Module) -> None:

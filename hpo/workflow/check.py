@@ -11,7 +11,7 @@ from typing import Any
 
 from hpo import console
 from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, ModelError, did_you_mean
+from hpo.core.errors import ModelError
 from hpo.core.readable import count
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
@@ -20,7 +20,7 @@ from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import choose_execution, cores, place_workers
-from hpo.training.word_dropout import hidden_token
+from hpo.workflow.techniques import check_techniques
 from hpo.workflow.workbench import Workbench, describe_data
 
 TIMED_STEPS = 6
@@ -61,8 +61,6 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
     build_sampler(bench.config.sampler, bench.config.search_space.conditional, bench.config.seed)
     build_pruner(bench.config.pruner)
-    word_dropout = bench.config.search_space.parameters.get("word_dropout")
-    hides_words = word_dropout is not None and any(word_dropout.extremes())
     plans = []
     for label in bench.config.labels:
         candidate = bench.candidates[label]
@@ -73,11 +71,6 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
         objection = bench.task.check_model(candidate.model, candidate.processor)
         if objection:
             raise ModelError(f"{label}: {objection}.")
-        if hides_words:
-            try:
-                hidden_token(candidate.processor)
-            except ModelError as error:
-                raise ModelError(f"{label}: {error}") from None
         plan = ModelPlan(
             model=label,
             architecture=type(candidate.model).__name__,
@@ -86,39 +79,9 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             max_length=bench.max_length(label) or None,
         )
         plans.append(plan)
-    weights = bench.config.search_space.parameters.get("class_weights")
-    if weights is not None and "balanced" in weights.extremes() and not bench.task.has_classes:
-        raise ConfigError(
-            f"search_space.class_weights: balanced is for tasks with classes, and {bench.task.name} has none."
-        )
-    _check_frozen_counts(bench, _layers(bench))
-    _check_augmentation(bench)
+    check_techniques(bench)
     first_trials(bench.config, _layers(bench))
     return plans
-
-
-def _check_frozen_counts(bench: Workbench, layers: dict[str, int]) -> None:
-    parameter = bench.config.search_space.parameters.get("frozen_layers")
-    if parameter is None:
-        return
-    most = max(int(value or 0) for value in parameter.extremes())
-    too_shallow = [f"{model} has {count}" for model, count in layers.items() if count < most]
-    if too_shallow:
-        raise ConfigError(
-            f"search_space.frozen_layers: up to {most} layers, but {', '.join(too_shallow)}. "
-            "Write frozen_layers: {share: [0, 1]} for models of different depth."
-        )
-
-
-def _check_augmentation(bench: Workbench) -> None:
-    parameter: Any = bench.config.search_space.parameters.get("augmentation")
-    written = getattr(parameter, "choices", None) or ([parameter.value] if parameter is not None else [])
-    written = [*written, *(trial["augmentation"] for trial in bench.config.first_trials if "augmentation" in trial)]
-    known = bench.task.augmentations
-    for name in (name for joined in written for name in str(joined).split("+")):
-        if name not in (*known, "none"):
-            offered = ", ".join(known) or "none for this task"
-            raise ConfigError(f"augmentation: '{name}' is not known.{did_you_mean(name, known)} There are: {offered}.")
 
 
 def study_warnings(bench: Workbench) -> list[str]:

@@ -136,3 +136,22 @@ def test_max_length_stays_within_the_positions(candidate: Callable[..., Candidat
         ModelError, match=r"max_length: 65 is more than the 64 positions of roberta. Set max_length to 64"
     ):
         resolve_max_length(found, 65)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bert", ["dropout"]),
+        ("roberta", ["classifier.dropout"]),
+        ("deberta-v2", ["pooler.dropout", "dropout"]),
+        ("bart", ["classification_head.dropout"]),
+        ("gpt2", []),
+    ],
+)
+def test_head_dropout_is_what_stands_before_the_answer(
+    name: str, expected: list[str], candidate: Callable[..., Candidate]
+) -> None:
+    model = candidate(name).build(0, dropout=0.25, head_dropout=0.5)
+    found = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert [name for name, p in found.items() if p == 0.5] == expected
+    assert {p for name, p in found.items() if name not in expected} <= {0.25}

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from hpo.core.config import load_config
-from hpo.core.errors import ConfigError
 from hpo.core.trial import TrialParams
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import Execution
-from hpo.workflow.check import inspect_models
 from hpo.workflow.retrain import refit_plan
 from hpo.workflow.workbench import Workbench
 
@@ -51,14 +49,3 @@ def test_class_weights_are_exact_in_micro_batches_and_leave_evaluation_alone(ben
     assert losses(Execution())[0] != pytest.approx(whole[0], rel=1e-3)
     lazy = {"class_weights": "balanced", "warmup_ratio": 0.99}  # the rate of the only step is 0
     assert losses(Execution(), **lazy)[1] == pytest.approx(losses(Execution(), warmup_ratio=0.99)[1], rel=1e-6)
-
-
-def test_class_weights_without_classes_are_refused_before_anything_is_trained(
-    study: dict[str, Any], tmp_path: Path
-) -> None:
-    lines = ["text,label", *(f"a film number {i},{i / 7:.3f}" for i in range(40))]
-    (tmp_path / "scores.csv").write_text("\n".join(lines))
-    study |= {"data": str(tmp_path / "scores.csv"), "task": "text-regression"}
-    study["search_space"]["class_weights"] = ["none", "balanced"]
-    with pytest.raises(ConfigError, match="class_weights: balanced is for tasks with classes, and text-regression"):
-        inspect_models(Workbench(load_config(study), Execution()))
