@@ -10,7 +10,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from hpo.backends.backend import Exit, Specification, last_line
+from hpo.core.process import machine
 
 
 @dataclass
@@ -21,17 +24,6 @@ class _Child:
     since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
-class Exit:
-    """A worker process that ended: its slot, process id and exit code (negative: the signal that killed it)."""
-
-    slot: int
-    pid: int
-    code: int
-    seconds: float  # that it lived
-    log: Path
-
-
 class LocalBackend:
     """Starts `python -m MODULE` processes, hands each a line of JSON on its standard input, watches them.
 
@@ -39,23 +31,27 @@ class LocalBackend:
     still checks the data. Specifications travel by pipe, never in a process listing: they may hold a password.
     """
 
-    def __init__(self, module: str, logs: Path) -> None:
+    waiting = 0
+
+    def __init__(self, module: str, logs: Path, threads: int, room: int = 1) -> None:
+        self.room = room
         self._module = module
         self._logs = logs
+        self._threads = threads  # of each worker
         self._children: dict[int, _Child] = {}
 
-    def warm_up(self, slot: int, threads: int) -> None:
+    def warm_up(self, slot: int) -> None:
         """Start the process of `slot`; it waits for its specification."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{slot}.log"
         with log.open("ab") as output:
-            process = self._spawn(threads, output)
+            process = self._spawn(output)
         self._children[slot] = _Child(process, log)
 
-    def _spawn(self, threads: int, output: IO[bytes]) -> "subprocess.Popen[bytes]":
+    def _spawn(self, output: IO[bytes]) -> "subprocess.Popen[bytes]":
         environment = {
             **os.environ,
-            "OMP_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(self._threads),
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
         }
@@ -69,11 +65,15 @@ class LocalBackend:
             start_new_session=True,
         )
 
-    def start(self, slot: int, specification: Mapping[str, Any], threads: int) -> int:
-        """Give the process of `slot` (started now if need be) its specification; returns its process id."""
+    def start(self, specifications: Mapping[int, Specification]) -> None:
+        """Give the process of each slot (started now if need be) its specification."""
+        for slot, specification in specifications.items():
+            self._start(slot, specification)
+
+    def _start(self, slot: int, specification: Specification) -> None:
         child = self._children.get(slot)
         if child is None or child.given or child.process.poll() is not None:
-            self.warm_up(slot, threads)
+            self.warm_up(slot)
             child = self._children[slot]
         assert child.process.stdin is not None
         try:
@@ -82,12 +82,15 @@ class LocalBackend:
         except BrokenPipeError:
             pass  # it died in its imports; `exits` tells
         child.given = True
-        return child.process.pid
+
+    def pid(self, slot: int) -> int:
+        """The process id of a slot's worker."""
+        return self._children[slot].process.pid
 
     def exits(self) -> list[Exit]:
         """The processes that ended since the last call."""
         ended = [
-            Exit(slot, child.process.pid, code, time.monotonic() - child.since, child.log)
+            _exit(slot, child, code)
             for slot, child in self._children.items()
             if (code := child.process.poll()) is not None
         ]
@@ -119,6 +122,11 @@ class LocalBackend:
         for child in self._children.values():
             child.process.wait()
         return self.exits()
+
+
+def _exit(slot: int, child: _Child, code: int) -> Exit:
+    seconds = time.monotonic() - child.since
+    return Exit(slot, machine(), child.process.pid, code, seconds, last_line(child.log), str(child.log))
 
 
 def _close(pipe: IO[bytes] | None) -> None:

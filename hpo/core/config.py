@@ -10,21 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hpo.core.errors import ConfigError, did_you_mean
 from hpo.core.explain import explain
 from hpo.core.paths import check_study_name
+from hpo.core.placing import BackendConfig
 from hpo.core.search_space import SearchSpace, written_name
 from hpo.core.space_syntax import parse_search_space
+from hpo.core.strict import Config
 from hpo.core.trial import TrialParams
 from hpo.core.yaml_file import parse_yaml, read_yaml
-
-
-class Config(BaseModel):
-    """Frozen, and an unknown key is an error. A number where text is due is its text: `label: 3`, `name: 2026`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DataConfig(Config):
@@ -150,7 +146,10 @@ class StudyConfig(Config):
     keep_adapter: bool = Field(False, description="Save the final LoRA adapter by itself too, in `adapter/`.")
     devices: str | tuple[str, ...] = Field("auto", description="auto, cpu, cuda, or a list such as [cuda:0, cuda:1].")
     workers: int | None = Field(None, ge=1, description="Worker processes; null: one per GPU, or cores // 4.")
-    backend: Literal["local", "inline"] = Field("local", description="Where workers run.")
+    trials_per_device: int | None = Field(
+        None, ge=1, le=16, description="Small trials that train on one GPU at once, each with its share of the memory."
+    )
+    backend: BackendConfig = Field(BackendConfig(), description="Where workers run: local, inline, ray or slurm.")
     storage: str | None = Field(None, description="Database URL; null: HPO_STORAGE, else studies/hpo.db.")
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -235,9 +234,10 @@ class StudyConfig(Config):
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration as plain values that `load_config` reads back, for YAML and the database."""
-        plain = self.model_dump(mode="json", exclude={"search_space", "models"})
+        plain = self.model_dump(mode="json", exclude={"search_space", "models", "backend"})
         plain["models"] = [model.model_dump(mode="json", exclude_defaults=True) for model in self.models]
         plain["search_space"] = self.search_space.to_plain()
+        plain["backend"] = self.backend.to_plain()
         order = {name: place for place, name in enumerate(StudyConfig.model_fields)}
         return dict(sorted(plain.items(), key=lambda item: order[item[0]]))
 

@@ -16,8 +16,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 
+from hpo.core.process import machine, own_start
 from hpo.study.outage import OUTAGE_SECONDS, Patience, StorageAway
-from hpo.study.process import machine, own_start
 from hpo.study.rules import (
     FAILURE,
     BudgetSpent,

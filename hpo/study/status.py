@@ -13,8 +13,8 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from hpo.core.errors import StudyError, did_you_mean
+from hpo.core.process import is_surely_dead
 from hpo.study.budget import list_studies
-from hpo.study.process import is_surely_dead
 from hpo.study.rules import FAILURE, count_taken
 from hpo.study.storage import Storage
 from hpo.study.tables import StudyRow, WorkerRow

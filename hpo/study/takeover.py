@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from hpo.study.process import is_surely_alive, is_surely_dead
+from hpo.core.process import is_surely_alive, is_surely_dead
 from hpo.study.rules import count_death
 from hpo.study.storage import Storage
 from hpo.study.tables import LeaseRow, WorkerRow
@@ -25,7 +25,7 @@ def reclaim(
     storage: Storage,
     study: optuna.Study,
     grace_seconds: float = 60.0,
-    dead_pids: Collection[int] = (),
+    dead: Collection[tuple[str, int]] = (),
     *,
     killed_by_us: bool = False,
 ) -> list[int]:
@@ -33,7 +33,7 @@ def reclaim(
     watches = _watches.setdefault(storage, {})
     watch = watches.setdefault(study._study_id, Watch(study))
     watch.grace_seconds = grace_seconds
-    return watch.poll(storage, dead_pids, killed_by_us=killed_by_us)
+    return watch.poll(storage, dead, killed_by_us=killed_by_us)
 
 
 @dataclass
@@ -54,28 +54,30 @@ class Watch:
         self._sightings: dict[str, _Sighting] = {}
         self._last_poll: float | None = None
 
-    def poll(self, storage: Storage, dead_pids: Collection[int] = (), *, killed_by_us: bool = False) -> list[int]:
+    def poll(
+        self, storage: Storage, dead: Collection[tuple[str, int]] = (), *, killed_by_us: bool = False
+    ) -> list[int]:
         """Look at the beats, and return the trials of dead workers to the queue. Returns those trials' numbers.
 
-        A worker is dead when its process is known to be gone, on this machine or by `dead_pids` (children whose
-        end the caller saw); else when its beat did not change for the grace period. Each poll adds the time since
-        the last one, but a third of the period at most, so that three or more polls must agree; and a poll that
-        fails (raising `StorageError`) starts the count anew, so that after an outage nobody is taken for dead for
-        having been cut off. Polls are writing transactions: where nobody can write, none succeeds.
+        A worker is dead when its process is known to be gone, on this machine or by `dead` (machine and process id
+        of children whose end the caller saw); else when its beat did not change for the grace period. Each poll adds
+        the time since the last one, but a third of the period at most, so that three or more polls must agree; and a
+        poll that fails (raising `StorageError`) starts the count anew, so that after an outage nobody is taken for
+        dead for having been cut off. Polls are writing transactions: where nobody can write, none succeeds.
 
         After three deaths without a newer checkpoint in between, a trial is FAIL, with the reason. Where a person
-        had the processes of `dead_pids` killed (`killed_by_us`), that is no death that a trial is to blame for.
+        had the processes of `dead` killed (`killed_by_us`), that is no death that a trial is to blame for.
         """
         try:
             with storage.transaction() as session:
-                numbers = self._take_over(session, dead_pids, killed_by_us)
+                numbers = self._take_over(session, dead, killed_by_us)
         except Exception:  # whatever it was, nothing was seen this time: the count starts anew, and the caller is told
             self._sightings.clear()
             self._last_poll = None
             raise
         return numbers
 
-    def _take_over(self, session: Session, dead_pids: Collection[int], killed_by_us: bool) -> list[int]:
+    def _take_over(self, session: Session, dead: Collection[tuple[str, int]], killed_by_us: bool) -> list[int]:
         now = time.monotonic()
         passed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
         self._last_poll = now
@@ -84,9 +86,11 @@ class Watch:
         for worker in self._workers(session):
             silent = self._look(f"worker {worker.worker_id}", worker.beat, sightings, passed)
             known_dead = worker.ended or is_surely_dead(worker.machine, worker.pid, worker.process_start)
-            named = worker.pid in dead_pids and not is_surely_alive(worker.machine, worker.pid, worker.process_start)
+            # The machine too: two of them give the same process id to different workers.
+            seen_dead = (worker.machine, worker.pid) in dead
+            named = seen_dead and not is_surely_alive(worker.machine, worker.pid, worker.process_start)
             if known_dead or named or silent >= self.grace_seconds:
-                numbers += _release(session, worker, blameless=killed_by_us and worker.pid in dead_pids)
+                numbers += _release(session, worker, blameless=killed_by_us and seen_dead)
         for trial in self._ownerless(session):
             if self._look(f"trial {trial.trial_id}", 0, sightings, passed) >= self.grace_seconds:
                 trial.state = TrialState.WAITING

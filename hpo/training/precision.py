@@ -12,6 +12,8 @@ from hpo.core.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16"]
 
+CONTEXT_BYTES = 600 * 2**20  # what CUDA and its libraries take of a GPU for each process, beside torch's allocator
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -78,6 +80,11 @@ def apply(execution: Execution) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.cuda.set_device(execution.device)
+        if execution.workers > 1:
+            # What a process takes beyond its part is its own trial's want of memory, not its neighbours'.
+            total = torch.cuda.get_device_properties(execution.device).total_memory
+            part = (total / execution.workers - CONTEXT_BYTES) / total
+            torch.cuda.set_per_process_memory_fraction(max(part, 0.01), execution.device)
 
 
 def available_devices() -> list[str]:
@@ -85,8 +92,16 @@ def available_devices() -> list[str]:
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
 
 
-def place_workers(devices: str | tuple[str, ...], workers: int | None) -> list[str]:
-    """The device of each worker process: one worker per GPU, or on the CPU max(1, cores // 4), unless told."""
+NOT_FOR_CPUS = "trials_per_device: is for GPUs. On CPUs, `workers` says how many trials train at once."
+
+
+def place_workers(
+    devices: str | tuple[str, ...], workers: int | None = None, per_device: int | None = None
+) -> list[str]:
+    """The device of each worker process: `per_device` on each GPU (one unless told), or on the CPU max(1, cores // 4).
+
+    Raises `ConfigError` for devices that are not here, and for more workers than `per_device` allows.
+    """
     here = available_devices()
     if devices == "auto":
         chosen = here[:-1] or ["cpu"]
@@ -99,6 +114,15 @@ def place_workers(devices: str | tuple[str, ...], workers: int | None) -> list[s
     unknown = [device for device in chosen if device not in here]
     if unknown:
         raise ConfigError(f"devices: '{unknown[0]}' is not on this machine. Devices here: {', '.join(here)}.")
+    if per_device is not None:
+        if "cpu" in chosen:
+            raise ConfigError(NOT_FOR_CPUS)
+        places = len(chosen) * per_device
+        if (workers or 1) > places:
+            raise ConfigError(
+                f"workers: trials_per_device: {per_device} has room for {places} on these devices, not {workers}."
+            )
+        workers = workers or places
     if workers is None:
         workers = max(1, cores() // 4) if chosen == ["cpu"] else len(chosen)
     return [chosen[i % len(chosen)] for i in range(workers)]

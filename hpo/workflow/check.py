@@ -19,7 +19,7 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import choose_execution, cores, place_workers
+from hpo.workflow.placing import place_study
 from hpo.workflow.techniques import check_techniques
 from hpo.workflow.workbench import Workbench, describe_data
 
@@ -45,13 +45,14 @@ class ModelPlan:
 def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
     """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
     config = load_config(source, overrides)
-    devices = place_workers(config.devices, config.workers)
+    placement = place_study(config)
+    placement.backend.kill()  # that it can be had is all that is asked of it here
     with console.progress("reading the data"):
-        bench = Workbench(config, choose_execution(devices[0], max(1, cores() // len(devices))))
+        bench = Workbench(config, placement.execution_here())
         check_direction(bench.scorer, config.direction)
     with console.progress("timing each model on the data"):
         plans = time_models(bench, inspect_models(bench))
-    times = forecast(bench, plans, len(devices))
+    times = forecast(bench, plans, len(placement.places))
     console.show_plan(
         config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, study_warnings(bench)
     )

@@ -78,20 +78,20 @@ def _configure(
 def _search(config: StudyConfig, storage: Storage, data: TaskData) -> optuna.Study:
     """Check the models, create the study, and have workers carry out all of its stages."""
     with console.progress("starting"):
-        from hpo.training.precision import choose_execution, cores, place_workers
         from hpo.workflow.check import inspect_models, study_warnings
         from hpo.workflow.create import create_study
+        from hpo.workflow.placing import place_study
         from hpo.workflow.supervisor import Supervisor
         from hpo.workflow.workbench import Workbench
 
-        devices = place_workers(config.devices, config.workers)
-        supervisor = Supervisor(config, storage, devices, cores())
-        inline = config.backend == "inline"
+        placement = place_study(config)
+        supervisor = Supervisor(config, storage, placement)
+        inline = config.backend.name == "inline"
         if not inline:
             supervisor.warm_up()
     try:
         with console.progress("checking the models"):
-            bench = Workbench(config, choose_execution(devices[0], max(1, cores() // len(devices))), data)
+            bench = Workbench(config, placement.execution_here(), data)
             plans = inspect_models(bench)
         for line in [*data.notes, *study_warnings(bench)]:
             console.note(f"  {line}")

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.trial import TrialState
 
+from hpo.backends.backend import LEFT
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import TRY_AGAIN, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
@@ -29,7 +30,7 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, open_storage
 from hpo.study.takeover import reclaim
-from hpo.training.precision import available_devices, choose_execution, cores, place_workers
+from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
 from hpo.workflow.leased_run import LeasedRun
 from hpo.workflow.objective import Objective, OnReport
@@ -56,11 +57,16 @@ class WorkerSpec:
     """What a worker process is handed; the study's configuration itself is in the database."""
 
     study: str
-    storage: str
-    device: str
+    storage: str | None  # None: HPO_STORAGE of the process
+    device: str  # or auto, cuda: the first one here
     threads: int
     final_threads: int  # for the last run, when the other workers have nothing left to train
-    sharing: int = 1  # processes on the same device, which share its memory
+    sharing: int = 1  # processes on the same device, which share its memory; 0: one for each `threads` cores here
+
+    def here(self) -> "WorkerSpec":
+        """The same with what only the machine that it is on can tell."""
+        sharing = self.sharing or max(1, (os.cpu_count() or 1) // self.threads)
+        return replace(self, device=place_workers(self.device, 1)[0], sharing=sharing)
 
 
 class Workplace:
@@ -83,14 +89,19 @@ class Workplace:
         self.worker = Worker(self.storage, self.search, spec.device, self.bench.stop)
         self._persist = self.storage.patience.persist
 
-    def work(self) -> None:
-        """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set."""
+    def work(self) -> bool:
+        """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set.
+
+        Returns whether nothing is left to do: False where it was the flag.
+        """
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(over,), name="hpo-watch", daemon=True)
         watch.start()
         try:
             if self._search() and self._confirm() and self._final():
                 self._persist(lambda: set_phase(self.search, "finished"))
+                return True
+            return self.worker.stop_requested
         finally:
             over.set()
             watch.join(timeout=5)
@@ -203,18 +214,26 @@ class Workplace:
 def main() -> None:
     """Entry point of a spawned worker: imports first (already done by now), then the specification, then work."""
     _log_to_stderr()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):  # Ctrl-C, a scheduler's warnings: for its parent
+        signal.signal(number, signal.SIG_IGN)
+    stop, terminated = threading.Event(), threading.Event()
+
+    def leave(*_: object) -> None:
+        terminated.set()
+        stop.set()
+
+    signal.signal(signal.SIGTERM, leave)
     given = sys.stdin.readline()
     if not given:
         return  # the parent found a mistake before there was anything to do, or is gone
     threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
     try:
-        Workplace(WorkerSpec(**json.loads(given)), stop=stop).work()
+        done = Workplace(WorkerSpec(**json.loads(given)).here(), stop=stop).work()
     except HpoError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None
+    if terminated.is_set() and not done:
+        raise SystemExit(LEFT)
 
 
 def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
@@ -234,8 +253,7 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
         signal.signal(number, leave)
     database = open_storage(storage)
     name = open_study(database, study).study_name
-    chosen = available_devices()[0] if device == "auto" else place_workers(device, 1)[0]
-    spec = WorkerSpec(name, storage or default_storage(), chosen, cores(), cores())
+    spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()
     place = Workplace(spec, storage=database, stop=stop)
     place.work()
     if place.worker.stop_requested:

@@ -18,9 +18,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from hpo.core.errors import StorageError
+from hpo.core.process import is_surely_dead, machine, own_start, process_start
 from hpo.study import lease, takeover
 from hpo.study.lease import LeaseLost, Worker
-from hpo.study.process import is_surely_dead, machine, own_start, process_start
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import LeaseRow, WorkerRow
 from hpo.study.takeover import Watch, reclaim
@@ -235,14 +235,15 @@ def test_many_takers_get_it_once(url: str, study: optuna.Study, remote: Worker, 
 def test_a_child_that_the_parent_saw_die_is_taken_over_at_once(
     storage: Storage, study: optuna.Study, remote: Worker
 ) -> None:
-    assert reclaim(storage, study, dead_pids=[os.getpid() + 1]) == []
-    assert reclaim(storage, study, dead_pids=[os.getpid()]) == [0]  # of another machine, as far as can be seen
+    assert reclaim(storage, study, dead=[("another boot pid:[1]", os.getpid() + 1)]) == []
+    assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []  # that number here is another process
+    assert reclaim(storage, study, dead=[("another boot pid:[1]", os.getpid())]) == [0]
 
 
 def test_a_living_process_is_not_dead_for_having_a_dead_ones_number(storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     worker.take(study)
-    assert reclaim(storage, study, dead_pids=[os.getpid()]) == []
+    assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []
     worker.close()
 
 
@@ -267,7 +268,7 @@ def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, 
         storage.act_as(None)
         with storage.transaction() as session:
             session.get_one(WorkerRow, worker.worker_id).process_start = "1"  # its number is another's by now
-        return reclaim(storage, study, dead_pids=[os.getpid()], killed_by_us=killed_by_us)
+        return reclaim(storage, study, dead=[(machine(), os.getpid())], killed_by_us=killed_by_us)
 
     assert [die(), die(), die("/checkpoints/1"), die()] == [[0], [0], [0], [0]]
     assert study.trials[0].state == TrialState.WAITING

@@ -1,0 +1,241 @@
+"""Workers in Slurm's jobs, by submitit: an array, each job of which is queued again when it is preempted.
+
+A job holds its workers as processes, as the local backend does. What parent and job say to each other goes through
+files in a folder that both reach: submitit's pickles, and signs: `….began`, and `….stop` to have the workers leave.
+"""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import submitit
+from submitit.core.utils import FailedJobError, UncompletedJobError
+
+from hpo.backends.backend import LEFT, Exit, Specification
+from hpo.backends.local import LocalBackend
+from hpo.core.errors import ConfigError, DeviceLost
+from hpo.core.placing import SlurmConfig
+
+POLL_SECONDS = 0.5
+SAVE_SECONDS = 30.0  # that workers get, of the warning, to save their trials
+# A worker told to leave, in a job that lives on: after Slurm's SIGTERM comes its end, within KillWait (30 s as a rule).
+END_SECONDS = 90.0
+REQUEUES = 10_000  # submitit's limit for jobs that ran into their time limit
+
+
+class Job:
+    """What runs on a node, inside submitit: workers, until all have left for good."""
+
+    def __init__(
+        self, module: str, logs: str, threads: int, specifications: Mapping[int, Specification], signs: Path
+    ) -> None:
+        self._given = (module, logs, threads, specifications, signs)
+        self._specifications = specifications
+        self._signs = signs
+        self._local = LocalBackend(module, Path(logs), threads, len(specifications))
+        self._warned = threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Job, self._given
+
+    def __call__(self) -> list[Exit]:
+        signal.signal(signal.SIGTERM, lambda *_: self._warned.set())  # submitit would not heed it
+        _began(self._signs).touch()
+        ended: dict[int, Exit] = {}
+        self._local.start(self._specifications)
+        while not self._is_stopped(POLL_SECONDS):
+            exits = self._local.stop(SAVE_SECONDS) if self._warned.is_set() else self._local.exits()
+            ended |= {each.slot: each for each in exits}
+            left = [each.slot for each in exits if each.code == LEFT]
+            if left and not self._is_stopped(END_SECONDS):
+                self._warned.clear()  # it was somebody's signal, not the job's end
+                self._local.start({slot: self._specifications[slot] for slot in left if ended.pop(slot)})
+            if len(ended) == len(self._specifications):
+                return list(ended.values())
+        return [*ended.values(), *self._local.stop()]
+
+    def _is_stopped(self, seconds: float) -> bool:
+        """Whether within so many seconds the workers are asked to leave for good."""
+        until = time.monotonic() + seconds
+        while not _stop(self._signs).exists():
+            if time.monotonic() > until:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
+        """The job is about to be ended, and queued again: its workers save their trials and leave."""
+        self._local.stop(SAVE_SECONDS)
+        _began(self._signs).unlink(missing_ok=True)
+        return submitit.helpers.DelayedSubmission(Job(*self._given))
+
+
+def _began(signs: Path) -> Path:
+    """The file that says that a job runs."""
+    return signs.with_suffix(".began")
+
+
+def _stop(signs: Path) -> Path:
+    """The file that asks a job's workers to leave for good."""
+    return signs.with_suffix(".stop")
+
+
+@dataclass
+class _Submitted:
+    job: Any
+    slots: tuple[int, ...]
+    signs: Path
+    since: float
+
+    @property
+    def runs(self) -> bool:
+        # Not by Slurm's accounts: submitit asks for them every ten minutes.
+        return _began(self.signs).exists()
+
+
+class SlurmBackend:
+    """Jobs of `per_job` workers each, submitted as one array for all the slots that are started together."""
+
+    def __init__(
+        self,
+        module: str,
+        logs: Path,
+        settings: SlurmConfig,
+        gpus: int,
+        workers: int,
+        per_job: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is what jobs find there: secrets go this way, for submitit writes specifications to files.
+
+        Raises `ConfigError` where there is no Slurm, or where there are options that it does not know.
+        """
+        self.room = workers
+        self._module, self._logs, self._settings, self._per_job = module, logs, settings, per_job
+        self._environment = dict(environment or {})
+        self._folder = logs / "jobs"
+        self._jobs: list[_Submitted] = []
+        self._executor = self._make_executor(gpus)
+
+    def _make_executor(self, gpus: int) -> Any:
+        settings, cluster = self._settings, self._settings.cluster
+        if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+            raise ConfigError("backend: slurm: there is no sbatch on this machine; run hpo where jobs are submitted.")
+        options: dict[str, Any] = {f"{cluster}_setup": list(settings.setup)} if settings.setup else {}
+        if cluster == "slurm":
+            options["slurm_additional_parameters"] = {"requeue": True, **settings.options}
+            options["slurm_signal_delay_s"] = settings.warning_seconds
+            if settings.partition is not None:
+                options["slurm_partition"] = settings.partition
+            if settings.memory_gb is not None:
+                options["mem_gb"] = settings.memory_gb
+        if gpus:
+            options["gpus_per_node"] = gpus
+        executor = submitit.AutoExecutor(self._folder, cluster=cluster, **{f"{cluster}_max_num_timeout": REQUEUES})
+        executor.update_parameters(
+            name="hpo",
+            timeout_min=max(1, round(settings.hours * 60)),
+            cpus_per_task=settings.cpus_per_worker * self._per_job,
+            **options,
+        )
+        return executor
+
+    def warm_up(self, slot: int) -> None:
+        """Nothing: a job begins when Slurm says so."""
+
+    def start(self, specifications: Mapping[int, Specification]) -> None:
+        """Submit an array of jobs for these slots. Raises `ConfigError` where Slurm refuses it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        slots = list(specifications)
+        groups = [tuple(slots[at : at + self._per_job]) for at in range(0, len(slots), self._per_job)]
+        signs = [self._folder / f"signs-{uuid4().hex}" for _ in groups]
+        made = [
+            self._job({slot: specifications[slot] for slot in group}, own)
+            for group, own in zip(groups, signs, strict=True)
+        ]
+        try:
+            with _environment(self._environment), self._executor.batch():
+                jobs = [self._executor.submit(each) for each in made]
+        except FailedJobError as error:
+            raise ConfigError(f"backend: slurm: the jobs were refused: {' '.join(str(error).split())}") from None
+        now = time.monotonic()
+        self._jobs += [_Submitted(*each, since=now) for each in zip(jobs, groups, signs, strict=True)]
+
+    def _job(self, specifications: Mapping[int, Specification], signs: Path) -> Job:
+        threads = self._settings.cpus_per_worker
+        plain = {slot: {**given, "storage": None} for slot, given in specifications.items()}
+        return Job(self._module, str(self._logs), threads, plain, signs)
+
+    def exits(self) -> list[Exit]:
+        """The workers of the jobs that ended since the last call. A job that is queued again has not ended."""
+        ended = []
+        for submitted in [each for each in self._jobs if each.job.done()]:
+            self._jobs.remove(submitted)
+            ended += self._exits_of(submitted)
+            for sign in (_began(submitted.signs), _stop(submitted.signs)):
+                sign.unlink(missing_ok=True)
+        return ended
+
+    def _exits_of(self, submitted: _Submitted) -> list[Exit]:
+        try:
+            found: list[Exit] = submitted.job.result()
+        except (UncompletedJobError, FailedJobError) as error:
+            said = f"its job {submitted.job.job_id} ended without a word: {' '.join(str(error).split())[-300:]}"
+            return _gone(submitted, DeviceLost.exit_code, said)
+        return found
+
+    @property
+    def running(self) -> int:
+        return sum(len(each.slots) for each in self._jobs if each.runs)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(each.slots) for each in self._jobs if not each.runs)
+
+    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
+        """Ask all workers to save and leave; cancel the jobs that are still there some seconds after the patience."""
+        ended: list[Exit] = []
+        for submitted in self._jobs:
+            _stop(submitted.signs).touch()
+        until = time.monotonic() + patience_seconds + 5.0
+        while self.running and time.monotonic() < until:
+            ended += self.exits()
+            time.sleep(POLL_SECONDS)
+        return ended + self.kill()
+
+    def kill(self) -> list[Exit]:
+        """Cancel all jobs: their workers see that the job is gone."""
+        ended = self.exits()
+        for submitted in self._jobs:
+            _stop(submitted.signs).touch()
+            submitted.job.cancel(check=False)
+            ended += _gone(submitted, -9, "its job was cancelled")
+        self._jobs = []
+        return ended
+
+
+def _gone(submitted: _Submitted, code: int, said: str) -> list[Exit]:
+    """The ends of workers of which nothing is known but that their job is gone."""
+    seconds = time.monotonic() - submitted.since
+    log = str(submitted.job.paths.stderr)
+    return [Exit(slot, "", 0, code, seconds, said, log) for slot in submitted.slots]
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables in the environment, which jobs inherit, while they are submitted."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

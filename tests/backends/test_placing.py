@@ -1,0 +1,118 @@
+"""What a study file says of where its workers run: its mistakes, and who gets which device."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+from hpo.core.config import load_config
+from hpo.core.errors import ConfigError, StorageError
+from hpo.training import precision
+from hpo.training.precision import apply, choose_execution, place_workers
+from hpo.workflow import placing
+from hpo.workflow.placing import place_study
+
+SERVER = "postgresql+psycopg://me:s3cr3t@127.0.0.1/hpo"
+
+
+def written(**more: Any) -> dict[str, Any]:
+    return {"name": "s", "data": "d.csv", "models": "org/a", "search_space": {"learning_rate": 1e-3}, **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("rya", "backend.name: must be 'local', 'inline', 'ray' or 'slurm'"),
+        ({"ray": {"adress": "x"}}, "backend.ray.adress: no such key. Did you mean 'address'?"),
+        ({"ray": 3}, "backend.ray: must hold keys with values"),
+        ({"name": "local", "ray": {}}, "backend: settings of ray are given, but workers run on local"),
+        ({"slurm": {"hours": 0}}, "backend.slurm.hours: must be greater than 0"),
+        ({"slurm": {"gpus_per_worker": 2}}, "backend.slurm.gpus_per_worker: must be less than or equal to 1"),
+    ],
+)
+def test_mistakes_name_their_key(given: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match="^" + told.replace(".", r"\.").replace("?", r"\?")):
+        load_config(written(backend=given))
+
+
+@pytest.mark.parametrize("given", ["ray", {"ray": {"address": "auto", "gpus_per_worker": 0.5}}, {"slurm": None}])
+def test_it_is_written_as_it_was_given(given: Any) -> None:
+    config = load_config(written(backend=given))
+    plain = config.to_plain()["backend"]
+    assert plain == ("slurm" if given == {"slurm": None} else given)
+    assert load_config(config.to_plain()) == config
+    assert load_config(written(), ["backend.slurm.hours=2"]).backend.name == "slurm"
+
+
+@pytest.mark.parametrize(("backend", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name))
+    with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo\[{backend}\]'"):
+        place_study(load_config(written(backend=backend, workers=2)))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "workers: say how many"),
+        ({"workers": 2, "devices": ["cuda:0", "cuda:1"]}, "devices: .* names devices of one machine"),
+        ({"workers": 2, "devices": "cpu", "trials_per_device": 2}, "trials_per_device: is for GPUs"),
+        ({"workers": 2, "storage": SERVER}, "there is no sbatch on this machine"),
+    ],
+)
+def test_what_slurm_needs(more: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=told):
+        place_study(load_config(written(backend="slurm", **more)))
+
+
+def test_a_file_is_no_database_for_slurm() -> None:
+    with pytest.raises(StorageError, match=r"sqlite:///.*hpo\.db is a file of this machine.*PostgreSQL or MySQL"):
+        place_study(load_config(written(backend="slurm", workers=2)))
+
+
+def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    assert place_workers("auto", None, 2) == ["cuda:0", "cuda:1"] * 2
+    assert place_workers("cuda:1", None, 3) == ["cuda:1"] * 3
+    assert place_workers("auto", 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
+    with pytest.raises(ConfigError, match=r"trials_per_device: 2 has room for 4 .* not 5"):
+        place_workers("auto", 5, 2)
+    for devices in ("cpu", ("cuda:0", "cpu")):
+        with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, `workers` says"):
+            place_workers(devices, None, 2)
+    config = load_config(written(trials_per_device=2))
+    assert [(place.device, place.sharing) for place in place_study(config).places] == [("cuda:0", 2), ("cuda:1", 2)] * 2
+
+
+def test_each_gets_its_part_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That torch keeps to it needs a GPU to be seen (`tests/training/test_memory.py` has what CPUs do)."""
+    told: list[Any] = []
+    gigabyte = 2**30
+    for name, answer in {
+        "is_bf16_supported": lambda **_: True,
+        "set_device": lambda device: None,
+        "get_device_properties": lambda device: type("Device", (), {"total_memory": 80 * gigabyte}),
+        "set_per_process_memory_fraction": lambda *given: told.append(given),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    before = torch.get_num_threads()
+    apply(choose_execution("cuda:1", before, 1))
+    assert told == []
+    apply(choose_execution("cuda:1", before, 4))
+    ((part, device),) = told
+    assert device == "cuda:1"
+    assert 19 < part * 80 < 20
+
+
+@pytest.mark.gpu
+def test_a_process_keeps_to_its_part() -> None:
+    apply(choose_execution("cuda:0", 1, 4))
+    total = torch.cuda.get_device_properties("cuda:0").total_memory
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(total // 3, dtype=torch.uint8, device="cuda:0")
+        assert torch.empty(total // 8, dtype=torch.uint8, device="cuda:0").numel() == total // 8
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, "cuda:0")
