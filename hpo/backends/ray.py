@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants, services
 from ray.exceptions import RayError
 
 from hpo.backends.backend import Exit, Specification
@@ -236,17 +237,28 @@ def _connect(address: str | None) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "hpo"}
     named = address or os.environ.get("RAY_ADDRESS")
-    if named != LOCAL:
-        try:
-            ray.init(address=named or "auto", **options)
-        except (ConnectionError, ValueError) as error:
-            if named:
-                raise ConfigError(f"backend: there is no Ray cluster at {named}: {_first_line(error)}") from None
-        else:
-            return True
-    # On loopback, and without its dashboard: whoever reaches Ray's ports can run code here.
-    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(address=LOCAL, object_store_memory=OBJECTS_BYTES, **own, **options)
+    known = services.find_bootstrap_address(None) if named in (None, "auto") else named
+    if known and known != LOCAL and _answers(known):
+        # Ray's own switch to loopback: with it on, 127.0.0.1 becomes the address that the machine has outside.
+        ray_constants.ENABLE_RAY_CLUSTER = not known.startswith("127.")
+        ray.init(address=known, **options)
+    elif named in (None, LOCAL):
+        # On loopback, and without its dashboard: whoever reaches Ray's ports can run code here.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(address=LOCAL, object_store_memory=OBJECTS_BYTES, **own, **options)
+    else:
+        raise ConfigError(f"backend: there is no Ray cluster at {named}. With address: local, a new one is made here.")
+    return True
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there: Ray itself tries for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError):
+        return False
     return True
 
 

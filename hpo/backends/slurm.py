@@ -28,6 +28,7 @@ POLL_SECONDS = 0.5
 SAVE_SECONDS = 30.0  # that workers get, of the warning, to save their trials
 # A worker told to leave, in a job that lives on: after Slurm's SIGTERM comes its end, within KillWait (30 s as a rule).
 END_SECONDS = 90.0
+CANCEL_SECONDS = 5.0  # that the end of a job is waited for
 REQUEUES = 10_000  # submitit's limit for jobs that ran into their time limit
 
 
@@ -49,6 +50,12 @@ class Job:
     def __call__(self) -> list[Exit]:
         signal.signal(signal.SIGTERM, lambda *_: self._warned.set())  # submitit would not heed it
         _began(self._signs).touch()
+        try:
+            return self._work()
+        finally:
+            self._local.kill()
+
+    def _work(self) -> list[Exit]:
         ended: dict[int, Exit] = {}
         self._local.start(self._specifications)
         while not self._is_stopped(POLL_SECONDS):
@@ -60,7 +67,8 @@ class Job:
                 self._local.start({slot: self._specifications[slot] for slot in left if ended.pop(slot)})
             if len(ended) == len(self._specifications):
                 return list(ended.values())
-        return [*ended.values(), *self._local.stop()]
+        patience = _stop(self._signs).read_text()
+        return [*ended.values(), *self._local.stop(float(patience or SAVE_SECONDS))]
 
     def _is_stopped(self, seconds: float) -> bool:
         """Whether within so many seconds the workers are asked to leave for good."""
@@ -84,7 +92,7 @@ def _began(signs: Path) -> Path:
 
 
 def _stop(signs: Path) -> Path:
-    """The file that asks a job's workers to leave for good."""
+    """The file that asks a job's workers to leave for good; it holds the seconds that they have for it."""
     return signs.with_suffix(".stop")
 
 
@@ -202,22 +210,26 @@ class SlurmBackend:
 
     def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
         """Ask all workers to save and leave; cancel the jobs that are still there some seconds after the patience."""
-        ended: list[Exit] = []
-        for submitted in self._jobs:
-            _stop(submitted.signs).touch()
-        until = time.monotonic() + patience_seconds + 5.0
-        while self.running and time.monotonic() < until:
-            ended += self.exits()
-            time.sleep(POLL_SECONDS)
-        return ended + self.kill()
+        return self._end(patience_seconds)
 
     def kill(self) -> list[Exit]:
-        """Cancel all jobs: their workers see that the job is gone."""
-        ended = self.exits()
+        """End all workers, and cancel the jobs."""
+        return self._end(0.0)
+
+    def _end(self, patience_seconds: float) -> list[Exit]:
         for submitted in self._jobs:
-            _stop(submitted.signs).touch()
+            _stop(submitted.signs).write_text(str(patience_seconds))
+        ended = self.exits()
+        until = time.monotonic() + patience_seconds + CANCEL_SECONDS
+        while self.running and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+            ended += self.exits()
+        for submitted in self._jobs:
             submitted.job.cancel(check=False)
             ended += _gone(submitted, -9, "its job was cancelled")
+        until = time.monotonic() + CANCEL_SECONDS
+        while not all(each.job.done() for each in self._jobs) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
         self._jobs = []
         return ended
 

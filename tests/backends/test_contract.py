@@ -30,8 +30,10 @@ def make_local(logs: Path, request: pytest.FixtureRequest) -> Backend:
 def ray_cluster() -> Iterator[str]:
     """One for all tests here: it takes some seconds to start."""
     pytest.importorskip("ray")
+    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
+    ray_constants.ENABLE_RAY_CLUSTER = False  # on loopback
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **LOOPBACK})
     yield cluster.address
     cluster.shutdown()
