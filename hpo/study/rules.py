@@ -23,6 +23,8 @@ INFRASTRUCTURE = "infrastructure"
 TAKEN_FROM = "taken_from"
 # The user attribute that holds a failed trial's reason, for people.
 FAILURE = "failure"
+# The user attribute that holds the number of rungs in a trial's own schedule: its last step if nothing ends it early.
+RUNGS = "rungs"
 # Ends of workers that a trial survives, without a checkpoint in between, plus one.
 MAX_DEATHS = 3
 

@@ -8,19 +8,22 @@ from typing import Any
 import optuna
 
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.study.pruner import ForecastPruner
+from hpo.study.tpe import CurveTPESampler
 
 
 def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
     """Build the sampler called `given["name"]` with the rest of `given` as its arguments.
 
     `tpe`, the default, is Optuna's multivariate TPE; where the space has conditions it samples by groups, or the
-    conditional parameters would leave the joint model. Raises `ConfigError` for an unknown name or argument.
+    conditional parameters would leave the joint model. `curve_tpe` also learns from trials that were stopped or failed
+    and repeats none (`CurveTPESampler`). Raises `ConfigError` for an unknown name or argument.
     """
     arguments = {"seed": seed, "group": conditional and given.get("multivariate", True), **given}
     name = arguments.pop("name", "tpe")
     kinds = _classes(optuna.samplers, optuna.samplers.BaseSampler)
-    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, **kinds})
-    if kind is optuna.samplers.TPESampler:
+    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, "curve_tpe": CurveTPESampler, **kinds})
+    if issubclass(kind, optuna.samplers.TPESampler):
         arguments = {"multivariate": True, "constant_liar": True, **arguments}
     known = inspect.signature(kind).parameters
     # What hpo adds is for those that take it; what a person gives is held against what there is.
@@ -33,13 +36,18 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     `successive_halving`, the default, is asynchronous successive halving (Li et al., 2020) over the rungs: at
     rungs 1, 2, 4, … a trial goes on only when it is among the better half of those that came so far. (By thirds, 3
     of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
-    time: `benchmarks/pruned_trials.py`.) `none` never prunes. Raises `ConfigError` for an unknown name or argument.
+    time: `benchmarks/pruned_trials.py`.) `forecast` foresees where a trial ends (`ForecastPruner`). `none` never
+    prunes. Raises `ConfigError` for an unknown name or argument.
     """
     arguments = dict(given)
     name = arguments.pop("name", "successive_halving")
     if name == "successive_halving":
         arguments = {"min_resource": 1, "reduction_factor": 2, **arguments}
-    own = {"successive_halving": optuna.pruners.SuccessiveHalvingPruner, "none": optuna.pruners.NopPruner}
+    own = {
+        "forecast": ForecastPruner,
+        "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
+        "none": optuna.pruners.NopPruner,
+    }
     return _build(
         "pruner", _look_up("pruner", name, own | _classes(optuna.pruners, optuna.pruners.BasePruner)), arguments
     )

@@ -7,7 +7,7 @@ import optuna
 
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
-from hpo.study.rules import FAILURE
+from hpo.study.rules import FAILURE, RUNGS
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.attention import attention_kernel
@@ -95,6 +95,7 @@ def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
     """Write what a replay needs before anything can go wrong."""
     layers = plan.candidate.stack.count
     trial.set_user_attr("params", recorded_params(plan))
+    trial.set_user_attr(RUNGS, len(plan.rung_steps()))
     trial.set_user_attr("frozen_layers", f"{plan.frozen_layers} of {layers}")
     trial.set_user_attr("seed", plan.seed)
     trial.set_user_attr("plan", recorded_execution(plan, plan.execution))

@@ -41,6 +41,16 @@ def test_a_search_ends_with_a_model_that_plain_transformers_load(result: hpo.Res
     assert [row["score"] for row in ours] == pytest.approx([row["score"] for row in theirs], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_hpos_own_sampler_and_pruner_carry_a_search(study: dict[str, Any]) -> None:
+    own = {"sampler": {"name": "curve_tpe", "n_startup_trials": 2}, "pruner": {"name": "forecast", "min_trials": 2}}
+    trials = hpo.run(study | own).study.trials
+    assert [trial.number for trial in trials] == list(range(5))
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert complete and all(len(trial.intermediate_values) == trial.user_attrs["rungs"] for trial in complete)
+
+
 def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> None:
     trials = result.study.trials
     assert [trial.number for trial in trials] == list(range(5))
@@ -49,6 +59,7 @@ def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> No
     for trial in trials:
         assert set(trial.user_attrs) >= {
             "params",
+            "rungs",
             "frozen_layers",
             "metrics",
             "seconds",

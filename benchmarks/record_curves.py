@@ -1,0 +1,130 @@
+"""Records the learning curves of many configurations with hpo's own engine, for `search_quality.py` to replay.
+
+    python benchmarks/record_curves.py --data ../shared/datasets/tweet_emotion --configurations 300 --into curves --pack
+
+Four bundled models, the quickstart's search space, two rungs an epoch. Configuration N is the Nth random draw, the same
+on every dataset; each is appended to `INTO/DATASET.jsonl` as it ends, with all that was measured, and the same command
+goes on from there. `--pack` writes what all files of `INTO` hold to `benchmarks/data/fine_tuning.parquet`.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from recorded import DATA, write_table
+from rich.progress import track
+
+os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-record-curves"))
+
+from hpo.core.config import StudyConfig, load_config
+from hpo.core.errors import TrialError
+from hpo.study.suggest import suggest
+from hpo.tasks import get_task
+from hpo.tasks.task import TaskData, fingerprint
+from hpo.training.fine_tune import FineTuning
+from hpo.training.precision import choose_execution, cores
+from hpo.workflow.workbench import Workbench
+
+EXAMPLES = Path(__file__).resolve().parents[1]
+Row = dict[str, Any]
+
+
+def study_of(folder: Path) -> StudyConfig:
+    """The quickstart's models and space on other data."""
+    return load_config(
+        EXAMPLES / "studies" / "quickstart.yaml",
+        [("data", str(folder.absolute())), ("first_trials", []), ("fidelity", {"rungs_per_epoch": 2})],
+    )
+
+
+def some_rows(config: StudyConfig, train: int, validation: int) -> TaskData:
+    """The first rows of the shuffled splits."""
+    task = get_task(config.task)
+    data = task.prepare(config.data, 0)
+    wanted = (("train", data.train, train), ("validation", data.validation, validation))
+    splits = {name: rows.shuffle(seed=0).select(range(min(count, len(rows)))) for name, rows, count in wanted}
+    splits = {name: rows.from_dict(rows.to_dict()) for name, rows in splits.items()}
+    return replace(data, **splits, test=None, fingerprint=fingerprint(task.name, splits, data.label_names))
+
+
+def record(bench: Workbench, number: int, folder: Path) -> Row:
+    """Train configuration `number` to its end, or to its failure."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
+    trial = study.ask()
+    params = suggest(trial, bench.config.search_space, bench.config.labels)
+    reports: list[Row] = []
+    failure = None
+    run = FineTuning(bench.plan(params, seed=0, folder=folder))
+    try:
+        for report in run.reports():
+            seconds = sum(report.seconds.values())
+            reports.append({**report.metrics, "seconds": seconds, "peak_memory_mb": report.peak_memory_mb})
+    except TrialError as error:
+        failure = type(error).__name__
+        reports.append({"seconds": sum(run.seconds.values())})
+    return {"number": number, "params": trial.params, "failure": failure, "reports": reports}
+
+
+class Place:
+    """One dataset: its workbench, and the file of what was recorded on it."""
+
+    def __init__(self, data: Path, arguments: argparse.Namespace) -> None:
+        config = study_of(data)
+        rows = some_rows(config, arguments.train_rows, arguments.validation_rows)
+        self._bench = Workbench(config, choose_execution("cpu", cores()), rows)
+        self._file = arguments.into / f"{data.name}.jsonl"
+        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
+        self._done = {json.loads(line)["number"] for line in lines}
+
+    def record(self, number: int) -> None:
+        if number in self._done:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            row = record(self._bench, number, Path(folder))
+        with self._file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+
+
+def pack(folder: Path, file: Path) -> None:
+    """All that was recorded as one table: validation accuracy at each rung."""
+    rows = [
+        {
+            "dataset": source.stem,
+            "params": json.dumps(row["params"]),
+            "steps": list(range(1, len(row["reports"]) + 1)),
+            "values": [report["accuracy"] for report in row["reports"] if "accuracy" in report],
+            "seconds": [report["seconds"] for report in row["reports"]],
+            "failed": row["failure"] is not None,
+        }
+        for source in sorted(folder.glob("*.jsonl"))
+        for row in map(json.loads, source.read_text(encoding="utf-8").splitlines())
+    ]
+    write_table(rows, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of text classification data")
+    parser.add_argument("--configurations", type=int, default=300)
+    parser.add_argument("--train-rows", type=int, default=500)
+    parser.add_argument("--validation-rows", type=int, default=300)
+    parser.add_argument("--into", type=Path, required=True, help="folder of what was recorded")
+    parser.add_argument("--pack", action="store_true", help="write the table in the end")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    arguments.into.mkdir(parents=True, exist_ok=True)
+    places = [Place(data, arguments) for data in arguments.data]
+    for number in track(range(arguments.configurations), "recording"):
+        for place in places:
+            place.record(number)
+    if arguments.pack:
+        pack(arguments.into, DATA / "fine_tuning.parquet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""How good is a search for its compute? Replays samplers and pruners on recorded curves in simulated asynchronous time.
+
+    python benchmarks/search_quality.py --quick                         # under 3 minutes on one core
+    python benchmarks/search_quality.py --seeds 20 --results runs.jsonl --plot quality.html
+
+The samplers and pruners are the product's own, made by name as a study file makes them, on an Optuna study in memory.
+W workers ask for trials, report recorded values after recorded seconds, prune and tell, by a simulated clock. Regret is
+that of the best *complete* trial so far: 0 is the table's best final value, 1 its median or worse. Compute is the sum
+over all workers, in whole trainings of the table's mean length. Intervals are 95%, by bootstrap over seeds.
+
+No search knows another one's curves. (`hpo.study.prognosis` assumes a few round numbers, which were chosen on these
+tables; nothing else was fitted to them.) With `--results` each run is kept in a file, and the same command goes on.
+"""
+
+import argparse
+import heapq
+import json
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+from recorded import DATA, Run, Table, read_tables
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table as Lines
+
+from hpo.study.rules import FAILURE, RUNGS
+from hpo.study.sampler import build_pruner, build_sampler
+
+TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
+# As a study file names them.
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "random": (RANDOM, {"name": "none"}),
+    "tpe": (TPE, {"name": "none"}),
+    "tpe+median": (TPE, {"name": "MedianPruner"}),
+    "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
+    "tpe+halving": (TPE, {"name": "successive_halving"}),
+    "gp": ({"name": "GPSampler"}, {"name": "none"}),
+    "tpe+forecast": (TPE, {"name": "forecast"}),
+    "curve_tpe+halving": ({"name": "curve_tpe"}, {"name": "successive_halving"}),
+    "curve_tpe+forecast": ({"name": "curve_tpe"}, {"name": "forecast"}),
+}
+PEER = "tpe+hyperband"
+POINTS = 96  # of a regret curve, evenly over the compute
+RESAMPLES = 1000
+MAX_TRIALS = 400  # of a search: where each choice was tried and stopped at its first rung, trials cost next to nothing
+
+
+class Case(NamedTuple):
+    """One search to replay."""
+
+    family: str
+    table: str
+    method: str
+    workers: int
+    seed: int
+
+
+class Search:
+    """One search: a study in memory, its workers, and what was found by when."""
+
+    def __init__(self, table: Table, study: optuna.Study) -> None:
+        self.table = table
+        self.study = study
+        self.now = 0.0
+        self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
+        self.numbers = iter(range(MAX_TRIALS))
+        self.taken: set[int] = set()
+        self.overhead = 0.0  # real seconds spent on asking, telling and deciding
+
+    def run(self, workers: int, seconds: float) -> None:
+        """Let the workers work until each has worked for so many seconds."""
+        queue = [(0.0, number, self._work()) for number in range(workers)]
+        while queue:
+            self.now, number, work = heapq.heappop(queue)
+            if self.now > seconds:
+                return
+            began = time.perf_counter()
+            pause = next(work, None)
+            self.overhead += time.perf_counter() - began
+            if pause is not None:
+                heapq.heappush(queue, (self.now + pause, number, work))
+
+    def _work(self) -> Iterator[float]:
+        """One worker: trial after trial; yields the seconds until it does something again."""
+        for _ in self.numbers:
+            trial = self.study.ask()
+            run = self.table.run_of(trial, self.taken)
+            trial.set_user_attr(RUNGS, run.steps[-1])
+            passed = 0.0
+            state = TrialState.FAIL if run.failed else TrialState.COMPLETE
+            for rung, (step, seconds) in enumerate(zip(run.steps, run.seconds, strict=True)):
+                yield seconds - passed
+                passed = seconds
+                if rung == len(run.values):
+                    trial.set_user_attr(FAILURE, "Diverged")
+                    break
+                trial.report(run.values[rung], step)
+                if rung + 1 < len(run.seconds) and trial.should_prune():
+                    state = TrialState.PRUNED
+                    break
+            self._tell(trial, run, state, rung + 1)
+
+    def _tell(self, trial: optuna.Trial, run: Run, state: TrialState, rungs: int) -> None:
+        curve = [{"step": step, "seconds": s} for step, s in zip(run.steps[:rungs], run.seconds, strict=False)]
+        trial.set_user_attr("curve", curve)
+        value = run.values[-1] if state == TrialState.COMPLETE else None
+        self.study.tell(trial, value, state)
+        if value is not None:
+            self.found.append((self.now, value))
+
+
+def replay(table: Table, case: Case, wholes: float) -> dict[str, Any]:
+    """Carry out one search with the compute of `wholes` whole trainings; its regret over compute."""
+    sampler, pruner = METHODS[case.method]
+    study = optuna.create_study(
+        study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
+        direction=table.direction,
+        sampler=build_sampler(sampler, conditional=False, seed=case.seed),
+        pruner=build_pruner(pruner),
+    )
+    search = Search(table, study)
+    seconds = wholes * table.whole / case.workers
+    search.run(case.workers, seconds)
+    regret, regrets, found = 1.0, [], iter([*search.found, (math.inf, 0.0)])
+    when, value = next(found)
+    for point in range(1, POINTS + 1):
+        while when <= seconds * point / POINTS:
+            regret = min(regret, table.regret(value))
+            when, value = next(found)
+        regrets.append(round(regret, 5))
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return {
+        "case": case,
+        "regrets": regrets,
+        "trials": len(states),
+        "complete": states.count(TrialState.COMPLETE),
+        "failed": states.count(TrialState.FAIL),
+        "overhead_ms": round(1000 * search.overhead / len(states), 1),
+    }
+
+
+def replay_all(
+    tables: Sequence[Table], cases: Sequence[Case], wholes: float, kept: Path | None
+) -> list[dict[str, Any]]:
+    """Replay the cases that `kept` does not hold yet; the results of all."""
+    known = {tuple(row["case"]): row for row in _read(kept)}
+    by_name = {table.name: table for table in tables}
+    for case in track([case for case in cases if case not in known], "replaying"):
+        known[case] = replay(by_name[case.table], case, wholes)
+        if kept is not None:
+            with kept.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(known[case]) + "\n")
+    return [known[case] for case in cases]
+
+
+def _read(kept: Path | None) -> list[dict[str, Any]]:
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept is not None and kept.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+class Curves(NamedTuple):
+    """Mean regret over compute of one method on one family, (POINTS,), and resampled ones, (RESAMPLES, POINTS)."""
+
+    mean: np.ndarray
+    resampled: np.ndarray
+
+    def interval(self, point: int) -> str:
+        low, high = np.quantile(self.resampled[:, point], (0.025, 0.975))
+        return f"{self.mean[point]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def average(rows: Sequence[Mapping[str, Any]]) -> Curves:
+    """Over tables and seeds. Seeds are resampled within each table, the same ones for every method."""
+    tables = sorted({row["case"][1] for row in rows})
+    regrets = np.array([[row["regrets"] for row in rows if row["case"][1] == table] for table in tables])
+    seeds = regrets.shape[1]
+    drawn = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, len(tables), seeds))
+    resampled = np.zeros((RESAMPLES, POINTS))
+    for place in range(len(tables)):
+        resampled += regrets[place][drawn[:, place]].mean(axis=1) / len(tables)
+    return Curves(regrets.mean(axis=(0, 1)), resampled)
+
+
+def share_to_reach(curves: Curves, peer: Curves) -> str:
+    """The share of the compute after which a method is where its peer ends."""
+
+    def reached(mean: np.ndarray, target: float) -> float:
+        there = np.flatnonzero(mean <= target + 1e-9)
+        return (there[0] + 1) / POINTS if len(there) else math.inf
+
+    shares = [reached(m, p[-1]) for m, p in zip(curves.resampled, peer.resampled, strict=True)]
+    low, high = np.quantile(shares, (0.025, 0.975), method="nearest")
+    told = [
+        f"{share:.2f}" if math.isfinite(share) else ">1" for share in (reached(curves.mean, peer.mean[-1]), low, high)
+    ]
+    return f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+def behind_random(curves: Curves, random: Curves) -> str:
+    """By how much a method is worse than random where it is most so, and at how many points that is no chance."""
+    behind = curves.mean - random.mean
+    sure = np.quantile(curves.resampled - random.resampled, 0.025, axis=0) > 0
+    return f"{behind.max():+.3f} ({sure.sum()} of {POINTS})"
+
+
+def show(results: Sequence[Mapping[str, Any]], console: Console) -> dict[tuple[str, int], dict[str, Curves]]:
+    """A table for each family and number of workers; returns the curves."""
+    found: dict[tuple[str, int], dict[str, Curves]] = {}
+    for family, workers in sorted({(row["case"][0], row["case"][3]) for row in results}):
+        rows = [row for row in results if (row["case"][0], row["case"][3]) == (family, workers)]
+        names = [name for name in METHODS if any(row["case"][2] == name for row in rows)]
+        by_name = {name: [row for row in rows if row["case"][2] == name] for name in names}
+        curves = {name: average(of_it) for name, of_it in by_name.items()}
+        lines = Lines(title=f"{family}, {workers} worker{'s' * (workers > 1)}")
+        for heading in ("method", "regret at a third", "at the end", f"share to {PEER}'s end", "worse than random"):
+            lines.add_column(heading)
+        lines.add_column("trials (complete, failed)")
+        lines.add_column("ms a trial")
+        for name in names:
+            peer, random = curves.get(PEER), curves.get("random")
+            counts = [np.mean([row[key] for row in by_name[name]]) for key in ("trials", "complete", "failed")]
+            lines.add_row(
+                name,
+                curves[name].interval(POINTS // 3 - 1),
+                curves[name].interval(POINTS - 1),
+                share_to_reach(curves[name], peer) if peer else "",
+                behind_random(curves[name], random) if random else "",
+                f"{counts[0]:.0f} ({counts[1]:.0f}, {counts[2]:.0f})",
+                f"{np.mean([row['overhead_ms'] for row in by_name[name]]):.0f}",
+            )
+        console.print(lines)
+        found[family, workers] = curves
+    return found
+
+
+def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], wholes: float, file: Path) -> None:
+    """One page: regret over compute with its intervals, a panel for each family and number of workers."""
+    import plotly.graph_objects as go
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
+
+    titles = [f"{family}, {workers} worker{'s' * (workers > 1)}" for family, workers in found]
+    figure = make_subplots(rows=len(found), cols=1, subplot_titles=titles)
+    compute = wholes * np.arange(1, POINTS + 1) / POINTS
+    for row, curves in enumerate(found.values(), start=1):
+        for name, curve in curves.items():
+            colour = qualitative.D3[list(METHODS).index(name) % 10]
+            low, high = np.quantile(curve.resampled, (0.025, 0.975), axis=0)
+            group = {"legendgroup": name, "line_color": colour}
+            band = go.Scatter(
+                x=[*compute, *compute[::-1]], y=[*high, *low[::-1]], fill="toself", opacity=0.15, mode="none",
+                fillcolor=colour, legendgroup=name, showlegend=False, hoverinfo="skip",
+            )  # fmt: skip
+            line = go.Scatter(x=compute, y=curve.mean, name=name, showlegend=row == 1, mode="lines", **group)
+            figure.add_traces([band, line], rows=row, cols=1)
+    figure.update_xaxes(title="compute, in whole trainings")
+    figure.update_yaxes(title="regret", type="log")
+    figure.update_layout(height=420 * len(found), template="plotly_white")
+    figure.write_html(file, include_plotlyjs=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of tables")
+    parser.add_argument("--quick", action="store_true", help="one table a family, 4 workers, 5 seeds, without GP")
+    parser.add_argument("--family", nargs="*", help="families of tables; all unless told")
+    parser.add_argument("--method", nargs="*", default=list(METHODS))
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--wholes", type=float, default=32, help="compute of a search, in whole trainings")
+    parser.add_argument("--results", type=Path, help="file that keeps each run, and is gone on from")
+    parser.add_argument("--plot", type=Path, help="HTML page to write")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    tables = [t for t in read_tables(arguments.data) if not arguments.family or t.family in arguments.family]
+    methods, workers, seeds = arguments.method, arguments.workers, arguments.seeds
+    if arguments.quick:
+        tables = list({table.family: table for table in tables}.values())
+        methods, workers, seeds = [name for name in methods if name != "gp"], [4], 5
+    cases = [
+        Case(table.family, table.name, method, count, seed)
+        for seed in range(seeds)
+        for count in workers
+        for table in tables
+        for method in methods
+    ]
+    results = replay_all(tables, cases, arguments.wholes, arguments.results)
+    found = show(results, Console(width=160))
+    if arguments.plot:
+        plot(found, arguments.wholes, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
