@@ -143,38 +143,39 @@ def opened(item: Item) -> Any:
     return Path(item["path"]).open("rb") if item["bytes"] is None else io.BytesIO(item["bytes"])
 
 
-def check_files(items: Sequence[Item], origin: str, index: str, kind: str, decode: Callable[[Item], Any]) -> list[str]:
-    """The SHA-256 of each item. Raises `DataError` naming those that `decode` cannot read.
+def check_files(
+    items: Sequence[Item], origin: str, index: str, kind: str, decode: Callable[[Item], float]
+) -> tuple[list[str], list[float]]:
+    """The SHA-256 of each item, and what `decode` measured of it. Raises `DataError` naming those it cannot read.
 
     A file whose size and time are as they were when it was found sound is not read again: the index called so knows.
     """
     place = home() / "cache" / "media" / f"{hashlib.sha256(f'{kind} {index}'.encode()).hexdigest()[:24]}.json"
     known = _read_index(place)
 
-    def check(item: Item) -> tuple[str, str, str]:
-        """The item's name in the index, its digest, and why it is broken."""
+    def check(item: Item) -> tuple[str, str, float, str]:
+        """The item's name in the index, its digest, its measure, and why it is broken."""
         if item["bytes"] is None:
             status = Path(item["path"]).stat()
             name = f"{item['path']} {status.st_size} {status.st_mtime_ns}"
             if name in known:
-                return name, known[name], ""
+                return name, *known[name], ""
             digest = hashlib.sha256(Path(item["path"]).read_bytes()).hexdigest()
         else:
             digest = name = hashlib.sha256(item["bytes"]).hexdigest()
             if name in known:
-                return name, digest, ""
+                return name, *known[name], ""
         try:
-            decode(item)
+            return name, digest, decode(item), ""
         except DataError:  # a package that is missing
             raise
         except Exception as error:  # a decoder raises what it likes at broken input
             reason = str(error) or type(error).__name__
-            return name, digest, f"{item['path'] or 'the bytes in the table'} ({reason.splitlines()[0]})"
-        return name, digest, ""
+            return name, digest, 0.0, f"{item['path'] or 'the bytes in the table'} ({reason.splitlines()[0]})"
 
     with ThreadPoolExecutor() as threads:
         found = list(threads.map(check, items))
-    broken = [(row, reason) for row, (_, _, reason) in enumerate(found, 1) if reason]
+    broken = [(row, reason) for row, (*_, reason) in enumerate(found, 1) if reason]
     if broken:
         shown = "; ".join(f"row {row}: {reason}" for row, reason in broken[:5])
         more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
@@ -182,21 +183,20 @@ def check_files(items: Sequence[Item], origin: str, index: str, kind: str, decod
             f"{origin}: {len(broken)} of {counted(len(items), kind + ' file')} cannot be read: {shown}{more}. Take "
             "them out, or put sound copies in their place."
         )
-    sound = {name: digest for name, digest, _ in found}
+    sound = {name: (digest, measure) for name, digest, measure, _ in found}
     if sound != known:
         _write_index(place, sound)
-    return [digest for _, digest, _ in found]
+    return [digest for _, digest, _, _ in found], [measure for _, _, measure, _ in found]
 
 
-def _read_index(place: Path) -> dict[str, str]:
+def _read_index(place: Path) -> dict[str, tuple[str, float]]:
     try:
-        known: dict[str, str] = json.loads(place.read_text())
+        return {name: (digest, measure) for name, (digest, measure) in json.loads(place.read_text()).items()}
     except (OSError, ValueError):
         return {}
-    return known
 
 
-def _write_index(place: Path, index: Mapping[str, str]) -> None:
+def _write_index(place: Path, index: Mapping[str, tuple[str, float]]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     scratch = place.with_name(f"{place.name}.{os.getpid()}")
     scratch.write_text(json.dumps(index))

@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from hpo.data.extras import needs
 from hpo.data.media import Item, opened
 
+MAX_SECONDS = 30.0  # unless the study says otherwise: Whisper's window, and more than speech corpora hold
 
-def read_sound(item: Item, rate: int | None = None) -> NDArray[np.float32]:
-    """One channel (the mean of all) of a sound file, resampled to `rate` samples a second, between -1 and 1.
+
+def read_sound(item: Item, rate: int) -> NDArray[np.float32]:
+    """One channel of a sound file, as `decode_sound`, resampled to `rate` samples a second."""
+    sound, own = decode_sound(item)
+    return resample(sound, own, rate)
+
+
+def decode_sound(item: Item) -> tuple[NDArray[np.float32], int]:
+    """One channel (the mean of all) of a sound file, between -1 and 1, and its samples a second.
 
     Raises what soundfile raises for a broken file, and `ValueError` where a file holds no sound or less than it says.
     """
@@ -25,7 +33,7 @@ def read_sound(item: Item, rate: int | None = None) -> NDArray[np.float32]:
         raise ValueError("it holds no sound")
     if len(channels) < frames:
         raise ValueError(f"it is cut off: {len(channels)} of {frames} samples are there")
-    return resample(channels.mean(axis=1), own, rate or own)
+    return channels.mean(axis=1), own
 
 
 def _check_whole(file: BinaryIO) -> None:

@@ -61,8 +61,9 @@ class ImageClassification(Classification, MediaTask):
     usage = USAGE
     limits = "It knows the classes above only, and gives one of them to any image."
 
-    def open(self, item: Item) -> Any:
-        return open_image(item)
+    def measure(self, item: Item) -> float:
+        open_image(item)
+        return 0.0
 
     def check_model(self, model: Any, processor: Any) -> str:
         """Whether what is kept and then normalised is what the processor itself makes."""
@@ -77,7 +78,7 @@ class ImageClassification(Classification, MediaTask):
         return ""
 
     def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
-        return "pixel_values", list(_pixels([self.open(item) for item in items], processor).numpy())
+        return "pixel_values", list(_pixels([open_image(item) for item in items], processor).numpy())
 
     def costs(self, arrays: Sequence[NDArray[Any]], processor: Any) -> list[int]:
         return [max(1, array.shape[1] * array.shape[2] // PATCH) for array in arrays]
@@ -99,7 +100,7 @@ class ImageClassification(Classification, MediaTask):
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         def vectors(rows: Any) -> NDArray[Any]:
-            small = [self.open(item).resize(THUMBNAIL) for item in media_values(rows, self.kind)]
+            small = [open_image(item).resize(THUMBNAIL) for item in media_values(rows, self.kind)]
             return np.stack([np.asarray(image, np.float32).ravel() / 255 for image in small])
 
         return logistic_baseline("logistic regression on pixels", vectors, data, self.metrics(metric))

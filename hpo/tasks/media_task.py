@@ -45,9 +45,13 @@ class MediaTask(Task):
     """What a person's column of labels may be called, in the order of preference."""
 
     @abstractmethod
-    def open(self, item: Item) -> Any:
-        """Decode a file. May raise anything that its decoder does."""
+    def measure(self, item: Item) -> float:
+        """Decode a file; the seconds that it lasts, 0 for an image. May raise anything that its decoder does."""
         ...
+
+    def remark(self, measures: Sequence[float], origin: str) -> list[str]:
+        """Notes on what `measure` found of a split."""
+        return []
 
     @abstractmethod
     def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
@@ -129,7 +133,9 @@ class MediaTask(Task):
         given = {}
         for split, rows in splits.items():
             items = read_items(rows, column, _folders(config, split), raw.origins[split])
-            digests = check_files(items, raw.origins[split], f"{config.path} {split}", self.kind, self.open)
+            where = raw.origins[split]
+            digests, measures = check_files(items, where, f"{config.path} {split}", self.kind, self.measure)
+            notes += self.remark(measures, where)
             values = pa.array(labels.values[split])
             given[split] = Dataset(pa.table({self.kind: item_array(items), "digest": digests, "label": values}))
         origins = {split: raw.origins[split] for split in given}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hpo.core.errors import DataError
 from hpo.data.media import Item
-from hpo.data.sounds import read_sound
+from hpo.data.sounds import MAX_SECONDS, decode_sound, read_sound
 from hpo.tasks.media_task import MediaTask, padded
 from hpo.tasks.task import Batch
 
@@ -29,8 +29,15 @@ class SoundTask(MediaTask):
     search_space = "audio"
     augmentations: tuple[str, ...] = AUGMENTATIONS
 
-    def open(self, item: Item) -> Any:
-        return read_sound(item)
+    def measure(self, item: Item) -> float:
+        sound, rate = decode_sound(item)
+        return len(sound) / rate
+
+    def remark(self, measures: Sequence[float], origin: str) -> list[str]:
+        longest = max(measures)
+        note = f"{origin}: sounds of {float(np.median(measures)):.2g} s, the longest of {longest:.3g} s"
+        cut = f"; they are cut to {MAX_SECONDS:.0f} s, unless `max_seconds` says otherwise"
+        return [note + (cut if longest > MAX_SECONDS else "")]
 
     def check_model(self, model: Any, processor: Any) -> str:
         """Whether the model reads sound as its extractor makes it of two clips of unlike length."""

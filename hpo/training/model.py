@@ -15,12 +15,11 @@ from torch import nn
 
 from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
+from hpo.data.sounds import MAX_SECONDS
 from hpo.tasks.task import Task, TaskData
 from hpo.training.hub import hub_is_out_of_reach, source_of
 from hpo.training.layers import LayerStack, find_stack, head_dropouts
 from hpo.training.processor import load_processor, load_tokenizer
-
-MAX_SECONDS = 30.0  # of sound, unless the study says otherwise: Whisper's window, and more than speech corpora hold
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,14 @@ def test_clips_are_cut_and_kept_in_16_bits(folder: Path, tmp_path: Path) -> None
     assert torch.equal(both.collate(rows)["input_values"], batch["input_values"])
 
 
+def test_how_long_sounds_are_is_said_and_that_long_ones_are_cut(folder: Path) -> None:
+    notes = TASK.prepare(DataConfig(path=str(folder)), 0).notes
+    assert any(note.startswith("train/: sounds of 0.") and "cut" not in note for note in notes)
+    soundfile.write(folder / "train" / "low" / "long.wav", tone(50, 31, 800), 800)
+    again = TASK.prepare(DataConfig(path=str(folder)), 0).notes
+    assert any("the longest of 31 s; they are cut to 30 s" in note for note in again)
+
+
 def test_there_is_no_mask_where_the_extractor_makes_none(tmp_path: Path) -> None:
     processor = processor_of(tmp_path)
     processor.return_attention_mask = False
