@@ -16,6 +16,7 @@ from hpo.study.lease import Worker
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import LeaseRow
 from hpo.study.takeover import reclaim
+from tests.faults.search import PATIENCE
 
 TAKERS = 8
 spawn = multiprocessing.get_context("spawn")
@@ -42,14 +43,14 @@ def die_while_taking_over(url: str, committed: bool) -> None:
 def take_over_at_once(url: str, barrier: Any, answers: Any) -> None:
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
-    barrier.wait(240)
+    barrier.wait(PATIENCE)
     answers.put(reclaim(storage, study))
 
 
 def killed(target: Callable[..., None], *given: Any) -> None:
     process = spawn.Process(target=target, args=given)
     process.start()
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -94,9 +95,9 @@ def test_of_many_takers_one_gets_it(database: str) -> None:
     processes = [spawn.Process(target=take_over_at_once, args=(database, barrier, answers)) for _ in range(TAKERS)]
     for process in processes:
         process.start()
-    taken = [answers.get(timeout=240) for _ in processes]
+    taken = [answers.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
     assert sorted(taken) == [[]] * (TAKERS - 1) + [[0]]
     with opened(database) as (storage, study):
         assert deaths(storage, study) == 1

@@ -19,6 +19,7 @@ from hpo.study.storage import open_storage
 from tests.servers import DATABASES
 
 PROCESSES, BUDGET, QUEUE = 16, 20, 200
+PATIENCE = 900.0  # seconds: sixteen processes import at once, on a machine that may be busy
 
 
 @dataclass
@@ -45,7 +46,7 @@ def one_of_sixteen(url: str, barrier: Barrier, answers: "multiprocessing.Queue[T
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     told = Told()
     try:
-        barrier.wait(240)
+        barrier.wait(PATIENCE)
         storage = open_storage(url)
         studies = [
             optuna.create_study(
@@ -54,10 +55,10 @@ def one_of_sixteen(url: str, barrier: Barrier, answers: "multiprocessing.Queue[T
             for name in ("budget", "queue")
         ]
         worker = Worker(storage, studies[0], "cpu")
-        barrier.wait(240)  # all have started
-        barrier.wait(240)  # the parent has set the budgets
+        barrier.wait(PATIENCE)  # all have started
+        barrier.wait(PATIENCE)  # the parent has set the budgets
         told.budget = [number for number, _ in work_through(worker, studies[0])]
-        barrier.wait(240)
+        barrier.wait(PATIENCE)
         told.again = len(work_through(worker, studies[0]))
         told.queue = work_through(worker, studies[1])
         worker.close()
@@ -82,19 +83,19 @@ def sixteen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for process in processes:
         process.start()
     with suppress(BrokenBarrierError):  # a process that fails tells why below
-        barrier.wait(240)  # cold start
-        barrier.wait(240)
+        barrier.wait(PATIENCE)  # cold start
+        barrier.wait(PATIENCE)
         storage = open_storage(url)
         set_budget(optuna.load_study(study_name="budget", storage=storage), BUDGET)
         queue = optuna.load_study(study_name="queue", storage=storage)
         set_budget(queue, QUEUE)
         for x in range(QUEUE):
             queue.enqueue_trial({"x": x})
-        barrier.wait(240)
-        barrier.wait(240)
-    told = [answers.get(timeout=240) for _ in processes]
+        barrier.wait(PATIENCE)
+        barrier.wait(PATIENCE)
+    told = [answers.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
-        process.join(30)
+        process.join(PATIENCE)
     return url, told
 
 
