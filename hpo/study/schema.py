@@ -36,7 +36,7 @@ def prepare(url: URL, options: dict[str, Any], wait_seconds: float) -> None:
     where the database cannot be reached or written, or holds tables of another version, which are left as they are.
     """
     engine = create_engine(url, **options)
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + max(wait_seconds, _SCHEMA_SECONDS)
     try:
         if url.get_backend_name() == "sqlite":
             _make_folder(Path(str(url.database)))
@@ -56,11 +56,16 @@ def prepare(url: URL, options: dict[str, Any], wait_seconds: float) -> None:
 def _prepare(engine: Engine, url: URL, options: dict[str, Any], wait_seconds: float) -> None:
     if url.get_backend_name() != "sqlite":
         wait_for_server(engine, wait_seconds)
-    with engine.connect() as connection:
+    with _looking(engine) as connection:
         ready = inspect(connection).has_table(SchemaRow.__tablename__) and _is_ready(connection, url)
     if not ready:
         with _alone(engine, url):
             _make(engine, url, options)
+
+
+def _looking(engine: Engine) -> Connection:
+    """A connection without transactions, which the server would end where this process is slow between two looks."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def wait_for_server(engine: Engine, wait_seconds: float) -> None:
@@ -108,7 +113,7 @@ def _alone(engine: Engine, url: URL) -> Iterator[None]:
     take, give = _SERVER_LOCKS[backend]
     # Without a transaction: the server ends one that is idle for ten seconds, and its lock with it. On a busy machine
     # making the tables took longer, and the next process saw half of them.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with _looking(engine) as connection:
         until = time.monotonic() + _SCHEMA_SECONDS
         while not connection.scalar(text(take)):
             if time.monotonic() >= until:
@@ -126,7 +131,7 @@ def _alone(engine: Engine, url: URL) -> Iterator[None]:
 
 
 def _make(engine: Engine, url: URL, options: dict[str, Any]) -> None:
-    with engine.connect() as connection:
+    with _looking(engine) as connection:
         if _is_ready(connection, url):
             return  # another process made them while this one waited for the lock
         if url.get_backend_name() == "sqlite":

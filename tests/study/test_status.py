@@ -10,7 +10,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import event, insert, text
+from sqlalchemy import create_engine, event, insert, text
+from sqlalchemy.orm import Session
 
 from hpo.core.errors import StudyError
 from hpo.study import status as status_module
@@ -25,7 +26,8 @@ MANY = 5_000
 def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
     """Trials as Optuna stores them, 10 reports each, written in bulk; trial 0 is waiting, 1 running."""
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    with storage.transaction() as session:
+    engine = create_engine(storage.url)  # without the time-outs of hpo's own: this is much at once
+    with Session(engine) as session, session.begin():
         numbers = range(many)
         rows = [
             {
@@ -77,6 +79,7 @@ def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
                 if row["state"] == TrialState.FAIL and row["number"] < many - 5
             ],
         )
+    engine.dispose()
 
 
 def test_status_at_5000_trials(storage: Storage, study: optuna.Study) -> None:
