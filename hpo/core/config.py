@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -150,6 +151,9 @@ class StudyConfig(Config):
         None, ge=1, le=16, description="Small trials that train on one GPU at once, each with its share of the memory."
     )
     backend: BackendConfig = Field(BackendConfig(), description="Where workers run: local, inline, ray or slurm.")
+    checkpoints: str | None = Field(
+        None, description="A folder or URL (s3://…) that all machines reach; null: beside the study's results."
+    )
     storage: str | None = Field(None, description="Database URL; null: HPO_STORAGE, else studies/hpo.db.")
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -157,6 +161,13 @@ class StudyConfig(Config):
     @classmethod
     def _name(cls, name: str) -> str:
         return check_study_name(name)
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _no_password(cls, place: str | None) -> str | None:
+        if place is not None and urlsplit(place).password is not None:
+            raise ValueError("holds a password, which would be recorded; give it as the file system's library reads it")
+        return place
 
     @field_validator("warm_start", mode="before")
     @classmethod
@@ -338,6 +349,9 @@ def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(models, list | tuple):
         refs = [{"name": ref} if isinstance(ref, str) else ref for ref in models]
         resolved["models"] = [_local_paths(ref, folder, "name", "processor") for ref in refs]
+    checkpoints = resolved.get("checkpoints")
+    if isinstance(checkpoints, str) and "://" not in checkpoints:
+        resolved["checkpoints"] = str((folder / Path(checkpoints).expanduser()).resolve())
     if isinstance(metric, str) and metric.endswith(".py"):
         resolved["metric"] = str((folder / Path(metric).expanduser()).resolve())
     return resolved

@@ -163,6 +163,16 @@ def _age(path: Path) -> tuple[int, int]:
     return int(attempt), int(step)
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest sound checkpoint of a folder; None where there is none."""
+    return next((path for path in _checkpoints(folder) if is_sound(path)), None)
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint is whole."""
+    return _read(path) is not None
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """A checkpoint's manifest and tensors, or None for a torn one: the one before it serves then."""
     try:

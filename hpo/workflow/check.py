@@ -50,6 +50,8 @@ def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     with console.progress("reading the data"):
         bench = Workbench(config, placement.execution_here())
         check_direction(bench.scorer, config.direction)
+        if bench.mirror:
+            bench.mirror.check()
     with console.progress("timing each model on the data"):
         plans = time_models(bench, inspect_models(bench))
     times = forecast(bench, plans, len(placement.places))

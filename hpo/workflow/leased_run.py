@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import optuna
@@ -12,7 +13,7 @@ from hpo.core.errors import DeviceLost, StorageError
 from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE
 from hpo.study.status import ATTEMPT
-from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.checkpoint import newest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
 from hpo.workflow.curve import remove_curve
 from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
@@ -31,8 +32,9 @@ class LeasedRun:
         self._trial = trial
         self._device = bench.execution.device
         self._folder = bench.trial_folder(stage_folder(study), trial.number)
+        self._mirror = bench.mirror
         bench.attempt = worker.attempt
-        bench.on_checkpoint = lambda path: worker.checkpointed(trial, str(path))
+        bench.on_checkpoint = self._keep
 
     def carry_out(self, work: Callable[[optuna.Trial], float]) -> None:
         """Do `work` and tell the trial's result; or give it back when told to stop, or drop what another has taken.
@@ -44,11 +46,12 @@ class LeasedRun:
         try:
             trial.set_user_attr("worker", self._worker.worker_id)
             trial.set_user_attr(ATTEMPT, self._worker.attempt)
+            self._fetch()
             state, value = self._outcome(work)
             self._worker.finish(self._study, trial, state, value)
         except Stopped:
             with suppress(LeaseLost):  # another worker's by now: it has its own
-                self._worker.give_back(trial, str(self._folder))
+                self._worker.give_back(trial, self._worker.checkpoint)
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
             if self._worker.storage.get_trial(trial._trial_id).state.is_finished():
@@ -59,6 +62,23 @@ class LeasedRun:
             self._leave_for(error)
         else:
             self._clear()
+
+    def _keep(self, path: Path) -> None:
+        """Record a checkpoint, where others reach it if there is such a place."""
+        copy = self._mirror.put(path, self._folder.name) if self._mirror else None
+        self._worker.checkpointed(self._trial, copy or str(path))
+
+    def _fetch(self) -> None:
+        """Have a trial that was begun elsewhere find its checkpoint here; where that cannot be, say so."""
+        recorded = self._worker.checkpoint
+        if self._worker.attempt == 1 or recorded is None:
+            return
+        if self._mirror:
+            self._mirror.fetch(self._folder.name, self._folder)
+        if newest_checkpoint(self._folder) is None:
+            told = f"starts again in attempt {self._worker.attempt}: its checkpoint {recorded} cannot be read here"
+            log.warning("trial %s %s", self._trial.number, told)
+            self._trial.set_user_attr("restarted", told)
 
     def _outcome(self, work: Callable[[optuna.Trial], float]) -> tuple[TrialState, float | None]:
         """How a run ended: complete, pruned, or failed in a way that costs that trial only."""
@@ -100,3 +120,5 @@ class LeasedRun:
         """Remove what a finished trial needed to be gone on with."""
         remove_curve(self._folder)
         remove_checkpoints(self._folder)
+        if self._mirror:
+            self._mirror.remove(self._folder.name)

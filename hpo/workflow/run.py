@@ -93,6 +93,8 @@ def _search(config: StudyConfig, storage: Storage, data: TaskData) -> optuna.Stu
         with console.progress("checking the models"):
             bench = Workbench(config, placement.execution_here(), data)
             plans = inspect_models(bench)
+        if bench.mirror:
+            bench.mirror.check()
         for line in [*data.notes, *study_warnings(bench)]:
             console.note(f"  {line}")
         study = create_study(bench, storage, {plan.model: plan.layers for plan in plans})

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import time
 
+from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.study.budget import request_stop, set_phase
@@ -47,9 +48,23 @@ def delete_study(storage: Storage, name: str) -> None:
             f"{len(alive)} workers are at study '{name}' (the first: process {alive[0].pid} on {alive[0].host}). "
             f"First: hpo stop {shlex.quote(name)}"
         )
+    written = study.user_attrs.get("config", {})
     storage.delete_study(study._study_id)
+    if written.get("checkpoints") is not None:
+        _remove_checkpoints(load_config(written))
     if run_folder(name).exists():
         shutil.rmtree(run_folder(name))
+
+
+def _remove_checkpoints(config: StudyConfig) -> None:
+    """Remove what a study left in a place of its own for checkpoints."""
+    from hpo.workflow.workbench import checkpoints_folder, open_mirror  # torch: for such studies only
+
+    mirror = open_mirror(config)
+    if mirror:
+        mirror.remove()
+    else:
+        shutil.rmtree(checkpoints_folder(config), ignore_errors=True)
 
 
 def _alive(status: StudyStatus) -> tuple[WorkerStatus, ...]:

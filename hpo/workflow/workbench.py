@@ -8,7 +8,7 @@ from typing import Any
 
 from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
-from hpo.core.paths import home, run_folder
+from hpo.core.paths import folder_name, home, run_folder
 from hpo.core.trial import TrialParams
 from hpo.data.subset import draw_rows
 from hpo.tasks import get_task, with_metric
@@ -18,6 +18,7 @@ from hpo.training.batching import Features
 from hpo.training.features import FeatureStore
 from hpo.training.fine_tune import TrainingPlan
 from hpo.training.memory import MemoryStore
+from hpo.training.mirror import Mirror
 from hpo.training.model import Candidates, resolve_max_length
 from hpo.training.precision import Execution, apply
 from hpo.training.prefix_cache import PrefixStore
@@ -36,6 +37,7 @@ class Workbench:
         self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
         self._prefixes = PrefixStore(home() / "cache" / "prefixes")
         self._memory = MemoryStore(home() / "cache" / "memory")
+        self.mirror = open_mirror(config)
         self.stop = threading.Event()
         self.attempt = 1  # of the trial in hand
         self.on_checkpoint: Callable[[Path], None] = lambda path: None
@@ -86,7 +88,21 @@ class Workbench:
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
-        return run_folder(self.config.name) / "checkpoints" / f"{study}-{number}"
+        return checkpoints_folder(self.config) / f"{study}-{number}"
+
+
+def checkpoints_folder(config: StudyConfig) -> Path:
+    """Where this machine keeps a study's checkpoints: beside its results, or in a folder that others reach too."""
+    if config.checkpoints is None or "://" in config.checkpoints:
+        return run_folder(config.name) / "checkpoints"
+    return Path(config.checkpoints) / folder_name(config.name)
+
+
+def open_mirror(config: StudyConfig) -> Mirror | None:
+    """The copies of a study's checkpoints at a URL; None where it keeps none. Raises `ConfigError`."""
+    if config.checkpoints is None or "://" not in config.checkpoints:
+        return None
+    return Mirror(config.checkpoints, folder_name(config.name))
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "workers": 3,
         "trials_per_device": 2,
         "backend": {"ray": {"address": "auto", "gpus_per_worker": 0.5, "cpus_per_worker": 2}},
+        "checkpoints": "s3://bucket/checkpoints",
         "storage": "sqlite:///x.db",
         "seed": 7,
         "warm_start": ["earlier", "another"],
