@@ -48,6 +48,7 @@ def write_chats(path: Path) -> Path:
 
 def save_model(folder: Path, kind: str, **shape: Any) -> Path:
     """An untrained model of a few thousand weights with a tokenizer of a few words."""
+    import torch
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -59,6 +60,7 @@ def save_model(folder: Path, kind: str, **shape: Any) -> Path:
     config = AutoConfig.for_model(
         kind, vocab_size=len(vocabulary), pad_token_id=0, bos_token_id=None, eos_token_id=1, **shape
     )
+    torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 

@@ -1,6 +1,7 @@
-"""The examples of tasks that write run as they are, and what is written in the end is mostly right."""
+"""The examples of tasks that write run as they are, and what is written in the end is a day or a date."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("script", "pattern"),
     [
-        pytest.param("translation.py", "2024-03", marks=pytest.mark.slow),
-        ("chat.py", "which day comes after Friday ? → it is"),
+        pytest.param("translation.py", r"7 March 2024 → \d{4}-03-\d\d", marks=pytest.mark.slow),
+        ("chat.py", r"which day comes after Friday \? → it is \w+day \."),
     ],
 )
 def test_it_runs_and_answers(script: str, pattern: str, tmp_path: Path) -> None:
@@ -22,4 +23,4 @@ def test_it_runs_and_answers(script: str, pattern: str, tmp_path: Path) -> None:
     environment = {**os.environ, "HPO_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
-    assert pattern in done.stdout
+    assert re.search(pattern, done.stdout), done.stdout
