@@ -78,7 +78,7 @@ def search(name: str, task: str, data: Path, models: list[str], epochs: int, tri
     return hpo.run(study)
 
 
-def main(folder: Path, rows: int = 60, trials: int = 2) -> tuple[hpo.Result, hpo.Result]:
+def main(folder: Path, rows: int = 60, clips: int = 150, trials: int = 2) -> tuple[hpo.Result, hpo.Result]:
     rng = np.random.default_rng(0)
     models = build_models(folder / "models")
     # Classes: a folder for each.
@@ -90,11 +90,11 @@ def main(folder: Path, rows: int = 60, trials: int = 2) -> tuple[hpo.Result, hpo
     with (folder / "notes.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("audio", "transcript"))
-        for row in range(rows):
+        for row in range(clips):
             notes = "".join(rng.choice(list(NOTES), rng.integers(2, 5)))
             play(folder / "notes" / f"{row}.wav", notes, rng)
             table.writerow((f"notes/{row}.wav", notes))
-    written = search("notes", "speech-recognition", folder / "notes.csv", models, 12, trials)
+    written = search("notes", "speech-recognition", folder / "notes.csv", models[:1], 30, trials)
     play(folder / "new.wav", "gec", rng)
     for result in (tunes, written):
         print(result.name, "→", result.predict([folder / "new.wav"])[0]["label"])

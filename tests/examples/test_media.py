@@ -25,7 +25,7 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tunes, written = load("sounds").main(tmp_path, rows=20, trials=1)
+    tunes, written = load("sounds").main(tmp_path, rows=20, clips=30, trials=1)
     assert 0 <= tunes.metrics["accuracy"] <= 1 and written.metrics["wer"] >= 0
     said = capsys.readouterr().out
     assert "tunes → " in said and "notes → " in said
