@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from hpo.core.search_space import SearchSpace
+from hpo.core.trial import TrialParams
 from hpo.study.rules import TAKEN_FROM
 from hpo.study.suggest import suggest
 
@@ -34,15 +35,15 @@ def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, mod
 
 def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
     """The trial as one of `space`; None where that holds no such configuration."""
-    recorded = trial.user_attrs.get("params")
-    if recorded is None:
+    if "params" not in trial.user_attrs:
         return None
+    recorded = TrialParams(**trial.user_attrs["params"]).in_use()
     # What the other study fixed, or left at its default, may be searched here.
     fixed = FixedTrial({**recorded, **trial.params})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a value outside: `create_trial` refuses it
-            params = suggest(fixed, space, models).model_dump()
+            params = suggest(fixed, space, models).in_use()
         copy = optuna.trial.create_trial(
             state=trial.state,
             value=trial.value,
@@ -55,7 +56,7 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
     except ValueError:
         return None
     frozen = {"frozen_share"} if params["frozen_share"] is None else {"frozen_share", "frozen_layers"}
-    if any(params[name] != recorded[name] for name in params.keys() - frozen):
+    if any(params.get(name) != recorded.get(name) for name in (params.keys() | recorded.keys()) - frozen):
         return None  # fixed here to something else, or not searched and not its default
     if trial.duration is not None:
         copy.datetime_complete = datetime.now()
