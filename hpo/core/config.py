@@ -29,7 +29,7 @@ class DataConfig(Config):
 
     path: str = Field(
         min_length=1,
-        description="A csv, tsv, jsonl, parquet or CoNLL file, a folder, or a hub dataset.",
+        description="A csv, tsv, jsonl, parquet, Arrow or CoNLL file, a folder, or a hub dataset.",
     )
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")

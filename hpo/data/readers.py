@@ -22,7 +22,7 @@ MIXED = pa.struct({"type": pa.string(), "json": pa.string()})
 
 
 def read_file(path: Path, encoding: str = "utf-8") -> Dataset:
-    """Read one csv, tsv, json, jsonl, parquet or CoNLL file with its own columns; those of csv and tsv are all strings.
+    """Read one csv, tsv, json, jsonl, parquet, Arrow or CoNLL file with its own columns; all strings in csv and tsv.
 
     Raises `DataError`.
     """
@@ -229,14 +229,30 @@ def _read_parquet(path: Path, _encoding: str) -> Dataset:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        for place, field in enumerate(table.schema):
-            if pa.types.is_dictionary(field.type):  # a pandas category
-                plain = table.column(place).cast(field.type.value_type)
-                table = table.set_column(place, field.name, plain)
-        return Dataset(table)
+        return _plain(pq.read_table(path))
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _read_arrow(path: Path, _encoding: str) -> Dataset:
+    """A stream, as `Dataset.save_to_disk` writes it, or a file (Feather)."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            try:
+                return _plain(pa.ipc.open_stream(source).read_all())
+            except pa.ArrowInvalid:
+                return _plain(pa.ipc.open_file(source).read_all())
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Arrow file: {str(error).splitlines()[0]}") from None
+
+
+def _plain(table: pa.Table) -> Dataset:
+    """The table with each pandas category as its values."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = table.column(place).cast(field.type.value_type)
+            table = table.set_column(place, field.name, plain)
+    return Dataset(table)
 
 
 READERS: dict[str, Callable[[Path, str], Dataset]] = {
@@ -246,6 +262,8 @@ READERS: dict[str, Callable[[Path, str], Dataset]] = {
     ".ndjson": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
     ".conll": _read_conll,
     ".iob": _read_conll,
     ".bio": _read_conll,

@@ -19,6 +19,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
 }
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of one split
+BESIDE_ARROW = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` writes beside the rows
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -108,7 +109,16 @@ def _read_parts(paths: list[Path], encoding: str) -> Dataset:
 def _recognise(folder: Path) -> dict[str, list[Path]]:
     """split -> its files: by file name, by sub-folder, in `data/` as on the hub, or the folder's only file."""
     only = _data_files(folder)
-    return _named_splits(folder) or ({"train": only} if len(only) == 1 else {})
+    return _named_splits(folder) or ({"train": only} if len(only) == 1 or _is_one_table(only) else {})
+
+
+def _is_one_table(files: list[Path]) -> bool:
+    """Whether they are the parts of one dataset, as `Dataset.save_to_disk` and the hub name them."""
+    return bool(files) and all(SHARD.search(path.stem) for path in files) and len({_stem(path) for path in files}) == 1
+
+
+def _stem(path: Path) -> str:
+    return SHARD.sub("", path.stem)
 
 
 def _named_splits(folder: Path) -> dict[str, list[Path]]:
@@ -120,7 +130,7 @@ def _named_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def _split_files(folder: Path, split: str, names: tuple[str, ...]) -> list[Path]:
-    named = [path for path in _data_files(folder) if SHARD.sub("", path.stem).lower() in names]
+    named = [path for path in _data_files(folder) if _stem(path).lower() in names]
     if len(named) > 1 and not all(SHARD.search(path.stem) for path in named):
         raise DataError(
             f"{folder.absolute()}: {' and '.join(path.name for path in named)} both look like the {split} split: "
@@ -132,7 +142,8 @@ def _split_files(folder: Path, split: str, names: tuple[str, ...]) -> list[Path]
 def _data_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in READERS)
+    files = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in READERS]
+    return sorted(path for path in files if path.name not in BESIDE_ARROW)
 
 
 def _named_file(folder: Path, name: str, key: str) -> list[Path]:
@@ -140,7 +151,7 @@ def _named_file(folder: Path, name: str, key: str) -> list[Path]:
     path = folder / Path(name).expanduser()
     if path.is_file():
         return [path]
-    parts = _data_files(path) or [file for file in _data_files(folder) if SHARD.sub("", file.stem) == name]
+    parts = _data_files(path) or [file for file in _data_files(folder) if _stem(file) == name]
     if not parts:
         raise DataError(f"{key}: there is no file {path.absolute()}.{_nearest_file(path)}")
     if len(parts) > 1 and not path.is_dir() and not all(SHARD.search(part.stem) for part in parts):

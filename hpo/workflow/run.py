@@ -15,6 +15,7 @@ from hpo import console
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
+from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, set_phase
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.tasks import get_task, with_metric
@@ -37,7 +38,8 @@ def run(
 ) -> Result:
     """Run a study, or go on with it: search, confirm, retrain; returns its `Result`.
 
-    `source` is a study file, a mapping of the same keys, or a `StudyConfig`. `overrides` are `key=value` strings;
+    `source` is a study file, a mapping of the same keys, or a `StudyConfig`; in a mapping, `data` may be a DataFrame or
+    a `datasets.Dataset`, or a mapping of splits to such. `overrides` are `key=value` strings;
     `trials` and `hours` are the whole study's budget, not this run's. A finished study is not run again: more
     trials go on with it. Raises an `HpoError` for every mistake before anything is trained, and
     `KeyboardInterrupt` after all trials in hand were saved.
@@ -71,6 +73,8 @@ def _configure(
     storage: str | None,
 ) -> StudyConfig:
     options = {"name": name, "budget.max_trials": trials, "budget.max_hours": hours, "storage": storage}
+    if isinstance(source, Mapping) and "data" in source:
+        source = {**source, "data": keep_tables(source["data"])}
     given = [(key, value) for key, value in options.items() if value is not None]
     return with_metric(load_config(source, [*overrides, *given]))
 
