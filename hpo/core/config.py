@@ -39,6 +39,7 @@ class DataConfig(Config):
     label: str | tuple[str, ...] | None = Field(
         None, description="Column of the label, or one 0/1 column a class; null: recognised."
     )
+    group: str | None = Field(None, description="Column whose values stay together: no group is in two splits.")
     label_delimiter: str | None = Field(
         None, min_length=1, description="What stands between several labels in one text; null: recognised."
     )

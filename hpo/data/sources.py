@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError, did_you_mean
 from hpo.data.class_folders import read_class_folders
+from hpo.data.groups import group_splits
 from hpo.data.readers import READERS, read_file
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -25,12 +26,13 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class RawSplits:
-    """The splits as they were found, with their own columns; `origins` names where each came from."""
+    """The splits with their own columns; `origins` names where each came from, `notes` what was made of them."""
 
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
     origins: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def present(self) -> dict[str, Dataset]:
         """The splits that were found, by name."""
@@ -38,11 +40,21 @@ class RawSplits:
         return {split: rows for split, rows in found.items() if rows is not None}
 
 
-def load_splits(config: DataConfig) -> RawSplits:
-    """Open what `config.path` names. What is on this disk is never looked for on the hub.
+def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:
+    """Open what `config.path` names; by `config.group`, what is missing is taken from train, by whole groups.
 
     Raises `DataError` naming the file and line of a mistake, or where the data was looked for.
     """
+    raw = open_splits(config)
+    if config.group is None:
+        return raw
+    splits, notes = group_splits(raw, config, seed)
+    made = {split: raw.origins.get(split, f"{raw.origins['train']} ({split})") for split in splits}
+    return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), made, tuple(notes))
+
+
+def open_splits(config: DataConfig) -> RawSplits:
+    """The splits that `config.path` holds. What is on this disk is never looked for on the hub. Raises `DataError`."""
     path = Path(config.path).expanduser()
     try:
         if path.is_file():

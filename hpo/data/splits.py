@@ -64,10 +64,16 @@ def make_splits(
             f"data: test_size {config.test_size} and validation_size {config.validation_size} leave nothing to "
             "train on: their sum must be below 1."
         )
+    if sizes and config.group is not None:
+        # They were made by group before; a test split without labels was left out since.
+        raise DataError(
+            f"data.group: {' and '.join(sizes)} has no labels, and nothing is taken in its place where rows stay "
+            "together: give it labels, or leave it out of the data."
+        )
     if sizes:
         rows = splits["train"]
         dealt = strata(rows)
-        sides = _stratify(groups(rows), dealt, sizes, seed)
+        sides = deal(groups(rows), dealt, sizes, seed)
         splits |= {split: take(rows, places) for split, places in sides.items()}
         made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
         notes.append(f"{made} taken from {len(rows)} training rows, {_how(dealt, even)}seed {seed}")
@@ -111,9 +117,7 @@ def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list
     return splits, notes
 
 
-def _stratify(
-    keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float], seed: int
-) -> dict[str, list[int]]:
+def deal(keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float], seed: int) -> dict[str, list[int]]:
     """Deal the rows out: the share `sizes` of each class to each side, the rest to train, copies together.
 
     A group of copies counts for its first row's class. Every class keeps a group in train, then gives one to

@@ -16,11 +16,11 @@ from hpo.data.wording import counted, rows_named
 NESTED = "translation"  # the hub's translation data: a column of {"en": …, "de": …}
 
 
-def load_unfolded(config: DataConfig) -> RawSplits:
+def load_unfolded(config: DataConfig, seed: int) -> RawSplits:
     """The splits, with the languages of a nested column `translation` as columns of their own."""
-    raw = load_splits(config)
+    raw = load_splits(config, seed)
     splits = {split: unfold(rows) for split, rows in raw.present().items()}
-    return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), raw.origins)
+    return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), raw.origins, raw.notes)
 
 
 def unfold(rows: Dataset) -> Dataset:

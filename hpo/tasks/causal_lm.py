@@ -78,7 +78,7 @@ class CausalLM(Task):
         return bool(recognise_prompts(rows, config.label))
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_splits(config)
+        raw = load_splits(config, seed)
         columns, notes = find_prompt_columns(raw.train, raw.origins["train"], config)
         given, said = read_prompts(raw.present(), columns, raw.origins, config.drop_empty)
         whole, made = make_splits(given, config, seed, self.strata)
@@ -88,7 +88,7 @@ class CausalLM(Task):
             whole.get("test"),
             (),
             columns,
-            (*notes, *said, *made),
+            (*notes, *raw.notes, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 

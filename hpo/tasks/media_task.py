@@ -114,7 +114,7 @@ class MediaTask(Task):
         return found
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_splits(config)
+        raw = load_splits(config, seed)
         origin = raw.origins["train"]
         named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
         column = find_media_column(raw.train, self.kind, named, origin)
@@ -149,7 +149,7 @@ class MediaTask(Task):
             whole.get("test"),
             labels.names,
             {self.kind: column, "label": label},
-            (*notes, *labels.notes, *made, *doubtful),
+            (*notes, *raw.notes, *labels.notes, *made, *doubtful),
             fingerprint(self.name, content, labels.names),
         )
 

@@ -57,10 +57,10 @@ class MultiLabelClassification(TextTask):
             return False
         return holds_lists(rows, label) or config.label_delimiter is not None
 
-    def load(self, config: DataConfig) -> tuple[RawSplits, Columns]:
+    def load(self, config: DataConfig, seed: int) -> tuple[RawSplits, Columns]:
         if not isinstance(config.label, tuple):
-            return super().load(config)
-        raw = load_splits(config)
+            return super().load(config, seed)
+        raw = load_splits(config, seed)
         joined = {
             split: join_columns(rows, config.label, raw.origins[split])
             for split, rows in raw.present().items()

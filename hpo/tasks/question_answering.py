@@ -71,7 +71,7 @@ class QuestionAnswering(Task):
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple):
             raise DataError("data.label: this task reads one column of answers.")
-        raw = load_splits(config)
+        raw = load_splits(config, seed)
         columns, notes = find_answer_columns(raw.train, raw.origins["train"], config.text, config.label)
         splits = {}
         for split, rows in raw.present().items():
@@ -91,7 +91,7 @@ class QuestionAnswering(Task):
             whole.get("test"),
             (),
             dict(zip(("text", "text_pair", "label"), columns, strict=True)),
-            (*notes, *said, *made),
+            (*notes, *raw.notes, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 

@@ -72,7 +72,7 @@ class Seq2Seq(Task):
         raise NotImplementedError
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_unfolded(config)
+        raw = load_unfolded(config, seed)
         columns = find_target_columns(raw.train, raw.origins["train"], config, self.pairs)
         given, said = read_pairs(raw.present(), columns, raw.origins, config.drop_empty)
         whole, made = make_splits(given, config, seed, self.strata)
@@ -85,7 +85,7 @@ class Seq2Seq(Task):
             whole.get("test"),
             (),
             columns.by_role(),
-            (*columns.notes, *said, *made),
+            (*columns.notes, *raw.notes, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 

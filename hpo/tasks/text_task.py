@@ -32,9 +32,9 @@ class TextTask(Task):
     pipeline_tag = "text-classification"
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder")\nclassify("a text")'
 
-    def load(self, config: DataConfig) -> tuple[RawSplits, Columns]:
+    def load(self, config: DataConfig, seed: int) -> tuple[RawSplits, Columns]:
         """The splits with their own columns, and which of them are the texts and the label."""
-        raw = load_splits(config)
+        raw = load_splits(config, seed)
         assert not isinstance(config.label, tuple)
         return raw, find_columns(raw.train, raw.origins["train"], config.text, config.label)
 
@@ -55,7 +55,7 @@ class TextTask(Task):
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple) and type(self).load is TextTask.load:
             raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")
-        raw, columns = self.load(config)
+        raw, columns = self.load(config, seed)
         labelled, unlabelled = _labelled(raw, columns)
         given, labels, changed = self._canonical(labelled, columns, raw.origins, config)
         origins = {split: raw.origins[split] for split in given}
@@ -68,7 +68,7 @@ class TextTask(Task):
             splits.get("test"),
             labels.names,
             columns.by_role(),
-            (*columns.notes, *unlabelled, *changed, *made, *doubtful),
+            (*columns.notes, *raw.notes, *unlabelled, *changed, *made, *doubtful),
             fingerprint(self.name, splits, labels.names),
         )
 

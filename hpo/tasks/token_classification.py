@@ -75,7 +75,7 @@ class TokenClassification(Task):
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
             raise DataError("data: token classification reads one column of words (text) and one of tags (label).")
-        raw = load_splits(config)
+        raw = load_splits(config, seed)
         words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
         splits = {}
         for split, rows in raw.present().items():
@@ -97,7 +97,7 @@ class TokenClassification(Task):
             whole.get("test"),
             read.names,
             {"text": words, "label": tags},
-            (*notes, *read.notes, *made, *doubtful),
+            (*notes, *raw.notes, *read.notes, *made, *doubtful),
             fingerprint(self.name, whole, read.names),
         )
 

@@ -1,0 +1,79 @@
+"""Splits by a column: rows of one group (a patient, an author, a document) are never on two sides."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from hpo.core.config import DataConfig
+from hpo.core.errors import DataError
+from hpo.data.columns import column_values, missing_column
+from hpo.data.splits import deal, take
+from hpo.data.wording import counted
+
+if TYPE_CHECKING:
+    from hpo.data.sources import RawSplits
+
+
+def group_splits(raw: "RawSplits", config: DataConfig, seed: int) -> "tuple[dict[str, Dataset], list[str]]":
+    """The splits without the column `config.group`, what is missing taken from train by whole groups.
+
+    A group that two given splits share stays in the one that is touched later (test, then validation); its rows are
+    dropped from the other. Returns the splits and notes on what was made and dropped. Raises `DataError` where the
+    column or its values are missing, or too few groups are left.
+    """
+    groups = {split: _groups(rows, config, raw.origins[split]) for split, rows in raw.present().items()}
+    splits, notes = _drop_shared(raw.present(), groups, config.group or "")
+    sizes = {
+        split: size
+        for split, size in (("test", config.test_size), ("validation", config.validation_size))
+        if split not in splits
+    }
+    if sizes:
+        rows, known = splits["train"], groups["train"]
+        if len(set(known)) <= len(sizes):
+            raise DataError(
+                f"data.group: {raw.origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
+                f"{' and '.join(sizes)} each need one of their own, and train another."
+            )
+        sides = deal(known, [0] * len(known), sizes, seed)
+        splits |= {split: take(rows, places) for split, places in sides.items()}
+        made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
+        notes.append(
+            f"{made} taken from {len(rows)} training rows, whole groups of the {len(set(known))} by '{config.group}', "
+            f"seed {seed}"
+        )
+    return {split: rows.remove_columns(config.group) for split, rows in splits.items()}, notes
+
+
+def _groups(rows: Dataset, config: DataConfig, origin: str) -> list[str]:
+    assert config.group is not None
+    if config.group not in rows.column_names:
+        raise missing_column("data.group", config.group, rows.column_names, origin)
+    values = column_values(rows, config.group)
+    empty = next((place for place, value in enumerate(values, 1) if value is None or value == ""), None)
+    if empty is not None:
+        raise DataError(f"{origin}: row {empty} has no '{config.group}': data.group needs a value in each row.")
+    return [str(value) for value in values]
+
+
+def _drop_shared(
+    given: Mapping[str, Dataset], groups: dict[str, list[str]], column: str
+) -> tuple[dict[str, Dataset], list[str]]:
+    """The given splits without rows whose group is in one that is touched later; `groups` follows."""
+    splits, notes = dict(given), []
+    taken: set[str] = set()
+    for split in ("test", "validation", "train"):
+        if split not in splits:
+            continue
+        places = [place for place, group in enumerate(groups[split]) if group not in taken]
+        dropped = len(groups[split]) - len(places)
+        if not places:
+            raise DataError(f"data.group: every '{column}' of {split} is in a split that is touched later, too.")
+        if dropped:
+            splits[split] = take(splits[split], places)
+            groups[split] = [groups[split][place] for place in places]
+            rows = counted(dropped, f"{'training' if split == 'train' else split} row")
+            notes.append(f"{rows} dropped: their '{column}' is in a split that is touched later")
+        taken |= set(groups[split])
+    return splits, notes
