@@ -1,7 +1,6 @@
 """Splits by a column: rows of one group (a patient, an author, a document) are never on two sides."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
@@ -11,19 +10,18 @@ from hpo.data.columns import column_values, missing_column
 from hpo.data.splits import deal, take
 from hpo.data.wording import counted
 
-if TYPE_CHECKING:
-    from hpo.data.sources import RawSplits
 
-
-def group_splits(raw: "RawSplits", config: DataConfig, seed: int) -> "tuple[dict[str, Dataset], list[str]]":
+def group_splits(
+    given: Mapping[str, Dataset], origins: Mapping[str, str], config: DataConfig, seed: int
+) -> tuple[dict[str, Dataset], list[str]]:
     """The splits without the column `config.group`, what is missing taken from train by whole groups.
 
     A group that two given splits share stays in the one that is touched later (test, then validation); its rows are
     dropped from the other. Returns the splits and notes on what was made and dropped. Raises `DataError` where the
     column or its values are missing, or too few groups are left.
     """
-    groups = {split: _groups(rows, config, raw.origins[split]) for split, rows in raw.present().items()}
-    splits, notes = _drop_shared(raw.present(), groups, config.group or "")
+    groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
+    splits, notes = _drop_shared(given, groups, config.group or "")
     sizes = {
         split: size
         for split, size in (("test", config.test_size), ("validation", config.validation_size))
@@ -33,7 +31,7 @@ def group_splits(raw: "RawSplits", config: DataConfig, seed: int) -> "tuple[dict
         rows, known = splits["train"], groups["train"]
         if len(set(known)) <= len(sizes):
             raise DataError(
-                f"data.group: {raw.origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
+                f"data.group: {origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
                 f"{' and '.join(sizes)} each need one of their own, and train another."
             )
         sides = deal(known, [0] * len(known), sizes, seed)

@@ -48,7 +48,7 @@ def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:
     raw = open_splits(config)
     if config.group is None:
         return raw
-    splits, notes = group_splits(raw, config, seed)
+    splits, notes = group_splits(raw.present(), raw.origins, config, seed)
     made = {split: raw.origins.get(split, f"{raw.origins['train']} ({split})") for split in splits}
     return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), made, tuple(notes))
 
