@@ -1,9 +1,9 @@
 """Tables that a person holds in Python: kept as files, which every worker reads and the study knows again."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpo.core.errors import ConfigError
@@ -36,22 +36,20 @@ def _is_table(value: Any) -> bool:
 def _keep(tables: Mapping[str, Any]) -> Path:
     """Write a file for each split into a folder that is named by what is in them, last."""
     place = home() / "data"
-    scratch = place / f".{os.getpid()}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    for split, table in sorted(tables.items()):
-        file = scratch / f"{split}.parquet"
-        try:
-            # A DataFrame's index numbers its rows; it is nothing to learn from.
-            table.to_parquet(file, index=False) if hasattr(table, "iloc") else table.to_parquet(str(file))
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            raise ConfigError(f"data: the table cannot be written as parquet: {error}") from error
-        digest.update(split.encode() + file.read_bytes())
-    kept = place / f"table-{digest.hexdigest()[:12]}"
-    if kept.is_dir():
-        for file in scratch.iterdir():
-            file.unlink()
-        scratch.rmdir()
-    else:
-        scratch.rename(kept)
+    with TemporaryDirectory(dir=place) as scratch:
+        made = Path(scratch) / "table"
+        made.mkdir()
+        for split, table in sorted(tables.items()):
+            file = made / f"{split}.parquet"
+            try:
+                # A DataFrame's index numbers its rows; it is nothing to learn from.
+                table.to_parquet(file, index=False) if hasattr(table, "iloc") else table.to_parquet(str(file))
+            except (ValueError, TypeError, OSError, ImportError) as error:
+                raise ConfigError(f"data: the table cannot be written as parquet: {error}") from error
+            digest.update(split.encode() + file.read_bytes())
+        kept = place / f"table-{digest.hexdigest()[:12]}"
+        if not kept.is_dir():
+            made.rename(kept)
     return kept

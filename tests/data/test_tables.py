@@ -45,7 +45,10 @@ def test_what_is_no_table_stays_and_what_is_no_split_is_told() -> None:
     with pytest.raises(ConfigError, match=r"data: 'dev' is no split: give tables as train, validation, test"):
         keep_tables({"train": pd.DataFrame(ROWS), "dev": pd.DataFrame(ROWS)})
     with pytest.raises(ConfigError, match="data: the table cannot be written as parquet"):
-        keep_tables(pd.DataFrame({"text": [1, "a"]}))
+        keep_tables({"test": pd.DataFrame(ROWS), "train": pd.DataFrame({"text": [1, "a"]})})
+    kept = keep_tables(pd.DataFrame(ROWS))  # nothing of the refused table is left in it
+    assert [file.name for file in Path(kept).iterdir()] == ["train.parquet"]
+    assert list(Path(kept).parent.iterdir()) == [Path(kept)]
 
 
 @pytest.mark.parametrize("shards", [1, 2])
