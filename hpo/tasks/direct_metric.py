@@ -5,6 +5,7 @@ A module of its own because `import evaluate` takes seconds before transformers 
 
 from typing import Any
 
+import datasets
 import evaluate
 
 
@@ -21,3 +22,20 @@ class DirectMetric(evaluate.Metric):
             return super().compute(**kwargs)
         found: dict[str, float] = self._compute(predictions, references)
         return found
+
+
+class TextMetric(DirectMetric):
+    """A metric of texts: predictions are texts, references tuples of the texts that are right."""
+
+    summary: str
+    source: str
+    """BibTeX of where it comes from."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.summary,
+            citation=self.source,
+            inputs_description="predictions: texts; references: the right texts of each.",
+            features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
+        )

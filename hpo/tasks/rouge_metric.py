@@ -6,10 +6,7 @@ A module of its own because `import evaluate` takes seconds before transformers 
 from functools import cache, lru_cache
 from typing import Any
 
-import datasets
-import evaluate
-
-from hpo.tasks.direct_metric import DirectMetric
+from hpo.tasks.direct_metric import TextMetric
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 
@@ -17,20 +14,14 @@ SOURCE = """@inproceedings{lin2004, title={ROUGE: A Package for Automatic Evalua
 author={Lin, Chin-Yew}, year={2004}}"""
 
 
-class RougeMetrics(DirectMetric):
+class RougeMetrics(TextMetric):
     """rouge1, rouge2 and rougeL from 0 to 1: F-measures by the package `rouge-score`, words stemmed, mean of all texts.
 
     Predictions are texts, references tuples of right texts, of which the best counts.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="ROUGE F-measures.",
-            citation=SOURCE,
-            inputs_description="predictions: texts; references: the right texts of each.",
-            features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
-        )
+    summary = "ROUGE F-measures."
+    source = SOURCE
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         scores = [score(said, tuple(right)) for said, right in zip(predictions, references, strict=True)]

@@ -1,5 +1,6 @@
 """A text → another text, written by a model with an encoder and a decoder: what such tasks share."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,10 @@ class Seq2Seq(Task):
     def configured(self, config: StudyConfig) -> "Seq2Seq":
         return type(self)(config.generation)
 
+    @abstractmethod
     def own_metric(self) -> "Callable[[], evaluate.Metric]":
         """What makes the task's metric."""
-        raise NotImplementedError
+        ...
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         raw = load_unfolded(config, seed)

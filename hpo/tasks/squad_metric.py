@@ -9,10 +9,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
-import datasets
-import evaluate
-
-from hpo.tasks.direct_metric import DirectMetric
+from hpo.tasks.direct_metric import TextMetric
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = frozenset(string.punctuation)
@@ -21,21 +18,15 @@ SOURCE = """@article{rajpurkar2016, title={SQuAD: 100,000+ Questions for Machine
 author={Rajpurkar, Pranav and Zhang, Jian and Lopyrev, Konstantin and Liang, Percy}, year={2016}}"""
 
 
-class AnswerMetrics(DirectMetric):
+class AnswerMetrics(TextMetric):
     """exact_match and f1 from 0 to 1, as SQuAD (Rajpurkar et al., 2016) defines them, of the best true answer.
 
     Predictions are texts, references tuples of the texts that are right. Case, punctuation, articles and white space do
     not count.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Exact match and F1 of answers.",
-            citation=SOURCE,
-            inputs_description="predictions: texts; references: the right texts of each.",
-            features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
-        )
+    summary = "Exact match and F1 of answers."
+    source = SOURCE
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         scores = [score(said, tuple(right)) for said, right in zip(predictions, references, strict=True)]

@@ -6,11 +6,9 @@ A module of its own because `import evaluate` takes seconds before transformers 
 from functools import cache, lru_cache
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 
-from hpo.tasks.direct_metric import DirectMetric
+from hpo.tasks.direct_metric import TextMetric
 
 SOURCE = """@inproceedings{post2018, title={A Call for Clarity in Reporting BLEU Scores},
 author={Post, Matt}, year={2018}}
@@ -18,20 +16,14 @@ author={Post, Matt}, year={2018}}
 author={Popović, Maja}, year={2015}}"""
 
 
-class TranslationMetrics(DirectMetric):
+class TranslationMetrics(TextMetric):
     """bleu and chrf from 0 to 100, of all texts together, as sacrebleu computes them with its defaults.
 
     Predictions are texts, references tuples of right texts.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="BLEU and chrF.",
-            citation=SOURCE,
-            inputs_description="predictions: texts; references: the right texts of each.",
-            features=datasets.Features({"predictions": text, "references": datasets.Sequence(text)}),
-        )
+    summary = "BLEU and chrF."
+    source = SOURCE
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         found = {}
