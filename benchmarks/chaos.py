@@ -35,6 +35,7 @@ from sqlalchemy import select
 from hpo import console
 from hpo.core.config import load_config, ready_made
 from hpo.core.paths import run_folder
+from hpo.study.rules import FAILURE
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.study.tables import LeaseRow, WorkerRow
@@ -337,18 +338,21 @@ def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], qui
     for name, holds in held.items():
         numbers.add_row(name, "held" if holds else "NOT HELD")
     console.show(numbers)
+    for trial in trials:
+        if trial.state != TrialState.COMPLETE:
+            console.note(f"trial {trial.number} is {trial.state.name}: {trial.user_attrs.get(FAILURE, 'no reason')}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults go on")
     parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--trials", type=int, help="else 6 a minute")
+    parser.add_argument("--trials", type=int, help="else 10 a minute, which outlast the faults on two cores")
     parser.add_argument("--every", type=float, default=15.0, help="seconds between two; more on a busy machine")
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     arguments = parser.parse_args()
-    trials = arguments.trials or round(6 * arguments.minutes)
+    trials = arguments.trials or round(10 * arguments.minutes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="hpo-chaos-"))
     os.environ["HPO_HOME"] = str(folder / "home")

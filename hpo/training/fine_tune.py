@@ -31,7 +31,7 @@ from hpo.training.accumulation import Accumulation
 from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics
 from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches, take_labels
-from hpo.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hpo.training.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
 from hpo.training.evaluate import evaluate
 from hpo.training.layers import find_depths, freeze, train_mode
@@ -66,7 +66,7 @@ class TrainingPlan:
     attempt: int = 1  # how often the run was handed out: an older attempt's checkpoint never replaces a newer one's
     stop: threading.Event = field(default_factory=threading.Event)
     on_checkpoint: Callable[[Path], None] = lambda path: None
-    checkpoint_seconds: float = 60.0  # the checkpoint clock: at most one this often
+    checkpoint_seconds: float = 60.0  # at most so long without a checkpoint; less where one is cheap
     prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
     memory: MemoryStore | None = None  # what the machine knows of micro-batches that fit
     epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
@@ -124,7 +124,7 @@ class FineTuning:
         train_mode(self.model, self._frozen)  # BatchNorm's statistics are of a checkpoint where they are not frozen
         self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
         self.seconds_load = time.perf_counter() - started
-        self._saved_at = time.monotonic()
+        self._clock = CheckpointClock(plan.checkpoint_seconds, self._trainable)
         self._start: MiddleStart | None = None
         smoothing = plan.params.label_smoothing
         task = plan.task
@@ -310,7 +310,7 @@ class FineTuning:
         if self.plan.stop.is_set():
             self.save()
             raise Stopped
-        if time.monotonic() - self._saved_at >= self.plan.checkpoint_seconds:
+        if self._clock.is_due():
             self.save()
 
     def save(self) -> Path:
@@ -321,8 +321,8 @@ class FineTuning:
             self.plan.folder, self.plan.attempt, self.model, self._optimizer, self._scheduler, self.progress
         )
         self.progress.seconds_checkpoint += time.perf_counter() - started
-        self._saved_at = time.monotonic()
         self.plan.on_checkpoint(path)
+        self._clock.saved(time.perf_counter() - started)
         return path
 
 

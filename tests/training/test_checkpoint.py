@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hpo.training import checkpoint
-from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.checkpoint import CheckpointClock, remove_checkpoints
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 
 Plan = Callable[..., TrainingPlan]
@@ -146,6 +146,18 @@ def test_the_clock_saves_between_steps(plan: Plan) -> None:
     list(FineTuning(made).reports())
     assert [path.name for path in told] == [f"checkpoint-1-{step}" for step in range(6)]
     assert names(made.folder) == ["checkpoint-1-5"]
+
+
+def test_the_clock_gives_saves_a_hundredth_of_the_time() -> None:
+    clock = CheckpointClock(60.0, [torch.nn.Parameter(torch.zeros(1000, 1000))])
+    assert clock.seconds == pytest.approx(6.0)
+    clock.saved(cost_seconds=0.2)
+    assert clock.seconds == pytest.approx(20.0)
+    clock.saved(cost_seconds=0.001)
+    assert clock.seconds == 5.0
+    clock.saved(cost_seconds=30.0)
+    assert clock.seconds == 60.0
+    assert not clock.is_due()
 
 
 def test_random_state_goes_on(plan: Plan) -> None:
