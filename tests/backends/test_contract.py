@@ -15,6 +15,7 @@ from hpo.backends.backend import LEFT, Backend, Exit
 from hpo.backends.local import LocalBackend
 from hpo.core.placing import SlurmConfig
 from hpo.core.process import machine
+from tests import slurm
 
 MODULE = "tests.backends.obedient"
 ROOT = Path(__file__).parents[2]
@@ -54,15 +55,33 @@ def make_slurm(logs: Path, request: pytest.FixtureRequest) -> Backend:
     return SlurmBackend(MODULE, logs, settings, gpus=0, workers=2, environment={"HPO_STORAGE": URL})
 
 
+@pytest.fixture(scope="module")
+def slurm_node() -> Iterator[slurm.Slurm]:
+    node = slurm.start(cores=2)
+    yield node
+    node.remove()
+
+
+def make_real_slurm(logs: Path, request: pytest.FixtureRequest) -> Backend:
+    pytest.importorskip("submitit")
+    from hpo.backends.slurm import SlurmBackend
+
+    node: slurm.Slurm = request.getfixturevalue("slurm_node")
+    environment = {"HPO_STORAGE": URL, "SLURM_CONF": str(node.configuration)}
+    request.getfixturevalue("monkeypatch").setenv("SLURM_CONF", str(node.configuration))
+    return SlurmBackend(MODULE, logs, SlurmConfig(cpus_per_worker=1), gpus=0, workers=2, environment=environment)
+
+
 # The others start a cluster's processes: some seconds each.
 BACKENDS = [
     make_local,
     pytest.param(make_ray, marks=pytest.mark.slow),
     pytest.param(make_slurm, marks=pytest.mark.slow),
+    pytest.param(make_real_slurm, marks=pytest.mark.slow),
 ]
 
 
-@pytest.fixture(params=BACKENDS, ids=["local", "ray", "slurm"])
+@pytest.fixture(params=BACKENDS, ids=["local", "ray", "slurm's stand-in", "slurm"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     made: Backend = request.param(tmp_path / "logs", request)

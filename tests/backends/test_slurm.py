@@ -1,10 +1,12 @@
-"""A search in Slurm's jobs, on submitit's own stand-in for Slurm: a job is preempted in mid-trial, and queued again."""
+"""A search in Slurm's jobs, one of which is preempted in mid-trial: on submitit's stand-in for Slurm, and on Slurm."""
 
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.core.yaml_file import to_yaml
+from tests import servers, slurm
 from tests.backends.test_contract import ROOT, wait_for
 from tests.faults.search import at_work, check_whole
 from tests.small_models import save_bert, write_reviews
@@ -39,9 +42,48 @@ def training(home: Path) -> dict[int, int]:
         return {}  # just being made
 
 
-def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def preempt_stand_in() -> Callable[[Path], None]:
+    def preempt(home: Path) -> None:
+        (job,) = jobs_of(home)
+        job.send_signal(signal.SIGUSR2)  # Slurm's warning, as `--signal` asks for it
+        job.wait(timeout=60)
+
+    return preempt
+
+
+@pytest.fixture
+def preempt_in_slurm(postgresql_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Slurm itself: a job of a partition that goes first takes the node's one core for a moment."""
+    monkeypatch.setenv("HPO_STORAGE", postgresql_database)  # a file is refused: jobs may run on other machines
+    node = slurm.start(cores=1)
+    monkeypatch.setenv("SLURM_CONF", str(node.configuration))
+
+    def preempt(home: Path) -> None:
+        more = ["--partition=high", f"--output={node.folder / 'high.log'}", "--wrap=sleep 1"]
+        node.run(["sbatch", "--wait", *more])
+
+    yield preempt
+    node.remove()
+
+
+@pytest.mark.parametrize(
+    ("preempted", "settings"),
+    [
+        pytest.param("preempt_stand_in", {"cluster": "local", "cpus_per_worker": 1}, id="stand-in"),
+        pytest.param("preempt_in_slurm", {"partition": "low", "cpus_per_worker": 1, "hours": 1}, id="slurm"),
+    ],
+)
+def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
+    preempted: str,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    preempt: Callable[[Path], None] = request.getfixturevalue(preempted)
     home = Path(os.environ["HPO_HOME"])
     write_reviews(tmp_path / "reviews", train=2000)
     save_bert(tmp_path / "bert", layers=2)
@@ -55,7 +97,7 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(tmp_path: Path, m
         "confirm": {"top": 1, "seeds": 1},
         "devices": "cpu",
         "workers": 1,
-        "backend": {"slurm": {"cluster": "local", "cpus_per_worker": 1}},
+        "backend": {"slurm": settings},
     }
     (tmp_path / "faulty.yaml").write_text(to_yaml(study))
     with (tmp_path / "output").open("w") as output:
@@ -66,9 +108,7 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(tmp_path: Path, m
         wait_for(lambda: training(home) or search.poll() is not None, 240)
         assert search.poll() is None, (tmp_path / "output").read_text()
         (trial,) = training(home).values()
-        (job,) = jobs_of(home)
-        job.send_signal(signal.SIGUSR2)  # Slurm's warning, as `--signal` asks for it
-        job.wait(timeout=60)
+        preempt(home)
         assert search.wait(timeout=400) == 0, (tmp_path / "output").read_text()
     finally:
         search.kill()
@@ -77,5 +117,6 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(tmp_path: Path, m
     attempts = {each.number: each.user_attrs["attempt"] for each in found.trials}
     assert attempts == {number: 2 if number == trial else 1 for number in range(TRIALS)}
     assert not jobs_of(home)
-    for file in run_folder("faulty").rglob("*.pkl"):
-        assert b"hpo.db" not in file.read_bytes()  # no database's URL is left in files: it may hold a password
+    # No database's URL is left in files: it may hold a password.
+    pickled = b"".join(file.read_bytes() for file in run_folder("faulty").rglob("*.pkl"))
+    assert pickled and not any(part in pickled for part in (b"hpo.db", b"postgresql", servers.PASSWORD.encode()))
