@@ -4,6 +4,7 @@ A job holds its workers as processes, as the local backend does. What parent and
 files in a folder that both reach: submitit's pickles, and signs: `….began`, and `….stop` to have the workers leave.
 """
 
+import getpass
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from uuid import uuid4
 
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.slurm.slurm import SlurmInfoWatcher
 
 from hpo.backends.backend import LEFT, Exit, Specification
 from hpo.backends.local import LocalBackend
@@ -30,6 +32,7 @@ SAVE_SECONDS = 30.0  # that workers get, of the warning, to save their trials
 END_SECONDS = 90.0
 CANCEL_SECONDS = 5.0  # that the end of a job is waited for
 REQUEUES = 10_000  # submitit's limit for jobs that ran into their time limit
+QUEUE_SECONDS = 60  # between two looks into Slurm's queue
 
 
 class Job:
@@ -86,6 +89,25 @@ class Job:
         return submitit.helpers.DelayedSubmission(Job(*self._given))
 
 
+class Queue(SlurmInfoWatcher):
+    """Which jobs are over: those that Slurm's queue does not list any more.
+
+    submitit itself asks `sacct`, which fails where Slurm keeps no accounts, and every ten minutes. And it takes a job
+    that is suspended for one that is over, and one that was preempted for good for one that goes on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(delay_s=QUEUE_SECONDS)
+
+    def _make_command(self) -> list[str] | None:
+        known = self._registered - self._finished
+        return ["squeue", f"--user={getpass.getuser()}", "--array", "--noheader", "--format=%i"] if known else None
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        listed = (string if isinstance(string, str) else string.decode()).split()
+        return {job: {"State": "RUNNING" if job in listed else "left the queue"} for job in self._registered}
+
+
 def _began(signs: Path) -> Path:
     """The file that says that a job runs."""
     return signs.with_suffix(".began")
@@ -105,7 +127,7 @@ class _Submitted:
 
     @property
     def runs(self) -> bool:
-        # Not by Slurm's accounts: submitit asks for them every ten minutes.
+        # Not by Slurm's queue: it is asked once a minute.
         return _began(self.signs).exists()
 
 
@@ -139,6 +161,7 @@ class SlurmBackend:
             raise ConfigError("backend: slurm: there is no sbatch on this machine; run hpo where jobs are submitted.")
         options: dict[str, Any] = {f"{cluster}_setup": list(settings.setup)} if settings.setup else {}
         if cluster == "slurm":
+            submitit.SlurmJob.watcher = Queue()
             options["slurm_additional_parameters"] = {"requeue": True, **settings.options}
             options["slurm_signal_delay_s"] = settings.warning_seconds
             if settings.partition is not None:

@@ -11,11 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.core.errors import StudyError
+from hpo.core.errors import DeviceLost, StudyError
 from hpo.core.paths import run_folder
+from hpo.core.placing import SlurmConfig
 from hpo.core.yaml_file import to_yaml
 from tests import servers, slurm
-from tests.backends.test_contract import ROOT, wait_for
+from tests.backends.test_contract import MODULE, ROOT, URL, seen, specification, wait_for, wait_for_exits
 from tests.faults.search import at_work, check_whole
 from tests.small_models import save_bert, write_reviews
 
@@ -105,11 +106,11 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
             [sys.executable, "-m", "hpo.cli", "run", str(tmp_path / "faulty.yaml")], stdout=output, stderr=output
         )
     try:
-        wait_for(lambda: training(home) or search.poll() is not None, 240)
+        wait_for(lambda: training(home) or search.poll() is not None, 600)
         assert search.poll() is None, (tmp_path / "output").read_text()
         (trial,) = training(home).values()
         preempt(home)
-        assert search.wait(timeout=400) == 0, (tmp_path / "output").read_text()
+        assert search.wait(timeout=600) == 0, (tmp_path / "output").read_text()
     finally:
         search.kill()
         search.wait()
@@ -117,6 +118,30 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
     attempts = {each.number: each.user_attrs["attempt"] for each in found.trials}
     assert attempts == {number: 2 if number == trial else 1 for number in range(TRIALS)}
     assert not jobs_of(home)
+    assert "submitit" not in (tmp_path / "output").read_text()  # as it complains where Slurm keeps no accounts
     # No database's URL is left in files: it may hold a password.
     pickled = b"".join(file.read_bytes() for file in run_folder("faulty").rglob("*.pkl"))
     assert pickled and not any(part in pickled for part in (b"hpo.db", b"postgresql", servers.PASSWORD.encode()))
+
+
+def test_a_job_that_ends_without_a_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed with all its processes by an administrator, in a Slurm that keeps no accounts."""
+    pytest.importorskip("submitit")
+    from hpo.backends.slurm import SlurmBackend
+
+    node = slurm.start(cores=2)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SLURM_CONF", str(node.configuration))
+    settings = SlurmConfig(cpus_per_worker=1)
+    backend = SlurmBackend(MODULE, tmp_path / "logs", settings, gpus=0, workers=2, environment={"HPO_STORAGE": URL})
+    try:
+        backend.start({slot: specification(tmp_path, f"worker{slot}") for slot in (0, 1)})
+        seen(tmp_path, 2)
+        node.run(["scancel", "--signal=KILL", "--full", "1_0"])
+        (ended,) = wait_for_exits(backend, 1)
+        assert (ended.slot, ended.code) == (0, DeviceLost.exit_code)
+        assert "its job 1_0 ended without a word" in ended.said
+        wait_for(lambda: backend.running == 1)
+    finally:
+        backend.kill()
+        node.remove()

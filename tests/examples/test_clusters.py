@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from hpo.cli import app
 from hpo.core.errors import TRY_AGAIN
+from tests import slurm
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPT = EXAMPLES / "slurm" / "workers.sbatch"
@@ -67,13 +68,39 @@ def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tm
         (tmp_path / name).chmod(0o755)
     job = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     batch = subprocess.Popen(["bash", str(SCRIPT), "reviews"], cwd=tmp_path, env=job)
-    until = time.monotonic() + 60
-    while not (tmp_path / "working").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for_file(tmp_path / "working")
     batch.send_signal(signal.SIGTERM)
     assert batch.wait(timeout=60) == (0 if requeued else leaves_with)
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "requeued").exists() == requeued
     if requeued:
         assert (tmp_path / "requeued").read_text() == "requeue 7_2\n"
+
+
+@pytest.mark.slow
+def test_slurm_itself_queues_it_again(tmp_path: Path) -> None:
+    """The script in a job of a real Slurm: warned, its worker saves; queued again, the worker goes on to the end."""
+    worker = (
+        '[ "$1" = status ] && exit 0\n[ -e saved ] && { touch finished; exit 0; }\n'
+        f'trap "touch saved; exit {TRY_AGAIN}" TERM\ntouch working\nwhile :; do sleep 0.05; done'
+    )
+    (tmp_path / "hpo").write_text(f"#!/bin/bash\ncd {tmp_path}\n{worker}\n")
+    (tmp_path / "hpo").chmod(0o755)
+    node = slurm.start(cores=1)
+    try:
+        here = ["--gres=none", "--array=2", "--cpus-per-task=1", f"--chdir={tmp_path}"]
+        path = f"--export=PATH={tmp_path}:/usr/bin:/bin,SLURM_CONF={node.configuration}"
+        node.run(["sbatch", "--parsable", *here, path, str(SCRIPT), "reviews"])
+        wait_for_file(tmp_path / "working")
+        node.run(["scancel", "--batch", "--signal=TERM", "--state=RUNNING", "--name=hpo"])
+        wait_for_file(tmp_path / "finished")
+    finally:
+        node.remove()
+    assert (tmp_path / "saved").exists()
+
+
+def wait_for_file(file: Path) -> None:
+    until = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < until, f"there is no {file.name}"
+        time.sleep(0.02)
