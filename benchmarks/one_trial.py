@@ -23,7 +23,7 @@ Figures = dict[str, float]
 
 
 def read_data(case: Case) -> Any:
-    """The case's data: the first rows of a shuffled training split, the same on all sides."""
+    """The case's data: the first rows of each shuffled split that it names, the same on all sides."""
     from hpo.core.config import DataConfig
     from hpo.tasks import get_task
     from hpo.tasks.task import fingerprint
@@ -32,11 +32,13 @@ def read_data(case: Case) -> Any:
     data = task.prepare(DataConfig(path=case["data"]), 0)
     splits = {
         name: rows.shuffle(seed=0).select(range(min(case[f"{name}_rows"], len(rows))))
-        for name, rows in (("train", data.train), ("validation", data.validation))
+        for name, rows in data.splits.items()
+        if f"{name}_rows" in case
     }
     # In memory again: a selection by index is slower to read, and only one side would pay for it.
     splits = {name: rows.from_dict(rows.to_dict()) for name, rows in splits.items()}
-    return replace(data, **splits, test=None, fingerprint=fingerprint(task.name, splits, data.label_names))
+    named = {"test": None, **splits}
+    return replace(data, **named, fingerprint=fingerprint(task.name, splits, data.label_names))
 
 
 def run_hpo(case: Case) -> list[Figures]:
@@ -83,25 +85,52 @@ def run_hpo(case: Case) -> list[Figures]:
     return found
 
 
+def training_arguments(side: str, device: str, folder: str, **given: Any) -> Any:
+    """`TrainingArguments` as they come (`default`), or as an expert sets them (`tuned`), and what is `given`."""
+    from transformers import TrainingArguments
+
+    from hpo.training.precision import choose_execution
+
+    cpu = device == "cpu"
+    tuned: dict[str, Any] = {
+        "bf16": choose_execution(device, 1).dtype == "bfloat16",
+        "train_sampling_strategy": "group_by_length",
+        "save_strategy": "no",
+        "eval_strategy": "epoch",
+        "per_device_eval_batch_size": 64,
+    }
+    return TrainingArguments(
+        output_dir=folder,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,  # it only warns there
+        **(tuned if side == "tuned" else {}),
+        **given,
+    )
+
+
+def accuracy(answers: Any) -> dict[str, float]:
+    """What `Trainer` is given to compute its metric by."""
+    return {"accuracy": float((answers.predictions.argmax(-1) == answers.label_ids).mean())}
+
+
 def run_trainer(case: Case) -> list[Figures]:
     """One trial of the case with `Trainer`, default or tuned."""
     import numpy as np
     import torch
     import transformers
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
 
     from hpo.tasks import get_task
     from hpo.training.layers import find_stack, freeze
-    from hpo.training.precision import choose_execution
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(case["threads"])
-    cpu = case["device"] == "cpu"
     task = get_task("text-classification")
     data = read_data(case)
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
     train, validation = (task.encode(rows, tokenizer, MAX_LENGTH) for rows in (data.train, data.validation))
-    tuned = case["side"] == "tuned"
     evaluating, scores = [], []
 
     class Timed(Trainer):
@@ -113,16 +142,6 @@ def run_trainer(case: Case) -> list[Figures]:
             evaluating.append(time.perf_counter() - began)
             scores.append(found["eval_accuracy"])
             return found
-
-    options: dict[str, Any] = {}
-    if tuned:
-        options = {
-            "bf16": choose_execution(case["device"], case["threads"]).dtype == "bfloat16",
-            "train_sampling_strategy": "group_by_length",
-            "save_strategy": "no",
-            "eval_strategy": "epoch",
-            "per_device_eval_batch_size": 64,
-        }
 
     def load() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
@@ -139,26 +158,23 @@ def run_trainer(case: Case) -> list[Figures]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timed(
             model=model,
-            args=TrainingArguments(
-                output_dir=folder,
+            args=training_arguments(
+                case["side"],
+                case["device"],
+                folder,
                 num_train_epochs=case["epochs"],
                 per_device_train_batch_size=case["batch"],
                 learning_rate=LEARNING_RATE,
-                report_to="none",
-                disable_tqdm=True,
-                use_cpu=cpu,
-                dataloader_pin_memory=not cpu,  # it only warns there
-                **options,
             ),
             train_dataset=train,
             eval_dataset=validation,
             processing_class=tokenizer,
-            compute_metrics=lambda p: {"accuracy": float(np.mean(p.predictions.argmax(-1) == p.label_ids))},
+            compute_metrics=accuracy,
         )
         began = time.perf_counter()
         trainer.train()
         training = time.perf_counter() - began - sum(evaluating)
-        if not tuned:
+        if case["side"] == "default":
             trainer.evaluate()
     trial = time.perf_counter() - started
     return [figures(case, start_up, trial, training, model, np.array(train["length"]), scores[-1])]

@@ -1,0 +1,367 @@
+"""How long until a search has found what `Trainer.hyperparameter_search` finds? Everything of hpo together.
+
+    python benchmarks/time_to_target.py --quick                                            # three minutes on 2 cores
+    python benchmarks/time_to_target.py --data ../shared/datasets/banking77 --results runs.jsonl --plot target.html
+
+The quickstart's space and four models, searched jointly, on the same rows, for each seed side after side, in one order
+and then in the other. Each search is a process of its own with an empty home: nothing is cached from before. The clock
+runs from its start, start-up included; processor seconds are those of all its processes.
+
+- default, tuned: `Trainer.hyperparameter_search` with Optuna's TPE. As it comes: float32, each trial evaluated at its
+  end, checkpoints. Tuned: bf16, batches grouped by length, evaluated each epoch, Optuna's median pruner, no checkpoint.
+- hpo: `hpo run` as it comes: no first trials are named. `hpo, first trials`: with those of the quickstart's file.
+- ray: Ray Tune's ASHA through hpo's own training loop.
+- hpo without …: a part switched off.
+
+The target is the median, over seeds, of the best validation score that a rival ends with. It is reached when a trial
+that is complete has it: what was seen on the way, or in a trial that was pruned, does not count. A search that never
+reaches it counts as infinitely long. hpo's confirming and its final model come after the search and are told apart.
+Test scores are those of the best trial's configuration, trained on the training split, by the side's own training.
+
+With `--results` each search is kept in a file, and the same command goes on from there.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+QUICKSTART = ROOT / "studies" / "quickstart.yaml"
+RIVALS = ("default", "tuned")
+SETTINGS = ("rows", "validation_rows", "test_rows", "trials", "threads")  # searches that differ in one do not compare
+SPLITS = ("train", "validation", "test")
+SAMPLED_SECONDS = 0.5  # between two looks at a search's processor seconds
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How `hpo run` is called: keys of the study file, and parts that only `switched_off.py` switches off."""
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    first_trials: bool = False  # those that the quickstart's study file names
+
+
+# What each part brings is the difference to `hpo`.
+VARIANTS = {
+    "hpo": Variant(),
+    "hpo, first trials": Variant(first_trials=True),
+    "hpo without cache": Variant(parts=("cache",)),
+    "hpo without batching": Variant(parts=("batching",)),
+    "hpo without pruning": Variant({"pruner": {"name": "none"}}),
+    "hpo without portfolio": Variant(parts=("portfolio",)),
+}
+SIDES = (*RIVALS, *VARIANTS, "ray")
+
+
+class Meter(threading.Thread):
+    """Looks at the processor seconds of a process and all below it, again and again."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", share: int | None) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process(process.pid)
+        self._share = share
+        self._over = threading.Event()
+        self._known: set[int] = set()
+        self.began = time.time()
+        self.samples = [(0.0, 0.0)]  # seconds since the beginning, processor seconds
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            self._look()
+            self._over.wait(SAMPLED_SECONDS)
+
+    def _look(self) -> None:
+        try:
+            processes = [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        spent = 0.0
+        for process in processes:
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue  # counted with its parent from now on
+            spent += times.user + times.system + times.children_user + times.children_system
+            if self._share is not None and process.pid not in self._known:
+                self._known.add(process.pid)
+                Path(f"/proc/{process.pid}/autogroup").write_text(str(self._share))
+        # A process that ends between two looks at it is missed once.
+        self.samples.append((time.time() - self.began, max(spent, self.samples[-1][1])))
+
+    def end(self, spent: float) -> None:
+        """Stop looking; `spent` is what the system counted in all."""
+        self._over.set()
+        self.join()
+        self.samples.append((time.time() - self.began, spent))
+
+    def spent_by(self, seconds: float) -> float:
+        """Processor seconds by then."""
+        return float(np.interp(seconds, *zip(*self.samples, strict=True)))
+
+
+class Place:
+    """One dataset: its rows and studies in a folder, and the searches on them."""
+
+    def __init__(self, data: Path, folder: Path, arguments: argparse.Namespace) -> None:
+        from hpo.core.config import load_config
+
+        self.name = data.name
+        self._folder = folder
+        self._arguments = arguments
+        self._quickstart = load_config(QUICKSTART)
+        self.settings = {name: getattr(arguments, name) for name in SETTINGS}
+        write_rows(data, self._folder / "data", self.settings)
+
+    def search(self, side: str, seed: int) -> Row:
+        """Carry out one search; what it did by when."""
+        home = Path(tempfile.mkdtemp(dir=self._folder))
+        variant = VARIANTS.get(side, Variant())
+        study = home / "study.yaml"
+        study.write_text(json.dumps(self._study(seed, variant)))  # JSON is YAML
+        answer = home / "answer.json"
+        asked = {"study": str(study), "threads": self._arguments.threads, "answer": str(answer), "name": "search"}
+        if side in VARIANTS:
+            command = [sys.executable, "-m", "switched_off" if variant.parts else "hpo.cli", "run", str(study)]
+            meter = self._measure(command, home, variant.parts)
+            self._measure(one_search({**asked, "side": "hpo", "storage": f"sqlite:///{home / 'hpo.db'}"}), home)
+        else:
+            meter = self._measure(one_search({**asked, "side": side}), home)
+        return {**self._told(meter, json.loads(answer.read_text())), "side": side, "seed": seed}
+
+    def _study(self, seed: int, variant: Variant) -> dict[str, Any]:
+        plain = self._quickstart.to_plain()
+        if not variant.first_trials:
+            del plain["first_trials"]
+        given = {"name": "search", "seed": seed, "data": str(self._folder / "data")}
+        given |= {"devices": "cpu", "workers": self._arguments.threads}
+        budget = {"max_trials": self._arguments.trials, "max_hours": None}
+        return {**plain, **given, "budget": budget, **variant.overrides}
+
+    def _measure(self, command: Sequence[str], home: Path, parts: Sequence[str] = ()) -> Meter:
+        """Run a command to its end beside a meter. Raises `SystemExit` with what it said where it fails."""
+        environment = {
+            **os.environ,
+            "HPO_HOME": str(home),
+            "HF_DATASETS_CACHE": str(home / "datasets"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": str(self._arguments.threads),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
+            "SWITCHED_OFF": ",".join(parts),
+        }
+        environment.pop("HPO_STORAGE", None)
+        log = home / "log.txt"
+        before = _spent_by_children()
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=home)
+            meter = Meter(process, self._arguments.share)
+            meter.start()
+            try:
+                code = process.wait()
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        meter.end(_spent_by_children() - before)
+        if code:
+            raise SystemExit(f"{' '.join(command)} ended with code {code}:\n{log.read_text()[-3000:]}")
+        return meter
+
+    def _told(self, meter: Meter, answer: Row) -> Row:
+        """A search by its own clock, from the start of its process."""
+        trials = [
+            {**trial, "seconds": seconds, "cpu_seconds": round(meter.spent_by(seconds), 2)}
+            for trial in answer.pop("trials")
+            for seconds in [round(trial.pop("ended") - meter.began, 2)]
+        ]
+        whole = {"seconds": round(meter.samples[-1][0], 1), "cpu_seconds": round(meter.samples[-1][1], 1)}
+        return {"data": self.name, **self.settings, "trials_told": trials, "whole": whole, **answer}
+
+
+def one_search(case: Row) -> list[str]:
+    return [sys.executable, str(HERE / "one_search.py"), json.dumps(case)]
+
+
+def _spent_by_children() -> float:
+    """Processor seconds of this process's children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write_rows(source: Path, target: Path, settings: Mapping[str, int]) -> None:
+    """The first rows of each shuffled split as csv files, without those that training shares with another split."""
+    from datasets import disable_progress_bars
+    from one_trial import read_data
+
+    disable_progress_bars()
+    counts = {f"{split}_rows": settings["rows" if split == "train" else f"{split}_rows"] for split in SPLITS}
+    data = read_data({"data": str(source), **counts})
+    target.mkdir(parents=True)
+    for split, rows in data.splits.items():
+        labels = [data.label_names[label] for label in rows["label"]]
+        rows.remove_columns("label").add_column("label", labels).to_csv(target / f"{split}.csv")
+
+
+def read_rows(results: Path | None) -> list[Row]:
+    """The searches that a file keeps."""
+    lines = results.read_text(encoding="utf-8").splitlines() if results is not None and results.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def best_value(row: Row) -> float:
+    return max(trial["value"] for trial in row["trials_told"] if trial["value"] is not None)
+
+
+def reached(row: Row, target: float, unit: str) -> float:
+    """Seconds, or processor seconds, until a complete trial had `target`; inf where none has."""
+    return next((t[unit] for t in row["trials_told"] if t["value"] is not None and t["value"] >= target), float("inf"))
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """A table for each dataset and rival: how long to the rival's median best score."""
+    for data in dict.fromkeys(row["data"] for row in rows):
+        sides = {side: [r for r in rows if r["data"] == data and r["side"] == side] for side in SIDES}
+        sides = {side: found for side, found in sides.items() if found}
+        targets = {rival: statistics.median(map(best_value, sides[rival])) for rival in RIVALS if rival in sides}
+        console.print(_table(data, sides, targets))
+
+
+def _table(data: str, sides: Mapping[str, Sequence[Row]], targets: Mapping[str, float]) -> Table:
+    table = Table(title=f"{data}: medians over seeds", title_justify="left")
+    for name in ("side", "seeds", "best validation"):
+        table.add_column(name)
+    for rival, target in targets.items():
+        table.add_column(f"s / CPU-s to {target:.3f} ({rival}'s)", justify="right")
+        table.add_column("reached", justify="right")
+        table.add_column("× less: s / CPU-s", justify="right")
+    for name in ("search s / CPU-s", "whole s / CPU-s", "complete, pruned, failed", "test", "final model's test"):
+        table.add_column(name, justify="right")
+    for side, rows in sides.items():
+        cells = [side, str(len(rows)), _spread([best_value(row) for row in rows])]
+        for rival, target in targets.items():
+            mine, its = (_to_target(found, target) for found in (rows, sides[rival]))
+            there = sum(np.isfinite(reached(row, target, "seconds")) for row in rows)
+            factors = " / ".join(f"{b / a:.1f}" if np.isfinite(a) else "–" for a, b in zip(mine, its, strict=True))
+            cells += [" / ".join(f"{value:.0f}" for value in mine), f"{there} of {len(rows)}", factors]
+        table.add_row(*cells, *_ends(rows))
+    return table
+
+
+def _to_target(rows: Sequence[Row], target: float) -> tuple[float, float]:
+    """Median seconds and processor seconds to the target."""
+    return tuple(statistics.median(reached(row, target, unit) for row in rows) for unit in ("seconds", "cpu_seconds"))  # type: ignore[return-value]
+
+
+def _ends(rows: Sequence[Row]) -> list[str]:
+    """How long search and all took, how its trials ended, and the scores on test."""
+    last = [row["trials_told"][-1] for row in rows]
+    states = [[trial["state"] for trial in row["trials_told"]] for row in rows]
+    finals = [row["final_test"] for row in rows if "final_test" in row]
+    pairs = [
+        " / ".join(f"{statistics.median(end[unit] for end in ends):.0f}" for unit in ("seconds", "cpu_seconds"))
+        for ends in (last, [row["whole"] for row in rows])
+    ]
+    counts = [f"{np.mean([s.count(state) for s in states]):.1f}" for state in ("COMPLETE", "PRUNED", "FAIL")]
+    return [*pairs, ", ".join(counts), _spread([row["test"] for row in rows]), _spread(finals) if finals else ""]
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The median, from the least to the most."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def plot(rows: Sequence[Row], file: Path) -> None:
+    """One page: the best validation score so far over seconds, a line for each search, a panel for each dataset."""
+    import plotly.graph_objects as go
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
+
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure = make_subplots(rows=len(names), cols=1, subplot_titles=names)
+    for row in rows:
+        complete = [trial for trial in row["trials_told"] if trial["value"] is not None]
+        best = np.maximum.accumulate([trial["value"] for trial in complete])
+        colour = qualitative.D3[SIDES.index(row["side"]) % 10]
+        seconds = [*(trial["seconds"] for trial in complete), row["whole"]["seconds"]]
+        line = go.Scatter(
+            x=seconds, y=[*best, best[-1]], name=row["side"], legendgroup=row["side"], line_color=colour,
+            line_shape="hv", opacity=0.6, showlegend=row["seed"] == 0 and row["data"] == names[0],
+        )  # fmt: skip
+        figure.add_trace(line, row=names.index(row["data"]) + 1, col=1)
+    figure.update_xaxes(title="seconds since the process began", type="log")
+    figure.update_yaxes(title="best validation accuracy of a complete trial")
+    figure.update_layout(height=480 * len(names), template="plotly_white")
+    figure.write_html(file, include_plotlyjs=True)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, action="append", help="a folder of text, label; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="200 rows, 6 trials, one seed, three sides")
+    parser.add_argument("--rows", type=int, default=800, help="training rows")
+    parser.add_argument("--validation-rows", type=int, default=400)
+    parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=16, help="of each search")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--side", action="append", choices=SIDES, help="may be repeated; all unless told")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a rival; workers of hpo with one each")
+    parser.add_argument("--results", type=Path, help="file that keeps each search, and is gone on from")
+    parser.add_argument("--plot", type=Path, help="HTML page to write")
+    parser.add_argument("--share", type=int, help="Linux: the autogroup share (-20 to 19) of all processes of a search")
+    arguments = parser.parse_args()
+    arguments.data = arguments.data or [ROOT / "examples" / "data" / "docstrings"]
+    arguments.side = arguments.side or list(SIDES)
+    if arguments.quick:
+        arguments.rows, arguments.validation_rows, arguments.test_rows = 200, 200, 200
+        arguments.trials, arguments.seeds, arguments.side = 6, 1, [*RIVALS, "hpo"]
+    return arguments
+
+
+def main() -> None:
+    arguments = read_arguments()
+    rows = read_rows(arguments.results)
+    with tempfile.TemporaryDirectory() as scratch:
+        for data in arguments.data:
+            place = Place(data, Path(scratch) / data.name, arguments)
+            mine = [row for row in rows if row["data"] == place.name and place.settings.items() <= row.items()]
+            known = {(row["side"], row["seed"]) for row in mine}
+            turns = [(side, n) for n in range(arguments.seeds) for side in arguments.side[:: -1 if n % 2 else 1]]
+            for number, (side, seed) in enumerate(turns, 1):
+                if (side, seed) in known:
+                    continue
+                row = place.search(side, seed)
+                rows.append(row)
+                if arguments.results:
+                    with arguments.results.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps(row) + "\n")
+                told = f"best {best_value(row):.3f}, {row['whole']['seconds']:.0f} s, test {row['test']:.3f}"
+                print(f"[{place.name} {number} of {len(turns)}] {side}, seed {seed}: {told}", flush=True)
+    console = Console(width=None if sys.stdout.isatty() else 230)
+    show(rows, console)
+    console.print(f"{platform.machine()}, {arguments.threads} threads. ×: the rival's median time over this side's.")
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
