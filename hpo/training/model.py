@@ -132,6 +132,15 @@ class Candidates:
         return self._loaded[label]
 
 
+def import_early() -> None:
+    """Import what reading the first model and the first score would import then: three seconds of a core."""
+    import evaluate
+    import transformers
+
+    # Their attributes are imported at the first look.
+    assert evaluate.Metric and transformers.modeling_utils.PreTrainedModel and transformers.AutoModel
+
+
 def load_candidate(
     ref: ModelRef,
     auto_class: str,

@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -16,13 +16,16 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.data.tables import keep_tables
-from hpo.study.budget import add_seconds, set_phase
+from hpo.study.budget import add_seconds, list_studies, set_phase
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import check_direction
 from hpo.tasks.task import TaskData
 from hpo.workflow.continuing import is_finished, known_study
 from hpo.workflow.result import Result
+
+if TYPE_CHECKING:
+    from hpo.workflow.supervisor import Supervisor
 
 CLOCK_SECONDS = 0.5
 
@@ -47,15 +50,20 @@ def run(
     config = _configure(source, overrides, name, trials, hours, storage)
     database = open_storage(config.storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with console.progress(f"reading {Path(config.data.path).name}"):
-        task = get_task(config.task).configured(config)
-        data = task.prepare(config.data, config.seed)
-        check_direction(task.metrics(config.metric, data), config.direction)
-    known = known_study(database, config, data)
-    if known is not None and is_finished(known, config):
-        console.note(f"Study '{config.name}' is finished: nothing was run.")
-        return Result(known, known.user_attrs["result"])
-    study = _search(config, database, data)
+    with ExitStack() as ending:
+        # The workers of a new study begin with their imports while the data is read here. One that exists may need
+        # none, and a cluster is not asked before the data is known to be sound.
+        early = config.backend.name == "local" and config.name not in list_studies(database)
+        workers = _hire(config, database, ending) if early else None
+        with console.progress(f"reading {Path(config.data.path).name}"):
+            task = get_task(config.task).configured(config)
+            data = task.prepare(config.data, config.seed)
+            check_direction(task.metrics(config.metric, data), config.direction)
+        known = known_study(database, config, data)
+        if known is not None and is_finished(known, config):
+            console.note(f"Study '{config.name}' is finished: nothing was run.")
+            return Result(known, known.user_attrs["result"])
+        study = _search(config, database, data, workers or _hire(config, database, ending))
     record = study.user_attrs.get("result")
     if record is None:
         raise StudyError(f"Study '{config.name}' was stopped before its end; the same command goes on with it.")
@@ -79,35 +87,37 @@ def _configure(
     return with_metric(load_config(source, [*overrides, *given]))
 
 
-def _search(config: StudyConfig, storage: Storage, data: TaskData) -> optuna.Study:
-    """Check the models, create the study, and have workers carry out all of its stages."""
+def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
+    """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
     with console.progress("starting"):
-        from hpo.workflow.check import inspect_models, study_warnings
-        from hpo.workflow.create import create_study
         from hpo.workflow.placing import place_study
         from hpo.workflow.supervisor import Supervisor
+
+        supervisor = Supervisor(config, storage, place_study(config))
+        ending.callback(supervisor.close)
+        if config.backend.name != "inline":
+            supervisor.warm_up()
+    return supervisor
+
+
+def _search(config: StudyConfig, storage: Storage, data: TaskData, supervisor: "Supervisor") -> optuna.Study:
+    """Check the models, create the study, and have workers carry out all of its stages."""
+    with console.progress("checking the models"):
+        from hpo.workflow.check import inspect_models, study_warnings
+        from hpo.workflow.create import create_study
         from hpo.workflow.workbench import Workbench
 
-        placement = place_study(config)
-        supervisor = Supervisor(config, storage, placement)
-        inline = config.backend.name == "inline"
-        if not inline:
-            supervisor.warm_up()
-    try:
-        with console.progress("checking the models"):
-            bench = Workbench(config, placement.execution_here(), data)
-            plans = inspect_models(bench)
-        if bench.mirror:
-            bench.mirror.check()
-        for line in [*data.notes, *study_warnings(bench)]:
-            console.note(f"  {line}")
-        study = create_study(bench, storage, {plan.model: plan.layers for plan in plans})
-        if inline:
-            _work_inline(study, bench, storage)
-        else:
-            supervisor.work(study)
-    finally:
-        supervisor.close()
+        bench = Workbench(config, supervisor.placement.execution_here(), data)
+        plans = inspect_models(bench)
+    if bench.mirror:
+        bench.mirror.check()
+    for line in [*data.notes, *study_warnings(bench)]:
+        console.note(f"  {line}")
+    study = create_study(bench, storage, {plan.model: plan.layers for plan in plans})
+    if config.backend.name == "inline":
+        _work_inline(study, bench, storage)
+    else:
+        supervisor.work(study)
     return study
 
 

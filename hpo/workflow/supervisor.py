@@ -27,7 +27,7 @@ class Supervisor:
     def __init__(self, config: StudyConfig, storage: Storage, placement: Placement) -> None:
         self._config = config
         self._storage = storage
-        self._placement = placement
+        self.placement = placement
         self._backend = placement.backend
         self._restarts = dict.fromkeys(range(len(placement.places)), 0)  # of each slot, in a row
         self._failure: HpoError | None = None
@@ -68,7 +68,7 @@ class Supervisor:
 
         url = self._config.storage or default_storage()
         self._backend.start(
-            {slot: asdict(WorkerSpec(self._config.name, url, **vars(self._placement.place(slot)))) for slot in slots}
+            {slot: asdict(WorkerSpec(self._config.name, url, **vars(self.placement.place(slot)))) for slot in slots}
         )
 
     def _read(self) -> StudyStatus:

@@ -30,6 +30,7 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, open_storage
 from hpo.study.takeover import reclaim
+from hpo.training.model import import_early
 from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
 from hpo.workflow.leased_run import LeasedRun
@@ -212,7 +213,7 @@ class Workplace:
 
 
 def main() -> None:
-    """Entry point of a spawned worker: imports first (already done by now), then the specification, then work."""
+    """Entry point of a spawned worker: imports first, then the specification, then work."""
     _log_to_stderr()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):  # Ctrl-C, a scheduler's warnings: for its parent
         signal.signal(number, signal.SIG_IGN)
@@ -223,6 +224,7 @@ def main() -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, leave)
+    import_early()
     given = sys.stdin.readline()
     if not given:
         return  # the parent found a mistake before there was anything to do, or is gone

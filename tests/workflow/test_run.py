@@ -3,6 +3,8 @@
 import csv
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.errors import ConfigError, StorageError, StudyError
+from hpo.core.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.core.paths import run_folder
 from hpo.study.status import read_status
 from hpo.study.storage import open_storage
+from hpo.tasks.text_classification import TextClassification
 from hpo.workflow import worker
 from hpo.workflow.replay import replay, retrain
 from hpo.workflow.result import Predictor, best_configuration
 from hpo.workflow.stages import confirm_jobs
+from hpo.workflow.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -49,6 +53,40 @@ def test_hpos_own_sampler_and_pruner_carry_a_search(study: dict[str, Any]) -> No
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert complete and all(len(trial.intermediate_values) == trial.user_attrs["rungs"] for trial in complete)
+
+
+def test_the_workers_of_a_new_study_begin_before_its_data_is_read(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def prepare(*_: Any) -> None:
+        begun.append("reading")
+        raise DataError("a broken row")
+
+    monkeypatch.setattr(Supervisor, "warm_up", lambda self: begun.append("workers"))
+    monkeypatch.setattr(Supervisor, "close", lambda self: begun.append("ended"))
+    monkeypatch.setattr(TextClassification, "prepare", prepare)
+    with pytest.raises(DataError, match="a broken row"):
+        hpo.run(study | {"backend": "local"})
+    assert begun == ["workers", "reading", "ended"]
+
+
+@pytest.mark.slow
+def test_a_waiting_worker_has_imported_what_reading_a_model_takes() -> None:
+    script = """
+import sys
+from hpo.workflow import worker
+late = {"evaluate", "transformers.modeling_utils"}
+assert not late & sys.modules.keys()
+worker.main()
+print(*sorted(late & sys.modules.keys()))
+"""
+    # Its specification never comes: the parent has found a mistake.
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["evaluate", "transformers.modeling_utils"]
 
 
 def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> None:
