@@ -48,6 +48,9 @@ class DataConfig(Config):
     test: str | None = Field(None, description="File or split touched once at the end; null: recognised, else made.")
     validation_size: float = Field(0.15, gt=0, lt=1, description="Share of train, where validation is made.")
     test_size: float = Field(0.15, gt=0, lt=1, description="Share of train, where test is made.")
+    folds: int | None = Field(
+        None, ge=2, description="Parts of train that are validated on in turn (k-fold), each trial by their mean."
+    )
     drop_empty: bool = Field(False, description="Drop rows whose text is empty instead of refusing them.")
     encoding: str = Field("utf-8", description="Text encoding of csv, tsv and jsonl files.")
 
@@ -64,6 +67,12 @@ class DataConfig(Config):
         if isinstance(given, list | tuple) and len(given) == 0:
             raise ValueError("write one column, or several as [first, second, …]")
         return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> "DataConfig":
+        if self.folds is not None and self.validation is not None:
+            raise ValueError("write validation or folds, not both: folds of the training rows take turns at it")
+        return self
 
 
 class ModelRef(Config):
@@ -210,6 +219,15 @@ class StudyConfig(Config):
                 TrialParams.model_validate({"model": self.labels[0], **trial})
             except ValidationError as error:
                 raise ConfigError(f"{where}.{explain(error, TrialParams)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _one_validated_model(self) -> "StudyConfig":
+        if self.data.folds is not None and self.refit == "none":
+            raise ConfigError(
+                "refit: none keeps the model that was validated, and with data.folds each part of the rows has one of "
+                "its own. Write refit: train+validation."
+            )
         return self
 
     def _check_label(self, label: Any, where: str) -> None:

@@ -137,6 +137,7 @@ class Report(BaseModel):
     epoch: float = Field(description="Epochs trained so far.")
     value: float
     metrics: dict[str, float] = Field(description="All metrics on validation, `loss` among them.")
+    spread: dict[str, float] = Field({}, description="Of k-fold validation, each metric's deviation between folds.")
     train_loss: float = Field(description="Mean training loss since the last rung.")
     seconds: dict[str, float] = Field(description="Seconds so far by phase: load, train, evaluate, checkpoint.")
     peak_memory_mb: float = Field(description="Peak memory: of the device on a GPU, of the process on a CPU.")

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, missing_column
+from hpo.data.columns import column_values, groups_of, missing_column
 from hpo.data.wording import counted, rows_named
 
 # Compared without case.
@@ -84,6 +84,7 @@ def read_questions(
                 "text": [questions[place] for place in kept],
                 "text_pair": [contexts[place] for place in kept],
                 "label": [answers[place] for place in kept],
+                **groups_of(rows, kept),
             }
         )
     return read, notes

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values, holds_strings
+from hpo.data.folds import check_classes_of_folds
 from hpo.data.splits import text_keys
 from hpo.data.wording import counted, rows_named, some
 
@@ -43,6 +44,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
     """Refuse what no classifier can learn from or be judged by; returns notes on what is only doubtful."""
     counts = {split: Counter(column_values(rows, "label")) for split, rows in splits.items()}
     train = counts["train"]
+    notes = check_classes_of_folds(splits, names, lambda rows: [[label] for label in column_values(rows, "label")])
     if len(splits["train"]) < 2:
         raise DataError(f"{origins['train']}: 1 row is too few to train on: at least two of each class are needed.")
     if len(train) < 2:
@@ -51,7 +53,6 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
             f"{origins['train']}: every training label is '{only}': a classifier needs at least two classes."
         )
     advice = "For stratified splits, give hpo the training file alone as `data.path`"
-    notes = []
     for split in ("validation", "test"):
         if split not in counts:
             continue

@@ -31,6 +31,8 @@ LABELS = (
     *("intent", "sentiment", "emotion", "topic", "tag", "rating", "output", "y"),
     *("score", "similarity", "similarity_score", "relatedness_score"),
 )
+# Columns of hpo's own: which rows stay together, as numbers, where folds are to be made; and each row's fold, from 0.
+GROUP, FOLD = "_group", "_fold"
 READABLE = ("label_name", "label_text", "class_name", "category", "intent")
 
 
@@ -119,8 +121,16 @@ def column_values(rows: Dataset, column: str) -> list[Any]:
     return rows.with_format(None)[column][:]
 
 
+def groups_of(rows: Dataset, places: Iterable[int] | None = None) -> dict[str, list[int]]:
+    """The column `GROUP` of all rows or those at `places`, for rows that are made of these; empty where it is none."""
+    if GROUP not in rows.column_names:
+        return {}
+    numbers = column_values(rows, GROUP)
+    return {GROUP: numbers if places is None else [numbers[place] for place in places]}
+
+
 def _recognise_label(rows: Dataset, texts: tuple[str, ...], origin: str) -> str:
-    known = rows.column_names
+    known = [name for name in rows.column_names if name != GROUP]
     spelled = {name.lower(): name for name in known if name not in texts}
     by_name = next((spelled[name] for name in LABELS if name in spelled), None)
     if by_name is not None:

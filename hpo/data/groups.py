@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
-from hpo.data.columns import column_values, missing_column
-from hpo.data.splits import deal, take
+from hpo.data.columns import GROUP, column_values, missing_column
+from hpo.data.dealing import deal
+from hpo.data.splits import missing_sizes, take
 from hpo.data.wording import counted
 
 
@@ -17,22 +20,21 @@ def group_splits(
     """The splits without the column `config.group`, what is missing taken from train by whole groups.
 
     A group that two given splits share stays in the one that is touched later (test, then validation); its rows are
-    dropped from the other. Returns the splits and notes on what was made and dropped. Raises `DataError` where the
-    column or its values are missing, or too few groups are left.
+    dropped from the other. With `config.folds`, train has a column of numbers in its place, by which folds are made.
+    Returns the splits and notes on what was made and dropped. Raises `DataError` where the column or its values are
+    missing, or too few groups are left.
     """
     groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
     splits, notes = _drop_shared(given, groups, config.group or "")
-    sizes = {
-        split: size
-        for split, size in (("test", config.test_size), ("validation", config.validation_size))
-        if split not in splits
-    }
+    sizes = missing_sizes(splits, config)
+    known = groups["train"]
     if sizes:
-        rows, known = splits["train"], groups["train"]
+        rows = splits["train"]
         if len(set(known)) <= len(sizes):
+            need = "each need one of their own" if len(sizes) > 1 else "needs one of its own"
             raise DataError(
                 f"data.group: {origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
-                f"{' and '.join(sizes)} each need one of their own, and train another."
+                f"{' and '.join(sizes)} {need}, and train another."
             )
         sides = deal(known, [0] * len(known), sizes, seed)
         splits |= {split: take(rows, places) for split, places in sides.items()}
@@ -41,7 +43,13 @@ def group_splits(
             f"{made} taken from {len(rows)} training rows, whole groups of the {len(set(known))} by '{config.group}', "
             f"seed {seed}"
         )
-    return {split: rows.remove_columns(config.group) for split, rows in splits.items()}, notes
+        known = [known[place] for place in sides["train"]]
+    splits = {split: rows.remove_columns(config.group) for split, rows in splits.items()}
+    if config.folds is not None:
+        _, numbers = np.unique(np.array(known, dtype=str), return_inverse=True)
+        splits["train"] = Dataset(splits["train"].data.table.append_column(GROUP, pa.array(numbers, pa.int64())))
+        notes.append(f"folds of whole groups by '{config.group}'")
+    return splits, notes
 
 
 def _groups(rows: Dataset, config: DataConfig, origin: str) -> list[str]:

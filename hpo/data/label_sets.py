@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values, missing_column
+from hpo.data.folds import check_classes_of_folds
 from hpo.data.readers import MIXED
 from hpo.data.wording import counted, rows_named, some
 
@@ -95,7 +96,9 @@ def check_label_sets(splits: Mapping[str, Dataset], names: Sequence[str], origin
             " in all: at least two of each are needed."
         )
     counts = {split: np.array(column_values(rows, "label")).sum(0) for split, rows in splits.items()}
-    notes = []
+    notes = check_classes_of_folds(
+        splits, names, lambda rows: [np.flatnonzero(row).tolist() for row in column_values(rows, "label")]
+    )
     for split, count in counts.items():
         if not count.any():
             raise DataError(f"{origins.get(split, split)}: no row has a label: nothing can be judged by it.")

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values
+from hpo.data.folds import fold_places
 from hpo.data.readers import MIXED
 from hpo.data.wording import counted, rows_named
 
@@ -42,6 +43,13 @@ def check_numbers(splits: Mapping[str, Dataset], origins: Mapping[str, str]) -> 
         if len(set(values)) < 2:
             where = origins.get(split, f"{split}, made from {origins['train']}")
             raise DataError(f"{where}: every label is {values[0]:g}: nothing can be learnt from it or judged by it.")
+    for fold, (split, places) in enumerate(fold_places(splits), 1):
+        values = column_values(splits[split], "label")
+        if len({values[place] for place in places}) < 2:
+            raise DataError(
+                f"data.folds: every label of fold {fold} ({counted(len(places), 'row')}) is {values[places[0]]:g}: "
+                "nothing can be judged by it. Fewer folds, or more rows."
+            )
     return []
 
 

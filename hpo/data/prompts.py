@@ -9,7 +9,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import column_values, holds_strings, missing_column
+from hpo.data.columns import column_values, groups_of, holds_strings, missing_column
 
 Message = dict[str, str]
 
@@ -91,7 +91,9 @@ def read_prompts(
         kept = [place for place in range(len(rows)) if place not in empty]
         if not kept:
             raise DataError(f"{where}: every row is empty.")
-        read[split] = Dataset.from_dict({name: [values[place] for place in kept] for name, values in made.items()})
+        read[split] = Dataset.from_dict(
+            {name: [values[place] for place in kept] for name, values in made.items()} | groups_of(rows, kept)
+        )
     return read, notes
 
 

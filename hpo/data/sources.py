@@ -46,6 +46,11 @@ def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:
     Raises `DataError` naming the file and line of a mistake, or where the data was looked for.
     """
     raw = open_splits(config)
+    if config.folds is not None and raw.validation is not None:
+        raise DataError(
+            f"data.folds: {raw.origins['validation']} is a validation split already, and folds take turns at it: put "
+            "its rows into the training data, or leave `folds` out."
+        )
     if config.group is None:
         return raw
     splits, notes = group_splits(raw.present(), raw.origins, config, seed)

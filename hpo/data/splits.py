@@ -1,15 +1,14 @@
 """Train, validation and test: those given, the missing ones made, none sharing a text with another."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
-from hpo.data.columns import column_values
+from hpo.data.columns import FOLD, GROUP, column_values
+from hpo.data.dealing import deal, deal_folds, inseparable
 from hpo.data.wording import counted
 
 TEXT_ROLES = ("text", "text_pair")
@@ -50,15 +49,12 @@ def make_splits(
     Rows have the columns text (a text, or its words) and text_pair or not. A text that two given splits share stays
     in the one that is touched later (test, then validation) and is dropped from the other. What is missing is taken
     from train, the same for the same seed: rows of one group stay together, and each of the `strata`, which is what
-    notes call `even`, gives the same share of its rows. Returns the three splits and notes that say what was dropped
-    and made. Raises `DataError` where too few rows are left.
+    notes call `even`, gives the same share of its rows. With `config.folds` the rows of train and validation have a
+    column that numbers their fold; validation is the first. Returns the three splits and notes that say what was
+    dropped and made. Raises `DataError` where too few rows are left.
     """
     splits, notes = _drop_shared(given)
-    sizes = {
-        split: size
-        for split, size in (("test", config.test_size), ("validation", config.validation_size))
-        if split not in splits
-    }
+    sizes = missing_sizes(splits, config)
     if sum(sizes.values()) >= 1:
         raise DataError(
             f"data: test_size {config.test_size} and validation_size {config.validation_size} leave nothing to "
@@ -77,6 +73,14 @@ def make_splits(
         splits |= {split: take(rows, places) for split, places in sides.items()}
         made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
         notes.append(f"{made} taken from {len(rows)} training rows, {_how(dealt, even)}seed {seed}")
+    if config.folds is not None:
+        dealt = strata(splits["train"])
+        notes.append(
+            f"{config.folds} folds of the {len(splits['train'])} training rows, {_how(dealt, even)}seed {seed}: each "
+            "is validated on once, by a model that the others trained"
+        )
+        assert (GROUP in splits["train"].column_names) == (config.group is not None)  # no task lost it
+        splits |= _with_folds(splits["train"], groups(splits["train"]), dealt, config.folds, seed)
     for split, rows in splits.items():
         if len(rows) == 0:
             whole = given["train"]
@@ -87,6 +91,30 @@ def make_splits(
                 f"few: none is left for {split}."
             )
     return splits, notes
+
+
+def missing_sizes(given: Mapping[str, Dataset], config: DataConfig) -> dict[str, float]:
+    """The splits that are to be taken from train, and their shares of it."""
+    sizes = {"test": config.test_size, "validation": config.validation_size}
+    if config.folds is not None:
+        del sizes["validation"]
+    return {split: size for split, size in sizes.items() if split not in given}
+
+
+def _with_folds(rows: Dataset, keys: Sequence[str], strata: Sequence[int], folds: int, seed: int) -> dict[str, Dataset]:
+    """Rows of which those of the first fold are validation, the others train; the column `FOLD` tells which."""
+    together: Sequence[str | int] = keys
+    if GROUP in rows.column_names:
+        together = inseparable(keys, column_values(rows, GROUP))
+        rows = rows.remove_columns(GROUP)
+    if len(set(together)) < folds:
+        few = f"{counted(len(rows), 'row')} that can be kept apart in {counted(len(set(together)), 'part')}"
+        raise DataError(f"data.folds: {folds} folds need as many different training rows at least; here are {few}.")
+    dealt = deal_folds(together, strata, folds, seed)
+    numbered = Dataset(rows.data.table.append_column(FOLD, pa.array(dealt, pa.int64())))
+    first = [place for place, fold in enumerate(dealt) if fold == 0]
+    others = [place for place, fold in enumerate(dealt) if fold != 0]
+    return {"train": take(numbered, others), "validation": take(numbered, first)}
 
 
 def _how(dealt: Sequence[int], even: str) -> str:
@@ -115,49 +143,3 @@ def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list
             notes.append(f"{dropped} dropped: the same {same} is in {other}")
         kept[split] = set(keys)
     return splits, notes
-
-
-def deal(keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float], seed: int) -> dict[str, list[int]]:
-    """Deal the rows out: the share `sizes` of each class to each side, the rest to train, copies together.
-
-    A group of copies counts for its first row's class. Every class keeps a group in train, then gives one to
-    validation, then to test, where it has as many.
-    """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        groups[key].append(place)
-    by_class: dict[int, list[list[int]]] = defaultdict(list)
-    for places in groups.values():
-        by_class[labels[places[0]]].append(places)
-    random = np.random.default_rng(seed)
-    sides: dict[str, list[int]] = {"train": [], **{split: [] for split in sizes}}
-    owed = dict.fromkeys(sizes, 0.0)  # what rounding kept from a side in one class, it gets in the next
-    sides_by_need = [split for split in ("validation", "test") if split in sizes]
-    for _, members in sorted(by_class.items()):
-        left = [members[place] for place in random.permutation(len(members))]
-        total = sum(map(len, left))
-        for place, split in enumerate(sides_by_need):
-            wanted = sizes[split] * total + owed[split]
-            picked, left = _pick(left, wanted, leave=len(sides_by_need) - place)
-            sides[split] += [row for group in picked for row in group]
-            owed[split] = float(np.clip(wanted - sum(map(len, picked)), -1, 1))
-        sides["train"] += [row for group in left for row in group]
-    return {split: sorted(places) for split, places in sides.items()}
-
-
-def _pick(groups: list[list[int]], wanted: float, leave: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Take groups up to `wanted` rows and leave at least `leave`; at least the smallest, where one more is there."""
-    picked: list[list[int]] = []
-    left: list[list[int]] = []
-    got = 0
-    for place, group in enumerate(groups):
-        may_go = len(left) + len(groups) - place > leave
-        if may_go and got + len(group) <= wanted + 0.5:
-            picked.append(group)
-            got += len(group)
-        else:
-            left.append(group)
-    if not picked and len(left) > 1:
-        smallest = min(range(len(left)), key=lambda place: len(left[place]))
-        picked.append(left.pop(smallest))
-    return picked, left

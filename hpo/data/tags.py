@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from hpo.core.errors import DataError
-from hpo.data.columns import column_values, holds_strings, missing_column
+from hpo.data.columns import column_values, groups_of, holds_strings, missing_column
 from hpo.data.label_sets import holds_lists
 from hpo.data.wording import counted, rows_named, some
 
@@ -20,10 +20,9 @@ TAGS = ("ner_tags", "tags", "ner", "labels", "label", "pos_tags", "chunk_tags", 
 
 @dataclass(frozen=True)
 class Tags:
-    """Each split's rows as words and tag numbers, and the tags by name."""
+    """Each split's rows as `text` (words) and `label` (tag numbers), and the tags by name."""
 
-    words: Mapping[str, list[list[str]]]
-    ids: Mapping[str, list[list[int]]]
+    rows: Mapping[str, Dataset]
     names: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -62,7 +61,7 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
     Tags are numbered as their feature does, else in sorted order with `O` first. Raises `DataError` naming the file
     and row where there are not as many tags as words.
     """
-    texts, spelled, notes = {}, {}, []
+    texts, spelled, groups, notes = {}, {}, {}, []
     for split, rows in splits.items():
         where = origins[split]
         texts[split] = [list(map(str, row)) for row in _lists(rows, words, where)]
@@ -73,12 +72,12 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
                     f"{where}, row {number}: {counted(len(row), 'word')} in '{words}' and "
                     f"{counted(len(labels), 'tag')} in '{tags}': each word needs one."
                 )
-        empty = [place for place, row in enumerate(texts[split]) if not any(word.strip() for word in row)]
-        if empty:
-            gone = set(empty)
-            notes.append(f"{counted(len(empty), 'row')} of {where} dropped: no words in it")
-            for kept in (texts, spelled):
-                kept[split] = [row for place, row in enumerate(kept[split]) if place not in gone]
+        kept = [place for place, row in enumerate(texts[split]) if any(word.strip() for word in row)]
+        groups[split] = groups_of(rows, kept)
+        if len(kept) < len(rows):
+            notes.append(f"{counted(len(rows) - len(kept), 'row')} of {where} dropped: no words in it")
+            for read in (texts, spelled):
+                read[split] = [read[split][place] for place in kept]
         if not texts[split]:
             raise DataError(f"{where}: no row holds a word.")
     found = Counter(tag for rows in spelled.values() for row in rows for tag in row)
@@ -91,8 +90,13 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
     inner = getattr(splits["train"].features[tags], "feature", None)
     names = [n for n in inner.names if n in found] if isinstance(inner, ClassLabel) else sorted(found, key=_order)
     number_of = {name: place for place, name in enumerate(names)}
-    ids = {split: [[number_of[tag] for tag in row] for row in rows] for split, rows in spelled.items()}
-    return Tags(texts, ids, tuple(names), tuple(notes))
+    tagged = {
+        split: Dataset.from_dict(
+            {"text": texts[split], "label": [[number_of[tag] for tag in row] for row in spelled[split]]} | groups[split]
+        )
+        for split in splits
+    }
+    return Tags(tagged, tuple(names), tuple(notes))
 
 
 def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]) -> list[str]:

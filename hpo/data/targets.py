@@ -9,7 +9,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, holds_strings, missing_column
+from hpo.data.columns import Columns, column_values, groups_of, holds_strings, missing_column
 from hpo.data.sources import RawSplits, load_splits
 from hpo.data.wording import counted, rows_named
 
@@ -110,6 +110,7 @@ def read_pairs(
             raise DataError(f"{where}: the text of every row is empty.")
         read[split] = Dataset.from_dict(
             {"text": [texts[place] for place in kept], "label": [targets[place] for place in kept]}
+            | groups_of(rows, kept)
         )
     return read, notes
 

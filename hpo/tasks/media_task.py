@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.class_folders import media_files
-from hpo.data.columns import LABELS, column_values, missing_column
+from hpo.data.columns import LABELS, column_values, groups_of, missing_column
 from hpo.data.labels import is_unlabelled
 from hpo.data.media import (
     EXTENSIONS,
@@ -137,7 +137,9 @@ class MediaTask(Task):
             digests, measures = check_files(items, where, f"{config.path} {split}", self.kind, self.measure)
             notes += self.remark(measures, where)
             values = pa.array(labels.values[split])
-            given[split] = Dataset(pa.table({self.kind: item_array(items), "digest": digests, "label": values}))
+            given[split] = Dataset(
+                pa.table({self.kind: item_array(items), "digest": digests, "label": values, **groups_of(rows)})
+            )
         origins = {split: raw.origins[split] for split in given}
         self.check_labels(given, labels.names, origins)
         whole, made = make_splits(given, config, seed, self.strata)

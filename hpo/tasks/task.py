@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hpo.core.config import DataConfig, Generation, StudyConfig
 from hpo.core.errors import ConfigError
+from hpo.data.folds import Places, fold_places
 from hpo.tasks.metrics import Scorer
 
 if TYPE_CHECKING:
@@ -63,8 +64,19 @@ class TaskData:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows of each split."""
-        return {split: len(rows) for split, rows in self.splits.items()}
+        """Rows of each split; with folds, those of train and validation together."""
+        sizes = {split: len(rows) for split, rows in self.splits.items()}
+        if self.folds:
+            return {f"in {len(self.folds)} folds": sizes.pop("train") + sizes.pop("validation"), **sizes}
+        return sizes
+
+    @property
+    def folds(self) -> Places:
+        """The rows of each fold, as a split and places in it; empty without k-fold validation.
+
+        Validation is the first fold, train are the others.
+        """
+        return fold_places(self.splits)
 
 
 @dataclass(frozen=True)

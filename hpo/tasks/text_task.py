@@ -12,7 +12,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError, did_you_mean
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, missing_column
+from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, groups_of, missing_column
 from hpo.data.labels import is_unlabelled
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import RawSplits, load_splits
@@ -93,6 +93,7 @@ class TextTask(Task):
         canonical = {
             split: Dataset.from_dict(
                 {**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": labels.values[split]}
+                | groups_of(splits[split])
             )
             for split in splits
         }

@@ -88,8 +88,7 @@ class TokenClassification(Task):
                 key = "data.text" if missing == words else "data.label"
                 raise missing_column(key, missing, rows.column_names, raw.origins[split])
         read = read_tags(splits, words, tags, raw.origins)
-        given = {split: Dataset.from_dict({"text": read.words[split], "label": read.ids[split]}) for split in splits}
-        whole, made = make_splits(given, config, seed, rarest_tag, even="rarest tag")
+        whole, made = make_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
         doubtful = check_tags(whole, read.names, raw.origins)
         return TaskData(
             whole["train"],

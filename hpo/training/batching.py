@@ -54,6 +54,12 @@ class Features:
     rows: Dataset = NOTHING
     finish: Callable[[Batch], Batch] = lambda batch: batch  # what a model is given, of the padded columns
     processor: Any = None  # what it was made with
+    joined: tuple["Features", ...] = ()  # what it is made of, where that is several
+
+    @property
+    def parts(self) -> tuple["Features", ...]:
+        """What these are the examples of, one after the other: each may have a key of its own."""
+        return self.joined or (self,)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -109,7 +115,17 @@ class Features:
             labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
         lengths = np.concatenate([self.lengths, other.lengths])
-        return Features(columns, labels, lengths, self.pad_values, key, finish=self.finish, processor=self.processor)
+        joined = (*self.parts, *other.parts)
+        return Features(
+            columns,
+            labels,
+            lengths,
+            self.pad_values,
+            key,
+            finish=self.finish,
+            processor=self.processor,
+            joined=joined,
+        )
 
     def all_labels(self) -> NDArray[Any]:
         """The labels of all inputs: one entry an input, or where each has several, these after each other."""
@@ -131,7 +147,7 @@ class Features:
             assert offsets is not None
             places = offsets[:-1] if tokens == "first" else offsets[1:] - 1
             columns[name] = (values[places], np.arange(len(self) + 1))
-        return replace(self, columns=columns, lengths=np.ones_like(self.lengths))
+        return replace(self, columns=columns, lengths=np.ones_like(self.lengths), joined=())
 
     def collate(self, rows: Indices) -> Batch:
         """The examples `rows` as a model is given them: tensors of shape [len(rows), longest, …], and their mask."""

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 PREFIX = "checkpoint-"
+FOLD = "fold-"
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Progress:
     best_value: float | None = None  # for early stopping
     rungs_without_gain: int = 0
     decay: float = 1.0  # what weight decay alone has made of a decayed weight of 1
+    reports: list[dict[str, Any]] = field(default_factory=list)  # of the rungs so far
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_checkpoint: float = 0.0
@@ -83,9 +85,7 @@ def save_checkpoint(
     states = optimizer.state_dict()
     for index, state in states["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"random/{device}": state for device, state in random_state().items()}
     try:
         _write(scratch, tensors, progress, states["param_groups"], scheduler)
     except OSError:
@@ -155,16 +155,40 @@ def load_checkpoint(
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": manifest["groups"]})
         scheduler.load_state_dict({**manifest["scheduler"], "lr_lambdas": [None] * len(manifest["groups"])})
-        torch.set_rng_state(tensors["random/cpu"])
-        if "random/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random/cuda"])
+        set_random_state({key.removeprefix("random/"): t for key, t in tensors.items() if key.startswith("random/")})
         return Progress(**manifest["progress"])
     return None
 
 
+def saved_progress(folder: Path) -> Progress | None:
+    """How far the newest sound checkpoint of `folder` is; None where there is none."""
+    path = newest_checkpoint(folder)
+    return None if path is None else Progress(**json.loads((path / "state.json").read_text())["progress"])
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """The state of torch's random numbers, by kind of device."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Go on with the random numbers where `random_state` was called."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Where the checkpoints of one fold of a trial with k-fold validation are, in the trial's `folder`."""
+    return folder / f"{FOLD}{fold}"
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Delete a finished trial's checkpoints, and its folder when nothing else is in it."""
-    for path in [*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*")]:
+    for path in [*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*"), *folder.glob(f"{FOLD}*")]:
         shutil.rmtree(path, ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -70,6 +70,7 @@ class TrainingPlan:
     prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
     memory: MemoryStore | None = None  # what the machine knows of micro-batches that fit
     epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
+    folds: tuple[tuple[Features, Features], ...] = ()  # each fold's own train and validation; the first's are above
 
     @property
     def frozen_layers(self) -> int:
@@ -145,9 +146,8 @@ class FineTuning:
     def reports(self) -> Generator[Report, None, None]:
         """Train, and yield a report at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`."""
         rungs = self.plan.rung_steps()
-        for step in self.steps():
-            # With fewer steps in an epoch than rungs, one step ends several of them.
-            while self.progress.rung < len(rungs) and step == rungs[self.progress.rung]:
+        for _ in self.steps():
+            while self.at_rung:
                 report = self._report()
                 ends = self.progress.rung == len(rungs) or self._should_stop_early()
                 if ends:
@@ -156,6 +156,12 @@ class FineTuning:
                 if ends:
                     return
                 train_mode(self.model, self._frozen)
+
+    @property
+    def at_rung(self) -> bool:
+        """Whether a report is due. With fewer steps in an epoch than rungs, one step ends several of them."""
+        rungs = self.plan.rung_steps()
+        return self.progress.rung < len(rungs) and self.progress.step == rungs[self.progress.rung]
 
     def steps(self) -> Generator[int, None, None]:
         """Train, and yield the number of optimizer steps done after each; `reports` is built on it."""
@@ -270,7 +276,7 @@ class FineTuning:
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0
         self._count_gain(value)
-        return Report(
+        report = Report(
             step=progress.rung,
             epoch=progress.step / plan.steps_per_epoch,
             value=value,
@@ -279,6 +285,8 @@ class FineTuning:
             seconds=self.seconds,
             peak_memory_mb=_peak_memory_mb(self.execution.device),
         )
+        progress.reports.append(report.model_dump())
+        return report
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -23,6 +23,7 @@ from hpo.core.trial import TrialParams
 from hpo.training.accumulation import Accumulation, TooMany
 from hpo.training.batching import Features, Indices
 from hpo.training.model import Candidate
+from hpo.training.precision import Execution
 
 FORMAT = 1  # raise it when what is measured changes
 MEASURED = (1, 2, 4)  # examples
@@ -143,6 +144,16 @@ def activation_bound(model: nn.Module, layers: int, rows: int, length: int) -> f
 def free_bytes(workers: int) -> float:
     """Bytes that this process may still take, as one of `workers` that share the memory."""
     return ((1 - MARGIN) * memory_limit() - PARENT_BYTES) / workers - _resident_bytes()
+
+
+def has_room(model: nn.Module, copies: int, execution: Execution) -> bool:
+    """Whether so many runs more of a model like this could wait in memory, in half of what is free."""
+    size = 4 * sum(p.numel() for p in model.parameters()) + 4 * (STATES - 1) * _trainable(model)
+    if execution.device.startswith("cuda"):
+        free = torch.cuda.mem_get_info(execution.device)[0] / execution.workers
+    else:
+        free = free_bytes(execution.workers)
+    return copies * size <= free / 2
 
 
 def memory_limit(root: Path = Path("/")) -> int:

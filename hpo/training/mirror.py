@@ -98,7 +98,8 @@ class Mirror:
             found: list[Any] = self._files.ls(f"{self._root}/{trial}", detail=False)
         except FileNotFoundError:
             return []
-        return sorted((name.rstrip("/") for name in found), key=_age, reverse=True)
+        copies = [name.rstrip("/") for name in found if name.rstrip("/").rpartition("/")[2].startswith("checkpoint-")]
+        return sorted(copies, key=_age, reverse=True)
 
     def remove(self, trial: str = "") -> None:
         """Remove the copies of one trial, or of the whole study."""

@@ -52,10 +52,31 @@ class StoredPrefix:
 
 
 @dataclass(frozen=True)
+class JoinedPrefix:
+    """The hidden states of several splits (folds, say), the examples of each after those of the one before."""
+
+    parts: tuple[StoredPrefix, ...]
+
+    def padded(self, rows: Indices, mask: torch.Tensor) -> torch.Tensor:
+        """As `StoredPrefix.padded`."""
+        values = self.parts[0].values
+        found = values.new_zeros(*mask.shape, values.shape[1])
+        first = 0
+        for part in self.parts:
+            end = first + len(part.offsets) - 1
+            here = (rows >= first) & (rows < end)
+            if here.any():
+                places = torch.from_numpy(here)
+                found[places] = part.padded(rows[here] - first, mask[places])
+            first = end
+        return found
+
+
+@dataclass(frozen=True)
 class PrefixedFeatures(Features):
     """Features whose batches bring the hidden states from which the model starts."""
 
-    prefix: StoredPrefix | None = None
+    prefix: StoredPrefix | JoinedPrefix | None = None
 
     def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
         batch = super().collate(rows)
@@ -111,15 +132,16 @@ class PrefixStore:
         self, start: MiddleStart, digest: str, splits: list[Features], verdict: Verdict, epochs: float
     ) -> str:
         """Why it does not pay: the cost model. Computing the frozen part once is what a run without cache does too."""
-        if not all(features.key for features in splits):
+        parts = [part for features in splits for part in features.parts]
+        if not all(part.key for part in parts):
             return "this data has no identity to keep it by"
         saved = cost = 0.0
         needed = 0
-        for features in splits:
-            tokens = int(features.lengths.sum())
-            kept = int(features.states().sum()) if verdict.tokens == "all" else len(features)
+        for part in parts:
+            tokens = int(part.lengths.sum())
+            kept = int(part.states().sum()) if verdict.tokens == "all" else len(part)
             size = kept * verdict.width * start.storage_dtype.itemsize
-            stored = self._place(start, digest, features, verdict.tokens).is_dir()
+            stored = self._place(start, digest, part, verdict.tokens).is_dir()
             saved += (epochs if stored else epochs - 1) * tokens * verdict.seconds_per_token
             cost += size * (epochs / READ_RATE + (0 if stored else 1 / WRITE_RATE))
             needed += 0 if stored else size
@@ -138,14 +160,24 @@ class PrefixStore:
     def _prefixed(
         self, start: MiddleStart, digest: str, features: Features, verdict: Verdict, stop: threading.Event
     ) -> Features:
-        """The split with its hidden states, computed now if nobody did before. Raises `OSError`, `InterruptedError`."""
+        """The split with its hidden states, those of each of its parts kept by its own key.
+
+        Raises `OSError`, `InterruptedError`.
+        """
+        stored = tuple(self._stored(start, digest, part, verdict, stop) for part in features.parts)
+        return _with_prefix(features.only(verdict.tokens), stored[0] if len(stored) == 1 else JoinedPrefix(stored))
+
+    def _stored(
+        self, start: MiddleStart, digest: str, features: Features, verdict: Verdict, stop: threading.Event
+    ) -> StoredPrefix:
+        """The hidden states of a split, computed now if nobody did before."""
         place = self._place(start, digest, features, verdict.tokens)
         short = features.only(verdict.tokens)
         with self._locked(place, stop):
             if not place.is_dir():
                 self._compute(place, start, digest, features, short, verdict, stop)
         os.utime(place / "manifest.json")  # the clock of eviction
-        return _with_prefix(short, _open(place, short, verdict, start))
+        return _open(place, short, verdict, start)
 
     @contextmanager
     def _locked(self, place: Path, stop: threading.Event) -> Iterator[None]:
@@ -243,7 +275,7 @@ def _fill(
     with_fewer_tokens(fill, start.execution.evaluation_tokens, longest, device)
 
 
-def _with_prefix(features: Features, prefix: StoredPrefix) -> PrefixedFeatures:
+def _with_prefix(features: Features, prefix: StoredPrefix | JoinedPrefix) -> PrefixedFeatures:
     given = {field.name: getattr(features, field.name) for field in fields(Features)}
     return PrefixedFeatures(**given, prefix=prefix)
 

@@ -139,14 +139,15 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     Freezing and pruning are taken to halve the search's full cost, as successive halving does on average.
     """
     per_epoch = statistics.fmean(plan.seconds_per_epoch or 0.0 for plan in plans)
-    full = per_epoch * _typical_epochs(bench) * 1.15  # evaluation
+    final = per_epoch * _typical_epochs(bench) * 1.15  # evaluation
+    full = final * max(1, len(bench.data.folds))
     budget, wanted = bench.config.budget, bench.config.confirm
     jobs = min(wanted.top, budget.max_trials) * wanted.seeds
     confirm = jobs * full / min(workers, jobs)
     search = budget.max_trials * full * 0.5 / workers
     if budget.max_hours is not None:
-        search = min(search, max(0.0, budget.max_hours * 3600 - confirm - full))
-    return {"search": search, "confirm": confirm, "final model": full}
+        search = min(search, max(0.0, budget.max_hours * 3600 - confirm - final))
+    return {"search": search, "confirm": confirm, "final model": final}
 
 
 def _typical_epochs(bench: Workbench) -> float:

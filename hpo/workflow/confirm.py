@@ -23,10 +23,10 @@ def confirm_job(trial: optuna.Trial, job: Job, search: optuna.Study, bench: Work
     plan = bench.plan(params_of(source), job.seed, folder)
     done = carry_out(trial, plan, on_report, lambda _: None)
     if bench.config.refit == "none":
-        kept = confirmed_model(bench.config.name, job)
-        save_model(done.run.model, kept)
-        if done.run.adapter is not None:
-            done.run.adapter.save(kept / ADAPTER, done.run.model)
+        kept, run = confirmed_model(bench.config.name, job), done.fine_tuning
+        save_model(run.model, kept)
+        if run.adapter is not None:
+            run.adapter.save(kept / ADAPTER, run.model)
     return done.value
 
 

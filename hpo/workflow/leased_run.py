@@ -13,7 +13,7 @@ from hpo.core.errors import DeviceLost, StorageError
 from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE
 from hpo.study.status import ATTEMPT
-from hpo.training.checkpoint import newest_checkpoint, remove_checkpoints
+from hpo.training.checkpoint import fold_folder, newest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
 from hpo.workflow.curve import remove_curve
 from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
@@ -32,6 +32,7 @@ class LeasedRun:
         self._trial = trial
         self._device = bench.execution.device
         self._folder = bench.trial_folder(stage_folder(study), trial.number)
+        self._folds = len(bench.data.folds)
         self._mirror = bench.mirror
         bench.attempt = worker.attempt
         bench.on_checkpoint = self._keep
@@ -65,7 +66,7 @@ class LeasedRun:
 
     def _keep(self, path: Path) -> None:
         """Record a checkpoint, where others reach it if there is such a place."""
-        copy = self._mirror.put(path, self._folder.name) if self._mirror else None
+        copy = self._mirror.put(path, self._name(path.parent)) if self._mirror else None
         self._worker.checkpointed(self._trial, copy or str(path))
 
     def _fetch(self) -> None:
@@ -73,12 +74,18 @@ class LeasedRun:
         recorded = self._worker.checkpoint
         if self._worker.attempt == 1 or recorded is None:
             return
-        if self._mirror:
-            self._mirror.fetch(self._folder.name, self._folder)
-        if newest_checkpoint(self._folder) is None:
+        folders = [self._folder, *(fold_folder(self._folder, number + 1) for number in range(self._folds))]
+        for folder in folders:
+            if self._mirror:
+                self._mirror.fetch(self._name(folder), folder)
+        if all(newest_checkpoint(folder) is None for folder in folders):
             told = f"starts again in attempt {self._worker.attempt}: its checkpoint {recorded} cannot be read here"
             log.warning("trial %s %s", self._trial.number, told)
             self._trial.set_user_attr("restarted", told)
+
+    def _name(self, folder: Path) -> str:
+        """A folder of checkpoints, the trial's or one of its folds', as copies of it are called."""
+        return folder.relative_to(self._folder.parent).as_posix()
 
     def _outcome(self, work: Callable[[optuna.Trial], float]) -> tuple[TrialState, float | None]:
         """How a run ended: complete, pruned, or failed in a way that costs that trial only."""

@@ -11,6 +11,7 @@ from hpo.study.rules import FAILURE, RUNGS
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.attention import attention_kernel
+from hpo.training.cross_validation import CrossValidation, start
 from hpo.training.fine_tune import FineTuning, TrainingPlan
 from hpo.training.precision import Execution
 from hpo.workflow.curve import Curve, Point
@@ -48,11 +49,17 @@ class Objective:
 
 
 class CarriedOut:
-    """A run that reached its end: the trained model and the value of its last rung."""
+    """A run that reached its end: the value of its last rung, and the trained model where there is one."""
 
-    def __init__(self, run: FineTuning, value: float) -> None:
-        self.run = run
+    def __init__(self, run: FineTuning | CrossValidation, value: float) -> None:
+        self._run = run
         self.value = value
+
+    @property
+    def fine_tuning(self) -> FineTuning:
+        """The run with its model: that of a plan without folds."""
+        assert isinstance(self._run, FineTuning)
+        return self._run
 
 
 def carry_out(
@@ -60,11 +67,12 @@ def carry_out(
 ) -> CarriedOut:
     """Train `plan` for `trial`: record what it is, report each rung, call `check(trial)` after each but the last.
 
-    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise.
+    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise. With
+    folds, what is reported is their mean.
     """
     known = trial.study._storage.get_trial(trial._trial_id)
     _record_plan(trial, plan)
-    run = FineTuning(plan)
+    run = start(plan)
     on_report(plan.params, None)
     curve = Curve(plan.folder, plan.attempt, run.progress.rung)
     for point in curve.points:
@@ -124,11 +132,13 @@ def _point(report: Report) -> Point:
     return point | {"seconds": sum(report.seconds.values())}
 
 
-def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run: FineTuning) -> None:
+def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run: FineTuning | CrossValidation) -> None:
     trial.set_user_attr("curve", curve)
     if report.metrics:
         trial.set_user_attr("metrics", report.metrics)
         trial.set_user_attr("gap", report.metrics["loss"] - report.train_loss)
+    if report.spread:
+        trial.set_user_attr("spread", report.spread)
     trial.set_user_attr("train_loss", report.train_loss)
     trial.set_user_attr("seconds", run.seconds)
     trial.set_user_attr("epochs_trained", report.epoch)

@@ -12,6 +12,7 @@ from hpo.core.config import load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
+from hpo.training.cross_validation import start
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import Execution, available_devices, choose_execution, cores
 from hpo.workflow.retrain import measure_on_test, refit_plan, save_final
@@ -43,7 +44,7 @@ def replay(study: optuna.Study, number: int) -> Replay:
     bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     params = TrialParams(**trial.user_attrs["params"])
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(bench.plan(params, trial.user_attrs["seed"], Path(folder)))
+        run = start(bench.plan(params, trial.user_attrs["seed"], Path(folder)))
         values: dict[int, float] = {}
         for report in run.reports():
             values[report.step] = report.value

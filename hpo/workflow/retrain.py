@@ -49,7 +49,7 @@ def final_run(
     else:
         epochs = _epochs_trained(search, winner.trial)
         plan = refit_plan(params, epochs, bench, folder, execution)
-        run = carry_out(trial, plan, on_report, lambda _: None).run
+        run = carry_out(trial, plan, on_report, lambda _: None).fine_tuning
         model, adapter = run.model, run.adapter
     target = run_folder(bench.config.name) / "final"
     result = {
@@ -81,7 +81,7 @@ def refit_plan(
     plan = bench.plan(params, bench.config.seed, folder, execution)
     assert plan.validation is not None
     everything = plan.train if params.is_few else plan.train.concatenate(plan.validation)
-    return replace(plan, train=everything, validation=None, epochs_to_train=epochs)
+    return replace(plan, train=everything, validation=None, folds=(), epochs_to_train=epochs)
 
 
 def measure_on_test(

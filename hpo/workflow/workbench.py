@@ -3,13 +3,19 @@
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from datasets import concatenate_datasets
 
 from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name, home, run_folder
 from hpo.core.trial import TrialParams
+from hpo.data.folds import Places
+from hpo.data.splits import take
 from hpo.data.subset import draw_rows
 from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import Scorer
@@ -61,12 +67,14 @@ class Workbench:
 
     def plan(self, params: TrialParams, seed: int, folder: Path, execution: Execution | None = None) -> TrainingPlan:
         """The plan of one run on the training split, evaluated on validation."""
+        folds = self._folds(params)
+        train, validation = folds[0]
         return TrainingPlan(
             params=params,
             task=self.task,
             candidate=self.candidates[params.model],
-            train=self.features("train", params.model, self._places(params)),
-            validation=self.features("validation", params.model),
+            train=train,
+            validation=validation,
             scorer=self.scorer,
             rungs_per_epoch=self.config.fidelity.rungs_per_epoch,
             seed=seed,
@@ -77,14 +85,35 @@ class Workbench:
             on_checkpoint=self.on_checkpoint,
             prefixes=self._prefixes,
             memory=self._memory,
+            folds=tuple(folds) if len(folds) > 1 else (),
         )
 
-    def _places(self, params: TrialParams) -> list[int] | None:
-        """The training rows of a trial on a part of them: by the study's seed, the same for all of its trials."""
+    def _folds(self, params: TrialParams) -> list[tuple[Features, Features]]:
+        """What a trial trains on and is validated on, for each fold: one pair where there are none."""
+        folds = self.data.folds
+        if not folds:
+            drawn = self._drawn(params, [("train", list(range(len(self.data.train))))])
+            train = self.features("train", params.model, drawn[0][1] if params.is_few else None)
+            return [(train, self.features("validation", params.model))]
+        held_out = [self.features(split, params.model, places) for split, places in folds]
+        pairs = []
+        for fold, validation in enumerate(held_out):
+            others = self._drawn(params, folds[:fold] + folds[fold + 1 :])
+            parts = [self.features(split, params.model, places) for split, places in others if places]
+            pairs.append((reduce(Features.concatenate, parts), validation))
+        return pairs
+
+    def _drawn(self, params: TrialParams, parts: Places) -> Places:
+        """The rows of `parts` that a trial trains on: by the study's seed, the same for all of its trials."""
         if not params.is_few:
-            return None
-        strata = self.task.strata(self.data.train)
-        return draw_rows(strata, self.config.seed, params.train_fraction, params.shots)
+            return parts
+        whole = concatenate_datasets([take(self.data.splits[split], places) for split, places in parts])
+        drawn = draw_rows(self.task.strata(whole), self.config.seed, params.train_fraction, params.shots)
+        ends = np.cumsum([0, *(len(places) for _, places in parts)])
+        return [
+            (split, [places[place - first] for place in drawn if first <= place < first + len(places)])
+            for (split, places), first in zip(parts, ends.tolist(), strict=False)
+        ]
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
@@ -107,9 +136,8 @@ def open_mirror(config: StudyConfig) -> Mirror | None:
 
 def describe_data(data: TaskData) -> dict[str, Any]:
     """What a study records of its data: no rows, no path."""
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
-        "sizes": {name: 0 if split is None else len(split) for name, split in splits.items()},
+        "sizes": data.sizes if data.test is not None else {**data.sizes, "test": 0},
         "labels": list(data.label_names),
         "columns": dict(data.columns),
         "notes": list(data.notes),

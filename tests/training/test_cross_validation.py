@@ -1,0 +1,129 @@
+"""k-fold validation: the mean over folds at each rung, whether they wait in memory or in checkpoints, killed or not."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hpo.core.trial import Report
+from hpo.training import cross_validation, fine_tune
+from hpo.training.batching import Features
+from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.cross_validation import CrossValidation, start
+from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.prefix_cache import USED, PrefixStore
+from tests.training.conftest import make_features
+
+Plan = Callable[..., TrainingPlan]
+Told = list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def folded(plan: Plan) -> Plan:
+    """Make a plan with three folds of 16 rows."""
+
+    def make(of: dict[str, Any] | None = None, **params: Any) -> TrainingPlan:
+        parts = [replace(make_features(16, seed=number), key=f"fold {number}") for number in range(3)]
+        folds = tuple(
+            (reduce(Features.concatenate, parts[:number] + parts[number + 1 :]), part)
+            for number, part in enumerate(parts)
+        )
+        (train, validation), *_ = folds
+        own = {"train": train, "validation": validation, "folds": folds, **(of or {})}
+        return plan(of=own, **{"epochs": 3, "dropout": 0.1, "learning_rate": 1e-2, **params})
+
+    return make
+
+
+def told(reports: list[Report]) -> Told:
+    return [(one.step, one.value, one.train_loss, *one.metrics.items(), *one.spread.items()) for one in reports]
+
+
+def alone(plan: TrainingPlan, fold: int) -> list[Report]:
+    """What a fold reports when it is trained by itself."""
+    train, validation = plan.folds[fold]
+    folder = plan.folder.parent / f"alone-{fold}"
+    return list(FineTuning(replace(plan, train=train, validation=validation, folds=(), folder=folder)).reports())
+
+
+def test_it_reports_the_mean_of_folds_that_are_trained_by_themselves(folded: Plan) -> None:
+    made = folded()
+    run = start(made)
+    assert isinstance(run, CrossValidation)
+    reports = list(run.reports())
+    apart = [alone(made, fold) for fold in range(3)]
+    assert [report.step for report in reports] == [1, 2, 3]
+    for rung, report in enumerate(reports):
+        losses = [one[rung].metrics["loss"] for one in apart]
+        assert len(set(losses)) == 3
+        assert report.metrics["loss"] == statistics.fmean(losses) and report.spread["loss"] == statistics.stdev(losses)
+        assert report.value == statistics.fmean(one[rung].value for one in apart)
+        assert report.train_loss == statistics.fmean(one[rung].train_loss for one in apart)
+        assert report.epoch == rung + 1
+    assert reports[-1].seconds.keys() == apart[0][-1].seconds.keys() and run.seconds == reports[-1].seconds
+
+
+def test_where_folds_wait_changes_nothing(folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = folded({"rungs_per_epoch": 5})  # more rungs than the four steps of an epoch
+    expected = told(list(start(made).reports()))
+    assert len(expected) == 15 and not made.folder.exists()
+    monkeypatch.setattr(cross_validation, "has_room", lambda *_: False)
+    found = start(made)
+    assert told(list(found.reports())) == expected
+    assert sorted(path.name for path in made.folder.iterdir()) == ["fold-1", "fold-2", "fold-3"]
+    remove_checkpoints(made.folder)
+    assert not made.folder.exists()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+@pytest.mark.parametrize("waits", ["in memory", "in its checkpoint"])
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_it_goes_on_as_if_nothing_had_been(waits: str, end: str, folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_validation, "has_room", lambda *_: waits == "in memory")
+    made = folded()
+    expected = told(list(start(made).reports()))
+    remove_checkpoints(made.folder)
+    train, steps = FineTuning._train_step, [0]
+
+    def interrupted(self: FineTuning, *given: Any) -> None:
+        train(self, *given)
+        steps[0] += 1
+        if steps[0] == 19:  # of 36: the second fold is in its second epoch
+            if end == "killed":
+                raise Killed
+            self.plan.stop.set()
+
+    monkeypatch.setattr(fine_tune.FineTuning, "_train_step", interrupted)
+    with pytest.raises((Stopped, Killed)):
+        list(start(replace(made, checkpoint_seconds=0.0)).reports())
+    torch.manual_seed(99)
+    assert told(list(start(replace(made, stop=type(made.stop)())).reports())) == expected
+    assert steps[0] <= 36 + 3  # a fold that waited in memory had saved before its last step
+
+
+def test_early_stopping_looks_at_the_mean(folded: Plan) -> None:
+    made = folded(learning_rate=1e-9, epochs=6, early_stopping_patience=2)
+    reports = list(start(made).reports())
+    assert [report.step for report in reports] == [1, 2, 3]  # nothing is learnt: no better after the first
+
+
+def test_each_row_passes_the_frozen_layers_once(folded: Plan, tmp_path: Path) -> None:
+    made = folded(frozen_layers=1, dropout=0.0)
+    expected = list(start(made).reports())
+    store = PrefixStore(tmp_path / "prefixes")
+    store._objection = lambda *_: ""  # type: ignore[method-assign]
+    run = start(replace(made, prefixes=store, folder=tmp_path / "other"))
+    found = list(run.reports())
+    assert run.execution.prefix_cache == USED
+    assert len(list((tmp_path / "prefixes").glob("*/manifest.json"))) == 3  # one for each fold's rows, none for a union
+    for one, other in zip(found, expected, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
