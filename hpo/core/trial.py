@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 # What a parameter needs to be of use: the value of another.
 NEEDS: dict[str, tuple[str, Any]] = dict.fromkeys(
-    ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_dora", "use_rslora"), ("peft", "lora")
+    ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_dora", "use_rslora", "quantization"), ("peft", "lora")
 )
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"]
@@ -70,6 +70,10 @@ class TrialParams(BaseModel):
     use_dora: bool = Field(False, description="Train the norms of adapted matrices too (DoRA).")
     use_rslora: bool = Field(False, description="Scale by lora_alpha / sqrt(lora_r), for large ranks (rsLoRA).")
 
+    quantization: Literal["none", "4bit"] = Field(
+        "none", description="4bit keeps what adapters stand beside in 4 bits (QLoRA), on a GPU."
+    )
+
     @field_validator("model")
     @classmethod
     def _named(cls, model: str) -> str:
@@ -104,6 +108,11 @@ class TrialParams(BaseModel):
         """The parameters that have a part in the run: adapters' settings only where there are adapters."""
         values = self.model_dump()
         return {name: v for name, v in values.items() if name not in NEEDS or values[NEEDS[name][0]] == NEEDS[name][1]}
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether adapters train beside matrices in 4 bits."""
+        return self.peft == "lora" and self.quantization == "4bit"
 
     @property
     def augmentations(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from torch import nn
 from hpo.core.trial import TrialParams
 from hpo.training.layers import LayerStack, find_heads, neighbours, stack_items
 from hpo.training.model import Candidate
+from hpo.training.quantization import dequantize, quantize
 
 ATTENTION = re.compile("att(n|ention)", re.IGNORECASE)
 PREFIX = "base_model.model."  # of each weight's name in an adapter's file
@@ -70,6 +71,7 @@ class Lora:
             if p.requires_grad and (name.startswith(whole) or name in candidate.new_weights)
         ]
         still = {id(part) for module in frozen for part in module.modules()}
+        self._quantized = params.is_quantized
         targets = [
             name
             for name, part in _matrices(model, candidate.stack, params.lora_targets)
@@ -78,7 +80,7 @@ class Lora:
         self._tuner: Any = None
         model.requires_grad_(False)
         if targets:
-            config = LoraConfig(
+            self._config = LoraConfig(
                 r=params.lora_r,
                 lora_alpha=params.lora_alpha or 2 * params.lora_r,
                 lora_dropout=params.lora_dropout,
@@ -88,10 +90,12 @@ class Lora:
                 base_model_name_or_path=candidate.ref.name,
                 revision=candidate.ref.revision,
             )
+            model.is_loaded_in_4bit = self._quantized  # type: ignore[assignment]  # how peft knows it
             with warnings.catch_warnings():
                 # GPT-2's Conv1D holds its matrix transposed; peft sees it, sets the switch and says so.
                 warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-                self._tuner = LoraModel(model, config, "default")
+                self._tuner = LoraModel(model, self._config, "default")
+            del model.is_loaded_in_4bit
         for parameter in trained:
             parameter.requires_grad_(True)
         for name in targets:
@@ -100,6 +104,8 @@ class Lora:
     def merge(self) -> AdapterWeights | None:
         """Add the adapters to the matrices they stand beside: the model is a plain one again. Returns them apart."""
         if self._tuner is None:
+            if self._quantized:
+                dequantize(self._model)
             return None
         from peft import get_peft_model_state_dict
 
@@ -110,8 +116,33 @@ class Lora:
         plain = self._tuner.peft_config["default"].to_dict()
         plain |= {"inference_mode": True, "modules_to_save": self._whole}
         config = {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}
+        if self._quantized:
+            self._stand_beside_plain_matrices()
         self._tuner.merge_and_unload()
         return AdapterWeights(config, matrices)
+
+    def _stand_beside_plain_matrices(self) -> None:
+        """Take the adapters off the matrices in 4 bits, and put them beside what these stand for, to be merged.
+
+        `peft` would merge into 4 bits: that rounds the sum once more.
+        """
+        from peft import LoraModel
+
+        trained = {name: p.detach().cpu() for name, p in self._model.named_parameters() if ".lora_" in name}
+        self._tuner.unload()
+        dequantize(self._model)
+        self._tuner = LoraModel(self._model, self._config, "default")
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                if name in trained:
+                    parameter.copy_(trained[name])
+
+
+def quantize_body(model: nn.Module, candidate: Candidate, dtype: torch.dtype) -> None:
+    """Have the matrices that are not trained whole, also those of frozen layers, be kept in 4 bits."""
+    whole = tuple(f"{name}." for name in _trained_whole(model, candidate.new_weights))
+    names = [name for name, _ in _matrices(model, candidate.stack, "all-linear")]
+    quantize(model, [name for name in names if not f"{name}.".startswith(whole)], dtype)
 
 
 def _show_shape(adapted: Any) -> None:

@@ -28,7 +28,7 @@ from hpo.core.trial import Report, TrialParams
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import Task
 from hpo.training.accumulation import Accumulation
-from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics
+from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics, quantize_body
 from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches, take_labels
 from hpo.training.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
@@ -96,7 +96,10 @@ class FineTuning:
         started = time.perf_counter()
         self.plan = plan
         dropouts = plan.params.dropout, plan.params.head_dropout
-        self.model = plan.candidate.build(plan.seed, *dropouts).to(plan.execution.device)
+        self.model = plan.candidate.build(plan.seed, *dropouts)
+        if plan.params.is_quantized:
+            quantize_body(self.model, plan.candidate, plan.execution.torch_dtype)
+        self.model = self.model.to(plan.execution.device)
         plan.task.begin(self.model, plan.train)
         example = plan.train.collate(np.arange(1))
         take_labels(self.model, example)
@@ -197,7 +200,8 @@ class FineTuning:
         splits = [features for features in (plan.train, plan.validation) if features is not None]
         epochs = plan.rung_steps()[-1] / plan.steps_per_epoch
         # Whether there is dropout matters to the check of a model, not how much: a search samples it anew each time.
-        model = (plan.candidate.digest, plan.params.dropout and "some")
+        weights = f"{plan.candidate.digest}{' 4bit' if plan.params.is_quantized else ''}"
+        model = (weights, plan.params.dropout and "some")
         splits, verdict = plan.prefixes.attach(start, model, splits, epochs, plan.stop)
         self._train, self._validation = splits[0], splits[1] if len(splits) > 1 else None
         self._start = start

@@ -68,6 +68,7 @@ class MemoryStore:
         parts = [FORMAT, candidate.digest, longest, frozen_layers, kind, execution.dtype, execution.workers]
         if params.peft != "none":
             parts += [params.peft, params.lora_r, params.lora_targets, params.use_dora, params.lora_dropout > 0]
+            parts += ["4bit"] if params.is_quantized else []
         place = self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]}.json"
         fitting = (
             self._by_trying(place, accumulation, features, rows)

@@ -45,6 +45,11 @@ class Execution:
         """Optimizer steps after which their losses are read: a GPU should not wait for the host after each."""
         return 16 if self.device.startswith("cuda") else 1
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch names it."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which forward passes run."""
         if self.dtype == "float32":

@@ -94,6 +94,7 @@ def measure_on_test(
     if bench.data.test is None:
         return {"test": None, "confusion": None, "baseline": None}
     features = bench.features("test", plan.params.model)
+    model.to(plan.execution.device)  # one that was read from disk, or was kept in 4 bits, is on the host
     found = evaluate(model, features, bench.task, bench.scorer, plan.execution)
     seen = [*search.user_attrs.get("test_evaluations", []), {"model_dir": Path(model_dir).name}]
     seen[-1] |= {"value": found.metrics[bench.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}

@@ -5,6 +5,7 @@ from typing import Any
 from hpo.core.errors import ConfigError, ModelError, did_you_mean
 from hpo.training.layers import head_dropouts
 from hpo.training.model import Candidate
+from hpo.training.quantization import check_quantization
 from hpo.training.word_dropout import hidden_token
 from hpo.workflow.workbench import Workbench
 
@@ -14,6 +15,9 @@ def check_techniques(bench: Workbench) -> None:
     _check_frozen_counts(bench)
     _check_augmentation(bench)
     _check_class_weights(bench)
+    quantization = bench.config.search_space.parameters.get("quantization")
+    if quantization is not None and "4bit" in quantization.extremes():
+        check_quantization(bench.execution.device)
     for candidate in _candidates_with("word_dropout", bench):
         try:
             hidden_token(candidate.processor)

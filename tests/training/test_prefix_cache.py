@@ -234,8 +234,11 @@ def test_many_first_users_compute_it_once(plan: Plan, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(prefix_cache, "_fill", counted)
     made = [
-        plan(frozen_layers=1, of={**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED})
-        for _ in range(4)
+        replace(
+            plan(frozen_layers=1, of={**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}),
+            folder=tmp_path / f"user-{user}",
+        )
+        for user in range(4)
     ]
     with ThreadPoolExecutor(4) as users:
         verdicts = [tuning.execution.prefix_cache for tuning, _ in users.map(run, made)]
