@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hpo.core.paths import run_folder
 from hpo.live_view import panel
-from hpo.study.status import StatusReader, StudyStatus
+from hpo.study.status import StudyStatus, read_status
 
 HERE = Path(__file__).parent
 PORT = 8129
@@ -75,7 +75,7 @@ def main() -> None:
     if what == "pages":
         pages(name)
     else:
-        live_picture(StatusReader(open_storage(), name).read(), HERE / "live.svg")
+        live_picture(read_status(open_storage(), name), HERE / "live.svg")
 
 
 if __name__ == "__main__":

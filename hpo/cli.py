@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,16 +87,17 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it is finished or stopped.")] = False,
     storage: StorageUrl = None,
 ) -> None:
-    """Show how far a study is: trials, best so far, workers."""
-    from hpo.study.status import StatusReader
+    """Show how far a study is: trials, best so far, workers, failures, disk use."""
+    from hpo.study.status import read_status
     from hpo.study.storage import open_storage
 
     database = open_storage(storage)
-    reader = StatusReader(database, name or _latest(database))
+    study = name or _latest(database)
     if watch:
-        console.live(reader.read, lambda: reader.read().phase in ("finished", "stopped"))
+        read = partial(read_status, database, study, disk=True)
+        console.live(read, lambda: read_status(database, study).phase in ("finished", "stopped"))
     else:
-        console.show_status(reader.read())
+        console.show_status(read_status(database, study, disk=True))
 
 
 @app.command("list", epilog="Example:  hpo list")

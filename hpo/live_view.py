@@ -8,9 +8,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from hpo.core.readable import NOTHING, count, duration, number, parameters, score
+from hpo.core.readable import NOTHING, count, duration, number, parameters, score, size
 
 if TYPE_CHECKING:
+    from hpo.core.disk import DiskUse
     from hpo.study.status import StudyStatus, WorkerStatus
 
 PHASES = {
@@ -65,6 +66,9 @@ def panel(status: "StudyStatus") -> RenderableType:
         parts.append(Text())
     for trial, reason in status.failures:
         parts.append(Text(f"trial {trial} failed: {one_line(reason)}", "red", overflow="ellipsis", no_wrap=True))
+    parts += [Text(one_line(told), "yellow") for told in status.warnings]
+    if status.disk is not None:
+        parts += [Text(), _disk(status.disk)]
     state = [PHASES.get(status.phase, status.phase), duration(status.hours_run * 3600)]
     left = seconds_left(status)
     if left is not None:
@@ -129,27 +133,38 @@ def parameter_line(params: dict[str, object]) -> Text:
     return line
 
 
+def _disk(use: "DiskUse") -> Text:
+    """What a study takes on this machine."""
+    parts = {"checkpoints": use.checkpoints, "results": use.results}
+    line = Text("disk here: " + " · ".join(f"{name} {size(taken)}" for name, taken in parts.items()), "bright_black")
+    return line.append(f" · cache of all studies {size(use.cache)}")
+
+
 def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
-    for name in ("worker", "device", "phase"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("trial", "epoch", "rung", ""):
+    for name in ("worker", "host", "device", "phase"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=24)
+    for name in ("trial", "attempt", "epoch", "rung", "last beat"):
         table.add_column(name, justify="right", no_wrap=True)
-    several_hosts = len({worker.host for worker in workers}) > 1
     for worker in workers:
-        name = f"{worker.worker_id} {one_line(worker.host)}" if several_hosts else str(worker.worker_id)
-        late = worker.beat_age is not None and worker.beat_age > LATE_BEAT_SECONDS
+        late = worker.beat_age > LATE_BEAT_SECONDS
         table.add_row(
-            name,
+            str(worker.worker_id),
+            one_line(worker.host),
             one_line(worker.device),
             one_line(worker.phase),
             number(worker.trial),
+            number(worker.attempt),
             epoch_of(worker),
             number(worker.step),
-            Text(f"last seen {duration(worker.beat_age)} ago" if late else "", "yellow"),
+            Text(f"{_whole_seconds(worker.beat_age)} ago", "yellow" if late else ""),
             style="bright_black" if worker.phase in ("gone", "waiting") else "",
         )
     return table
+
+
+def _whole_seconds(age: float) -> str:
+    return duration(age) if age >= 9.95 else f"{age:.0f} s"
 
 
 def epoch_of(worker: "WorkerStatus") -> str:
@@ -175,6 +190,7 @@ class Lines:
             lines.append(f"{one_line(status.name)}: {PHASES.get(status.phase, status.phase)}")
         told = set(last.failures) if last else set()
         lines += [f"trial {n} failed: {one_line(why)}" for n, why in status.failures if (n, why) not in told]
+        lines += [one_line(warning) for warning in status.warnings if last is None or warning not in last.warnings]
         if status.best_value is not None and (last is None or last.best_value != status.best_value):
             params = ", ".join(f"{k}={one_line(v)}" for k, v in parameters(status.best_params).items())
             best = f"best {one_line(status.metric)} {score(status.best_value)} in trial {status.best_trial}"

@@ -256,6 +256,19 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
     assert "is finished" in right(run("run", "reviews.yaml", "--name", "later"))
 
 
+def test_a_worker_with_other_data_is_refused(run: Run, workshop: Path) -> None:
+    (table,) = (workshop / "reviews").glob("train*")
+    before = table.read_text()
+    command = [sys.executable, "-m", "hpo.cli", "worker", "--study", "reviews", "--device", "cpu"]
+    try:
+        table.write_text(f"{before}a film that was added,{before.splitlines()[-1].rpartition(',')[2]}\n")
+        by_hand = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    finally:
+        table.write_text(before)
+    assert by_hand.returncode == 2 and "Traceback" not in by_hand.stderr
+    assert "is not what study 'reviews' was made from (fingerprint" in " ".join(by_hand.stderr.split())
+
+
 def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Path(os.environ["HPO_HOME"]) / "runs" / "reviews"
     monkeypatch.setattr("sys.stdin", io.StringIO())

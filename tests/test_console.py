@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from hpo import console
+from hpo.core.disk import DiskUse
 from hpo.core.readable import duration, number, parameters
 from hpo.live_view import Lines, panel, seconds_left
 from hpo.study.status import StudyStatus, WorkerStatus
@@ -39,10 +40,12 @@ STATUS = StudyStatus(
     best_value=0.70423,
     best_params=PARAMS,
     workers=(
-        WorkerStatus(1, "box", 11, "cuda:0", "search", trial=9, step=2, epoch=1.5, epochs=4, beat_age=1.0),
+        WorkerStatus(1, "box", 11, "cuda:0", "search", trial=9, step=2, epoch=1.5, epochs=4, attempt=2, beat_age=1.0),
         WorkerStatus(2, "box", 12, "cuda:1", "search", trial=10, beat_age=31.0),
     ),
     failures=((3, "Diverged: the loss became NaN [bold] at step 12"),),
+    warnings=("checkpoints: s3://bucket cannot be written.",),
+    disk=DiskUse(checkpoints=1_500_000, results=40_000, cache=3 * 2**30),
 )
 CONFIRMED = [
     {
@@ -113,9 +116,22 @@ def test_live_panel_fits_and_tells_what_matters(width: int) -> None:
     assert all(len(line) <= width for line in lines)
     assert "9 of 16 trials" in shown and "0.704" in shown and "trial 7" in shown
     if width >= 80:
-        for told in ("quick [red]start", "[bold]", "1.5 of 4", "cuda:1", "3.2e-05", "31 s ago", "1 m 30 s", "2 pruned"):
+        for told in (
+            "quick [red]start",
+            "[bold]",
+            "1.5 of 4",
+            "cuda:1",
+            "3.2e-05",
+            "31 s ago",
+            "1 s ago",
+            "box",
+            "1 m 30 s",
+            "2 pruned",
+        ):
             assert told in shown
         assert "about 1 m 10 s left" in shown
+        assert "checkpoints: s3://bucket cannot be written." in shown
+        assert "checkpoints 1 MB · results 39 KB · cache of all studies 3.0 GB" in shown
     assert "\x1b" not in shown, "a study's name may not steer the terminal"
 
 
@@ -146,6 +162,7 @@ def test_lines_tell_only_what_is_new() -> None:
     lines = Lines(quiet_seconds=10)
     first = lines.new(STATUS, now=0)
     assert any("searching" in line for line in first) and any("best accuracy 0.704" in line for line in first)
+    assert STATUS.warnings[0] in first
     assert lines.new(STATUS, now=1) == []
     assert lines.new(STATUS, now=11) == ["worker 1 on cuda:0: trial 9, epoch 1.5 of 4; worker 2 on cuda:1: trial 10"]
     more = replace(STATUS, counts={**STATUS.counts, "complete": 7})

@@ -23,6 +23,16 @@ def run_folder(study: str) -> Path:
     return home() / "runs" / folder_name(study)
 
 
+def checkpoints_folder(study: str, place: str | None) -> Path:
+    """Where this machine keeps a study's checkpoints: beside its results, or in a folder that others reach too.
+
+    `place` is the study's `checkpoints`; a URL is for the copies.
+    """
+    if place is None or "://" in place:
+        return run_folder(study) / "checkpoints"
+    return Path(place) / folder_name(study)
+
+
 def folder_name(name: str) -> str:
     """A file name for any study or model name; different names never share one.
 

@@ -64,6 +64,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def size(many_bytes: int) -> str:
+    """Bytes as a person says them.
+
+    >>> size(900), size(3_500_000), size(20 * 2**30)
+    ('1 KB', '3 MB', '20.0 GB')
+    """
+    if many_bytes >= 2**30:
+        return f"{many_bytes / 2**30:.1f} GB"
+    return f"{many_bytes / 2**20:.0f} MB" if many_bytes >= 2**20 else f"{many_bytes / 2**10:.0f} KB"
+
+
 def parameters(params: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as texts, the model first; what is left to the model's own (None) is left out.
 

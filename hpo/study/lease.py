@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from hpo.core.process import machine, own_start
 from hpo.study.outage import OUTAGE_SECONDS, Patience, StorageAway
@@ -74,7 +74,9 @@ class Worker:
         self.storage = storage
         self.stop_requested = False
         self._study_id = study._study_id
+        self._device = device
         self._progress: Progress = {}
+        self._warning: str | None = None
         self._closed = threading.Event()
         self._holder = Holder(self._register(device))
         storage.act_as(self._holder, Patience(OUTAGE_SECONDS, stop))
@@ -101,6 +103,11 @@ class Worker:
         return self._holder.worker_id
 
     @property
+    def name(self) -> str:
+        """The worker as people know it, also when it is gone: `3 on gpu-box (cuda:0)`."""
+        return f"{self._holder.worker_id} on {socket.gethostname()} ({self._device})"
+
+    @property
     def attempt(self) -> int:
         """How many times the trial in hand was handed out, this time included; 0 with no trial in hand."""
         return self._holder.attempt
@@ -113,6 +120,11 @@ class Worker:
     def progress(self, **values: Unpack[Progress]) -> None:
         """Note what the worker is doing; the next beat writes it."""
         self._progress = {**self._progress, **values}
+
+    def warn(self, text: str) -> None:
+        """Tell the people at the study of something that costs no trial; the next beat that succeeds writes it."""
+        log.warning("%s", text)
+        self._warning = text
 
     @_patient
     def take(self, study: optuna.Study) -> optuna.Trial | None:
@@ -231,7 +243,7 @@ class Worker:
                 if trial.state == TrialState.RUNNING:
                     trial.state = TrialState.WAITING
             if row is not None:  # else the study was deleted
-                row.ended, row.phase = True, "gone"
+                row.ended, row.phase, row.warning = True, "gone", self._warning
                 row.trial = row.step = row.epoch = row.epochs = None
         self._holder.drop()
 
@@ -266,7 +278,9 @@ class Worker:
             row = session.get(WorkerRow, self.worker_id, with_for_update=True)
             if row is not None:
                 row.beat += 1
+                row.beat_at = func.now()
                 row.ended = False  # see `take`
+                row.warning = self._warning
                 for name, value in self._progress.items():
                     setattr(row, name, value)
             # No row: the study was deleted.

@@ -1,12 +1,13 @@
 """The small tables that hpo keeps beside Optuna's, in the same database: budgets, workers and leases."""
 
+from datetime import datetime
 from typing import Any
 
 from optuna.storages._rdb import models
-from sqlalchemy import DDL, Float, ForeignKey, Integer, String, Text, event
+from sqlalchemy import DDL, Float, ForeignKey, Integer, String, Text, event, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _STUDY_ID: Any = models.StudyModel.__table__.c.study_id
 _TRIAL_ID: Any = models.TrialModel.__table__.c.trial_id
@@ -60,6 +61,8 @@ class WorkerRow(Base):
     epoch: Mapped[float | None] = mapped_column(Float(53))
     epochs: Mapped[int | None]
     beat: Mapped[int] = mapped_column(default=0)
+    beat_at: Mapped[datetime] = mapped_column(default=func.now())  # by the database's clock; for people's eyes only
+    warning: Mapped[str | None] = mapped_column(Text)
     ended: Mapped[bool] = mapped_column(default=False)
 
 

@@ -1,5 +1,6 @@
 """Evaluation: all rows once, sorted by length, in batches of the size that suits the device, without gradient."""
 
+import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,16 +30,24 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, features: Features, task: Task, scorer: Scorer, execution: Execution, quick: bool = False
+    model: nn.Module,
+    features: Features,
+    task: Task,
+    scorer: Scorer,
+    execution: Execution,
+    quick: bool = False,
+    stop: threading.Event | None = None,
 ) -> Evaluation:
-    """Run `model` over `features` and score it. Leaves the model in eval mode. Raises `OutOfMemory`.
+    """Run `model` over `features` and score it. Leaves the model in eval mode.
+
+    Raises `OutOfMemory`, and `InterruptedError` before the next batch once `stop` is set.
 
     Writing texts takes far longer than judging given ones. A `quick` evaluation has them written greedily, for a part
     of the rows, the same at each call; and for none of them where the loss is what counts.
     """
     model.eval()
     loss, found = with_fewer_tokens(
-        lambda tokens: _run(model, features, task, execution, tokens),
+        lambda tokens: _run(model, features, task, execution, tokens, stop),
         execution.evaluation_tokens,
         features.longest,
         execution.device,
@@ -52,7 +61,7 @@ def evaluate(
             rows = np.linspace(0, len(rows) - 1, task.generation.rows).astype(np.int64)
             judged = replace(features, inputs=features.inputs.select(rows), rows=features.rows.select(rows))
         found = with_fewer_tokens(
-            lambda tokens: _write(model, features, rows, task, execution, tokens, quick),
+            lambda tokens: _write(model, features, rows, task, execution, tokens, quick, stop),
             WRITING * execution.evaluation_tokens,
             features.longest,
             execution.device,
@@ -63,7 +72,7 @@ def evaluate(
 
 
 def _run(
-    model: nn.Module, features: Features, task: Task, execution: Execution, tokens: int
+    model: nn.Module, features: Features, task: Task, execution: Execution, tokens: int, stop: threading.Event | None
 ) -> tuple[float, list[Any]]:
     """The mean loss, and what the task keeps of each input's logits, in batches of `tokens` padded tokens.
 
@@ -74,6 +83,7 @@ def _run(
     count = 0.0
     with torch.inference_mode():
         for rows in evaluation_batches(features.lengths, tokens):
+            _check(stop)
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
             labels = take_labels(model, batch)
             with execution.autocast():
@@ -85,13 +95,26 @@ def _run(
     return float(loss) / max(count, 1), found
 
 
+def _check(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise InterruptedError("told to stop in the middle of an evaluation")
+
+
 def _write(
-    model: nn.Module, features: Features, rows: Indices, task: Task, execution: Execution, tokens: int, greedy: bool
+    model: nn.Module,
+    features: Features,
+    rows: Indices,
+    task: Task,
+    execution: Execution,
+    tokens: int,
+    greedy: bool,
+    stop: threading.Event | None,
 ) -> list[Any]:
     """What the model writes for each of `rows`, in batches of `tokens` padded tokens that are read."""
     written: list[Any] = [None] * len(rows)
     with torch.inference_mode():
         for places in evaluation_batches(features.lengths[rows], tokens):
+            _check(stop)
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows[places]).items()}
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             with execution.autocast():

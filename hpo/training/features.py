@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpo.core.disk import CACHE_BYTES, make_room, used
 from hpo.data.splits import take
 from hpo.tasks.task import Task, TaskData
 from hpo.training.batching import Features
@@ -25,8 +26,9 @@ FORMAT = 2  # raise it when what `encode` writes changes
 class FeatureStore:
     """The encoded splits of one study's data, kept in `folder` and in this process."""
 
-    def __init__(self, folder: Path, task: Task, data: TaskData) -> None:
+    def __init__(self, folder: Path, task: Task, data: TaskData, budget_bytes: int = CACHE_BYTES) -> None:
         self._folder = folder
+        self._budget = budget_bytes
         self._task = task
         self._data = data
         self._open: dict[tuple[object, ...], Features] = {}
@@ -53,15 +55,17 @@ class FeatureStore:
 
         disable_progress_bars()
         folder = self._folder / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-        if not folder.is_dir():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{folder}.lock"):
-                if not folder.is_dir():
-                    scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
-                    shutil.rmtree(scratch, ignore_errors=True)
-                    scratch.mkdir()
-                    self._make(rows, processor, max_length, scratch)
-                    scratch.rename(folder)  # last: a folder of this name is whole
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir()
+                self._make(rows, processor, max_length, scratch)
+                # Nothing of the last day: workers that share a study come to a split one after the other.
+                make_room(self._folder, 0, self._budget, unused_seconds=86400.0)
+                scratch.rename(folder)  # last: a folder of this name is whole
+            used(folder)
         encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
         found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)
         finish = functools.partial(self._task.finish_batch, processor=processor)

@@ -33,7 +33,7 @@ from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches, take_labels
 from hpo.training.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
-from hpo.training.evaluate import evaluate
+from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.layers import find_depths, freeze, train_mode
 from hpo.training.memory import MemoryStore
 from hpo.training.middle_start import MiddleStart
@@ -167,12 +167,14 @@ class FineTuning:
         return self.progress.rung < len(rungs) and self.progress.step == rungs[self.progress.rung]
 
     def steps(self) -> Generator[int, None, None]:
-        """Train, and yield the number of optimizer steps done after each; `reports` is built on it."""
+        """Train, and yield the number of optimizer steps done after each, and at first of a run that goes on."""
         plan, progress = self.plan, self.progress
         last = plan.rung_steps()[-1]
         self._skip_frozen_layers()
         train_mode(self.model, self._frozen)
         self._fit_memory()
+        if progress.step:
+            yield progress.step  # a run that was stopped in the middle of a rung's evaluation has still to report it
         while progress.step < last:
             batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
             features = self._augmented(progress.epoch)
@@ -268,15 +270,15 @@ class FineTuning:
     def _report(self) -> Report:
         plan, progress = self.plan, self.progress
         self._read_losses()
-        progress.rung += 1
         metrics: dict[str, float] = {}
         value = math.nan
         if self._validation is not None:
             started = time.perf_counter()
-            found = evaluate(self.model, self._validation, plan.task, plan.scorer, self.execution, quick=True)
+            found = self._evaluated(self._validation)
             metrics = found.metrics
             value = metrics[plan.scorer.name]
             progress.seconds_evaluate += time.perf_counter() - started
+        progress.rung += 1
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0
         self._count_gain(value)
@@ -291,6 +293,16 @@ class FineTuning:
         )
         progress.reports.append(report.model_dump())
         return report
+
+    def _evaluated(self, validation: Features) -> Evaluation:
+        """The evaluation of a rung; told to stop in the middle of it, the run goes on from before it."""
+        plan = self.plan
+        try:
+            return evaluate(self.model, validation, plan.task, plan.scorer, self.execution, quick=True, stop=plan.stop)
+        except InterruptedError:
+            train_mode(self.model, self._frozen)
+            self.save()
+            raise Stopped from None
 
     @property
     def seconds(self) -> dict[str, float]:

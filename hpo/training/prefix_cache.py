@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from hpo.core.disk import CACHE_BYTES, make_room, used
 from hpo.training.batching import Features, Indices, Tokens, evaluation_batches, take_labels
 from hpo.training.layers import hidden_state
 from hpo.training.middle_start import KEPT, MiddleStart, Verdict, flat
 from hpo.training.out_of_memory import with_fewer_tokens
 
 FORMAT = 2  # raise it when what is stored changes
-BUDGET_BYTES = 20 * 2**30
 # The cost model: bytes a second of a modest disk, and of reading what the system keeps in memory.
 WRITE_RATE, READ_RATE = 300e6, 2e9
 USED = "used"  # the verdict recorded in `Execution.prefix_cache`
@@ -88,7 +88,7 @@ class PrefixedFeatures(Features):
 class PrefixStore:
     """The cache of one machine, in `folder`; this process remembers what fits which model."""
 
-    def __init__(self, folder: Path, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(self, folder: Path, budget_bytes: int = CACHE_BYTES) -> None:
         self._folder = folder
         self._budget = budget_bytes
         self._verdicts: dict[tuple[object, ...], Verdict] = {}
@@ -176,7 +176,7 @@ class PrefixStore:
         with self._locked(place, stop):
             if not place.is_dir():
                 self._compute(place, start, digest, features, short, verdict, stop)
-        os.utime(place / "manifest.json")  # the clock of eviction
+        used(place)
         return _open(place, short, verdict, start)
 
     @contextmanager
@@ -205,7 +205,7 @@ class PrefixStore:
     ) -> None:
         source, lower = self._nearest_below(start, digest, features, verdict)
         size = int(short.states().sum()) * verdict.width * start.storage_dtype.itemsize
-        self._make_room(size)
+        make_room(self._folder, size, self._budget)
         scratch = place.with_name(f"{place.name}.{os.getpid()}")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
@@ -244,13 +244,6 @@ class PrefixStore:
                 lower.install(verdict)
                 return _with_prefix(features, stored), lower
         return features, None
-
-    def _make_room(self, needed: int) -> None:
-        """Remove the least recently used until `needed` bytes fit into the budget."""
-        kept = sorted(self._folder.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-        sizes = {path: json.loads(path.read_text())["size"] for path in kept}
-        while kept and sum(sizes[path] for path in kept) + needed > self._budget:
-            shutil.rmtree(kept.pop(0).parent, ignore_errors=True)
 
 
 def _fill(

@@ -9,7 +9,7 @@ from typing import NoReturn
 import optuna
 from optuna.trial import TrialState
 
-from hpo.core.errors import DeviceLost, StorageError
+from hpo.core.errors import DeviceLost, HpoError, StorageError
 from hpo.study.lease import LeaseLost, Worker
 from hpo.study.rules import FAILURE
 from hpo.study.status import ATTEMPT
@@ -45,7 +45,7 @@ class LeasedRun:
         """
         trial = self._trial
         try:
-            trial.set_user_attr("worker", self._worker.worker_id)
+            trial.set_user_attr("worker", self._worker.name)
             trial.set_user_attr(ATTEMPT, self._worker.attempt)
             self._fetch()
             state, value = self._outcome(work)
@@ -118,6 +118,10 @@ class LeasedRun:
                 f"{self._device} failed, and only a new process can use it again; trial {self._trial.number} is given "
                 f"back: {reason}"
             ) from error
+        if isinstance(error, HpoError):  # a model, data or a metric that cannot be used, and can be put right
+            with suppress(LeaseLost):
+                self._worker.give_back(self._trial, died_of=str(error))
+            raise error
         # A bug: said in the trial, then loud.
         self._trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
         self._worker.finish(self._study, self._trial, TrialState.FAIL)
@@ -125,7 +129,22 @@ class LeasedRun:
 
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""
-        remove_curve(self._folder)
-        remove_checkpoints(self._folder)
+        _clear(self._folder)
         if self._mirror:
             self._mirror.remove(self._folder.name)
+
+
+def clear_stage(bench: Workbench, study: optuna.Study) -> None:
+    """Remove what trials of a stage that is over have left: those that ended on another machine, or as they waited."""
+    numbers = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    folders = [bench.trial_folder(stage_folder(study), number) for number in numbers]
+    for folder in folders:
+        if folder.is_dir():
+            _clear(folder)
+    if bench.mirror:
+        bench.mirror.remove_all({folder.name for folder in folders})
+
+
+def _clear(folder: Path) -> None:
+    remove_curve(folder)
+    remove_checkpoints(folder)

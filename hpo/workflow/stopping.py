@@ -4,11 +4,12 @@ import shlex
 import shutil
 import time
 
+from hpo import console
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
-from hpo.core.paths import run_folder
+from hpo.core.paths import checkpoints_folder, run_folder
 from hpo.study.budget import request_stop, set_phase
-from hpo.study.status import StatusReader, StudyStatus, WorkerStatus
+from hpo.study.status import StudyStatus, WorkerStatus, read_status
 from hpo.study.storage import Storage
 from hpo.study.takeover import reclaim
 from hpo.workflow.result import open_study
@@ -23,12 +24,11 @@ def stop_study(storage: Storage, name: str, wait_seconds: float = 60.0) -> tuple
     of it. Raises `StudyError` for an unknown study and for one that is finished.
     """
     study = open_study(storage, name)
-    reader = StatusReader(storage, name)
-    if reader.read().phase == "finished":
+    if read_status(storage, name).phase == "finished":
         raise StudyError(f"Study '{name}' is finished: there is nothing to stop.")
     request_stop(study)
     until = time.monotonic() + wait_seconds
-    while (left := _alive(reader.read())) and time.monotonic() < until:
+    while (left := _alive(read_status(storage, name))) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     reclaim(storage, study)  # what dead workers held
     if not left:
@@ -42,7 +42,7 @@ def delete_study(storage: Storage, name: str) -> None:
     Raises `StudyError` for an unknown study, and while workers are at it.
     """
     study = open_study(storage, name)
-    alive = _alive(StatusReader(storage, name).read())
+    alive = _alive(read_status(storage, name))
     if alive:
         raise StudyError(
             f"{len(alive)} workers are at study '{name}' (the first: process {alive[0].pid} on {alive[0].host}). "
@@ -57,14 +57,15 @@ def delete_study(storage: Storage, name: str) -> None:
 
 
 def _remove_checkpoints(config: StudyConfig) -> None:
-    """Remove what a study left in a place of its own for checkpoints."""
-    from hpo.workflow.workbench import checkpoints_folder, open_mirror  # torch: for such studies only
+    """Remove what a study left in a place of its own for checkpoints, or tell what could not be removed."""
+    from hpo.workflow.workbench import open_mirror  # torch: for such studies only
 
     mirror = open_mirror(config)
     if mirror:
+        mirror.tell = console.warn
         mirror.remove()
     else:
-        shutil.rmtree(checkpoints_folder(config), ignore_errors=True)
+        shutil.rmtree(checkpoints_folder(config.name, config.checkpoints), ignore_errors=True)
 
 
 def _alive(status: StudyStatus) -> tuple[WorkerStatus, ...]:

@@ -12,7 +12,7 @@ from hpo.core.config import StudyConfig
 from hpo.core.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.study.budget import add_seconds, set_phase
-from hpo.study.status import StatusReader, StudyStatus
+from hpo.study.status import StudyStatus, read_status
 from hpo.study.storage import Storage, StorageAway
 from hpo.study.takeover import reclaim
 from hpo.workflow.placing import Placement
@@ -32,7 +32,6 @@ class Supervisor:
         self._restarts = dict.fromkeys(range(len(placement.places)), 0)  # of each slot, in a row
         self._failure: HpoError | None = None
         self._counted = time.monotonic()
-        self._reader = StatusReader(storage, config.name)
         self._status: StudyStatus | None = None
         self._ended: list[Exit] = []  # processes whose end is not yet dealt with
         self._to_start: list[int] = []  # slots
@@ -74,7 +73,7 @@ class Supervisor:
     def _read(self) -> StudyStatus:
         """The study's status; while the database is away, the last one read."""
         try:
-            self._status = self._reader.read()
+            self._status = read_status(self._storage, self._config.name)
         except StorageAway:
             if self._status is None:
                 raise

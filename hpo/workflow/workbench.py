@@ -12,7 +12,7 @@ from datasets import concatenate_datasets
 
 from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
-from hpo.core.paths import folder_name, home, run_folder
+from hpo.core.paths import checkpoints_folder, folder_name, home
 from hpo.core.trial import TrialParams
 from hpo.data.folds import Places
 from hpo.data.splits import take
@@ -117,14 +117,7 @@ class Workbench:
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
-        return checkpoints_folder(self.config) / f"{study}-{number}"
-
-
-def checkpoints_folder(config: StudyConfig) -> Path:
-    """Where this machine keeps a study's checkpoints: beside its results, or in a folder that others reach too."""
-    if config.checkpoints is None or "://" in config.checkpoints:
-        return run_folder(config.name) / "checkpoints"
-    return Path(config.checkpoints) / folder_name(config.name)
+        return checkpoints_folder(self.config.name, self.config.checkpoints) / f"{study}-{number}"
 
 
 def open_mirror(config: StudyConfig) -> Mirror | None:

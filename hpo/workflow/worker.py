@@ -33,7 +33,7 @@ from hpo.study.takeover import reclaim
 from hpo.training.model import import_early
 from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
-from hpo.workflow.leased_run import LeasedRun
+from hpo.workflow.leased_run import LeasedRun, clear_stage
 from hpo.workflow.objective import Objective, OnReport
 from hpo.workflow.result import open_study
 from hpo.workflow.retrain import final_run
@@ -88,6 +88,8 @@ class Workplace:
         self.bench.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
         self._spec = spec
         self.worker = Worker(self.storage, self.search, spec.device, self.bench.stop)
+        if self.bench.mirror:
+            self.bench.mirror.leave, self.bench.mirror.tell = self.bench.stop, self.worker.warn
         self._persist = self.storage.patience.persist
 
     def work(self) -> bool:
@@ -178,6 +180,7 @@ class Workplace:
             elif idle and was_idle:
                 # What the budget does not allow to begin, or to go on.
                 self._persist(lambda: prune_waiting(study))
+                clear_stage(self.bench, study)
                 return True
             elif not idle:
                 self.worker.progress(phase="waiting")

@@ -1,9 +1,9 @@
 """A study's status: right at 5,000 trials, and in few SQL statements."""
 
 import json
+import socket
 from collections.abc import Callable
-from datetime import datetime
-from types import SimpleNamespace
+from datetime import datetime, timedelta
 
 import optuna
 import pytest
@@ -14,11 +14,11 @@ from sqlalchemy import create_engine, event, insert, text
 from sqlalchemy.orm import Session
 
 from hpo.core.errors import StudyError
-from hpo.study import status as status_module
 from hpo.study.budget import add_seconds, set_budget, set_phase
 from hpo.study.lease import Worker
-from hpo.study.status import StatusReader, StudyStatus, read_status
+from hpo.study.status import StudyStatus, read_status
 from hpo.study.storage import Storage
+from hpo.study.tables import WorkerRow
 
 MANY = 5_000
 
@@ -143,26 +143,30 @@ def test_workers_and_the_age_of_their_beats(
     storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.study.lease.BEAT_SECONDS", 3600)
-    now = 50.0
-    monkeypatch.setattr(status_module, "time", SimpleNamespace(monotonic=lambda: now))
     worker = Worker(storage, study, "cuda:0")
     trial = worker.take(study)
     assert trial is not None
+    worker.give_back(trial)
+    assert worker.take(study) is not None
     worker.progress(phase="search", step=2, epoch=1.0, epochs=3)
+    worker.warn("the bucket is away")
     worker._beat()
-    reader = StatusReader(storage, "study")
-    ages = [reader.read().workers[0].beat_age]
-    now += 5
-    ages.append(reader.read().workers[0].beat_age)
+    with storage.transaction() as session:
+        session.get_one(WorkerRow, worker.worker_id).beat_at -= timedelta(seconds=100)
+    seen = read_status(storage, "study").workers[0]
+    assert 90 < seen.beat_age < 1000
+    assert (seen.worker_id, seen.host, seen.device, seen.phase) == (
+        worker.worker_id,
+        socket.gethostname(),
+        "cuda:0",
+        "search",
+    )
+    assert (seen.trial, seen.attempt, seen.step, seen.epoch, seen.epochs) == (0, 2, 2, 1.0, 3)
     worker._beat()
-    ages.append(reader.read().workers[0].beat_age)
-    now += 2
-    seen = reader.read().workers[0]
-    assert [*ages, seen.beat_age] == [None, 5.0, 0.0, 2.0]
-    assert (seen.worker_id, seen.device, seen.phase) == (worker.worker_id, "cuda:0", "search")
-    assert (seen.trial, seen.step, seen.epoch, seen.epochs) == (0, 2, 1.0, 3)
+    assert read_status(storage, "study").workers[0].beat_age < 90
     worker.close()
-    assert reader.read().workers == ()
+    gone = read_status(storage, "study")
+    assert gone.workers == () and gone.warnings == ("the bucket is away",)
 
 
 def test_an_unknown_study_is_told_with_those_there_are(storage: Storage, study: optuna.Study) -> None:

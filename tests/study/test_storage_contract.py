@@ -12,7 +12,6 @@ class TestStorage(StorageTestCase):
     """`storage` is the fixture that all tests of this folder share."""
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # the cache asks each database the same
 class TestCachedStorage(StorageTestCase):
     @pytest.fixture
     def storage(self, storage: Storage) -> BaseStorage:

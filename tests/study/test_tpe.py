@@ -10,15 +10,18 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import TrialState, create_trial
 
 from hpo.study.rules import FAILURE, INFRASTRUCTURE, RUNGS
+from hpo.study.sampler import build_sampler
 from hpo.study.tpe import CurveTPESampler
 
 UNIT = {"x": FloatDistribution(0, 1)}
 
 
 class TestSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: CurveTPESampler(seed=0, n_startup_trials=2, multivariate=True)
+    """As `build_sampler` makes it: by groups where the space has conditions."""
+
+    @pytest.fixture(params=[False, True], ids=["joint", "grouped"])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return lambda: build_sampler({"name": "curve_tpe", "n_startup_trials": 2}, conditional=request.param, seed=0)
 
 
 def test_no_configuration_twice() -> None:

@@ -35,7 +35,6 @@ def test_rungs_and_the_last_report_at_the_end(plan: Plan) -> None:
     assert run.progress.step == 12
     assert reports[-1].seconds["train"] > 0
     assert all(0 <= report.value <= 1 and report.metrics["loss"] > 0 for report in reports)
-    assert not made.folder.exists()  # nothing asked for a checkpoint
 
 
 def test_it_learns(plan: Plan) -> None:
@@ -106,6 +105,30 @@ def test_stopped_and_gone_on_is_the_same_run(stop_at: int, plan: Plan) -> None:
     later = FineTuning(replace(made, stop=type(made.stop)()))
     assert later.progress.step == stop_at
     assert curve(before + list(later.reports())) == curve(whole)
+
+
+@pytest.mark.parametrize("rung", [1, 3])
+def test_a_stop_in_the_middle_of_an_evaluation_is_heard_and_the_rung_reported_later(plan: Plan, rung: int) -> None:
+    """Some evaluations take minutes, and who is told to leave has ten seconds."""
+    in_parts = {"validation": make_features(120, seed=1, longest=30)}  # of 1,024 tokens at most
+    whole = list(FineTuning(plan(epochs=3, dropout=0.3, of=in_parts)).reports())
+    made = plan(epochs=3, dropout=0.3, of=in_parts)
+    run = FineTuning(made)
+    batches: list[int] = []
+
+    def stop(*_: Any) -> None:
+        if not run.model.training and run.progress.rung == rung - 1:
+            batches.append(run.progress.step)
+            made.stop.set()
+
+    run.model.register_forward_hook(stop)
+    with pytest.raises(Stopped):
+        list(run.reports())
+    assert run.progress.rung == rung - 1 and batches == [6 * rung]  # of several batches, the first
+    torch.manual_seed(99)
+    later = FineTuning(replace(made, stop=type(made.stop)()))
+    assert later.progress.step == 6 * rung
+    assert curve(whole[: rung - 1] + list(later.reports())) == curve(whole)
 
 
 def test_resume_trains_what_is_not_frozen(plan: Plan) -> None:

@@ -73,6 +73,9 @@ def broken(kind: str, workshop: Path, folder: Path) -> Path:
         case "torn":
             weights = model / "model.safetensors"
             weights.write_bytes(weights.read_bytes()[:900])
+        case "torn-tokenizer" | "torn-config":
+            file = model / ("tokenizer.json" if kind == "torn-tokenizer" else "config.json")
+            file.write_bytes(file.read_bytes()[:200])
         case "pickled":
             (model / "model.safetensors").rename(model / "pytorch_model.bin")
     return model
@@ -85,6 +88,8 @@ def broken(kind: str, workshop: Path, folder: Path) -> Path:
         ("not-for-text", r"not-for-text: .*no head for this task \(AutoModelForSequenceClassification is needed\)"),
         ("no-config", r"no-config: .* holds no config\.json"),
         ("torn", r"torn: .*damaged"),
+        ("torn-tokenizer", r"torn-tokenizer: .*tokenizer"),
+        ("torn-config", r"torn-config: cannot be loaded from .*config"),
         ("pickled", r"pickled: .*pickled .*allow_pickle: true"),
     ],
 )
