@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
 import pytest
@@ -204,6 +205,54 @@ def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeyp
         trial = taking.result(timeout=PATIENCE)
         assert trial is not None and trial.number == 0
     other.engine.dispose()
+
+
+def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
+    server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hpo.study.database.LOCK_SECONDS", 1)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    other = open_storage(url)
+    with worker_on(url) as (worker, study):
+        trial = worker.take(study)
+        assert trial is not None
+        with other.engine.begin() as holder:
+            holder.execute(text("SELECT * FROM hpo_workers FOR UPDATE"))
+            wait_until(lambda: "cannot beat, and goes on trying" in caplog.text)
+        wait_until(lambda: "beats again" in caplog.text)
+        watch = Watch(study, grace_seconds=3.0)
+        for _ in range(8):
+            assert watch.poll(other) == []
+            time.sleep(0.5)
+        worker.finish(study, trial, TrialState.COMPLETE, 1.0)
+    other.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE hpo_schema SET version = 99", "made by a newer hpo"),
+        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "made by a newer Optuna"),
+        ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "optuna storage upgrade"),
+    ],
+)
+def test_tables_of_another_version_are_refused_and_left_alone(
+    server: servers.Server, url: str, statement: str, says: str
+) -> None:
+    engine = create_engine(url)
+
+    def contents() -> list[Any]:
+        tables = ("hpo_schema", "alembic_version", "version_info", "studies", "hpo_studies")
+        with engine.connect() as connection:
+            return [connection.execute(text(f"SELECT * FROM {table}")).all() for table in tables]
+
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    before = contents()
+    with pytest.raises(StorageError, match=says) as told:
+        open_storage(url)
+    assert contents() == before and servers.PASSWORD not in str(told.value)
+    engine.dispose()
 
 
 def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: servers.Server, url: str) -> None:

@@ -57,6 +57,7 @@ def test_another_search_of_that_name_is_refused_and_changes_nothing(
     with pytest.raises(StudyError) as told:
         hpo.run({**short, **changed}, storage=f"sqlite:///{finished}")
     assert difference in str(told.value) and "--name" in str(told.value)
+    assert "With warm_start: [faulty], a new study takes over the trials that fit it" in str(told.value)
     assert dump(f"sqlite:///{finished}") == before
 
 
