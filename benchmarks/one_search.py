@@ -142,6 +142,7 @@ def search_with_ray(case: Case) -> Answer:
     """ASHA over the study's space, two trials at once on a core each; each trial is trained by hpo's own loop."""
     import ray
     from ray import tune
+    from ray._private import ray_constants
     from ray.tune.schedulers import ASHAScheduler
 
     from hpo.core.config import load_config
@@ -167,7 +168,9 @@ def search_with_ray(case: Case) -> Answer:
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             ended[trial.trial_id] = time.time()
 
-    ray.init(num_cpus=case["threads"], include_dashboard=False, log_to_driver=False)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # on loopback
+    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(address="local", num_cpus=case["threads"], log_to_driver=False, **own)
     with tempfile.TemporaryDirectory() as folder:
         results = tune.Tuner(
             tune.with_parameters(train_for_ray, study=case["study"]),

@@ -25,20 +25,17 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from meter import Meter, spent_by_children
 from rich.console import Console
 from rich.table import Table
 
@@ -46,9 +43,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 QUICKSTART = ROOT / "studies" / "quickstart.yaml"
 RIVALS = ("default", "tuned")
-SETTINGS = ("rows", "validation_rows", "test_rows", "trials", "threads")  # searches that differ in one do not compare
+# Searches that differ in one of these do not compare.
+SETTINGS = ("rows", "validation_rows", "test_rows", "trials", "pruning_trials", "threads")
 SPLITS = ("train", "validation", "test")
-SAMPLED_SECONDS = 0.5  # between two looks at a search's processor seconds
 Row = dict[str, Any]
 
 
@@ -73,52 +70,6 @@ VARIANTS = {
 SIDES = (*RIVALS, *VARIANTS, "ray")
 
 
-class Meter(threading.Thread):
-    """Looks at the processor seconds of a process and all below it, again and again."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", share: int | None) -> None:
-        super().__init__(daemon=True)
-        self._process = psutil.Process(process.pid)
-        self._share = share
-        self._over = threading.Event()
-        self._known: set[int] = set()
-        self.began = time.time()
-        self.samples = [(0.0, 0.0)]  # seconds since the beginning, processor seconds
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            self._look()
-            self._over.wait(SAMPLED_SECONDS)
-
-    def _look(self) -> None:
-        try:
-            processes = [self._process, *self._process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        spent = 0.0
-        for process in processes:
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue  # counted with its parent from now on
-            spent += times.user + times.system + times.children_user + times.children_system
-            if self._share is not None and process.pid not in self._known:
-                self._known.add(process.pid)
-                Path(f"/proc/{process.pid}/autogroup").write_text(str(self._share))
-        # A process that ends between two looks at it is missed once.
-        self.samples.append((time.time() - self.began, max(spent, self.samples[-1][1])))
-
-    def end(self, spent: float) -> None:
-        """Stop looking; `spent` is what the system counted in all."""
-        self._over.set()
-        self.join()
-        self.samples.append((time.time() - self.began, spent))
-
-    def spent_by(self, seconds: float) -> float:
-        """Processor seconds by then."""
-        return float(np.interp(seconds, *zip(*self.samples, strict=True)))
-
-
 class Place:
     """One dataset: its rows and studies in a folder, and the searches on them."""
 
@@ -137,7 +88,8 @@ class Place:
         home = Path(tempfile.mkdtemp(dir=self._folder))
         variant = VARIANTS.get(side, Variant())
         study = home / "study.yaml"
-        study.write_text(json.dumps(self._study(seed, variant)))  # JSON is YAML
+        trials = self._arguments.trials if side in RIVALS else self._arguments.pruning_trials
+        study.write_text(json.dumps(self._study(seed, variant, trials)))  # JSON is YAML
         answer = home / "answer.json"
         asked = {"study": str(study), "threads": self._arguments.threads, "answer": str(answer), "name": "search"}
         if side in VARIANTS:
@@ -148,13 +100,13 @@ class Place:
             meter = self._measure(one_search({**asked, "side": side}), home)
         return {**self._told(meter, json.loads(answer.read_text())), "side": side, "seed": seed}
 
-    def _study(self, seed: int, variant: Variant) -> dict[str, Any]:
+    def _study(self, seed: int, variant: Variant, trials: int) -> dict[str, Any]:
         plain = self._quickstart.to_plain()
         if not variant.first_trials:
             del plain["first_trials"]
         given = {"name": "search", "seed": seed, "data": str(self._folder / "data")}
         given |= {"devices": "cpu", "workers": self._arguments.threads}
-        budget = {"max_trials": self._arguments.trials, "max_hours": None}
+        budget = {"max_trials": trials, "max_hours": None}
         return {**plain, **given, "budget": budget, **variant.overrides}
 
     def _measure(self, command: Sequence[str], home: Path, parts: Sequence[str] = ()) -> Meter:
@@ -168,10 +120,11 @@ class Place:
             "OMP_NUM_THREADS": str(self._arguments.threads),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
             "SWITCHED_OFF": ",".join(parts),
+            "RAY_raylet_start_wait_time_s": "300",  # on a busy machine Ray's own 60 are too few
         }
         environment.pop("HPO_STORAGE", None)
         log = home / "log.txt"
-        before = _spent_by_children()
+        before = spent_by_children()
         with log.open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=home)
             meter = Meter(process, self._arguments.share)
@@ -182,7 +135,7 @@ class Place:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
-        meter.end(_spent_by_children() - before)
+        meter.end(spent_by_children() - before)
         if code:
             raise SystemExit(f"{' '.join(command)} ended with code {code}:\n{log.read_text()[-3000:]}")
         return meter
@@ -200,12 +153,6 @@ class Place:
 
 def one_search(case: Row) -> list[str]:
     return [sys.executable, str(HERE / "one_search.py"), json.dumps(case)]
-
-
-def _spent_by_children() -> float:
-    """Processor seconds of this process's children that have ended, and of theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def write_rows(source: Path, target: Path, settings: Mapping[str, int]) -> None:
@@ -321,7 +268,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=800, help="training rows")
     parser.add_argument("--validation-rows", type=int, default=400)
     parser.add_argument("--test-rows", type=int, default=1000)
-    parser.add_argument("--trials", type=int, default=16, help="of each search")
+    parser.add_argument("--trials", type=int, default=16, help="of each rival's search")
+    parser.add_argument(
+        "--pruning-trials", type=int, help="of hpo's and Ray's, which stop most early; as many unless told"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--side", action="append", choices=SIDES, help="may be repeated; all unless told")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a rival; workers of hpo with one each")
@@ -331,9 +281,11 @@ def read_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.data = arguments.data or [ROOT / "examples" / "data" / "docstrings"]
     arguments.side = arguments.side or list(SIDES)
+    arguments.pruning_trials = arguments.pruning_trials or arguments.trials
     if arguments.quick:
         arguments.rows, arguments.validation_rows, arguments.test_rows = 200, 200, 200
-        arguments.trials, arguments.seeds, arguments.side = 6, 1, [*RIVALS, "hpo"]
+        arguments.trials = arguments.pruning_trials = 6
+        arguments.seeds, arguments.side = 1, [*RIVALS, "hpo"]
     return arguments
 
 
@@ -343,7 +295,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for data in arguments.data:
             place = Place(data, Path(scratch) / data.name, arguments)
-            mine = [row for row in rows if row["data"] == place.name and place.settings.items() <= row.items()]
+            rows = [row for row in rows if row["data"] != place.name or place.settings.items() <= row.items()]
+            mine = [row for row in rows if row["data"] == place.name]
             known = {(row["side"], row["seed"]) for row in mine}
             turns = [(side, n) for n in range(arguments.seeds) for side in arguments.side[:: -1 if n % 2 else 1]]
             for number, (side, seed) in enumerate(turns, 1):
