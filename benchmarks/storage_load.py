@@ -1,7 +1,7 @@
 """What the database costs a search: many workers at 1,000 trials of 10 reports, and sleeping trials against the ideal.
 
-    python -m benchmarks.storage_load                         # SQLite with 8 workers, PostgreSQL with 16; 25 minutes
-    python -m benchmarks.storage_load --quick                 # smaller numbers: six minutes
+    python -m benchmarks.storage_load                         # SQLite with 8 workers, PostgreSQL with 16; 15 minutes
+    python -m benchmarks.storage_load --quick                 # smaller numbers: five minutes
     python -m benchmarks.storage_load --system sqlite         # one of them only
 
 PostgreSQL is a private server on this machine (Debian's package), made and removed here. Each worker is a process
@@ -54,6 +54,7 @@ class Done:
     finishes: list[float] = field(default_factory=list)
     began: float = 0.0
     ended: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answers: Any) -> None:
@@ -68,7 +69,7 @@ def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answe
     )
     worker, done = Worker(storage, study, "cpu"), Done()
     barrier.wait(300)
-    done.began = time.time()
+    done.began, cpu = time.time(), time.process_time()
     while (trial := timed(done.takes, worker.take, study)) is not None:
         value = trial.suggest_float("x", 0, 1) - trial.suggest_float("rate", 1e-5, 1e-2, log=True)
         for step in range(1, REPORTS + 1):
@@ -77,7 +78,7 @@ def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answe
             trial.should_prune()
         timed(done.finishes, worker.finish, study, trial, TrialState.COMPLETE, value * REPORTS)
         done.numbers.append(trial.number)
-    done.ended = time.time()
+    done.ended, done.cpu_seconds = time.time(), time.process_time() - cpu
     worker.close()
     answers.put(done)
 
@@ -136,7 +137,8 @@ def load(url: str, workers: int, trials: int) -> list[str]:
     p99 = [f"{1000 * float(np.percentile(calls[name], 99)):.0f}" for name in ("reports", "takes", "finishes")]
     median = f"{1000 * float(np.median(calls['reports'])):.1f}"
     seconds = wall([Span(one.began, one.ended) for one in done], workers)
-    return [str(workers), str(trials), f"{trials / seconds:.1f}", median, *p99]
+    cpu = f"{1000 * sum(one.cpu_seconds for one in done) / trials:.0f}"
+    return [str(workers), str(trials), f"{trials / seconds:.1f}", median, *p99, cpu]
 
 
 def row(system: str, workers: int, each: int, seconds: float, spans: list[Span]) -> list[str]:
@@ -245,6 +247,7 @@ def main() -> None:
         "report, p99 ms",
         "take, p99",
         "finish, p99",
+        "CPU ms a trial",
     ]
     show(f"No work but the database's: {REPORTS} reports a trial", columns, loads)
     columns = ["trial", "workers", "system", "trials", "trials/s", "of the ideal rate"]
