@@ -94,7 +94,8 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
         from hpo.core.yaml_file import read_yaml
 
         ready = read_yaml(ready_made("search_spaces") / "text-encoders.yaml")
-        more |= {"search_space": {**ready, "learning_rate": BUNDLED_SPACE}, "first_trials": [BUNDLED_START]}
+        space = {name: written for name, written in ready.items() if name != "first_trials"}
+        more |= {"search_space": {**space, "learning_rate": BUNDLED_SPACE}, "first_trials": [BUNDLED_START]}
     return {"name": "hpo", **shared, **more}
 
 
