@@ -45,9 +45,12 @@ def batching() -> None:
 
 def portfolio() -> None:
     """No configuration goes first: all are sampled."""
-    from hpo.workflow import create
+    import optuna
 
-    create.first_trials = lambda config, layers: []
+    def enqueue_trial(self: Any, *given: Any, **keywords: Any) -> None:
+        pass
+
+    optuna.Study.enqueue_trial = enqueue_trial  # type: ignore[method-assign]
 
 
 PARTS: dict[str, Callable[[], None]] = {"cache": cache, "batching": batching, "portfolio": portfolio}
