@@ -33,8 +33,9 @@ from rich.table import Table
 from sqlalchemy import select
 
 from hpo import console
-from hpo.core.config import load_config, ready_made
+from hpo.core.config import load_config
 from hpo.core.paths import run_folder
+from hpo.core.ready_made import ready_made
 from hpo.study.rules import FAILURE
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
@@ -80,8 +81,7 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
 
 def create(definition: dict[str, Any], storage: Storage) -> optuna.Study:
     bench = Workbench(load_config(definition), choose_execution("cpu", 1))
-    layers = {label: bench.candidates[label].stack.count for label in bench.config.labels}
-    return create_study(bench, storage, layers)
+    return create_study(bench, storage)
 
 
 class Fleet:

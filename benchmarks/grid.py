@@ -90,7 +90,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
     assert seconds is not None, "the grid comes first"
     more = {"search_space": "text-encoders", "budget": {"max_trials": 100_000, "max_hours": seconds / 3600}}
     if bundled[0]:
-        from hpo.core.config import ready_made
+        from hpo.core.ready_made import ready_made
         from hpo.core.yaml_file import read_yaml
 
         ready = read_yaml(ready_made("search_spaces") / "text-encoders.yaml")

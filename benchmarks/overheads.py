@@ -188,7 +188,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     config = load_config(make_study(folder, trials))
     storage = open_storage(None)
     bench = Workbench(config, choose_execution("cpu", threads))
-    study = create_study(bench, storage, {label: bench.candidates[label].stack.count for label in config.labels})
+    study = create_study(bench, storage)
     Workplace(WorkerSpec(config.name, default_storage(), "cpu", threads, threads), bench, storage).work()
     storage.engine.dispose()
     assert len(study.get_trials(deepcopy=False)) == trials

@@ -65,6 +65,17 @@ def check(file: StudyFile, settings: Settings = None) -> None:
     check_study(file, settings or ())
 
 
+@app.command(epilog="Example:  hpo rank studies/reviews.yaml --set constraints.max_params=150000000")
+def rank(file: StudyFile, settings: Settings = None) -> None:
+    """Rank a study's models on its data without training them.
+
+    By what their frozen features tell of the labels; `hpo run` does it too, and tries the first ones first.
+    """
+    from hpo.workflow.rank import rank_study
+
+    console.show_ranking(rank_study(file, settings or ()).to_plain())
+
+
 @app.command(epilog="Example:  hpo run studies/reviews.yaml --trials 32 --set metric=f1_macro")
 def run(
     file: StudyFile,

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpo.core.readable import NOTHING, count, duration, interval, number, parameters, score
+from hpo.core.readable import NOTHING, count, duration, number, parameters, score
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
     from hpo.study.status import StudyStatus
 
@@ -173,12 +172,13 @@ def show_status(status: "StudyStatus") -> None:
 
 def show_studies(rows: "Sequence[StudyStatus]") -> None:
     """One line a study: `hpo list`."""
+    from hpo.layout import table as new_table
     from hpo.live_view import PHASES, finished_trials, one_line
 
     if not rows:
         note("No studies yet. Start one with: hpo init DATA")
         return
-    table = _table("study", "metric", "phase", trials="right", best="right", time="right")
+    table = new_table("study", "metric", "phase", trials="right", best="right", time="right")
     for row in rows:
         trials = f"{finished_trials(row)} of {row.max_trials}"
         best, ran = score(row.best_value), duration(row.hours_run * 3600)
@@ -190,10 +190,11 @@ def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial
     """The best configuration, one parameter a line."""
     from rich.text import Text
 
+    from hpo.layout import pairs
     from hpo.live_view import one_line
 
     origin = f"  trial {trial}" if trial is not None else ""
-    show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), _pairs(parameters(params)))
+    show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), pairs(parameters(params)))
 
 
 def show_plan(
@@ -211,20 +212,22 @@ def show_plan(
     """
     from rich.text import Text
 
+    from hpo.layout import millions, pairs
+    from hpo.layout import table as new_table
     from hpo.live_view import one_line
 
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
     labels = data["labels"]
     few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
     facts = {"study": study, "rows": sizes} | ({"classes": f"{len(labels)}: {few}"} if labels else {})
-    show(_pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
+    show(pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
     columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
-    table = _table("model", "architecture", **columns)
+    table = new_table("model", "architecture", **columns)
     for row in models:
         table.add_row(
             one_line(row["model"]),
             one_line(row.get("architecture", NOTHING)),
-            _millions(row.get("parameters")),
+            millions(row.get("parameters")),
             number(row.get("layers")),
             number(row.get("max_length")),
             duration(row.get("seconds_per_epoch")),
@@ -238,77 +241,35 @@ def show_plan(
         warn(line)
 
 
+def show_ranking(ranking: Mapping[str, Any]) -> None:
+    """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_plain` has them."""
+    from hpo.layout import millions
+    from hpo.layout import table as new_table
+    from hpo.live_view import one_line
+
+    names = ("parameters", "layers", "score", "seconds")
+    table = new_table("", "model", **dict.fromkeys(names, "right"))
+    for place, row in enumerate(ranking["models"], 1):
+        told = score(row["score"]) if row["score"] is not None else one_line(row["why"])
+        sizes = millions(row["parameters"]), number(row["layers"])
+        table.add_row(str(place), one_line(row["model"]), *sizes, told, f"{row['seconds']:.1f}")
+    show(table, f"\nscore: share of the labels' variance told by frozen features, on {count(ranking['rows'], 'row')}")
+
+
 def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()) -> None:
-    """The end of a study: winner, comparison, test score, folder, and what to do next.
+    """The end of a study. `result` is its `result` attribute; `commands` are (command, what it does) pairs."""
+    from hpo.result_view import result_parts
 
-    `result` is the study's `result` attribute; `commands` are (command, what it does) pairs.
-    """
-    from rich.text import Text
-
-    from hpo.live_view import one_line
-
-    winner = result["winner"]
-    show(Text(f"\nWinner: trial {winner['trial']}", "bold green"), _pairs(parameters(winner["params"])), "")
-    show(_confirmed(result, one_line(metric)), "", _comparison(result, one_line(metric)))
-    seconds = result.get("seconds") or {}
-    if seconds:
-        parts = ", ".join(
-            f"{one_line(phase)} {duration(spent)}" for phase, spent in seconds.items() if spent is not None
-        )
-        show(f"time: {parts}")
-    if result.get("model_dir"):
-        show(f"\nfinal model: {one_line(result['model_dir'])}")  # a text is not folded: the path can be copied
-    if commands:
-        width = max(len(command) for command, _ in commands)
-        show("", *(f"  {one_line(command):{width}}  {one_line(what)}" for command, what in commands))
-
-
-def _confirmed(result: Mapping[str, Any], metric: str) -> "Table":
-    """The best configurations on fresh seeds, best first, beside what the search thought of them."""
-    from hpo.live_view import one_line
-
-    table = _table("trial", "model", **{"in the search": "right", "fresh seeds": "right", "seeds": "right"})
-    for place, entry in enumerate(result["confirmed"]):
-        table.add_row(
-            str(entry["trial"]),
-            one_line(entry["params"].get("model", NOTHING)),
-            score(entry.get("search_value")),
-            f"{score(entry['mean'])} ± {score(entry.get('std'))}",
-            str(len(entry.get("values", {}))),
-            style="bold" if place == 0 else "",
-        )
-    table.title = f"{metric} on validation"
-    table.title_justify, table.title_style = "left", "bright_black"
-    return table
-
-
-def _comparison(result: Mapping[str, Any], metric: str) -> "Table":
-    """The winner beside the defaults (validation), and the final model beside the baseline (test)."""
-    from hpo.live_view import one_line
-
-    rows: dict[str, str] = {}
-    winner, defaults = result["winner"], result.get("defaults")
-    if defaults:
-        gain = winner["mean"] - defaults["value"]
-        rows["best defaults"] = (
-            f"{score(defaults['value'])} on validation (trial {defaults['trial']}; winner {gain:+.3f})"
-        )
-    test, baseline = result.get("test"), result.get("baseline")
-    if test:
-        bounds = interval(test.get("interval"))
-        value = score(test["metrics"].get(metric))
-        within = f" (95 % interval {bounds}, {count(test['rows'], 'row')})" if bounds else ""
-        rows[f"test {metric}"] = f"{value}{within}, test seen {test.get('seen', 1)}×"
-    if baseline:
-        rows["baseline"] = f"{score(baseline['value'])} {one_line(baseline['name'])}"
-    return _pairs(rows)
+    show(*result_parts(result, metric, commands))
 
 
 def show_replay(
     steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
 ) -> None:
     """A trial's recorded values beside those of its replay, and what could not be the same."""
-    table = _table("rung", recorded="right", replayed="right", difference="right")
+    from hpo.layout import table as new_table
+
+    table = new_table("rung", recorded="right", replayed="right", difference="right")
     for step, before, now in zip(steps, recorded, replayed, strict=True):
         table.add_row(str(step), f"{before:.6f}", f"{now:.6f}", number(now - before))
     show(table)
@@ -320,6 +281,7 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """Predictions, what was said before what it was said of; tab-separated in a pipe, with entities as JSON."""
     import json
 
+    from hpo.layout import table as new_table
     from hpo.live_view import one_line
 
     if not rows:
@@ -330,7 +292,7 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     if piped:
         emit("\n".join("\t".join(line) for line in lines))
         return
-    table = _table(*names)
+    table = new_table(*names)
     for line in lines:
         table.add_row(*map(one_line, line))
     show(table)
@@ -349,34 +311,3 @@ def _cell(value: Any, entity: Callable[[Any], str]) -> str:
 
 def _entity(found: Mapping[str, Any]) -> str:
     return f"{found['text']} ({found['label']})"
-
-
-def _table(*left: str, **justify: Any) -> "Table":
-    """A table with plain heads: `left` columns, then columns by name with how they are justified."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name, side in justify.items():
-        table.add_column(name, justify=side, overflow="fold")
-    return table
-
-
-def _pairs(values: Mapping[str, str]) -> "Table":
-    """Names and values, one pair a line."""
-    from rich.table import Table
-
-    from hpo.live_view import one_line
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bright_black", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        table.add_row(one_line(key), one_line(value))
-    return table
-
-
-def _millions(parameters: int | None) -> str:
-    return NOTHING if parameters is None else f"{parameters / 1e6:.1f} M"

@@ -5,7 +5,6 @@ mistake that can be seen without opening data or models.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +12,18 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from hpo.core.constraints import Constraints
 from hpo.core.errors import ConfigError, did_you_mean
 from hpo.core.explain import explain
+from hpo.core.first_trial import check_first_trial
+from hpo.core.overrides import overridden, parse_override
 from hpo.core.paths import check_study_name
 from hpo.core.placing import BackendConfig
+from hpo.core.ready_made import read_space_file
 from hpo.core.search_space import SearchSpace, written_name
 from hpo.core.space_syntax import parse_search_space
 from hpo.core.strict import Config
-from hpo.core.trial import TrialParams
-from hpo.core.yaml_file import parse_yaml, read_yaml
+from hpo.core.yaml_file import read_yaml
 
 
 class DataConfig(Config):
@@ -90,6 +92,7 @@ class ModelRef(Config):
         "", description="Put before each text that a model reads to write another, as T5's wish."
     )
     label: str = Field("", description="How the model is called in the study; empty: made from its name.")
+    dropped: str = Field("", description="Why it is no candidate: hpo writes here what `constraints` rule out.")
 
     @property
     def is_local(self) -> bool:
@@ -135,6 +138,9 @@ class StudyConfig(Config):
     models: tuple[ModelRef, ...] = Field(min_length=1, description="The candidates.")
     search_space: SearchSpace
     first_trials: tuple[dict[str, Any], ...] = Field((), description="Configurations to try first.")
+    portfolio: tuple[dict[str, Any], ...] = Field(
+        (), description="Good defaults, tried where `first_trials` names none; empty: those of the search space's file."
+    )
     warm_start: tuple[str, ...] = Field((), description="Studies whose finished trials are taken over where they fit.")
     metric: str = Field(
         "", description="What is optimised: a name, or a Python file with a Metric; empty: the task's own."
@@ -149,6 +155,8 @@ class StudyConfig(Config):
     fidelity: Fidelity = Fidelity()
     generation: Generation = Generation()
     budget: Budget = Budget()
+    rank: bool = Field(True, description="Rank the models on the data before the first trial, where the task allows.")
+    constraints: Constraints = Constraints()
     confirm: Confirm = Confirm()
     refit: Literal["train+validation", "none"] = Field(
         "train+validation",
@@ -215,10 +223,9 @@ class StudyConfig(Config):
             where = f"first_trials[{number}]"
             if "model" in trial:
                 self._check_label(trial["model"], f"{where}.model")
-            try:
-                TrialParams.model_validate({"model": self.labels[0], **trial})
-            except ValidationError as error:
-                raise ConfigError(f"{where}.{explain(error, TrialParams)}") from None
+            check_first_trial(trial, where, self.models[0].label)
+        for number, trial in enumerate(self.portfolio):
+            check_first_trial(trial, f"search_space.first_trials[{number}]", self.models[0].label)
         return self
 
     @model_validator(mode="after")
@@ -231,9 +238,10 @@ class StudyConfig(Config):
         return self
 
     def _check_label(self, label: Any, where: str) -> None:
-        if label not in self.labels:
-            hint = did_you_mean(str(label), self.labels)
-            raise ConfigError(f"{where}: '{label}' is not among the models: {', '.join(self.labels)}.{hint}")
+        known = [model.label for model in self.models]
+        if label not in known:
+            hint = did_you_mean(str(label), known)
+            raise ConfigError(f"{where}: '{label}' is not among the models: {', '.join(known)}.{hint}")
 
     def model_ref(self, label: str) -> ModelRef:
         """The candidate called `label`."""
@@ -242,7 +250,12 @@ class StudyConfig(Config):
     @property
     def labels(self) -> list[str]:
         """The candidates' labels: the choices of the study's `model` parameter."""
-        return [model.label for model in self.models]
+        return [model.label for model in self.models if not model.dropped]
+
+    def without(self, dropped: Mapping[str, str]) -> "StudyConfig":
+        """The same study, some of its models no candidates any more: their labels, each with the reason."""
+        models = tuple(m.model_copy(update={"dropped": dropped.get(m.label, m.dropped)}) for m in self.models)
+        return self.model_copy(update={"models": models})
 
     def identity(self) -> dict[str, Any]:
         """What makes two studies the same search: all that may not change when a study is continued.
@@ -252,9 +265,9 @@ class StudyConfig(Config):
         plain = self.to_plain()
         kept = (
             *("task", "search_space", "metric", "direction", "max_length", "max_seconds", "fidelity", "generation"),
-            "seed",
+            *("constraints", "seed"),
         )
-        refs = [model.model_dump(exclude_defaults=True) for model in self.models]
+        refs = [model.model_dump(exclude_defaults=True, exclude={"dropped"}) for model in self.models]
         models = [{**ref, "name": ref["label"]} if Path(ref["name"]).is_absolute() else ref for ref in refs]
         return {"models": models, **{key: plain[key] for key in kept}}
 
@@ -320,8 +333,8 @@ def load_config(
         written.setdefault("name", path.stem)
     try:
         for override in overrides:
-            key, value = _parse_override(override) if isinstance(override, str) else override
-            written = _override(_expand(written, folder), key, value)
+            key, value = parse_override(override) if isinstance(override, str) else override
+            written = overridden(_expand(written, folder), key, value)
         return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None
@@ -335,26 +348,12 @@ def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(full.get("data"), str):
         full["data"] = {"path": full["data"]}
     if isinstance(full["search_space"], str):
-        full["search_space"] = _space_file(full["search_space"], folder)
+        full["search_space"] = read_space_file(full["search_space"], folder)
+    space = full["search_space"]
+    if isinstance(space, Mapping) and "first_trials" in space:
+        parameters = {name: written for name, written in space.items() if name != "first_trials"}
+        full = {"portfolio": space["first_trials"], **full, "search_space": parameters}
     return full
-
-
-def _parse_override(override: str) -> tuple[str, Any]:
-    key, sign, value = override.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"--set {override}: write key=value, for example --set budget.max_trials=8.")
-    return key, parse_yaml(f"value: {value}", f"--set {override}")["value"]
-
-
-def _override(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """`written` with the value at a dotted key replaced; what is on the way there is copied, not changed."""
-    first, dot, rest = key.partition(".")
-    if not dot:
-        return {**written, first: value}
-    inner = written.get(first)
-    if inner is not None and not isinstance(inner, Mapping):
-        raise ConfigError(f"--set: '{first}' holds a value, so there is no {key}.")
-    return {**written, first: _override(inner or {}, rest, value)}
 
 
 def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -386,22 +385,3 @@ def _local(name: str, folder: Path) -> str:
     path = folder / Path(name).expanduser()
     spelled_as_path = name.startswith((".", "/", "~"))
     return str(path.resolve()) if name and (spelled_as_path or path.exists()) else name
-
-
-def _space_file(name: str, folder: Path) -> dict[str, Any]:
-    """Read a search space named by a file, or one of the ready-made ones by its name."""
-    shipped = ready_made("search_spaces")
-    for path in (folder / name, shipped / f"{name}.yaml"):
-        if path.is_file():
-            return read_yaml(path)
-    ready = sorted(path.stem for path in shipped.glob("*.yaml"))
-    raise ConfigError(
-        f"search_space: '{name}' is neither a file nor ready-made.{did_you_mean(name, ready)} "
-        f"Ready-made: {', '.join(ready)}."
-    )
-
-
-def ready_made(folder: str) -> Path:
-    """A folder that comes with hpo (search_spaces, examples/models): of the checkout, else of the installation."""
-    checkout = Path(__file__).parents[2] / folder
-    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "hpo" / folder

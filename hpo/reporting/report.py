@@ -15,6 +15,7 @@ from hpo.reporting.figures import is_finite, own_sections
 from hpo.reporting.optuna_figures import optuna_sections
 from hpo.reporting.portable import portable_command
 from hpo.reporting.section import Section, shorten
+from hpo.study.ranking import agreement
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
@@ -62,6 +63,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "sections": sections,
         "figures": figures_json(sections),
         "table": _trial_table(trials),
+        "ranking": agreement(study),
         "data": _data(attrs.get("data", {})),
         "versions": attrs.get("versions", {}),
         "test_evaluations": attrs.get("test_evaluations", []),

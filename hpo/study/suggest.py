@@ -2,14 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import optuna
 
 from hpo.core.config import StudyConfig
 from hpo.core.errors import ConfigError
+from hpo.core.first_trial import ModelTraits, params_in, suits
+from hpo.core.readable import count
 from hpo.core.search_space import Categorical, Fixed, Float, Int, SearchSpace
 from hpo.core.trial import TrialParams, share_for_count
+
+Point = dict[str, Any]
 
 # What a default of None (the model's own dropout, never stopping) comes closest to where the space has numbers only:
 # 0.1 is the dropout that BERT, RoBERTa, DistilBERT, ELECTRA and DeBERTa were trained with.
@@ -20,6 +26,14 @@ NEAREST_TO_NONE = {
     "early_stopping_patience": 10**9,
     "shots": 10**9,
 }
+
+
+@dataclass(frozen=True)
+class FirstTrials:
+    """Configurations in the order in which they are tried, and what a person should hear of how they were chosen."""
+
+    points: tuple[Point, ...]
+    note: str = ""
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, models: Sequence[str]) -> TrialParams:
@@ -44,27 +58,67 @@ def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, models: Sequence[
     return TrialParams(**values)
 
 
-def first_trials(config: StudyConfig, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstTrials:
     """The configurations to try first, as Optuna parameters of the study's space.
 
-    Those the study names, or the defaults of `TrialParams`; one that names no model is tried with each. `layers` is
-    the depth of each model, for a number of frozen layers where the space samples a share. Raises `ConfigError` for
-    a value that no trial of the space could have.
+    Those the study names, each with every one of `models` that it suits, in their order. Raises `ConfigError` for a
+    value that no trial of the space could have. Where it names none, the study's `portfolio`: one good default for each
+    model before variants, moved into the space, and no more than a part of the budget.
     """
-    written = config.first_trials or ({},)
-    queue: list[dict[str, Any]] = []
-    for number, given in enumerate(written):
-        for model in [given["model"]] if "model" in given else config.labels:
-            point = _complete({**given, "model": model}, config.search_space, layers[model], f"first_trials[{number}]")
-            if point not in queue:
-                queue.append(point)
-    return queue
+    if not config.first_trials:
+        return _portfolio(config, models)
+    queue: list[Point] = []
+    for number, given in enumerate(config.first_trials):
+        for model in [given["model"]] if "model" in given else models:
+            if model in models and suits(given).includes(models[model]):  # else dropped: it breaks a constraint
+                entry = {**params_in(given), "model": model}
+                point, changed = _complete(entry, config.search_space, models[model].layers, f"first_trials[{number}]")
+                if changed:
+                    raise ConfigError(f"first_trials[{number}].{changed}.")
+                if point not in queue:
+                    queue.append(point)
+    return FirstTrials(tuple(queue))
 
 
-def _complete(given: Mapping[str, Any], space: SearchSpace, layers: int, where: str) -> dict[str, Any]:
-    """A whole configuration of `space` from a partial one; what is not given is the default, moved into the space."""
+def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstTrials:
+    """Good defaults, one for each model before variants.
+
+    First ones take at most half of the budget, variants are added up to a third of it. One with adapters is none where
+    the space has no adapters, and the other way round: other rates go with them.
+    """
+    of_each: list[list[Point]] = []
+    moved = left_out = 0
+    for model, traits in models.items():
+        points: list[Point] = []
+        for given in (*(entry for entry in config.portfolio if suits(entry).includes(traits)), {}):
+            if not given and points:
+                break  # what `TrialParams` defaults to is for models that nothing else is known for
+            entry = {**params_in(given), "model": model}
+            point, changed = _complete(entry, config.search_space, traits.layers, "search_space.first_trials")
+            peft = point.get("peft", getattr(config.search_space.parameters.get("peft"), "value", "none"))
+            if given and peft != given.get("peft", "none"):
+                left_out += 1
+            elif point not in points:
+                points.append(point)
+                moved += bool(changed)
+        of_each.append(points)
+    firsts = [points[0] for points in of_each if points][: max(1, config.budget.max_trials // 2)]
+    variants = [point for turn in zip_longest(*(points[1:] for points in of_each)) for point in turn if point]
+    queue = firsts + variants[: max(0, config.budget.max_trials // 3 - len(firsts))]
+    left_out += sum(map(len, of_each)) - len(queue)
+    told = f"first_trials: none are named, so {count(len(queue), 'good default')} of the models' own recipes go first"
+    more = [f"{moved} moved into the search space"] * bool(moved) + [f"{left_out} left out"] * bool(left_out)
+    return FirstTrials(tuple(queue), f"{told}: {', '.join(more)}." if more else "")
+
+
+def _complete(given: Mapping[str, Any], space: SearchSpace, layers: int, where: str) -> tuple[Point, str]:
+    """A whole configuration of `space` from a partial one; what is not given is the default, moved into the space.
+
+    Beside it what was given and could not stay: the first of it, for people; empty: nothing.
+    """
     asked = TrialParams.model_validate(given)
     values: dict[str, Any] = {"model": asked.model}
+    changed = ""
     try:
         for name, parameter in space.parameters.items():
             if space.active(name, values):
@@ -72,15 +126,15 @@ def _complete(given: Mapping[str, Any], space: SearchSpace, layers: int, where: 
         carried_out = TrialParams(**values)
         for name in given:
             wanted, got = (_resolved(name, params, layers) for params in (asked, carried_out))
-            if wanted != got and not (isinstance(got, float) and math.isclose(wanted, got)):
-                raise ValueError(
+            if not changed and wanted != got and not (isinstance(got, float) and math.isclose(wanted, got)):
+                changed = (
                     f"{name}: {wanted} is outside the search space; the nearest is {got}"
                     if name in values or (name == "frozen_layers" and "frozen_share" in values)
                     else f"{name}: {wanted} is not in the search space, where each trial of this kind has {got}"
                 )
     except ValueError as error:
         raise ConfigError(f"{where}.{error}.") from None
-    return {name: v for name, v in values.items() if not isinstance(space.parameters.get(name), Fixed)}
+    return {name: v for name, v in values.items() if not isinstance(space.parameters.get(name), Fixed)}, changed
 
 
 def _start(name: str, parameter: Any, params: TrialParams, layers: int) -> Any:

@@ -4,6 +4,7 @@ from datasets import Dataset
 
 from hpo.core.config import DataConfig, StudyConfig
 from hpo.core.errors import ConfigError, did_you_mean
+from hpo.core.ready_made import read_space_file, ready_made
 from hpo.tasks.audio_classification import AudioClassification
 from hpo.tasks.causal_lm import CausalLM
 from hpo.tasks.image_classification import ImageClassification
@@ -48,3 +49,11 @@ def recognise_task(rows: Dataset, config: DataConfig) -> Task:
 def with_metric(config: StudyConfig) -> StudyConfig:
     """The study with its task's own metric where it names none."""
     return config if config.metric else config.model_copy(update={"metric": get_task(config.task).default_metric})
+
+
+def with_portfolio(config: StudyConfig) -> StudyConfig:
+    """The study with the good defaults of its task's ready-made space, where its own search space came with none."""
+    if config.portfolio:
+        return config
+    space = read_space_file(get_task(config.task).search_space, ready_made("search_spaces"))
+    return config.model_copy(update={"portfolio": tuple(space.get("first_trials", ()))})

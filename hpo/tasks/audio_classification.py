@@ -20,12 +20,6 @@ MODELS = {
     "base": ("facebook/wav2vec2-base", "facebook/hubert-base-ls960", "MIT/ast-finetuned-audioset-10-10-0.4593"),
     "large": ("facebook/wav2vec2-large-xlsr-53", "facebook/hubert-large-ll60k"),
 }
-FIRST_TRIALS = """\
-# Tried first, each with every model: the rate of wav2vec2's usual fine-tuning, and a larger one for small models.
-first_trials:
-  - {learning_rate: 3e-5, epochs: 5, batch_size: 32, warmup_ratio: 0.1}
-  - {learning_rate: 3e-4, epochs: 8, batch_size: 32, warmup_ratio: 0.1}
-"""
 USAGE = """\
 classify = pipeline("audio-classification", model="path/to/this/folder")
 classify("a-sound.wav")  # ffmpeg reads the file"""
@@ -39,7 +33,6 @@ class AudioClassification(Classification, SoundTask):
     processor_class = final_processor_class = "AutoFeatureExtractor"
     pipeline_tag = "audio-classification"
     hub_models = MODELS
-    first_trials = FIRST_TRIALS
     usage = USAGE
     limits = "It knows the classes above only, and gives one of them to any sound."
 

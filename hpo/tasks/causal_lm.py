@@ -39,14 +39,6 @@ inputs = tokenizer("a prompt\\n", return_tensors="pt")  # or tokenizer.apply_cha
 tokenizer.decode(model.generate(**inputs)[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)"""
 
 
-FIRST_TRIALS = """\
-# Tried first, each with every model: the recipe of Llama 2, and adapters at the larger rate that they take.
-first_trials:
-  - {learning_rate: 2e-5, epochs: 2, batch_size: 32, lr_scheduler: cosine}
-  - {learning_rate: 2e-4, epochs: 3, batch_size: 32, peft: lora, lora_r: 16}
-"""
-
-
 class CausalLM(Task):
     """A prompt → what follows it. See `Task` for what each method promises.
 
@@ -67,7 +59,6 @@ class CausalLM(Task):
             "large": ("HuggingFaceTB/SmolLM2-1.7B", "Qwen/Qwen2.5-1.5B"),
         }
     )
-    first_trials = FIRST_TRIALS
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
     limits = "It goes on with any text; what it says may be wrong, also where it reads well."

@@ -43,6 +43,7 @@ class Classification(Task):
     """A class of several. A task derives from it and from what reads its inputs."""
 
     default_metric = "accuracy"
+    ranked = True
     has_classes = True
     metric_names = tuple(DIRECTIONS)
 

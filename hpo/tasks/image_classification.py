@@ -30,12 +30,6 @@ MODELS = {
     ),
     "large": ("google/vit-large-patch16-224-in21k", "facebook/convnext-large-224-22k"),
 }
-FIRST_TRIALS = """\
-# Tried first, each with every model: usual rates for large models, and for small ones, which take larger rates.
-first_trials:
-  - {learning_rate: 5e-5, epochs: 5, batch_size: 32, augmentation: crop}
-  - {learning_rate: 5e-4, epochs: 8, batch_size: 32, augmentation: crop}
-"""
 USAGE = """\
 classify = pipeline("image-classification", model="path/to/this/folder")
 classify("an-image.jpg")"""
@@ -57,7 +51,6 @@ class ImageClassification(Classification, MediaTask):
     augmentations = tuple(AUGMENTATIONS)
     search_space = "vision"
     hub_models = MODELS
-    first_trials = FIRST_TRIALS
     usage = USAGE
     limits = "It knows the classes above only, and gives one of them to any image."
 

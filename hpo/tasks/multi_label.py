@@ -44,6 +44,7 @@ class MultiLabelClassification(TextTask):
     name = "multi-label-classification"
     default_metric = "f1_micro"
     metric_names = tuple(DIRECTIONS)
+    ranked = True
     has_classes = True
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder", top_k=None)\nclassify("a text")'
     limits = "It knows the classes above only; those with a score above 0.5 are its answer, which may be none."

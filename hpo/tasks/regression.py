@@ -46,6 +46,7 @@ class Regression(TextTask):
     name = "text-regression"
     default_metric = "pearson"
     metric_names = tuple(DIRECTIONS)
+    ranked = True
     usage = (
         'measure = pipeline("text-classification", model="path/to/this/folder", function_to_apply="none")\n'
         'measure("a text")[0]["score"]'

@@ -38,14 +38,6 @@ inputs = tokenizer(prefix + "a text", return_tensors="pt")
 tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True)"""
 
 
-FIRST_TRIALS = """\
-# Tried first, each with every model: what suits T5, and BART's recipe.
-first_trials:
-  - {learning_rate: 3e-4, epochs: 3, batch_size: 16}
-  - {learning_rate: 3e-5, epochs: 3, batch_size: 16, label_smoothing: 0.1}
-"""
-
-
 class Seq2Seq(Task):
     """A text → another text. See `Task` for what each method promises.
 
@@ -57,7 +49,6 @@ class Seq2Seq(Task):
     search_space = "seq2seq"
     usage = USAGE
     limits = "It writes something for any text; what it writes may be wrong, also where it reads well."
-    first_trials = FIRST_TRIALS
     directions: Mapping[str, Direction]
     pairs: Names
     """Names of the columns that are read and written."""

@@ -43,12 +43,6 @@ MODELS = {
     "base": ("facebook/wav2vec2-base", "facebook/hubert-base-ls960", "microsoft/wavlm-base-plus"),
     "large": ("facebook/wav2vec2-large-xlsr-53", "facebook/hubert-large-ll60k", "facebook/wav2vec2-xls-r-300m"),
 }
-FIRST_TRIALS = """\
-# Tried first, each with every model: the usual rates of wav2vec2's fine-tuning.
-first_trials:
-  - {learning_rate: 1e-4, epochs: 15, batch_size: 16, warmup_ratio: 0.1}
-  - {learning_rate: 3e-4, epochs: 30, batch_size: 16, warmup_ratio: 0.1}
-"""
 USAGE = """\
 recognise = pipeline("automatic-speech-recognition", model="path/to/this/folder")
 recognise("a-sound.wav")  # ffmpeg reads the file"""
@@ -71,7 +65,6 @@ class SpeechRecognition(SoundTask):
     label_columns = (*COLUMNS, "label")
     search_space = "speech"
     hub_models = MODELS
-    first_trials = FIRST_TRIALS
     usage = USAGE
     limits = "It writes the letters of its training transcripts, without punctuation, and knows no words."
 

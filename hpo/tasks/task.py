@@ -30,12 +30,6 @@ ENCODERS = {
     "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
     "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
 }
-FIRST_TRIALS = """\
-# Tried first, each with every model: the recipe of BERT's paper, and one for smaller models, which take larger rates.
-first_trials:
-  - {learning_rate: 5e-5, epochs: 3, batch_size: 32, warmup_ratio: 0.1}
-  - {learning_rate: 3e-4, epochs: 5, batch_size: 32, warmup_ratio: 0.1}
-"""
 
 
 @dataclass(frozen=True)
@@ -186,6 +180,8 @@ class Task(Protocol):
     """A sentence for the card: what the model's answers are not."""
     weights: "torch.Tensor | None" = None
     """How much each class weighs in the loss (see `balanced`); None: all the same."""
+    ranked: bool = False
+    """Whether models can be ranked by how well their frozen features tell the labels (`hpo rank`)."""
     has_classes: bool = False
     """Whether `balanced` is implemented."""
     search_space: str = "text-encoders"
@@ -195,8 +191,6 @@ class Task(Protocol):
 
     The sizes are small, base and large.
     """
-    first_trials: str = FIRST_TRIALS
-    """YAML with a comment: the configurations that `hpo init` has tried first."""
     generation: Generation | None = None
     """How the task's predictions are written, where they are texts that a model generates (`write`)."""
 

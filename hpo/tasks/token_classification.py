@@ -56,6 +56,7 @@ class TokenClassification(Task):
     default_metric = "f1"
     search_space = "token-encoders"
     metric_names = tuple(DIRECTIONS)
+    ranked = True
     has_classes = True
     usage = (
         'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,18 +205,24 @@ def _step_fits(accumulation: Accumulation, features: Features, rows: Indices) ->
 
 
 def _allocated(accumulation: Accumulation, features: Features, rows: Indices) -> float | None:
-    """The most bytes that a step over `rows` holds at one moment; None where it fails.
+    """The most bytes that a step over `rows` holds at one moment; None where it fails."""
+    fits: list[bool] = []
+    peak = allocated_bytes(lambda: fits.append(_step_fits(accumulation, features, rows)))
+    return peak if fits == [True] else None
+
+
+def allocated_bytes(run: Callable[[], None]) -> float:
+    """The most bytes of a CPU's memory that `run` holds at one moment.
 
     The sum of what torch's allocator hands out and takes back. Resident memory would not do: a warm process keeps what
     earlier trials freed, and serves the next step from it.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler writes that it started and stopped to stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        if not _step_fits(accumulation, features, rows):
-            return None
+        run()
     events = profile.profiler.kineto_results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    return float(np.cumsum([size for _, size in sorted(changes)]).max())
+    return float(np.cumsum([size for _, size in sorted(changes)]).max(initial=0))
 
 
 def _read(place: Path) -> dict[str, float]:

@@ -19,6 +19,7 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
+from hpo.workflow.constrain import keep_to_constraints
 from hpo.workflow.placing import place_study
 from hpo.workflow.techniques import check_techniques
 from hpo.workflow.workbench import Workbench, describe_data
@@ -52,11 +53,12 @@ def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
         check_direction(bench.scorer, config.direction)
         if bench.mirror:
             bench.mirror.check()
+        dropped = keep_to_constraints(bench)
     with console.progress("timing each model on the data"):
         plans = time_models(bench, inspect_models(bench))
     times = forecast(bench, plans, len(placement.places))
     console.show_plan(
-        config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, study_warnings(bench)
+        config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, dropped + study_warnings(bench)
     )
 
 
@@ -83,7 +85,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
         )
         plans.append(plan)
     check_techniques(bench)
-    first_trials(bench.config, _layers(bench))
+    first_trials(bench.config, bench.traits(bench.config.labels))
     return plans
 
 
@@ -95,17 +97,15 @@ def study_warnings(bench: Workbench) -> list[str]:
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
-    first, most = len(first_trials(config, _layers(bench))), config.budget.max_trials
+    queue, most = first_trials(config, bench.traits(config.labels)), config.budget.max_trials
+    found += [queue.note] * bool(queue.note)
+    first = len(queue.points)
     if first >= most:
         left_out = f", and {count(first - most, 'of them is', 'of them are')} not tried" if first > most else ""
         found.append(
             f"budget.max_trials: the {count(first, 'first trial')} use up {most}: nothing is sampled{left_out}."
         )
     return found
-
-
-def _layers(bench: Workbench) -> dict[str, int]:
-    return {label: bench.candidates[label].stack.count for label in bench.config.labels}
 
 
 def time_models(bench: Workbench, plans: list[ModelPlan]) -> list[ModelPlan]:

@@ -6,6 +6,7 @@ import optuna
 
 from hpo.core.paths import run_folder
 from hpo.training.adapters import ADAPTER
+from hpo.training.footprint import measure_footprint
 from hpo.training.model import save_model
 from hpo.workflow.objective import OnReport, carry_out, params_of
 from hpo.workflow.stages import Job, stage_folder
@@ -22,6 +23,11 @@ def confirm_job(trial: optuna.Trial, job: Job, search: optuna.Study, bench: Work
     folder = bench.trial_folder(stage_folder(trial.study), trial.number)
     plan = bench.plan(params_of(source), job.seed, folder)
     done = carry_out(trial, plan, on_report, lambda _: None)
+    if bench.config.constraints.any:
+        # The folds of a run leave no model: its like before training takes as much.
+        model = plan.candidate.build(job.seed) if plan.folds else done.fine_tuning.model
+        measured = measure_footprint(model, plan.train, bench.task, plan.execution.device)
+        trial.set_user_attr("footprint", measured.model_dump())
     if bench.config.refit == "none":
         kept, run = confirmed_model(bench.config.name, job), done.fine_tuning
         save_model(run.model, kept)

@@ -47,6 +47,12 @@ def known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna
     return study
 
 
+def as_decided(config: StudyConfig, study: optuna.Study) -> StudyConfig:
+    """`config` without the candidates that were dropped when the study was begun: its models are what they were."""
+    before = load_config(study.user_attrs["config"])
+    return config.without({model.label: model.dropped for model in before.models})
+
+
 def comparable_studies(storage: Storage, config: StudyConfig, data: TaskData) -> list[optuna.Study]:
     """The studies that `config` names to take trials over from.
 

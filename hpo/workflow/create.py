@@ -1,13 +1,13 @@
 """Creating a study: its record, its budget and the configurations to try first, or all of it again to go on."""
 
 import warnings
-from collections.abc import Mapping
 
 import optuna
 
 from hpo.core.paths import run_folder
 from hpo.core.yaml_file import to_yaml
 from hpo.study.budget import list_studies, request_stop, set_budget, set_phase
+from hpo.study.ranking import RANKING, Ranking
 from hpo.study.storage import Storage
 from hpo.study.suggest import first_trials
 from hpo.study.warm_start import take_over
@@ -15,10 +15,10 @@ from hpo.workflow.continuing import comparable_studies
 from hpo.workflow.workbench import Workbench, describe_data, versions
 
 
-def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) -> optuna.Study:
+def create_study(bench: Workbench, storage: Storage, ranking: Ranking | None = None) -> optuna.Study:
     """The study of `bench.config` in `storage`, ready for workers; one that exists gets the budget as it is now.
 
-    `layers` is the depth of each model. The caller has held an existing study against the configuration
+    Models that `ranking` puts first are tried first. The caller has held an existing study against the configuration
     (`known_study`).
     """
     config = bench.config
@@ -27,7 +27,7 @@ def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) 
     study = optuna.create_study(
         study_name=config.name, storage=storage, direction=bench.scorer.direction, load_if_exists=True
     )
-    _record(study, bench)
+    _record(study, bench, ranking)
     hours = config.budget.max_hours
     set_budget(study, config.budget.max_trials, None if hours is None else hours * 3600)
     request_stop(study, False)
@@ -35,7 +35,7 @@ def create_study(bench: Workbench, storage: Storage, layers: Mapping[str, int]) 
     if not study.user_attrs.get("first_trials"):
         for source in sources:
             take_over(study, source, config.search_space, config.labels)
-        queue = first_trials(config, layers)
+        queue = first_trials(config, bench.traits(ranking.order if ranking else config.labels)).points
         for params in queue[: config.budget.max_trials]:
             study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)
         study.set_user_attr("first_trials", len(queue))  # last: killed before, the next run goes on enqueuing
@@ -52,7 +52,7 @@ def _is_begun(storage: Storage, name: str) -> bool:
     return bool(optuna.load_study(study_name=name, storage=storage).user_attrs.get("first_trials"))
 
 
-def _record(study: optuna.Study, bench: Workbench) -> None:
+def _record(study: optuna.Study, bench: Workbench, ranking: Ranking | None) -> None:
     """Write what the study is made from: its workers read it, its reports show it."""
     if not study.metric_names:
         with warnings.catch_warnings():
@@ -64,6 +64,7 @@ def _record(study: optuna.Study, bench: Workbench) -> None:
         "versions": versions(),
         "data": describe_data(bench.data),
         "result": None,
+        RANKING: None if ranking is None else ranking.to_plain(),
         "config": bench.config.recorded(),
     }
     for key, value in attributes.items():

@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpo.core.config import DataConfig, ready_made
+from hpo.core.config import DataConfig
 from hpo.core.errors import ConfigError, DataError
 from hpo.core.paths import folder_name
+from hpo.core.ready_made import ready_made
 from hpo.core.yaml_file import inline
 from hpo.data.sources import load_splits
 from hpo.tasks import get_task, recognise_task
@@ -101,7 +102,8 @@ def _fill(
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
-    space = (ready_made("search_spaces") / f"{task.search_space}.yaml").read_text(encoding="utf-8")
+    file = ready_made("search_spaces") / f"{task.search_space}.yaml"
+    space, _, defaults = file.read_text(encoding="utf-8").partition("\n\n")  # its first trials stand last
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
         task=task.name,
@@ -114,9 +116,9 @@ def _fill(
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),
         metric=metric,
-        first_trials=task.first_trials,
+        first_trials=defaults,
         reason=_comment(reason),
-        space=textwrap.indent(space, "  "),
+        space=textwrap.indent(f"{space}\n", "  "),
     )
 
 

@@ -15,9 +15,11 @@ from torch import nn
 from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
 from hpo.reporting.card import model_card
+from hpo.study.ranking import agreement
 from hpo.training.adapters import ADAPTER, AdapterWeights
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.fine_tune import TrainingPlan
+from hpo.training.footprint import measure_footprint
 from hpo.training.model import save_model
 from hpo.training.precision import Execution
 from hpo.workflow.confirm import confirmed_model
@@ -51,6 +53,7 @@ def final_run(
         plan = refit_plan(params, epochs, bench, folder, execution)
         run = carry_out(trial, plan, on_report, lambda _: None).fine_tuning
         model, adapter = run.model, run.adapter
+    footprint = measure_footprint(model, plan.train, bench.task, plan.execution.device)
     target = run_folder(bench.config.name) / "final"
     result = {
         "winner": winner.to_plain(),
@@ -60,6 +63,9 @@ def final_run(
         "model_dir": str(target),
         "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
         "params": recorded_params(plan),
+        "footprint": footprint.model_dump(),
+        "broken": bench.config.constraints.broken_by(footprint),
+        "ranking": agreement(search),
         **measure_on_test(model, plan, bench, search, str(target)),
         "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
     }

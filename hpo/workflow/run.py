@@ -17,11 +17,12 @@ from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, list_studies, set_phase
+from hpo.study.ranking import ranking_of
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import check_direction
 from hpo.tasks.task import TaskData
-from hpo.workflow.continuing import is_finished, known_study
+from hpo.workflow.continuing import as_decided, is_finished, known_study
 from hpo.workflow.result import Result
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             return Result(known, known.user_attrs["result"])
-        study = _search(config, database, data, workers or _hire(config, database, ending))
+        study = _search(config, database, data, workers or _hire(config, database, ending), known)
     record = study.user_attrs.get("result")
     if record is None:
         raise StudyError(f"Study '{config.name}' was stopped before its end; the same command goes on with it.")
@@ -100,20 +101,29 @@ def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervis
     return supervisor
 
 
-def _search(config: StudyConfig, storage: Storage, data: TaskData, supervisor: "Supervisor") -> optuna.Study:
-    """Check the models, create the study, and have workers carry out all of its stages."""
+def _search(
+    config: StudyConfig, storage: Storage, data: TaskData, supervisor: "Supervisor", known: optuna.Study | None
+) -> optuna.Study:
+    """Check the models, create the study, and have workers carry out all of its stages.
+
+    What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
+    """
     with console.progress("checking the models"):
         from hpo.workflow.check import inspect_models, study_warnings
+        from hpo.workflow.constrain import keep_to_constraints
         from hpo.workflow.create import create_study
+        from hpo.workflow.rank import rank_if_wanted
         from hpo.workflow.workbench import Workbench
 
-        bench = Workbench(config, supervisor.placement.execution_here(), data)
-        plans = inspect_models(bench)
+        bench = Workbench(as_decided(config, known) if known else config, supervisor.placement.execution_here(), data)
+        dropped = [] if known else keep_to_constraints(bench)
+        inspect_models(bench)
     if bench.mirror:
         bench.mirror.check()
-    for line in [*data.notes, *study_warnings(bench)]:
+    for line in [*data.notes, *dropped, *study_warnings(bench)]:
         console.note(f"  {line}")
-    study = create_study(bench, storage, {plan.model: plan.layers for plan in plans})
+    ranking = ranking_of(known) if known else rank_if_wanted(bench)
+    study = create_study(bench, storage, ranking)
     if config.backend.name == "inline":
         _work_inline(study, bench, storage)
     else:

@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.config import StudyConfig
+from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name
 
@@ -83,6 +84,8 @@ class Confirmed:
     params: dict[str, Any]
     values: dict[int, float]  # by seed
     search_value: float
+    footprint: Footprint | None = None  # of the trained model, the least of its runs; None where it was not measured
+    broken: str = ""  # why it cannot be the winner: what it takes is more than `constraints` allow
 
     @property
     def mean(self) -> float:
@@ -100,25 +103,40 @@ class Confirmed:
             "mean": self.mean,
             "std": self.std,
             "search_value": self.search_value,
+            "footprint": self.footprint.model_dump() if self.footprint else None,
+            "broken": self.broken,
         }
 
 
-def confirmed(search: optuna.Study, confirm: optuna.Study, jobs: list[Job]) -> list[Confirmed]:
-    """The confirmed configurations, best mean first. One whose runs all failed is left out."""
+def confirmed(
+    search: optuna.Study, confirm: optuna.Study, jobs: list[Job], constraints: Constraints
+) -> list[Confirmed]:
+    """The confirmed configurations, best mean first, those that break the constraints last.
+
+    One whose runs all failed is left out. Raises `StudyError` where no winner is left.
+    """
     values: dict[int, dict[int, float]] = {job.trial: {} for job in jobs}
+    footprints: dict[int, list[Footprint]] = {job.trial: [] for job in jobs}
     for trial in confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         job = jobs[trial.number]
         values[job.trial][job.seed] = float(trial.value or 0.0)
+        if "footprint" in trial.user_attrs:
+            footprints[job.trial].append(Footprint(**trial.user_attrs["footprint"]))
     trials = {t.number: t for t in search.get_trials(deepcopy=False)}
-    found = [
-        Confirmed(number, trials[number].user_attrs["params"], by_seed, float(trials[number].value or 0.0))
-        for number, by_seed in values.items()
-        if by_seed
-    ]
+    found = []
+    for number, by_seed in values.items():
+        if by_seed:
+            trial, footprint = trials[number], least_footprint(footprints[number])
+            broken = constraints.broken_by(footprint) if footprint else ""
+            value, params = float(trial.value or 0.0), trial.user_attrs["params"]
+            found.append(Confirmed(number, params, by_seed, value, footprint, broken))
     sign = -1 if search.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     if not found:
         raise StudyError(f"All confirming runs of '{search.study_name}' failed; see `hpo status`.")
-    return sorted(found, key=lambda c: sign * c.mean)
+    if all(c.broken for c in found):
+        told = "\n  ".join(f"trial {c.trial} ({c.params['model']}): {c.broken}" for c in found)
+        raise StudyError(f"constraints: none of the confirmed models keeps to them.\n  {told}")
+    return sorted(found, key=lambda c: (bool(c.broken), sign * c.mean))
 
 
 def best_default(search: optuna.Study) -> FrozenTrial | None:

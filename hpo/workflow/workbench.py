@@ -12,12 +12,13 @@ from datasets import concatenate_datasets
 
 from hpo.core.config import StudyConfig
 from hpo.core.errors import StudyError
+from hpo.core.first_trial import ModelTraits
 from hpo.core.paths import checkpoints_folder, folder_name, home
 from hpo.core.trial import TrialParams
 from hpo.data.folds import Places
 from hpo.data.splits import take
 from hpo.data.subset import draw_rows
-from hpo.tasks import get_task, with_metric
+from hpo.tasks import get_task, with_metric, with_portfolio
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import TaskData
 from hpo.training.batching import Features
@@ -34,7 +35,7 @@ class Workbench:
     """Task, data, metric, models and features of a study in this process."""
 
     def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
-        self.config = config = with_metric(config)
+        self.config = config = with_portfolio(with_metric(config))
         self.execution = execution
         self.task = get_task(config.task).configured(config)
         self.data = data or self.task.prepare(config.data, config.seed)
@@ -60,6 +61,15 @@ class Workbench:
     def features(self, split: str, model: str, places: Sequence[int] | None = None) -> Features:
         """The encoded rows of `split`, or those at `places`, for the candidate called `model`."""
         return self._features.get(split, self.candidates[model].processor, self.max_length(model), places)
+
+    def traits(self, models: Sequence[str]) -> dict[str, ModelTraits]:
+        """What of each of `models` decides which configurations suit it, in their order."""
+        found = {}
+        for label in models:
+            candidate = self.candidates[label]
+            config: Any = candidate.model.config
+            found[label] = ModelTraits(candidate.stack.count, config.model_type, candidate.parameters)
+        return found
 
     def max_length(self, model: str) -> int:
         """The most that the candidate called `model` reads of an example: tokens, or samples of sound."""

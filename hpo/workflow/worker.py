@@ -25,6 +25,7 @@ from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
 from hpo.study.lease import Worker
+from hpo.study.ranking import RankedSampler, ranking_of
 from hpo.study.rules import is_stopped
 from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
@@ -141,7 +142,7 @@ class Workplace:
     def _final(self) -> bool:
         jobs = confirm_jobs(self.search, self.config)
         confirm = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
-        ranking = confirmed(self.search, confirm, jobs)
+        ranking = confirmed(self.search, confirm, jobs, self.config.constraints)
         study = self.storage.create_child_study(final_name(confirm, ranking[0].trial), self.search, 1, "retrain")
         tell = self._tell_progress("retrain")
         execution = choose_execution(self._spec.device, self._spec.final_threads, self._spec.sharing)
@@ -203,9 +204,13 @@ class Workplace:
         return optuna.load_study(
             study_name=name,
             storage=self.storage,
-            sampler=build_sampler(self.config.sampler, conditional, seed),
+            sampler=self._sampler(conditional, seed),
             pruner=build_pruner(self.config.pruner),
         )
+
+    def _sampler(self, conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
+        sampler, ranking = build_sampler(self.config.sampler, conditional, seed), ranking_of(self.search)
+        return sampler if ranking is None else RankedSampler(sampler, ranking.order, seed)
 
     def _tell_progress(self, phase: str) -> OnReport:
         def tell(params: TrialParams, report: Report | None) -> None:

@@ -7,7 +7,8 @@ import optuna
 import pytest
 
 from hpo.core.config import DataConfig, load_config
-from hpo.study.suggest import suggest
+from hpo.core.first_trial import ModelTraits
+from hpo.study.suggest import first_trials, suggest
 from hpo.tasks import TASKS
 from hpo.training.fine_tune import FineTuning
 from tests.contracts.task_data import write_rows
@@ -22,6 +23,15 @@ def test_it_is_read_and_sampled(name: str) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     params = [suggest(study.ask(), config.search_space, config.labels) for _ in range(5)]
     assert len({one.learning_rate for one in params}) == 5
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_its_good_defaults_are_in_it(name: str) -> None:
+    """As they stand: `hpo init` writes them into study files, where nothing is moved."""
+    config = load_config({"name": "n", "data": "d.csv", "models": ["org/a"], "search_space": name})
+    entries = tuple({**entry, "when": {}} for entry in config.portfolio)
+    written = config.model_copy(update={"first_trials": entries})
+    assert first_trials(written, {"org/a": ModelTraits(6)}).points  # one outside would be refused
 
 
 @pytest.mark.parametrize("name", [n if n.endswith("lora") else pytest.param(n, marks=pytest.mark.slow) for n in SPACES])

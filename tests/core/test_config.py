@@ -83,6 +83,9 @@ def test_every_field_is_kept_and_read_back() -> None:
         "storage": "sqlite:///x.db",
         "seed": 7,
         "warm_start": ["earlier", "another"],
+        "portfolio": [{"when": {"model_type": ["bert"], "max_params": 5_000_000}, "epochs": 2}],
+        "rank": False,
+        "constraints": {"max_params": 30_000_000, "max_latency_ms": 20.0, "max_memory_mb": 500.0},
     }
     assert everything.keys() == StudyConfig.model_fields.keys()  # a new field is to be added above
     config = load_config(everything)
@@ -241,3 +244,13 @@ def test_a_mistake_in_an_override_is_told(override: str, told: str) -> None:
         load_config(written(), [override])
     start, _, end = told.partition(".*")
     assert start in str(caught.value) and end in str(caught.value)
+
+
+def test_good_defaults_come_with_a_search_space() -> None:
+    space = {"learning_rate": [1e-4, 1e-3], "first_trials": [{"when": {"max_params": 5e6}, "learning_rate": 1e-3}]}
+    config = load_config(written(search_space=space))
+    assert config.portfolio == tuple(space["first_trials"])
+    assert list(config.search_space.parameters) == ["learning_rate"]
+    assert load_config(written(search_space="text-encoders")).portfolio
+    with pytest.raises(ConfigError, match=r"search_space\.first_trials\[0\]\.lerning_rate: no such key"):
+        load_config(written(search_space={"epochs": 3, "first_trials": [{"lerning_rate": 1}]}))

@@ -8,9 +8,11 @@ import pytest
 
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import ConfigError
+from hpo.core.first_trial import ModelTraits
 from hpo.core.trial import TrialParams
+from hpo.study import suggest as suggesting
 from hpo.study.sampler import build_sampler
-from hpo.study.suggest import NEAREST_TO_NONE, first_trials, suggest
+from hpo.study.suggest import NEAREST_TO_NONE, FirstTrials, suggest
 
 LAYERS = {"org/a": 2, "org/b": 6}
 SPACE: dict[str, Any] = {
@@ -27,6 +29,11 @@ SPACE: dict[str, Any] = {
 
 def make(**changed: Any) -> StudyConfig:
     return load_config({"name": "s", "data": "d", "models": ["org/a", "org/b"], "search_space": SPACE, **changed})
+
+
+def first_trials(config: StudyConfig, layers: dict[str, int]) -> list[dict[str, Any]]:
+    models = {model: ModelTraits(count) for model, count in layers.items()}
+    return list(suggesting.first_trials(config, models).points)
 
 
 def test_what_is_sampled_is_a_configuration_of_the_space() -> None:
@@ -148,3 +155,69 @@ def test_a_count_beyond_the_share_is_refused() -> None:
     half = make(search_space={"frozen_layers": {"share": [0, 0.5]}}, first_trials=[{"frozen_layers": 6}])
     with pytest.raises(ConfigError, match=r"frozen_layers: 6 is outside the search space; the nearest is 3"):
         first_trials(half, {"org/a": 6, "org/b": 6})
+
+
+FAMILIES = {
+    "org/a": ModelTraits(2, "bert", 4_000_000),
+    "org/b": ModelTraits(6, "roberta", 125_000_000),
+    "org/c": ModelTraits(6, "mystery", 100_000_000),
+}
+PORTFOLIO = [
+    {"when": {"max_params": 50e6}, "learning_rate": 3e-4, "epochs": 5},
+    {"when": {"model_type": ["roberta"]}, "learning_rate": 2e-5, "epochs": 4, "weight_decay": 0.1},
+    {"when": {"model_type": "roberta"}, "learning_rate": 1e-4, "peft": "lora"},
+    {"when": {"min_params": 50e6, "max_params": 124e6, "model_type": "roberta"}, "learning_rate": 1e-6},
+    {"when": {"model_type": "bert"}, "learning_rate": 5e-4},
+]
+
+
+def good_defaults(trials: int = 32, models: dict[str, ModelTraits] = FAMILIES, **changed: Any) -> FirstTrials:
+    config = make(models=list(FAMILIES), budget={"max_trials": trials}, portfolio=PORTFOLIO, **changed)
+    return suggesting.first_trials(config, models)
+
+
+def test_good_defaults_go_first_one_for_each_model_before_variants() -> None:
+    found = good_defaults()
+    assert [(p["model"], p["learning_rate"]) for p in found.points] == [
+        ("org/a", 3e-4),
+        ("org/b", 2e-5),
+        ("org/c", 5e-5),  # nothing is known of its kind
+        ("org/a", 5e-4),
+    ]
+    assert found.points[1]["epochs"] == 5  # 4 is none of the space's: the nearest
+    assert found.note.endswith("own recipes go first: 1 moved into the search space, 1 left out.")
+    space = make().search_space
+    study = optuna.create_study()
+    for point in found.points:
+        study.enqueue_trial(point)
+        trial = study.ask()
+        suggest(trial, space, list(FAMILIES))
+        assert trial.params == point  # of the space, whole
+    best_first = {label: FAMILIES[label] for label in ("org/b", "org/a")}  # c is dropped
+    assert [p["model"] for p in good_defaults(models=best_first).points] == ["org/b", "org/a", "org/a"]
+
+
+def test_good_defaults_are_few_against_the_budget() -> None:
+    assert [p["model"] for p in good_defaults(9).points] == ["org/a", "org/b", "org/c"]  # no room for a variant
+    assert [p["model"] for p in good_defaults(4).points] == ["org/a", "org/b"]
+    assert len(good_defaults(1).points) == 1
+    assert "2 left out" in good_defaults(9).note
+
+
+def test_recipes_with_adapters_are_for_spaces_with_adapters() -> None:
+    space = {**SPACE, "peft": ["none", "lora"]}
+    both = good_defaults(search_space=space).points
+    assert [(p["model"], p["peft"]) for p in both if p["model"] == "org/b"] == [("org/b", "none"), ("org/b", "lora")]
+    only = good_defaults(search_space={**SPACE, "peft": "lora"}).points
+    assert {p["model"] for p in only} == set(FAMILIES)
+    assert [(p["model"], p["learning_rate"]) for p in only if p["model"] == "org/b"] == [("org/b", 1e-4)]
+
+
+def test_what_a_person_writes_may_be_for_some_models_too() -> None:
+    written = [{"when": {"model_type": "roberta"}, "learning_rate": 2e-5}, {"when": {"max_params": 5e6}, "epochs": 5}]
+    points = good_defaults(first_trials=written).points
+    assert [(p["model"], p["learning_rate"]) for p in points] == [("org/b", 2e-5), ("org/a", 5e-5)]
+    for wrong, told in (({"model_typ": "bert"}, "Did you mean 'model_type'"), ({"min_params": -1}, "greater than")):
+        with pytest.raises(ConfigError, match=r"first_trials\[0\]\.when\.") as caught:
+            make(first_trials=[{"when": wrong, "epochs": 2}])
+        assert told in str(caught.value)

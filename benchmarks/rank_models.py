@@ -1,0 +1,204 @@
+"""Which score of frozen features foretells best how well a model will do once it is trained?
+
+    python benchmarks/rank_models.py --data ../shared/datasets/banking77 --curves FOLDER
+    python benchmarks/rank_models.py --data ../shared/datasets/{stsb,sms_spam} --model FOLDER --into FOLDER
+
+What the scores should foretell is each model's best final value on validation: of all configurations that
+`record_curves.py` recorded on a dataset, or of a small grid, the same for all models, that is trained here. Then what
+was measured is appended to `INTO/finals.jsonl` as a run ends, and the same command goes on from there. Every score is
+computed from the same training rows and held against the finals: Kendall's tau over the models of a dataset, and the
+regret of training the first one alone, as a share of the distance from the best model to the worst.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from transfer_scores import Floats, h_score, log_maximum_evidence, nearest_neighbours
+
+os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-rank-models"))
+
+from hpo.core.config import load_config
+from hpo.core.errors import TrialError
+from hpo.core.trial import TrialParams
+from hpo.study.ranking import rank_correlation
+from hpo.tasks import get_task
+from hpo.tasks.task import TaskData, fingerprint
+from hpo.training.fine_tune import FineTuning
+from hpo.training.frozen_states import FrozenStates, frozen_states
+from hpo.training.precision import choose_execution, cores
+from hpo.training.transferability import probe, target_columns, transferability
+from hpo.workflow.workbench import Workbench
+
+MODELS = Path(__file__).resolve().parents[1] / "examples" / "models"
+BUNDLED = [str(MODELS / name) for name in ("bert-3x128", "roberta-4x128", "distilbert-2x160", "electra-6x112")]
+TASKS = {"stsb": "text-regression", "wnut17": "token-classification", "ncbi_disease": "token-classification"}
+GRID = {"learning_rate": (3e-4, 1e-3, 3e-3), "epochs": (4,)}
+Row = dict[str, Any]
+Finals = dict[str, dict[str, float]]  # by dataset and model
+
+
+def _last(found: FrozenStates) -> Floats:
+    return found.layers[-1].astype(np.float64)
+
+
+def _mean(found: FrozenStates) -> Floats:
+    return np.mean(found.layers, axis=0, dtype=np.float64)
+
+
+SCORES: dict[str, Callable[[FrozenStates, Floats], float]] = {
+    "hpo's own": lambda found, targets: transferability(found.layers, found.labels, found.examples),
+    "probe, last layer": lambda found, targets: probe(_last(found), targets, found.examples),
+    "probe, mean of layers": lambda found, targets: probe(_mean(found), targets, found.examples),
+    "probe, best layer": lambda found, targets: max(
+        probe(states.astype(np.float64), targets, found.examples) for states in found.layers
+    ),
+    "5 nearest, all layers": lambda found, targets: nearest_neighbours(found.layers, targets, found.examples),
+    "LogME, last layer": lambda found, targets: log_maximum_evidence(_last(found), targets),
+    "LogME, mean of layers": lambda found, targets: log_maximum_evidence(_mean(found), targets),
+    "H-score, last layer": lambda found, targets: h_score(_last(found), targets) if _is_classes(found) else math.nan,
+    "H-score, mean of layers": lambda found, targets: (
+        h_score(_mean(found), targets) if _is_classes(found) else math.nan
+    ),
+}
+
+
+def _is_classes(found: FrozenStates) -> bool:
+    return found.labels.ndim == 1 and found.labels.dtype.kind in "iu"
+
+
+def bench_of(data: Path, models: list[str], rows: int, validation: int) -> Workbench:
+    """Models and some rows of a dataset, with the task's own metric."""
+    task = TASKS.get(data.name, "text-classification")
+    given = {"name": "rank", "task": task, "data": str(data.absolute()), "models": models, "max_length": 128}
+    config = load_config(given)
+    return Workbench(config, choose_execution("cpu", cores()), some_rows(task, config.data, rows, validation))
+
+
+def some_rows(name: str, data: Any, train: int, validation: int) -> TaskData:
+    """The first rows of the shuffled splits."""
+    task = get_task(name)
+    prepared = task.prepare(data, 0)
+    wanted = (("train", prepared.train, train), ("validation", prepared.validation, validation))
+    splits = {split: rows.shuffle(seed=0).select(range(min(count, len(rows)))) for split, rows, count in wanted}
+    splits = {split: rows.from_dict(rows.to_dict()) for split, rows in splits.items()}
+    return replace(prepared, **splits, test=None, fingerprint=fingerprint(name, splits, prepared.label_names))
+
+
+def recorded_finals(folder: Path) -> Finals:
+    """The best of what `record_curves.py` recorded so far of each model."""
+    best: Finals = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        found: dict[str, float] = defaultdict(lambda: -math.inf)
+        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if row["failure"] is None:
+                model = row["params"]["model"]
+                found[model] = max(found[model], row["reports"][-1]["accuracy"])
+        best[file.stem] = dict(found)
+    return best
+
+
+def train_grid(bench: Workbench, dataset: str, file: Path) -> dict[str, float]:
+    """Train what the grid holds and the file does not; the best value of each model."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = {json.dumps([row["dataset"], row["params"]]): row["value"] for row in map(json.loads, lines)}
+    best: dict[str, float] = {}
+    for values in itertools.product(bench.config.labels, *GRID.values()):
+        params = dict(zip(("model", *GRID), values, strict=True))
+        key = json.dumps([dataset, params])
+        if key not in done:
+            began = time.process_time()
+            done[key] = final_of(bench, params)
+            row = {"dataset": dataset, "params": params, "value": done[key]}
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row | {"seconds": round(time.process_time() - began, 2)}) + "\n")
+        if done[key] is not None:
+            best[params["model"]] = max(best.get(params["model"], -math.inf), done[key])
+    return best
+
+
+def final_of(bench: Workbench, params: Row) -> float | None:
+    """The last value on validation of one run; None where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return list(FineTuning(bench.plan(TrialParams(**params), 0, Path(folder))).reports())[-1].value
+        except TrialError:
+            return None
+
+
+def scores_of(bench: Workbench) -> tuple[dict[str, dict[str, float]], float]:
+    """Each score of each model, and the mean seconds of the processor that the pass and hpo's own score take."""
+    found: dict[str, dict[str, float]] = {name: {} for name in (*SCORES, "parameters")}
+    seconds = []
+    for label in bench.config.labels:
+        features = bench.features("train", label)
+        began = time.process_time()
+        states = frozen_states(bench.candidates[label], features, np.arange(len(features)), bench.execution)
+        transferability(states.layers, states.labels, states.examples)
+        seconds.append(time.process_time() - began)
+        targets = target_columns(states.labels)
+        for name, score in SCORES.items():
+            found[name][label] = score(states, targets)
+        found["parameters"][label] = bench.candidates[label].parameters
+    return found, float(np.mean(seconds))
+
+
+def show(outcomes: dict[str, tuple[dict[str, dict[str, float]], dict[str, float]]]) -> None:
+    """A table of tau and regret, a row a score; the finals of each dataset above it."""
+    console, table = Console(width=160), Table("score", *outcomes, "mean tau", "mean regret")
+    for dataset, (_, finals) in outcomes.items():
+        console.print(f"{dataset}: best of each model: {', '.join(f'{m} {v:.3f}' for m, v in finals.items())}")
+    for name in (*SCORES, "parameters"):
+        cells, taus, regrets = [], [], []
+        for scores, finals in outcomes.values():
+            models = [model for model in finals if math.isfinite(scores[name].get(model, math.nan))]
+            if len(models) < 2:
+                cells.append("–")
+                continue
+            tau = rank_correlation([scores[name][m] for m in models], [finals[m] for m in models]) or 0.0
+            best, worst = max(finals.values()), min(finals.values())
+            regret = (best - finals[max(models, key=lambda m: scores[name][m])]) / (best - worst)
+            taus.append(tau)
+            regrets.append(regret)
+            cells.append(f"{tau:+.2f}, {regret:.2f}")
+        table.add_row(name, *cells, f"{np.mean(taus):+.2f}", f"{np.mean(regrets):.2f}")
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of labelled data")
+    parser.add_argument("--model", action="append", default=[], help="a model beside the bundled ones; repeatable")
+    parser.add_argument("--rows", type=int, default=800)
+    parser.add_argument("--validation-rows", type=int, default=400)
+    parser.add_argument("--into", type=Path, help="folder of what is trained here; without it only --curves count")
+    parser.add_argument("--curves", type=Path, help="folder that record_curves.py recorded into")
+    arguments = parser.parse_args()
+    recorded = recorded_finals(arguments.curves) if arguments.curves else {}
+    outcomes = {}
+    for data in arguments.data:
+        bench = bench_of(data, [*BUNDLED, *arguments.model], arguments.rows, arguments.validation_rows)
+        finals = recorded.get(data.name, {})
+        if arguments.into is not None:
+            arguments.into.mkdir(parents=True, exist_ok=True)
+            finals = train_grid(bench, data.name, arguments.into / "finals.jsonl")
+        scores, seconds = scores_of(bench)
+        print(f"{data.name}: {seconds:.2f} s a model for {len(bench.data.train)} rows", json.dumps(scores), flush=True)
+        outcomes[data.name] = scores, finals
+    show(outcomes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The ranking of models before a search: `hpo rank`, what `hpo run` makes of it, and where there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hpo
+from hpo.core.config import load_config
+from hpo.core.errors import ConfigError
+from hpo.core.paths import home, run_folder
+from hpo.study.ranking import Ranking, ranking_of
+from hpo.training.precision import Execution
+from hpo.workflow import rank
+from hpo.workflow.rank import rank_models, rank_study, why_no_ranking
+from hpo.workflow.run import write_reports
+from hpo.workflow.workbench import Workbench
+from tests.contracts.task_data import write_rows
+from tests.small_models import save_model
+
+
+@pytest.fixture
+def blind(workshop: Path, tmp_path: Path) -> str:
+    """A model that says the same of every text: all of its words have one embedding."""
+    from transformers import AutoModel
+
+    folder = tmp_path / "blind"
+    model = AutoModel.from_pretrained(workshop / "deep")
+    model.embeddings.word_embeddings.weight.data[:] = 1.0
+    model.embeddings.position_embeddings.weight.data[:] = 0.0
+    model.save_pretrained(folder)
+    for file in (workshop / "deep").glob("token*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return str(folder)
+
+
+def test_models_are_ranked_by_what_their_features_tell(study: dict[str, Any], blind: str) -> None:
+    study["models"] = [blind, *study["models"]]
+    found = rank_study(study)
+    assert found.order[-1] == "blind" and found.rows == 240
+    by_name = {m.model: m for m in found.models}
+    assert (by_name["shallow"].score or 0) > 0.3 > 0.1 > (by_name["blind"].score or 0)  # one word decides
+    assert by_name["deep"].layers == 3 and by_name["deep"].parameters > by_name["shallow"].parameters
+    assert all(m.seconds >= 0 and not m.why for m in found.models)
+    assert not (home() / "hpo.db").exists() and not (home() / "runs").exists()  # nothing of a study is left
+
+
+def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
+    study: dict[str, Any], blind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study |= {"models": [blind, *study["models"]], "budget": {"max_trials": 4}, "confirm": {"top": 1, "seeds": 1}}
+    result = hpo.run(study)
+    told = capsys.readouterr().out
+    ranking = ranking_of(result.study)
+    assert ranking is not None and ranking.order[-1] == "blind"
+    assert [trial.params["model"] for trial in result.study.trials[:3]] == ranking.order
+    assert f"tried in this order: {ranking.order[0]}" in told
+    agreed = result.record["ranking"]
+    assert agreed["tau"] is None or -1 <= agreed["tau"] <= 1
+    assert {m["model"] for m in agreed["models"] if m["best"] is not None} >= {result.params["model"]}
+    page = (run_folder("reviews") / "report.html").read_text()
+    assert "Ranking before the search" in page
+    monkeypatch.setattr(rank, "rank_models", lambda bench: pytest.fail("ranked again"))
+    more = hpo.run({**study, "budget": {"max_trials": 5}})
+    assert ranking_of(more.study) == ranking and len(more.study.trials) == 5
+
+
+def test_a_ranking_can_be_turned_off_and_one_model_has_none(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "rank_models", lambda bench: pytest.fail("ranked"))
+    off = Workbench(load_config({**study, "rank": False}), Execution())
+    assert rank.rank_if_wanted(off) is None
+    alone = Workbench(load_config({**study, "models": study["models"][:1]}), Execution())
+    assert why_no_ranking(alone) == "there is one model" and rank.rank_if_wanted(alone) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "architectures"),
+    [
+        ("multi-label-classification", ("bert", "electra")),
+        ("text-regression", ("bert", "distilbert")),
+        ("token-classification", ("bert", "roberta")),
+        pytest.param("image-classification", ("vit", "convnext"), marks=pytest.mark.slow),
+        pytest.param("audio-classification", ("wav2vec2", "whisper"), marks=pytest.mark.slow),
+    ],
+)
+def test_each_kind_of_label_is_ranked(task: str, architectures: tuple[str, ...], tmp_path: Path) -> None:
+    models = [str(save_model(tmp_path / name, name)) for name in architectures]
+    data = str(write_rows(task, tmp_path / "rows"))
+    found = rank_study({"name": "n", "task": task, "data": data, "models": models, "devices": "cpu"})
+    assert {m.model for m in found.models} == set(architectures)
+    assert all(m.score is not None and np.isfinite(m.score) and m.score <= 1 for m in found.models)
+
+
+def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
+    models = [str(save_model(tmp_path / name, "distilbert", seed=number)) for number, name in enumerate("ab")]
+    data = str(write_rows("question-answering", tmp_path / "rows"))
+    study = {"name": "n", "task": "question-answering", "data": data, "models": models, "devices": "cpu"}
+    with pytest.raises(ConfigError, match="nothing to rank: question-answering has no ranking"):
+        rank_study(study)
+    assert rank.rank_if_wanted(Workbench(load_config(study), Execution())) is None
+
+
+def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Workbench(load_config(study), Execution())
+    monkeypatch.setattr(rank, "ROWS", 100)
+    assert 95 <= rank_models(bench).rows <= 100
+    monkeypatch.setattr(rank, "FEWEST", 10)
+    monkeypatch.setattr(rank, "WORK", {"cpu": 1.0})
+    assert rank_models(bench).rows == 10
+
+
+def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:
+    import optuna
+
+    from hpo.study.ranking import RANKING, RankedModel
+
+    search = optuna.create_study(study_name="unfinished")
+    models = (RankedModel("<b>", 1, 1, 0.5, 0.1), RankedModel("c", 1, 1, None, 0.1, "it does not fit"))
+    search.set_user_attr(RANKING, Ranking(10, models).to_plain())
+    page = write_reports(search).read_text()
+    assert "&lt;b&gt;" in page and "it does not fit" in page
