@@ -9,7 +9,8 @@ runs from its start, start-up included; processor seconds are those of all its p
 
 - default, tuned: `Trainer.hyperparameter_search` with Optuna's TPE. As it comes: float32, each trial evaluated at its
   end, checkpoints. Tuned: bf16, batches grouped by length, evaluated each epoch, Optuna's median pruner, no checkpoint.
-- hpo: `hpo run` as it comes: no first trials are named. `hpo, first trials`: with those of the quickstart's file.
+- hpo: `hpo run` as it comes, with the good defaults that `search_space: text-encoders` brings. `hpo, first trials`:
+  with those of the quickstart's file instead, which were chosen on this very data.
 - ray: Ray Tune's ASHA through hpo's own training loop.
 - hpo without …: a part switched off.
 
@@ -42,6 +43,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 QUICKSTART = ROOT / "studies" / "quickstart.yaml"
+PORTFOLIO = ROOT / "search_spaces" / "text-encoders.yaml"
 RIVALS = ("default", "tuned")
 # Searches that differ in one of these do not compare.
 SETTINGS = ("rows", "validation_rows", "test_rows", "trials", "pruning_trials", "threads")
@@ -64,6 +66,7 @@ VARIANTS = {
     "hpo, first trials": Variant(first_trials=True),
     "hpo without cache": Variant(parts=("cache",)),
     "hpo without batching": Variant(parts=("batching",)),
+    "hpo without ranking": Variant({"rank": False}),
     "hpo without pruning": Variant({"pruner": {"name": "none"}}),
     "hpo without portfolio": Variant(parts=("portfolio",)),
 }
@@ -101,11 +104,14 @@ class Place:
         return {**self._told(meter, json.loads(answer.read_text())), "side": side, "seed": seed}
 
     def _study(self, seed: int, variant: Variant, trials: int) -> dict[str, Any]:
+        from hpo.core.yaml_file import read_yaml
+
         plain = self._quickstart.to_plain()
         if not variant.first_trials:
             del plain["first_trials"]
-        given = {"name": "search", "seed": seed, "data": str(self._folder / "data")}
+        given: dict[str, Any] = {"name": "search", "seed": seed, "data": str(self._folder / "data")}
         given |= {"devices": "cpu", "workers": self._arguments.threads}
+        given["portfolio"] = read_yaml(PORTFOLIO)["first_trials"]
         budget = {"max_trials": trials, "max_hours": None}
         return {**plain, **given, "budget": budget, **variant.overrides}
 
