@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from hpo.core.errors import DataError
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, groups_of, missing_column
+from hpo.data.columns import column_values, columns_called, groups_of, missing_column
 from hpo.data.wording import counted, rows_named
 
 # Compared without case.
@@ -35,7 +35,7 @@ def find_answer_columns(
     for given, (role, key, names) in zip(named, roles, strict=True):
         if given is not None and given not in rows.column_names:
             raise missing_column(key, given, rows.column_names, origin)
-        column = given or recognise(rows, names)
+        column = given or next(iter(columns_called(rows, names)), None)
         if column is None:
             raise DataError(
                 f"{origin}: which column holds the {role}? Columns: {', '.join(rows.column_names)}. Name it in `{key}`."
@@ -44,12 +44,6 @@ def find_answer_columns(
             notes.append(f"{role}: recognised in column '{column}'")
         found.append(column)
     return (found[0], found[1], found[2]), notes
-
-
-def recognise(rows: Dataset, names: Sequence[str]) -> str | None:
-    """The first column called one of `names`."""
-    spelled = {name.lower(): name for name in rows.column_names}
-    return next((spelled[name] for name in names if name in spelled), None)
 
 
 def read_questions(

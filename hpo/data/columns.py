@@ -1,6 +1,6 @@
 """Which columns hold the texts and the label: as the study names them, else recognised by their names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +89,9 @@ def find_text_columns(
     for first, second in PAIRS:
         if first in spelled and second in spelled:
             return spelled[first], spelled[second]
-    by_name = next((spelled[name] for name in TEXTS if name in spelled), None)
-    if by_name is not None:
-        return (by_name,)
+    by_name = columns_called(rows, TEXTS, besides=[besides] if besides is not None else [])
+    if by_name:
+        return (by_name[0],)
     strings = [name for name in spelled.values() if holds_strings(rows, name)]
     if len(strings) == 1:
         return (strings[0],)
@@ -99,6 +99,12 @@ def find_text_columns(
         f"{origin}: which column holds the text? Columns: {', '.join(known)}. Name it in `data.text`, or two "
         f"columns as a list.{_header_hint(known)}"
     )
+
+
+def columns_called(rows: Dataset, names: Iterable[str], besides: Sequence[str] = ()) -> list[str]:
+    """The columns that are called one of `names`, whatever the case, in the order of `names`."""
+    spelled = {name.lower(): name for name in rows.column_names if name not in besides}
+    return [spelled[name] for name in names if name in spelled]
 
 
 def missing_column(key: str, name: str, known: Iterable[str], origin: str) -> DataError:
@@ -131,11 +137,10 @@ def groups_of(rows: Dataset, places: Iterable[int] | None = None) -> dict[str, l
 
 def _recognise_label(rows: Dataset, texts: tuple[str, ...], origin: str) -> str:
     known = [name for name in rows.column_names if name != GROUP]
-    spelled = {name.lower(): name for name in known if name not in texts}
-    by_name = next((spelled[name] for name in LABELS if name in spelled), None)
-    if by_name is not None:
-        return by_name
-    others = [name for name in spelled.values() if texts or name.lower() not in TEXTS]
+    by_name = columns_called(rows, LABELS, besides=texts)
+    if by_name:
+        return by_name[0]
+    others = [name for name in known if name not in texts and (texts or name.lower() not in TEXTS)]
     if len(known) - len(texts or known[:1]) == 1 and len(others) == 1:
         return others[0]
     raise DataError(

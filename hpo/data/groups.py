@@ -10,7 +10,7 @@ from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.columns import GROUP, column_values, missing_column
 from hpo.data.dealing import deal
-from hpo.data.splits import missing_sizes, take
+from hpo.data.splits import drop_shared, missing_sizes, take
 from hpo.data.wording import counted
 
 
@@ -25,9 +25,9 @@ def group_splits(
     missing, or too few groups are left.
     """
     groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
-    splits, notes = _drop_shared(given, groups, config.group or "")
+    splits, notes = drop_shared(given, groups, f"'{config.group}'", "data.group")
     sizes = missing_sizes(splits, config)
-    known = groups["train"]
+    known = _groups(splits["train"], config, origins["train"])
     if sizes:
         rows = splits["train"]
         if len(set(known)) <= len(sizes):
@@ -61,25 +61,3 @@ def _groups(rows: Dataset, config: DataConfig, origin: str) -> list[str]:
     if empty is not None:
         raise DataError(f"{origin}: row {empty} has no '{config.group}': data.group needs a value in each row.")
     return [str(value) for value in values]
-
-
-def _drop_shared(
-    given: Mapping[str, Dataset], groups: dict[str, list[str]], column: str
-) -> tuple[dict[str, Dataset], list[str]]:
-    """The given splits without rows whose group is in one that is touched later; `groups` follows."""
-    splits, notes = dict(given), []
-    taken: set[str] = set()
-    for split in ("test", "validation", "train"):
-        if split not in splits:
-            continue
-        places = [place for place, group in enumerate(groups[split]) if group not in taken]
-        dropped = len(groups[split]) - len(places)
-        if not places:
-            raise DataError(f"data.group: every '{column}' of {split} is in a split that is touched later, too.")
-        if dropped:
-            splits[split] = take(splits[split], places)
-            groups[split] = [groups[split][place] for place in places]
-            rows = counted(dropped, f"{'training' if split == 'train' else split} row")
-            notes.append(f"{rows} dropped: their '{column}' is in a split that is touched later")
-        taken |= set(groups[split])
-    return splits, notes

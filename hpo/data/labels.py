@@ -60,11 +60,6 @@ def read_classes(splits: Mapping[str, Dataset], column: str, origins: Mapping[st
     return Classes(tuple(str(label) for label in order), ids, tuple(notes))
 
 
-def is_unlabelled(rows: Dataset, column: str) -> bool:
-    """Whether a split carries no label at all, as the public test split of a competition does: empty, or all −1."""
-    return all(value in (None, "", "-1", -1) or value != value for value in column_values(rows, column))
-
-
 def _values(rows: Dataset, column: str, origin: str) -> list[str | int | None]:
     """Each row's label as a word, a whole number, or None where there is none."""
     where = f"{origin}, column '{column}'"

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import column_values, groups_of, holds_strings, missing_column
+from hpo.data.columns import column_values, columns_called, groups_of, holds_strings, missing_column
 
 Message = dict[str, str]
 
@@ -50,19 +50,18 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
 
 def recognise_prompts(rows: Dataset, label: str | None = None) -> dict[str, str]:
     """The columns as `find_prompt_columns` gives them, by their names; empty where there are none such."""
-    spelled = {name.lower(): name for name in rows.column_names}
-    chat = next((spelled[name] for name in CHATS if name in spelled and is_chat(rows, spelled[name])), None)
+    chat = next((name for name in columns_called(rows, CHATS) if is_chat(rows, name)), None)
     if chat is not None and label is None:
         return {"messages": chat}
     for prompts, completions in PAIRS:
-        prompt = next((spelled[name] for name in prompts if name in spelled), None)
-        completion = label or next((spelled[name] for name in completions if name in spelled), None)
+        prompt = next(iter(columns_called(rows, prompts)), None)
+        completion = label or next(iter(columns_called(rows, completions)), None)
         if prompt is not None and completion is not None and completion != prompt:
-            beside = spelled.get(BESIDE)
-            pair = {"text_pair": beside} if beside is not None and holds_strings(rows, beside) else {}
+            beside = [name for name in columns_called(rows, (BESIDE,)) if holds_strings(rows, name)]
+            pair = {"text_pair": beside[0]} if beside else {}
             return {"text": prompt, **pair, "label": completion}
-    text = next((spelled[name] for name in TEXTS if name in spelled), None)
-    return {"text": text} if text is not None and len(rows.column_names) == 1 else {}
+    text = columns_called(rows, TEXTS)
+    return {"text": text[0]} if text and len(rows.column_names) == 1 else {}
 
 
 def is_chat(rows: Dataset, column: str) -> bool:
@@ -81,9 +80,6 @@ def read_prompts(
     read, notes = {}, []
     for split, rows in splits.items():
         where = origins[split]
-        for role, name in columns.items():
-            if name not in rows.column_names:
-                raise missing_column("data.label" if role == "label" else "data.text", name, rows.column_names, where)
         made = _read(rows, columns, where)
         told = made.get("label", made["text"])
         empty, said = find_empty([told], where, drop_empty)

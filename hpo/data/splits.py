@@ -53,7 +53,8 @@ def make_splits(
     column that numbers their fold; validation is the first. Returns the three splits and notes that say what was
     dropped and made. Raises `DataError` where too few rows are left.
     """
-    splits, notes = _drop_shared(given)
+    same = "file" if "digest" in given["train"].column_names else "text, case and white space aside,"
+    splits, notes = drop_shared(given, {split: text_keys(rows) for split, rows in given.items()}, same)
     sizes = missing_sizes(splits, config)
     if sum(sizes.values()) >= 1:
         raise DataError(
@@ -121,25 +122,29 @@ def _how(dealt: Sequence[int], even: str) -> str:
     return f"stratified by {even}, " if len(set(dealt)) > 1 else ""
 
 
-def _drop_shared(given: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
-    splits = dict(given)
-    notes = []
+def drop_shared(
+    given: Mapping[str, Dataset], keys: Mapping[str, Sequence[str]], same: str, where: str = "data"
+) -> tuple[dict[str, Dataset], list[str]]:
+    """The given splits without rows whose key (one a row) is in a split that is touched later; and notes.
+
+    `same` says in a note what such rows share. Raises `DataError`, which begins with `where`, for a split of which
+    nothing would be left.
+    """
+    splits, notes = dict(given), []
     kept: dict[str, set[str]] = {}
     for split in ("test", "validation", "train"):
         if split not in splits:
             continue
-        keys = text_keys(splits[split])
+        places = list(range(len(splits[split])))
         for other, taken in kept.items():
-            shared = [place for place, key in enumerate(keys) if key in taken]
-            if not shared:
-                continue
-            if len(shared) == len(keys):
-                raise DataError(f"data: every row of {split} is in {other} too: give each split its own rows.")
-            gone = set(shared)
-            places = [place for place in range(len(keys)) if place not in gone]
-            splits[split], keys = take(splits[split], places), [keys[place] for place in places]
-            dropped = counted(len(shared), f"{'training' if split == 'train' else split} row")
-            same = "file" if "digest" in splits[split].column_names else "text, case and white space aside,"
-            notes.append(f"{dropped} dropped: the same {same} is in {other}")
-        kept[split] = set(keys)
+            left = [place for place in places if keys[split][place] not in taken]
+            if places and not left:
+                raise DataError(f"{where}: the {same} of every row of {split} is in {other} too: give each its own.")
+            if len(left) < len(places):
+                dropped = counted(len(places) - len(left), f"{'training' if split == 'train' else split} row")
+                notes.append(f"{dropped} dropped: the same {same} is in {other}")
+            places = left
+        if len(places) < len(splits[split]):
+            splits[split] = take(splits[split], places)
+        kept[split] = {keys[split][place] for place in places}
     return splits, notes

@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from hpo.core.errors import DataError
-from hpo.data.columns import column_values, groups_of, holds_strings, missing_column
+from hpo.data.columns import column_values, columns_called, groups_of, holds_strings, missing_column
 from hpo.data.label_sets import holds_lists
 from hpo.data.wording import counted, rows_named, some
 
@@ -49,8 +49,7 @@ def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | 
 
 def recognise(rows: Dataset, names: Sequence[str], besides: Sequence[str] = ()) -> str | None:
     """The first column called one of `names`, those of lists before those of texts."""
-    spelled = {name.lower(): name for name in rows.column_names if name not in besides}
-    known = [spelled[name] for name in names if name in spelled]
+    known = columns_called(rows, names, besides)
     lists = [name for name in known if holds_lists(rows, name)]
     return next(iter(lists or [name for name in known if holds_strings(rows, name)]), None)
 

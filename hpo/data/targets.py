@@ -9,7 +9,7 @@ from datasets import Dataset
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, groups_of, holds_strings, missing_column
+from hpo.data.columns import Columns, column_values, columns_called, groups_of, holds_strings, missing_column
 from hpo.data.sources import RawSplits, load_splits
 from hpo.data.wording import counted, rows_named
 
@@ -66,13 +66,12 @@ def recognise_pair(
     rows: Dataset, config: DataConfig, pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
 ) -> tuple[str, str] | None:
     """The columns read and written, as named or by the names of `pairs`; None where they cannot be told."""
-    spelled = {name.lower(): name for name in rows.column_names}
     text, label = config.text, config.label
     if isinstance(text, tuple) or isinstance(label, tuple):
         return None
     for texts, targets in pairs:
-        read = text or next((spelled[name] for name in texts if name in spelled and spelled[name] != label), None)
-        written = label or next((spelled[name] for name in targets if name in spelled and spelled[name] != read), None)
+        read = text or next((name for name in columns_called(rows, texts) if name != label), None)
+        written = label or next((name for name in columns_called(rows, targets) if name != read), None)
         if read is not None and written is not None:
             return read, written
     strings = [name for name in rows.column_names if holds_strings(rows, name)]
@@ -88,19 +87,12 @@ def read_pairs(
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Rows as `text` and `label`, a list of the texts that are right (the first is learnt); and notes.
 
-    A test split without targets is left out. Raises `DataError` naming file and row of an empty text or target.
+    Raises `DataError` naming file and row of an empty text or target.
     """
     read, notes = {}, []
     (text,), target = columns.text, columns.label
     for split, rows in splits.items():
         where = origins[split]
-        if text not in rows.column_names:
-            raise missing_column("data.text", text, rows.column_names, where)
-        if target not in rows.column_names:
-            if split != "test":
-                raise missing_column("data.label", target, rows.column_names, where)
-            notes.append(f"{where} holds no targets and is not used")
-            continue
         texts, targets = read_texts(rows, text, where), _read_targets(rows, target, where)
         whole = [said if right else "" for said, right in zip(texts, targets, strict=True)]
         empty, said = find_empty([whole], f"{where}, column '{text}' or '{target}'", drop_empty)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpo.core.config import DataConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values
+from hpo.data.labelled import labelled_splits
 from hpo.data.prompts import Message, find_prompt_columns, join_prompts, read_chat, read_prompts, recognise_prompts
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
@@ -71,7 +72,9 @@ class CausalLM(Task):
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         raw = load_splits(config, seed)
         columns, notes = find_prompt_columns(raw.train, raw.origins["train"], config)
-        given, said = read_prompts(raw.present(), columns, raw.origins, config.drop_empty)
+        read = [column for role, column in columns.items() if role != "label"]
+        splits, unlabelled = labelled_splits(raw, read, columns.get("label"), what="completions")
+        given, said = read_prompts(splits, columns, raw.origins, config.drop_empty)
         whole, made = make_splits(given, config, seed, self.strata)
         return TaskData(
             whole["train"],
@@ -79,7 +82,7 @@ class CausalLM(Task):
             whole.get("test"),
             (),
             columns,
-            (*notes, *raw.notes, *said, *made),
+            (*notes, *raw.notes, *unlabelled, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 

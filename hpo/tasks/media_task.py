@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.class_folders import media_files
-from hpo.data.columns import LABELS, column_values, groups_of, missing_column
-from hpo.data.labels import is_unlabelled
+from hpo.data.columns import LABELS, column_values, columns_called, groups_of, missing_column
+from hpo.data.labelled import labelled_splits
 from hpo.data.media import (
     EXTENSIONS,
     Item,
@@ -105,13 +105,12 @@ class MediaTask(Task):
             if config.label not in known:
                 raise missing_column("data.label", config.label, known, origin)
             return config.label
-        spelled = {name.lower(): name for name in known}
-        found = next((spelled[name] for name in self.label_columns if name in spelled), None)
-        if found is None:
+        called = columns_called(rows, self.label_columns)
+        if not called:
             raise DataError(
                 f"{origin}: which column holds the label? Columns: {', '.join(known)}. Name it in `data.label`."
             )
-        return found
+        return called[0]
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         raw = load_splits(config, seed)
@@ -119,16 +118,7 @@ class MediaTask(Task):
         named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
         column = find_media_column(raw.train, self.kind, named, origin)
         label = self._label_column(raw.train, config, origin)
-        splits, notes = {}, []
-        for split, rows in raw.present().items():
-            if column not in rows.column_names:
-                raise missing_column(f"data.{self.kind}", column, rows.column_names, raw.origins[split])
-            if split == "test" and (label not in rows.column_names or is_unlabelled(rows, label)):
-                notes.append(f"{raw.origins[split]} holds no labels and is not used")
-            elif label not in rows.column_names:
-                raise missing_column("data.label", label, rows.column_names, raw.origins[split])
-            else:
-                splits[split] = rows
+        splits, notes = labelled_splits(raw, (column,), label, self.kind)
         labels = self.read_labels(splits, label, raw.origins, config)
         given = {}
         for split, rows in splits.items():

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
-from hpo.data.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions, recognise
+from hpo.data.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, missing_column
+from hpo.data.columns import column_values, columns_called, missing_column
+from hpo.data.labelled import labelled_splits
 from hpo.data.readers import read_file
 from hpo.data.sources import load_splits
 from hpo.data.splits import make_splits, normalise
@@ -66,23 +67,14 @@ class QuestionAnswering(Task):
             find_answer_columns(rows, "", config.text, config.label)
         except DataError:
             return False
-        return config.text is not None or all(recognise(rows, names) for names in (QUESTIONS, CONTEXTS, ANSWERS))
+        return config.text is not None or all(columns_called(rows, names) for names in (QUESTIONS, CONTEXTS, ANSWERS))
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple):
             raise DataError("data.label: this task reads one column of answers.")
         raw = load_splits(config, seed)
         columns, notes = find_answer_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits = {}
-        for split, rows in raw.present().items():
-            missing = next((name for name in columns if name not in rows.column_names), None)
-            if missing is None:
-                splits[split] = rows
-            elif split == "test" and missing == columns[2]:
-                notes.append(f"{raw.origins[split]} holds no answers and is not used")
-            else:
-                key = "data.label" if missing == columns[2] else "data.text"
-                raise missing_column(key, missing, rows.column_names, raw.origins[split])
+        splits, unlabelled = labelled_splits(raw, columns[:2], columns[2], what="answers")
         given, said = read_questions(splits, columns, raw.origins, config.drop_empty)
         whole, made = make_splits(given, config, seed, lambda rows: [0] * len(rows), _contexts)
         return TaskData(
@@ -91,7 +83,7 @@ class QuestionAnswering(Task):
             whole.get("test"),
             (),
             dict(zip(("text", "text_pair", "label"), columns, strict=True)),
-            (*notes, *raw.notes, *said, *made),
+            (*notes, *raw.notes, *unlabelled, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 
@@ -183,10 +175,11 @@ class QuestionAnswering(Task):
         rows = read_file(path, encoding)
         found = []
         for role, names in (("text", QUESTIONS), ("text_pair", CONTEXTS)):
-            column = columns[role] if columns[role] in rows.column_names else recognise(rows, names)
-            if column is None:
-                raise missing_column(str(path), columns[role], rows.column_names, "the file")
-            found.append(read_texts(rows, column, path.name))
+            trained = columns[role]
+            known = [trained] if trained in rows.column_names else columns_called(rows, names)
+            if not known:
+                raise missing_column(str(path), trained, rows.column_names, "the file")
+            found.append(read_texts(rows, known[0], path.name))
         return list(zip(*found, strict=True))
 
 

@@ -14,6 +14,7 @@ from hpo.core.config import DataConfig, Generation, StudyConfig
 from hpo.core.errors import DataError
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, missing_column
+from hpo.data.labelled import labelled_splits
 from hpo.data.readers import decode as read_lines
 from hpo.data.readers import read_file
 from hpo.data.splits import make_splits
@@ -67,7 +68,8 @@ class Seq2Seq(Task):
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         raw = load_unfolded(config, seed)
         columns = find_target_columns(raw.train, raw.origins["train"], config, self.pairs)
-        given, said = read_pairs(raw.present(), columns, raw.origins, config.drop_empty)
+        splits, unlabelled = labelled_splits(raw, columns.text, columns.label, what="targets")
+        given, said = read_pairs(splits, columns, raw.origins, config.drop_empty)
         whole, made = make_splits(given, config, seed, self.strata)
         rows, most = len(whole["validation"]), self.generation.rows
         if rows > most:
@@ -78,7 +80,7 @@ class Seq2Seq(Task):
             whole.get("test"),
             (),
             columns.by_role(),
-            (*columns.notes, *raw.notes, *said, *made),
+            (*columns.notes, *raw.notes, *unlabelled, *said, *made),
             fingerprint(self.name, whole, ()),
         )
 

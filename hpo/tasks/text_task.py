@@ -13,7 +13,7 @@ from hpo.core.config import DataConfig
 from hpo.core.errors import DataError, did_you_mean
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, groups_of, missing_column
-from hpo.data.labels import is_unlabelled
+from hpo.data.labelled import labelled_splits
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import RawSplits, load_splits
 from hpo.data.splits import TEXT_ROLES, make_splits, take
@@ -56,7 +56,7 @@ class TextTask(Task):
         if isinstance(config.label, tuple) and type(self).load is TextTask.load:
             raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")
         raw, columns = self.load(config, seed)
-        labelled, unlabelled = _labelled(raw, columns)
+        labelled, unlabelled = labelled_splits(raw, columns.text, columns.label)
         given, labels, changed = self._canonical(labelled, columns, raw.origins, config)
         origins = {split: raw.origins[split] for split in given}
         self.check_labels(given, labels.names, origins)
@@ -191,25 +191,6 @@ def run_model(
             batch = {key: value.to(model.device) for key, value in collate([rows[p] for p in places]).items()}
             found.append((places, logits_of(model(**batch)).float()))
     return found
-
-
-def _labelled(raw: RawSplits, columns: Columns) -> tuple[dict[str, Dataset], list[str]]:
-    """The splits whose columns are all there. A test split without labels is left out, and said so."""
-    splits = {}
-    notes = []
-    for split, rows in raw.present().items():
-        origin, known = raw.origins[split], rows.column_names
-        for name in columns.text:
-            if name not in known:
-                raise missing_column("data.text", name, known, origin)
-        mistyped = did_you_mean(columns.label, [name for name in known if name not in columns.text])
-        if columns.label not in known and (split != "test" or mistyped):
-            raise missing_column("data.label", columns.label, known, origin)
-        if split == "test" and (columns.label not in known or is_unlabelled(rows, columns.label)):
-            notes.append(f"{origin} holds no labels and is not used")
-        else:
-            splits[split] = rows
-    return splits, notes
 
 
 def _encode_batch(texts: list[list[str]], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> pa.Table:

@@ -15,6 +15,7 @@ from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
 from hpo.data.columns import column_values, missing_column
 from hpo.data.label_sets import holds_lists
+from hpo.data.labelled import labelled_splits
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
 from hpo.data.splits import make_splits
@@ -78,16 +79,7 @@ class TokenClassification(Task):
             raise DataError("data: token classification reads one column of words (text) and one of tags (label).")
         raw = load_splits(config, seed)
         words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits = {}
-        for split, rows in raw.present().items():
-            missing = next((name for name in (words, tags) if name not in rows.column_names), None)
-            if missing is None:
-                splits[split] = rows
-            elif split == "test" and missing == tags:
-                notes.append(f"{raw.origins[split]} holds no tags and is not used")
-            else:
-                key = "data.text" if missing == words else "data.label"
-                raise missing_column(key, missing, rows.column_names, raw.origins[split])
+        splits, unlabelled = labelled_splits(raw, (words,), tags, what="tags")
         read = read_tags(splits, words, tags, raw.origins)
         whole, made = make_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
         doubtful = check_tags(whole, read.names, raw.origins)
@@ -97,7 +89,7 @@ class TokenClassification(Task):
             whole.get("test"),
             read.names,
             {"text": words, "label": tags},
-            (*notes, *raw.notes, *read.notes, *made, *doubtful),
+            (*notes, *raw.notes, *unlabelled, *read.notes, *made, *doubtful),
             fingerprint(self.name, whole, read.names),
         )
 

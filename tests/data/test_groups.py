@@ -45,7 +45,7 @@ def test_groups_that_given_splits_share_stay_in_the_later_one(tmp_path: Path) ->
     write(tmp_path / "test.csv", ["p0", "p0", "q1", "q2"], start=100)
     data = prepare(tmp_path)
     assert not sides(data)["test"] & (sides(data)["train"] | sides(data)["validation"])
-    assert "4 training rows dropped: their 'patient' is in a split that is touched later" in data.notes
+    assert "4 training rows dropped: the same 'patient' is in test" in data.notes
 
 
 def test_mistakes(tmp_path: Path) -> None:
