@@ -1,7 +1,8 @@
 """The layer stack of any Hugging Face model, and freezing its bottom: no table of models.
 
 The rule: the stack is the outermost `nn.ModuleList` with parameters inside the backbone (the encoder's, where the
-model has one; the one with most parameters, where there are several). Frozen are all modules registered before
+model has one; the one with most parameters, where there are several), or `nn.Sequential` where there is no list, as in
+timm's models. Frozen are all modules registered before
 the stack, its first k items, and whatever else those items' output is computed from: DeBERTa's relative positions and
 BART's normalised embeddings are registered after the stack.
 """
@@ -29,13 +30,14 @@ def find_stack(model: nn.Module) -> LayerStack:
     backbone = _backbone(model)
     encoder = backbone.get_encoder() if hasattr(backbone, "get_encoder") else None
     names = {id(module): name for name, module in model.named_modules()}
-    lists = _outermost_lists(backbone)
+    lists = _outermost(backbone, nn.ModuleList)
     if isinstance(encoder, nn.Module) and encoder is not backbone:
-        lists = _outermost_lists(encoder) or lists
+        lists = _outermost(encoder, nn.ModuleList) or lists
+    lists = lists or _outermost(backbone, nn.Sequential)
     if not lists:
         raise ModelError(f"{type(model).__name__} has no stack of layers that could be frozen.")
     stack = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
-    return LayerStack(path=names[id(stack)], count=len(stack))
+    return LayerStack(path=names[id(stack)], count=len(list(stack.children())))
 
 
 def _backbone(model: nn.Module) -> Any:
@@ -65,20 +67,20 @@ def _body(model: Any) -> list[nn.Module]:
     return [part for part in parts if part is not model]
 
 
-def _outermost_lists(root: nn.Module) -> list[nn.ModuleList]:
-    found: list[nn.ModuleList] = []
+def _outermost(root: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+    found: list[nn.Module] = []
     for child in root.children():
-        if isinstance(child, nn.ModuleList) and any(True for _ in child.parameters()):
+        if isinstance(child, kind) and any(True for _ in child.parameters()):
             found.append(child)
         else:
-            found.extend(_outermost_lists(child))
+            found.extend(_outermost(child, kind))
     return found
 
 
-def stack_items(model: nn.Module, stack: LayerStack) -> nn.ModuleList:
+def stack_items(model: nn.Module, stack: LayerStack) -> nn.ModuleList | nn.Sequential:
     """The stack's layers in `model`."""
     place = model.get_submodule(stack.path)
-    if not isinstance(place, nn.ModuleList):
+    if not isinstance(place, nn.ModuleList | nn.Sequential):
         raise ModelError(f"{stack.path} of {type(model).__name__} is not a stack of layers.")
     return place
 
@@ -98,7 +100,19 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
     items = list(stack_items(model, stack))[:count]
     # These first: a parameter tied to one of them (a decoder's embeddings) then is no sign of a dependence.
     frozen = [module.requires_grad_(False) for module in (*before, *items)]
+    for parameter in _parameters_read(items[-1], model, _bare(model, stack), example):
+        parameter.requires_grad_(False)
     return frozen + [module.requires_grad_(False) for module in _read_by(items[-1], model, after, example)]
+
+
+def _bare(model: nn.Module, stack: LayerStack) -> list[nn.Parameter]:
+    """The trainable parameters that stand beside the stack, at each level of the way to it, in no module of their own.
+
+    So are the class token and the positions of timm's vision transformers.
+    """
+    parts = stack.path.split(".")
+    way = [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+    return [p for place in way for p in place.parameters(recurse=False) if p.requires_grad]
 
 
 def neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -156,6 +170,7 @@ def find_depths(model: nn.Module, stack: LayerStack, example: Mapping[str, torch
         depths |= {id(p): place + 1 for p in item.parameters()}
     depths |= {id(p): 0 for module in before for p in module.parameters()}
     rest = [p for module in after for p in module.parameters() if p.requires_grad and depths[id(p)] > stack.count]
+    rest += _bare(model, stack)
     return depths | {id(p): 0 for p in _parameters_read(items[0], model, rest, example)}
 
 

@@ -164,7 +164,7 @@ def load_candidate(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _explain(ref, auto_class, error) from error
     except Exception as error:
         # safetensors raises its own SafetensorError, outside any tree, for a torn file.
@@ -176,6 +176,8 @@ def load_candidate(
     if hasattr(processor, "pad_token_id") and model.config.pad_token_id is None:
         # Decoders such as GPT-2 find each text's last token by it, and refuse batches without.
         model.config.pad_token_id = processor.pad_token_id
+    if getattr(model.config, "label_names", None) is not None:  # timm's: what is saved of the classes
+        model.config.label_names = list(model.config.id2label.values())
     for setting, value in QUIET.items():
         if getattr(model.config, setting, None):
             setattr(model.config, setting, value)
@@ -184,6 +186,13 @@ def load_candidate(
 
 def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
     text = str(error)
+    if isinstance(error, ImportError):
+        if "timm" in text:
+            return ModelError(
+                f"{ref.label}: a model of timm needs packages that are not installed, torchvision among them: "
+                "pip install 'hpo[timm]'."
+            )
+        return ModelError(f"{ref.label}: it needs a package that is not installed: {' '.join(text.split())[:200]}")
     if "gated" in text.lower() or "401" in text:
         return ModelError(
             f"{ref.label}: this model is gated. Ask for access on its page (huggingface.co/{ref.name}), "

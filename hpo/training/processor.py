@@ -1,6 +1,8 @@
 """What turns a person's inputs into a model's: its tokenizer, image processor or feature extractor, read from disk."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,32 @@ def load_tokenizer(ref: ModelRef) -> Any:
 
 def load_image_processor(ref: ModelRef) -> Any:
     """The model's image processor, on pillow: the other backend needs torchvision."""
+    if ref.processor is None:
+        from transformers import PreTrainedConfig
+
+        with suppress(OSError):  # a folder of a processor alone
+            settings, _ = PreTrainedConfig.get_config_dict(ref.name, **source_of(ref))
+            if settings.get("model_type") == "timm_wrapper":
+                return _as_timm_does(settings["pretrained_cfg"])
     return _load(ref, "AutoImageProcessor", "image processor", backend="pil")
+
+
+def _as_timm_does(settings: Mapping[str, Any]) -> Any:
+    """What timm makes of an image for a model of its own, as an image processor of transformers.
+
+    The shorter side is scaled to the model's over `crop_pct`, and the middle cut out.
+    """
+    from PIL.Image import Resampling
+    from transformers import CLIPImageProcessorPil
+
+    _, height, width = settings["input_size"]
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": math.floor(max(height, width) / settings.get("crop_pct", 0.875))},
+        crop_size={"height": height, "width": width},
+        resample=Resampling[settings.get("interpolation", "bicubic").upper()],
+        image_mean=list(settings["mean"]),
+        image_std=list(settings["std"]),
+    )
 
 
 def load_feature_extractor(ref: ModelRef) -> Any:

@@ -124,6 +124,8 @@ def curve(reports: list[Any]) -> list[Any]:
 def test_adapters_train_on_a_body_that_stays(
     task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
 ) -> None:
+    import transformers
+
     settings = {"peft": "lora", "lora_r": 4, "frozen_layers": 1, "dropout": 0.0, "learning_rate": 3e-2}
     plan = make_plan(task, architecture, prepared(task), tmp_path, **settings)
     run = FineTuning(plan)
@@ -134,8 +136,21 @@ def test_adapters_train_on_a_body_that_stays(
     heads = tuple(f"{name}." for name in find_heads(run.model) if task not in WRITERS)
     new = plan.candidate.new_weights  # such as the head of a decoder that came without one
     assert {".lora_" in name or name.startswith(heads) or name in new for name in changed} == {True}
+    # Gone on from here, and saved and loaded, it is the same.
+    run.save()
+    later = FineTuning(plan)
+    assert later.progress.step == run.progress.step
+    now = later.model.state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in run.model.state_dict().items())
     run._make_ordinary()
     assert run.model.state_dict().keys() == plan.candidate.model.state_dict().keys()
+    batch = plan.train.collate(np.arange(4))
+    take_labels(run.model, batch)
+    save_model(run.model, tmp_path / "final")
+    loaded = getattr(transformers, plan.task.auto_class).from_pretrained(tmp_path / "final").eval()
+    with torch.inference_mode():
+        expected, found = (plan.task.logits(model, batch) for model in (run.model.eval(), loaded))
+    assert torch.equal(expected, found)
 
 
 @pytest.mark.parametrize(("task", "architecture"), MATRIX)

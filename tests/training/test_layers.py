@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hpo.core.errors import ModelError
+from hpo.core.trial import TrialParams
 from hpo.training.layers import find_heads, find_stack, freeze, hidden_state, stack_items, train_mode
 from hpo.training.model import Candidate
-from tests.small_models import ARCHITECTURES
+from tests.small_models import ARCHITECTURES, SIDE, SOUND, VISION
 
 PATHS = {
     "bert": "bert.encoder.layer",
@@ -82,6 +83,71 @@ def test_frozen_layers_compute_the_same_after_training(name: str, candidate: Cal
         model(**EXAMPLE, labels=torch.tensor([1])).loss.backward()
         optimizer.step()
     assert all(torch.equal(outputs[0], later) for later in outputs[2::2])
+
+
+# Images and sound: the stack, its layers, and what is frozen with the first of them. Hierarchical models count stages.
+OTHERS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "vit": ("vit.layers", 2, ("vit.embeddings.",)),
+    "swin": ("swin.encoder.layers", 2, ("swin.embeddings.",)),
+    "convnext": ("convnext.encoder.stages", 2, ("convnext.embeddings.",)),
+    "resnet": ("resnet.encoder.stages", 2, ("resnet.embedder.",)),
+    "mobilenet_v2": ("mobilenet_v2.layer", 16, ("mobilenet_v2.conv_stem.",)),
+    "wav2vec2": (
+        "wav2vec2.encoder.layers",
+        2,
+        (
+            "wav2vec2.feature_extractor.",
+            "wav2vec2.feature_projection.",
+            "wav2vec2.encoder.pos_conv_embed.",
+            "wav2vec2.encoder.layer_norm.",  # registered after the stack; there are models that use it before
+        ),
+    ),
+    "whisper": ("encoder.layers", 2, ("encoder.conv1.", "encoder.conv2.", "encoder.embed_positions.")),
+    "audio-spectrogram-transformer": (
+        "audio_spectrogram_transformer.layers",
+        2,
+        ("audio_spectrogram_transformer.embeddings.",),
+    ),
+}
+INPUTS = {
+    "wav2vec2": {"input_values": torch.rand(2, 2000)},
+    "whisper": {"input_features": torch.rand(2, 16, 100)},
+    "audio-spectrogram-transformer": {"input_values": torch.rand(2, 64, 16)},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("resnet", "whisper") else pytest.param(n, marks=pytest.mark.slow) for n in OTHERS]
+)
+def test_stack_and_what_is_frozen_of_images_and_sound(name: str) -> None:
+    import transformers
+
+    path, count, beneath = OTHERS[name]
+    config = transformers.AutoConfig.for_model(name, **(VISION | SOUND)[name])
+    head = "ImageClassification" if name in VISION else "AudioClassification"
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
+    stack = find_stack(model)
+    assert (stack.path, stack.count) == (path, count)
+    frozen = freeze(model, stack, 1, INPUTS.get(name, {"pixel_values": torch.rand(2, 3, SIDE, SIDE)}))
+    for parameter, tensor in model.named_parameters():
+        assert tensor.requires_grad is not parameter.startswith((f"{path}.0.", *beneath)), parameter
+    train_mode(model, frozen)
+    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert bool(norms) is (name in ("resnet", "mobilenet_v2"))
+    for place, norm in norms:  # a frozen layer's statistics stay, too
+        assert norm.training is not place.startswith((f"{path}.0.", *beneath)), place
+
+
+def test_albert_has_one_layer_however_often_it_is_used(candidate: Callable[..., Candidate]) -> None:
+    """It shares one unit: to freeze one layer is to freeze all, and a share of the layers is none of them or all."""
+    found = candidate("albert", 4)
+    assert found.model.config.num_hidden_layers == 4 and found.stack.count == 1
+    shares = [TrialParams(model="a", frozen_share=share).resolve_frozen_layers(1) for share in (0, 0.4, 0.5, 1)]
+    assert shares == [0, 0, 1, 1]
+    model = found.build(0)
+    freeze(model, found.stack, 1, EXAMPLE)
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad and "pooler" not in name}
+    assert trained == {"classifier"}
 
 
 def test_more_layers_than_there_are_are_refused(candidate: Callable[..., Candidate]) -> None:
