@@ -128,7 +128,7 @@ class FineTuning:
         train_mode(self.model, self._frozen)  # BatchNorm's statistics are of a checkpoint where they are not frozen
         self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
         self.seconds_load = time.perf_counter() - started
-        self._clock = CheckpointClock(plan.checkpoint_seconds, self._trainable)
+        self._clock = CheckpointClock(plan.checkpoint_seconds, self._trainable, plan.attempt)
         self._start: MiddleStart | None = None
         smoothing = plan.params.label_smoothing
         task = plan.task
