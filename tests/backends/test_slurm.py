@@ -17,7 +17,7 @@ from hpo.core.placing import SlurmConfig
 from hpo.core.yaml_file import to_yaml
 from tests import servers, slurm
 from tests.backends.test_contract import MODULE, ROOT, URL, seen, specification, wait_for, wait_for_exits
-from tests.faults.search import at_work, check_whole
+from tests.faults.search import at_work, check_whole, wait_until, workers_of
 from tests.small_models import save_bert, write_reviews
 
 pytestmark = pytest.mark.slow
@@ -114,6 +114,7 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
     finally:
         search.kill()
         search.wait()
+    wait_until(lambda: not workers_of(home))  # a job's processes end when Slurm says so, which nobody waits for
     found = check_whole(home, trials=TRIALS)
     attempts = {each.number: each.user_attrs["attempt"] for each in found.trials}
     assert attempts == {number: 2 if number == trial else 1 for number in range(TRIALS)}
