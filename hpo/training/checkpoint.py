@@ -49,13 +49,13 @@ class CheckpointClock:
 
     Saves take a hundredth of the time at most, as the last one's seconds foretell (before the first one: the bytes of
     weights and two moments, to a disk of 400 MB/s), and come 5 to `longest_seconds` apart. A trial whose worker was
-    lost (`attempt` above 1) is saved ten times as often: what is killed again has got further each time, and is not
+    lost (`attempt` above 1) may spend a tenth, 3 s apart: what is killed again has got further each time, and is not
     taken for the one that kills. With a fixed minute, a small model's trial of 40 s was failed by three kills in a row.
     """
 
     def __init__(self, longest_seconds: float, trainable: list[nn.Parameter], attempt: int = 1) -> None:
         self._longest_seconds = longest_seconds
-        self._shortest_seconds, self._costs = (5.0, 100) if attempt == 1 else (0.5, 10)
+        self._shortest_seconds, self._costs = (5.0, 100) if attempt == 1 else (3.0, 10)
         self._cost_seconds = 3 * sum(p.numel() * p.element_size() for p in trainable) / 400e6
         self._since = time.monotonic()
 
