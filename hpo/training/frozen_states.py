@@ -11,8 +11,9 @@ from torch import nn
 
 from hpo.training.batching import IGNORED, Features, Indices, evaluation_batches, take_labels
 from hpo.training.layers import hidden_state, stack_items
+from hpo.training.memory import free_bytes
 from hpo.training.model import Candidate
-from hpo.training.out_of_memory import with_fewer_tokens
+from hpo.training.out_of_memory import does_not_fit, with_fewer_tokens
 from hpo.training.precision import Execution
 
 Floats = NDArray[np.float32]
@@ -49,11 +50,26 @@ def frozen_states(candidate: Candidate, features: Features, places: Indices, exe
             for batch in evaluation_batches(lengths, tokens)
         ]
 
-    parts = with_fewer_tokens(run, execution.evaluation_tokens, int(lengths.max()), execution.device)
+    longest = int(lengths.max())
+    tokens = min(execution.evaluation_tokens, _most_tokens(model, candidate, features, execution))
+    if tokens < longest:
+        raise does_not_fit(longest)
+    parts = with_fewer_tokens(run, tokens, longest, execution.device)
     examples = np.concatenate([part.examples for part in parts])
     order = np.argsort(examples, kind="stable")
     layers = [np.concatenate(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
     return FrozenStates(layers, np.concatenate([part.labels for part in parts])[order], examples[order])
+
+
+def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, execution: Execution) -> int:
+    """So many that a layer's widest numbers, those before, after and within an activation, take half of what is free.
+
+    A CPU gives no error: the process that takes too much is killed, and with it the search.
+    """
+    if execution.device != "cpu" or "input_ids" not in features.columns:
+        return execution.evaluation_tokens
+    widest = max(max(p.shape) for item in stack_items(model, candidate.stack) for p in item.parameters())
+    return int(max(0.0, free_bytes(1)) / 2 / (3 * 4 * widest))
 
 
 def _states(

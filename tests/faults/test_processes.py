@@ -102,7 +102,8 @@ def test_a_model_that_the_memory_limit_does_not_hold_costs_its_trials_only(
     )
     metric.write_text(metric.read_text() + limit)
     models = [*study_file["models"], str(tmp_path / "large")]
-    study = {**quick(study_file), "metric": str(metric), "models": models, "first_trials": [{"learning_rate": 2e-3}]}
+    first = [{"learning_rate": 2e-3}]
+    study = {**quick(study_file), "metric": str(metric), "models": models, "first_trials": first, "rank": False}
     run_to_the_end(command_for(tmp_path, study))
     found = study_of(home)
     assert found is not None and len(found.trials) == 4
