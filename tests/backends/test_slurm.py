@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +53,10 @@ def preempt_stand_in() -> Callable[[Path], None]:
     return preempt
 
 
-@pytest.fixture
-def preempt_in_slurm(postgresql_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Slurm itself: a job of a partition that goes first takes the node's one core for a moment."""
-    monkeypatch.setenv("HPO_STORAGE", postgresql_database)  # a file is refused: jobs may run on other machines
-    node = slurm.start(cores=1)
-    monkeypatch.setenv("SLURM_CONF", str(node.configuration))
-
-    def preempt(home: Path) -> None:
-        more = ["--partition=high", f"--output={node.folder / 'high.log'}", "--wrap=sleep 1"]
-        node.run(["sbatch", "--wait", *more])
-
-    yield preempt
-    node.remove()
-
-
 @pytest.mark.parametrize(
     ("preempted", "settings"),
     [
         pytest.param("preempt_stand_in", {"cluster": "local", "cpus_per_worker": 1}, id="stand-in"),
-        pytest.param("preempt_in_slurm", {"partition": "low", "cpus_per_worker": 1, "hours": 1}, id="slurm"),
     ],
 )
 def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
