@@ -31,6 +31,8 @@ def footprint_of_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any])
         with torch.device("meta"):
             model = getattr(transformers, auto_class).from_config(config, trust_remote_code=ref.trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError):
+        # No such model, one that transformers does not know, one that "meta" cannot make: each has its own error, and
+        # is told with the person's words when the model is read. This look only saves that where it can.
         return None
     return Footprint(params=sum(p.numel() for p in model.parameters()), memory_mb=_megabytes(4 * _numbers(model)))
 
