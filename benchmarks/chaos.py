@@ -36,6 +36,7 @@ from hpo import console
 from hpo.core.config import load_config
 from hpo.core.paths import run_folder
 from hpo.core.ready_made import ready_made
+from hpo.study.record import KEPT, curve_of
 from hpo.study.rules import FAILURE
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
@@ -284,17 +285,17 @@ def invariants(
     trials = found.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     configurations = Counter(str(sorted(trial.params.items())) for trial in complete)
-    provenance = {"params", "seed", "plan", "worker", "attempt", "curve", "seconds"}
+    provenance = {*KEPT, "seed", "worker", "attempt", "seconds"}
     steps = [1, 2, 3]
     return {
         "trial numbers are contiguous": [trial.number for trial in trials] == list(range(len(trials))),
         "exactly the budget's trials are complete": len(complete) == len(trials) == budget,
         "one configuration is completed once": set(configurations.values()) == {1},
         "value, parameters and provenance are there": all(
-            trial.value is not None and provenance <= set(trial.user_attrs) for trial in complete
+            trial.value is not None and provenance <= {*trial.user_attrs, *trial.system_attrs} for trial in complete
         ),
         "every report and every point of the curve is there": all(
-            sorted(trial.intermediate_values) == steps == [point["step"] for point in trial.user_attrs.get("curve", [])]
+            sorted(trial.intermediate_values) == steps == [point["step"] for point in curve_of(trial)]
             for trial in complete
         ),
         "no trial ran without a worker for twice the grace period": watcher.longest_ghost < 2 * GRACE_SECONDS,

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.readable import duration, number, parameters, score
 from hpo.reporting.section import Section, shorten, without
+from hpo.study.record import curve_of, params_of
 
 # Readable on white and on near-black alike.
 COLOURS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
@@ -75,19 +76,16 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Secti
 
 def curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
     """The epochs and finite values that a trial reported; rung numbers where epochs were not recorded."""
-    recorded = trial.user_attrs.get("curve")
-    points = (
-        [(point.get("epoch", point.get("step")), point.get("value")) for point in recorded]
-        if recorded
-        else sorted(trial.intermediate_values.items())
-    )
-    points = [(epoch, value) for epoch, value in points if epoch is not None and is_finite(value)]
+    points = [(point["epoch"], point["value"]) for point in curve_of(trial) if "value" in point]
+    points = [
+        (epoch, value) for epoch, value in points or sorted(trial.intermediate_values.items()) if is_finite(value)
+    ]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def model_of(trial: FrozenTrial) -> str:
     """The label of a trial's model."""
-    return str((trial.user_attrs.get("params") or trial.params).get("model", "model"))
+    return str(params_of(trial).get("model", "model"))
 
 
 def is_finite(value: float | None) -> bool:
@@ -101,7 +99,7 @@ def _model_colours(trials: Sequence[FrozenTrial]) -> dict[str, str]:
 
 
 def _hover(trial: FrozenTrial) -> str:
-    params = parameters(trial.user_attrs.get("params") or trial.params)
+    params = parameters(params_of(trial))
     if trial.user_attrs.get("frozen_layers"):
         params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
     lines = [f"<b>trial {trial.number}</b> ({trial.state.name.lower()})"]

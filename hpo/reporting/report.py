@@ -16,6 +16,7 @@ from hpo.reporting.optuna_figures import optuna_sections
 from hpo.reporting.portable import portable_command
 from hpo.reporting.section import Section, shorten
 from hpo.study.ranking import agreement
+from hpo.study.record import params_of
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
@@ -89,7 +90,7 @@ def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | 
 
 
 def _params(trial: FrozenTrial) -> dict[str, str]:
-    params = parameters(trial.user_attrs.get("params") or trial.params)
+    params = parameters(params_of(trial))
     if trial.user_attrs.get("frozen_layers"):
         params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
     return params
@@ -133,7 +134,7 @@ def _trial_table(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
             trial.duration.total_seconds() if trial.duration else None
         )
         value = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
-        raw = trial.user_attrs.get("params") or trial.params
+        raw = params_of(trial)
         body.append(
             {
                 "number": trial.number,

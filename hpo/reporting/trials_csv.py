@@ -9,6 +9,8 @@ from typing import Any
 
 import optuna
 
+from hpo.study.record import params_of
+
 # What a spreadsheet takes for the start of a formula, and what it may skip before one.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 FIRST_COLUMNS = ("number", "state", "value", "seconds")
@@ -52,7 +54,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     row: dict[str, Any] = {"number": trial.number, "state": trial.state.name.lower()}
     row["value"] = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
     row["seconds"] = trial.duration.total_seconds() if trial.duration else None
-    row |= {f"params.{name}": value for name, value in (attrs.get("params") or trial.params).items()}
+    row |= {f"params.{name}": value for name, value in params_of(trial).items()}
     row |= {f"metrics.{name}": value for name, value in attrs.get("metrics", {}).items()}
     row |= {f"seconds.{phase}": value for phase, value in attrs.get("seconds", {}).items()}
     single = ("frozen_layers", "train_loss", "gap", "epochs_trained", "peak_memory_mb", *LAST_COLUMNS)

@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from hpo.core.search_space import SearchSpace
 from hpo.core.trial import TrialParams
+from hpo.study.record import KEPT, PARAMS, params_of
 from hpo.study.rules import TAKEN_FROM
 from hpo.study.suggest import suggest
 
@@ -35,9 +36,9 @@ def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, mod
 
 def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
     """The trial as one of `space`; None where that holds no such configuration."""
-    if "params" not in trial.user_attrs:
+    if PARAMS not in trial.system_attrs:
         return None
-    recorded = TrialParams(**trial.user_attrs["params"]).in_use()
+    recorded = TrialParams(**params_of(trial)).in_use()
     # What the other study fixed, or left at its default, may be searched here.
     fixed = FixedTrial({**recorded, **trial.params})
     try:
@@ -52,6 +53,7 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
             intermediate_values=trial.intermediate_values,
             user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OF_ITS_OWN_STUDY}
             | {TAKEN_FROM: origin},
+            system_attrs={key: trial.system_attrs[key] for key in KEPT if key in trial.system_attrs},
         )
     except ValueError:
         return None

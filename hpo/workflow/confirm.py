@@ -5,10 +5,12 @@ from pathlib import Path
 import optuna
 
 from hpo.core.paths import run_folder
+from hpo.core.trial import TrialParams
+from hpo.study.record import params_of
 from hpo.training.adapters import ADAPTER
 from hpo.training.footprint import measure_footprint
 from hpo.training.model import save_model
-from hpo.workflow.objective import OnReport, carry_out, params_of
+from hpo.workflow.objective import OnReport, carry_out
 from hpo.workflow.stages import Job, stage_folder
 from hpo.workflow.workbench import Workbench
 
@@ -21,7 +23,7 @@ def confirm_job(trial: optuna.Trial, job: Job, search: optuna.Study, bench: Work
     source = next(t for t in search.get_trials(deepcopy=False) if t.number == job.trial)
     trial.set_user_attr("confirms", job.trial)
     folder = bench.trial_folder(stage_folder(trial.study), trial.number)
-    plan = bench.plan(params_of(source), job.seed, folder)
+    plan = bench.plan(TrialParams(**params_of(source)), job.seed, folder)
     done = carry_out(trial, plan, on_report, lambda _: None)
     if bench.config.constraints.any:
         # The folds of a run leave no model: its like before training takes as much.

@@ -7,6 +7,7 @@ import optuna
 
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
+from hpo.study.record import CURVE, EXECUTION, PARAMS, record
 from hpo.study.rules import FAILURE, RUNGS
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
@@ -102,11 +103,11 @@ def carry_out(
 def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
     """Write what a replay needs before anything can go wrong."""
     layers = plan.candidate.stack.count
-    trial.set_user_attr("params", recorded_params(plan))
+    record(trial, PARAMS, resolved_params(plan))
     trial.set_user_attr(RUNGS, len(plan.rung_steps()))
     trial.set_user_attr("frozen_layers", f"{plan.frozen_layers} of {layers}")
     trial.set_user_attr("seed", plan.seed)
-    trial.set_user_attr("plan", recorded_execution(plan, plan.execution))
+    record(trial, EXECUTION, recorded_execution(plan, plan.execution))
 
 
 def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, An
     }
 
 
-def recorded_params(plan: TrainingPlan) -> dict[str, Any]:
+def resolved_params(plan: TrainingPlan) -> dict[str, Any]:
     """The trial's resolved parameters: those it uses; a count of frozen layers, not a share."""
     return {**plan.params.in_use(), "frozen_layers": plan.frozen_layers, "frozen_share": None}
 
@@ -133,7 +134,7 @@ def _point(report: Report) -> Point:
 
 
 def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run: FineTuning | CrossValidation) -> None:
-    trial.set_user_attr("curve", curve)
+    record(trial, CURVE, curve)
     if report.metrics:
         trial.set_user_attr("metrics", report.metrics)
         trial.set_user_attr("gap", report.metrics["loss"] - report.train_loss)
@@ -144,9 +145,4 @@ def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run
     trial.set_user_attr("epochs_trained", report.epoch)
     trial.set_user_attr("peak_memory_mb", round(report.peak_memory_mb))
     if run.execution != run.plan.execution:
-        trial.set_user_attr("plan", recorded_execution(run.plan, run.execution))
-
-
-def params_of(trial: optuna.trial.FrozenTrial) -> TrialParams:
-    """The resolved parameters that a trial recorded."""
-    return TrialParams(**trial.user_attrs["params"])
+        record(trial, EXECUTION, recorded_execution(run.plan, run.execution))

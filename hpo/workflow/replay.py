@@ -12,6 +12,7 @@ from hpo.core.config import load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
+from hpo.study.record import EXECUTION, params_of
 from hpo.training.cross_validation import start
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import Execution, available_devices, choose_execution, cores
@@ -32,7 +33,7 @@ class Replay:
 def replay(study: optuna.Study, number: int) -> Replay:
     """Carry out trial `number` again with its own parameters, seed and execution plan. Raises `StudyError`."""
     trial = find_trial(study, number)
-    if "plan" not in trial.user_attrs:
+    if EXECUTION not in trial.system_attrs:
         raise StudyError(f"Trial {number} failed before it recorded its plan, so it cannot be replayed.")
     execution, not_applied = _recorded_execution(trial)
     for package, now in versions().items():
@@ -42,7 +43,7 @@ def replay(study: optuna.Study, number: int) -> Replay:
     config = load_config(study.user_attrs["config"])
     bench = Workbench(config, execution)
     bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
-    params = TrialParams(**trial.user_attrs["params"])
+    params = TrialParams(**params_of(trial))
     with tempfile.TemporaryDirectory() as folder:
         run = start(bench.plan(params, trial.user_attrs["seed"], Path(folder)))
         values: dict[int, float] = {}
@@ -55,9 +56,8 @@ def replay(study: optuna.Study, number: int) -> Replay:
 
 
 def _recorded_execution(trial: FrozenTrial) -> tuple[Execution, list[str]]:
-    recorded = {
-        f.name: trial.user_attrs["plan"][f.name] for f in fields(Execution) if f.name in trial.user_attrs["plan"]
-    }
+    known = trial.system_attrs[EXECUTION]
+    recorded = {f.name: known[f.name] for f in fields(Execution) if f.name in known}
     not_applied = []
     if recorded["device"] not in available_devices():
         not_applied.append(f"device: {recorded['device']} is not on this machine; cpu is used")
@@ -82,7 +82,7 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
     execution = choose_execution(available_devices()[0], cores())
     bench = Workbench(config, execution)
     bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
-    params = TrialParams(**trial.user_attrs["params"])
+    params = TrialParams(**params_of(trial))
     complete = trial.state == optuna.trial.TrialState.COMPLETE
     epochs = trial.user_attrs.get("epochs_trained") if complete else None
     winner = result is not None and number == result["winner"]["trial"]
@@ -91,7 +91,7 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
         run = FineTuning(refit_plan(params, epochs, bench, Path(folder), execution))
         for _ in run.reports():
             pass
-    own = {"trial": number, "params": trial.user_attrs["params"], "values": {}, "mean": trial.value, "std": 0.0}
+    own = {"trial": number, "params": params_of(trial), "values": {}, "mean": trial.value, "std": 0.0}
     own["search_value"] = trial.value
     record = {
         **(result if winner and result else {"winner": own, "confirmed": [], "defaults": None}),

@@ -12,6 +12,7 @@ import optuna
 from hpo.core.config import ModelRef
 from hpo.core.errors import StudyError, did_you_mean
 from hpo.study.budget import list_studies
+from hpo.study.record import params_of
 from hpo.study.storage import Storage, open_storage
 from hpo.tasks import get_task
 from hpo.workflow.stages import finished_trials
@@ -142,7 +143,7 @@ def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
         complete = finished_trials(study)
         if not complete:
             raise StudyError(f"No trial of '{study.study_name}' is complete yet; see `hpo status`.")
-        trial, value, params = complete[0].number, complete[0].value, complete[0].user_attrs["params"]
+        trial, value, params = complete[0].number, complete[0].value, params_of(complete[0])
     kept = {key: value for key, value in params.items() if value is not None}
     metric = study.user_attrs["metric"]
     return {"trial": trial, "value": value, "metric": metric, "params": params, "first_trial": kept}

@@ -16,6 +16,7 @@ from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
 from hpo.reporting.card import model_card
 from hpo.study.ranking import agreement
+from hpo.study.record import params_of
 from hpo.training.adapters import ADAPTER, AdapterWeights
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.fine_tune import TrainingPlan
@@ -23,7 +24,7 @@ from hpo.training.footprint import measure_footprint
 from hpo.training.model import save_model
 from hpo.training.precision import Execution
 from hpo.workflow.confirm import confirmed_model
-from hpo.workflow.objective import OnReport, carry_out, recorded_params
+from hpo.workflow.objective import OnReport, carry_out, resolved_params
 from hpo.workflow.stages import Confirmed, Job, best_default, stage_folder
 from hpo.workflow.workbench import Workbench, describe_data
 
@@ -62,7 +63,7 @@ def final_run(
         "refit": "train" if params.is_few and bench.config.refit != "none" else bench.config.refit,
         "model_dir": str(target),
         "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
-        "params": recorded_params(plan),
+        "params": resolved_params(plan),
         "footprint": footprint.model_dump(),
         "broken": bench.config.constraints.broken_by(footprint),
         "ranking": agreement(search),
@@ -192,7 +193,7 @@ def _defaults(search: optuna.Study) -> dict[str, Any] | None:
     best = best_default(search)
     if best is None:
         return None
-    return {"trial": best.number, "value": best.value, "params": best.user_attrs["params"]}
+    return {"trial": best.number, "value": best.value, "params": params_of(best)}
 
 
 def _seconds(search: optuna.Study) -> dict[str, float]:

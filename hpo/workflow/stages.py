@@ -19,6 +19,7 @@ from hpo.core.config import StudyConfig
 from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name
+from hpo.study.record import params_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def distinct_best(study: optuna.Study, top: int) -> list[FrozenTrial]:
     """The best `top` complete trials of different resolved parameters. Raises `StudyError` when there is none."""
     chosen: list[FrozenTrial] = []
     for trial in finished_trials(study):
-        if all(trial.user_attrs["params"] != other.user_attrs["params"] for other in chosen):
+        if all(params_of(trial) != params_of(other) for other in chosen):
             chosen.append(trial)
     if not chosen:
         raise StudyError(
@@ -128,7 +129,7 @@ def confirmed(
         if by_seed:
             trial, footprint = trials[number], least_footprint(footprints[number])
             broken = constraints.broken_by(footprint) if footprint else ""
-            value, params = float(trial.value or 0.0), trial.user_attrs["params"]
+            value, params = float(trial.value or 0.0), params_of(trial)
             found.append(Confirmed(number, params, by_seed, value, footprint, broken))
     sign = -1 if search.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     if not found:

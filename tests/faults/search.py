@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from hpo.core.errors import StudyError
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.yaml_file import to_yaml
+from hpo.study.record import KEPT, curve_of
 from hpo.study.status import WorkerStatus, read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
 
@@ -181,8 +182,8 @@ def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study
     for trial in found:
         assert sorted(trial.intermediate_values) == steps
         assert trial.value == trial.intermediate_values[rungs]
-        assert [point["step"] for point in trial.user_attrs["curve"]] == steps
-        assert {"params", "seed", "plan", "worker"} <= set(trial.user_attrs)
+        assert [point["step"] for point in curve_of(trial)] == steps
+        assert {"seed", "worker"} <= set(trial.user_attrs) and set(KEPT) <= set(trial.system_attrs)
     assert study.user_attrs["result"]["winner"]["trial"] in range(trials)
     assert not workers_of(home)
     assert not list((run_folder("faulty") / "checkpoints").glob("*"))

@@ -18,6 +18,7 @@ import hpo
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.study.lease import Worker
+from hpo.study.record import curve_of
 from hpo.study.storage import open_storage
 from hpo.workflow import worker
 from tests.faults.search import check_whole, study_of, wait_until, write_metric
@@ -68,7 +69,7 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     result = hpo.run(new, storage=url)
     first, other = result.study.trials
     assert first.user_attrs["taken_from"] == "faulty #0" and "taken_from" not in other.user_attrs
-    assert first.value == first.intermediate_values[1] and first.user_attrs["curve"]
+    assert first.value == first.intermediate_values[1] and curve_of(first)
     with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss"}, storage=url)
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
@@ -187,8 +188,8 @@ def test_a_killed_trials_curve_has_all_its_points(study_file: dict[str, Any], ho
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     killed = study_of(home)
-    assert killed is not None and "curve" not in killed.trials[0].user_attrs
+    assert killed is not None and not curve_of(killed.trials[0])
     hpo.run(study)
     resumed = check_whole(home, trials=1)
     assert resumed.trials[0].user_attrs["attempt"] == 2
-    assert {"step", "epoch", "train_loss", "value", "loss", "seconds"} == set(resumed.trials[0].user_attrs["curve"][0])
+    assert {"step", "epoch", "train_loss", "value", "loss", "seconds"} == set(curve_of(resumed.trials[0])[0])

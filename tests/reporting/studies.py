@@ -5,6 +5,8 @@ from typing import Any
 
 import optuna
 
+from hpo.study.record import CURVE, PARAMS, params_of, record
+
 MODELS = ("bert-3x128", "distilbert-4x96", "electra <script>alert(1)</script>", "=cmd|' /C calc'!A0")
 RUNGS = 4
 
@@ -59,7 +61,7 @@ def _objective(trial: optuna.Trial) -> float:
     batch = trial.suggest_categorical("batch_size", [8, 16, 32])
     share = trial.suggest_float("frozen_share", 0, 1)
     params = {"model": model, "learning_rate": rate, "batch_size": batch, "epochs": RUNGS, "dropout": None}
-    trial.set_user_attr("params", {**params, "frozen_layers": int(share * 4), "weight_decay": 0.01})
+    record(trial, PARAMS, {**params, "frozen_layers": int(share * 4), "weight_decay": 0.01})
     trial.set_user_attr("frozen_layers", f"{int(share * 4)} of 3")
     trial.set_user_attr("seed", 7)
     trial.set_user_attr("worker", 1)
@@ -71,7 +73,7 @@ def _objective(trial: optuna.Trial) -> float:
         value = top * (1 - math.exp(-step))
         point = {"step": step, "epoch": float(step), "value": value, "loss": 1 - value, "train_loss": 0.9 - value}
         curve.append({**point, "seconds": 2.0 * step})
-        trial.set_user_attr("curve", curve)
+        record(trial, CURVE, curve)
         trial.set_user_attr("metrics", {"accuracy": value, "loss": 1 - value})
         trial.set_user_attr("train_loss", 0.9 - value * (1 + rate * 1000))
         trial.set_user_attr("gap", 0.1 + value * rate * 1000)
@@ -90,7 +92,7 @@ def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
     confirmed = [
         {
             "trial": trial.number,
-            "params": trial.user_attrs["params"],
+            "params": params_of(trial),
             "values": {"101": trial.value - 0.01, "102": trial.value - 0.02},
             "mean": trial.value - 0.015,
             "std": 0.005,
@@ -103,7 +105,7 @@ def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
     return {
         "winner": confirmed[0],
         "confirmed": confirmed,
-        "defaults": {"trial": 0, "value": 0.61, "params": study.trials[0].user_attrs["params"]},
+        "defaults": {"trial": 0, "value": 0.61, "params": params_of(study.trials[0])},
         "test": {"metrics": {"accuracy": 0.7123, "loss": 0.81}, "interval": [0.684, 0.74], "rows": 1000, "seen": 2},
         "baseline": {"name": "TF-IDF + logistic regression", "value": 0.655},
         "confusion": {"labels": labels, "matrix": matrix},

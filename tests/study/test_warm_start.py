@@ -9,6 +9,7 @@ from optuna.trial import TrialState, create_trial
 from hpo.core.space_syntax import parse_search_space
 from hpo.core.trial import TrialParams
 from hpo.study.lease import Worker
+from hpo.study.record import PARAMS, params_of
 from hpo.study.rules import TAKEN_FROM
 from hpo.study.status import read_status
 from hpo.study.storage import Storage
@@ -32,7 +33,8 @@ def finished(sampled: dict[str, Any], state: TrialState = TrialState.COMPLETE, *
         params=fixed.params,
         distributions=fixed.distributions,
         intermediate_values={1: 0.8, 2: 0.9},
-        user_attrs={"params": {**plain, **recorded}, "seed": 0, "worker": 5, "attempt": 2, "origin": "first trial"},
+        user_attrs={"seed": 0, "worker": 5, "attempt": 2, "origin": "first trial"},
+        system_attrs={PARAMS: {**plain, **recorded}},
     )
 
 
@@ -73,7 +75,7 @@ def test_what_the_new_space_could_have_sampled_is_taken_over(
             source.value,
             source.intermediate_values,
         )
-        assert copy.user_attrs["params"] == source.user_attrs["params"] and "worker" not in copy.user_attrs
+        assert params_of(copy) == params_of(source) and "worker" not in copy.user_attrs
         assert copy.params.keys() >= {"model", "learning_rate"}
     assert take_over(study, old, space, ["bert", "roberta"]) == 0  # each once
     assert take_over(study, old, space, ["roberta"]) == 0

@@ -13,6 +13,7 @@ import hpo
 from hpo import console
 from hpo.core.errors import ConfigError, StudyError
 from hpo.core.paths import run_folder
+from hpo.study.record import curve_of
 from hpo.study.status import read_status
 from hpo.study.storage import open_storage
 from hpo.training import fine_tune
@@ -58,7 +59,7 @@ def test_a_trial_goes_on_on_another_machine(
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "second"))
     (trial,) = hpo.run(one_trial).study.trials
     assert trial.user_attrs["attempt"] == 2
-    assert [point["step"] for point in trial.user_attrs["curve"]] == [1, 2, 3]
+    assert [point["step"] for point in curve_of(trial)] == [1, 2, 3]
     assert ("restarted" in trial.user_attrs) != reached
     assert not [path for path in bucket.rglob("*") if path.is_file()]
 

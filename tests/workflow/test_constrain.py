@@ -11,6 +11,7 @@ import hpo
 from hpo.core.config import load_config
 from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import ConfigError, ModelError, StudyError
+from hpo.study.record import PARAMS
 from hpo.training.footprint import footprint_of_config, measure_footprint
 from hpo.training.precision import Execution
 from hpo.workflow.check import check_study
@@ -88,7 +89,7 @@ def test_a_trained_model_beyond_them_is_not_chosen() -> None:
     search, confirm = (optuna.create_study(direction="maximize") for _ in range(2))
     jobs = [Job(0, 1), Job(1, 1), Job(0, 2), Job(1, 2)]
     for value in (0.9, 0.8):
-        search.add_trial(optuna.trial.create_trial(value=value, user_attrs={"params": {"model": f"m{value}"}}))
+        search.add_trial(optuna.trial.create_trial(value=value, system_attrs={PARAMS: {"model": f"m{value}"}}))
     for value, latency in ((0.9, 9.0), (0.8, 30.0), (0.9, 8.0), (0.8, 4.0)):
         attrs = {"footprint": Footprint(params=5, memory_mb=1, latency_ms=latency).model_dump()}
         confirm.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))

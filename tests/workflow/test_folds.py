@@ -12,6 +12,7 @@ from hpo.core.config import load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
 from hpo.core.trial import TrialParams
+from hpo.study.record import curve_of
 from hpo.training import fine_tune
 from hpo.training.precision import Execution
 from hpo.workflow.replay import replay
@@ -66,7 +67,7 @@ def test_a_search_with_folds(folded: dict[str, Any], monkeypatch: pytest.MonkeyP
     trials = result.study.trials
     first = trials[0]
     assert first.user_attrs["attempt"] == 2 and "restarted" not in first.user_attrs
-    assert [point["step"] for point in first.user_attrs["curve"]] == [1, 2, 3] == sorted(first.intermediate_values)
+    assert [point["step"] for point in curve_of(first)] == [1, 2, 3] == sorted(first.intermediate_values)
     for trial in trials:
         assert trial.value == trial.user_attrs["metrics"]["accuracy"]
         assert set(trial.user_attrs["spread"]) == set(trial.user_attrs["metrics"])

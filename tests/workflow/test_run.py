@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 import hpo
 from hpo.core.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.core.paths import run_folder
+from hpo.study.record import KEPT, curve_of, params_of
 from hpo.study.status import read_status
 from hpo.study.storage import open_storage
 from hpo.tasks.text_classification import TextClassification
@@ -95,21 +96,12 @@ def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> No
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     assert {trial.params["model"] for trial in trials[:2]} == {"shallow", "deep"}  # each is tried first
     for trial in trials:
-        assert set(trial.user_attrs) >= {
-            "params",
-            "rungs",
-            "frozen_layers",
-            "metrics",
-            "seconds",
-            "curve",
-            "seed",
-            "plan",
-            "gap",
-        }
+        assert set(trial.user_attrs) >= {"rungs", "frozen_layers", "metrics", "seconds", "seed", "gap"}
+        assert set(trial.system_attrs) >= set(KEPT)
         assert (
             trial.user_attrs["frozen_layers"].split(" of ")[1] == {"shallow": "1", "deep": "3"}[trial.params["model"]]
         )
-        assert len(trial.intermediate_values) == len(trial.user_attrs["curve"])
+        assert len(trial.intermediate_values) == len(curve_of(trial))
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in complete)
 
@@ -220,7 +212,7 @@ def test_conditions_and_fixed_values_are_sampled_as_written(study: dict[str, Any
     result = hpo.run({**study, "budget": {"max_trials": 6}, "pruner": "none"})
     for trial in result.study.trials:
         assert ("warmup_ratio" in trial.params) == (trial.params["lr_scheduler"] == "constant_with_warmup")
-        assert trial.user_attrs["params"]["weight_decay"] == 0.05
+        assert params_of(trial)["weight_decay"] == 0.05
     jobs = confirm_jobs(result.study, hpo.load_config(result.study.user_attrs["config"]))
     assert len({job.trial for job in jobs}) == 2
 

@@ -1,0 +1,29 @@
+"""What a trial records for hpo's own use: its resolved parameters, how it was carried out, its curve.
+
+They are system attributes: optuna-dashboard shows a user attribute as one line, and a page as wide as the longest.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+PARAMS = "hpo:params"
+EXECUTION = "hpo:execution"
+CURVE = "hpo:curve"
+KEPT = (PARAMS, EXECUTION, CURVE)
+
+
+def record(trial: optuna.Trial, key: str, value: Any) -> None:
+    """Write one of `KEPT`, fenced and retried as every write of a trial."""
+    trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The resolved parameters of a trial, those it uses; what was sampled where it never began to train."""
+    return dict(trial.system_attrs.get(PARAMS) or trial.params)
+
+
+def curve_of(trial: FrozenTrial) -> list[dict[str, float]]:
+    """A point for each rung: step, epoch, train_loss and seconds, and value and loss where they were finite."""
+    return list(trial.system_attrs.get(CURVE, ()))
