@@ -217,12 +217,16 @@ class Worker:
         self._let_go()
 
     def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
-        self._check(trial)
+        self._send_reports()  # a pruned trial's value is its last one
         try:
             study.tell(trial, value, state=state)
         except (ValueError, UpdateFinishedTrialError):
-            self._check(trial)  # when the lease was lost since the first look, that is the reason
+            self._check(trial)  # when the lease was lost, that is the reason
             raise
+
+    @_patient
+    def _send_reports(self) -> None:
+        self.storage.send_reports()
 
     @_patient
     def _check(self, trial: optuna.Trial) -> None:
