@@ -44,13 +44,19 @@ def init(
         typer.Option(help="The column of the label, if it is not recognised; several: a 0/1 column for each class."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task, if it is not recognised.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="The column whose values (a patient, an author) no two splits may share.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A ready-made search space, if not the one that suits task and data.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
     """Look at DATA and write a study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
     with console.progress("looking at the data"):
-        path = write_study_file(data, model or (), size, output, text or (), label or (), task)
+        path = write_study_file(data, model or (), size, output, text or (), label or (), task, group, space)
     console.note(f"Wrote {path}. Read it, then: hpo check {shlex.quote(str(path))}")
 
 
@@ -89,7 +95,7 @@ def run(
     from hpo.workflow.run import run as run_study
 
     result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
-    console.show_result(result.record, result.study.user_attrs["metric"], _next_commands(result.name, file))
+    console.show_result(result.record, result.study.user_attrs["metric"], _next_commands(result, file))
 
 
 @app.command(epilog="Example:  hpo status --watch")
@@ -166,7 +172,7 @@ def retrain(
 @app.command(epilog='Example:  hpo predict "what a great film" "never again"')
 def predict(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts, or paths of images or sound, to predict for.")
+        list[str] | None, typer.Argument(help="Texts, two for each pair, or paths of images or sound.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs, or a folder of files.")
@@ -182,7 +188,7 @@ def predict(
         raise ConfigError('Give texts, or --file FILE. Example: hpo predict "some text"')
     with console.progress("predicting"):
         predictor = Predictor(load(name, storage).model_dir)
-        rows = predictor.predict_file(file) if file is not None else predictor.predict(texts or [])
+        rows = predictor.predict_file(file) if file is not None else predictor.predict_given(texts or [])
     console.show_predictions(rows)
 
 
@@ -294,10 +300,15 @@ def _open(name: str | None, storage: str | None) -> Any:
     return open_study(open_storage(storage), name)
 
 
-def _next_commands(name: str, file: Path) -> list[tuple[str, str]]:
-    study, path = shlex.quote(name), shlex.quote(str(file))
+def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
+    from hpo.tasks import get_task
+    from hpo.workflow.result import example_command
+
+    study, path = shlex.quote(result.name), shlex.quote(str(file))
+    made_of = result.study.user_attrs
+    predict = example_command(get_task(made_of["config"]["task"]), made_of["data"]["columns"])
     return [
-        (f'hpo predict "some text" --study {study}', "use the final model"),
+        (f"{predict} --study {study}", "use the final model"),
         (f"hpo report {study}", "the page with all plots"),
         ("hpo dashboard", "browse all trials"),
         (f"hpo run {path} --trials N", "go on with more trials"),

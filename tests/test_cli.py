@@ -155,7 +155,7 @@ def test_a_finished_study_is_not_run_again(run: Run) -> None:
     assert "Study 'reviews' is finished: nothing was run." in out
     assert "Winner: trial" in out
     for command in (
-        'predict "some text" --study reviews',
+        'predict "a text" --study reviews',
         "report reviews",
         "dashboard",
         "run reviews.yaml --trials",

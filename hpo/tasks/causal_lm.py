@@ -64,6 +64,9 @@ class CausalLM(Task):
     usage = USAGE
     limits = "It goes on with any text; what it says may be wrong, also where it reads well."
 
+    def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
+        return ("a prompt",)
+
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         if config.text is not None or isinstance(config.label, tuple):
             return False

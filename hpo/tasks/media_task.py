@@ -87,6 +87,9 @@ class MediaTask(Task):
         """What is said of each input, by the logits of a final model with `config`."""
         ...
 
+    def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
+        return ("photo.jpg" if self.kind == "image" else "clip.wav",)
+
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
             return False

@@ -55,10 +55,13 @@ class QuestionAnswering(Task):
     auto_class = "AutoModelForQuestionAnswering"
     pipeline_tag = "question-answering"
     default_metric = "f1"
-    search_space = "token-encoders"
+    search_space = "question-answering"
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
     limits = "It gives an answer to any question, also where the context holds none."
+
+    def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
+        return ("a question", "its context")
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.label, tuple):

@@ -185,7 +185,7 @@ class Task(Protocol):
     has_classes: bool = False
     """Whether `balanced` is implemented."""
     search_space: str = "text-encoders"
-    """The ready-made space that `hpo init` writes."""
+    """The ready-made space that suits the task, whatever the data (see `suggest_space`)."""
     hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
     """Well-known candidates with safetensors weights on the hub that `hpo init` proposes, by what a person can afford.
 
@@ -213,6 +213,10 @@ class Task(Protocol):
     def suggest_metric(self, data: TaskData) -> tuple[str, str]:
         """The metric to optimise on such data, and the reason where it is not the default."""
         return self.default_metric, ""
+
+    def suggest_space(self, data: TaskData) -> str:
+        """The ready-made search space that `hpo init` writes for such data."""
+        return self.search_space
 
     def head(self, data: TaskData) -> dict[str, Any]:
         """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""
@@ -318,6 +322,10 @@ class Task(Protocol):
     ) -> list[dict[str, Any]]:
         """Predict for inputs in their order, by a final model; the input itself stands last in each answer."""
         ...
+
+    def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
+        """An input as `hpo predict` takes one: a text, or two, as the data had `columns` (role → column)."""
+        return ("a text", "another text") if "text_pair" in columns else ("a text",)
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
         """Read inputs to predict for from a file.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpo.core.config import DataConfig
-from hpo.core.errors import ConfigError, DataError
+from hpo.core.errors import ConfigError, DataError, did_you_mean
 from hpo.core.paths import folder_name
 from hpo.core.ready_made import ready_made
 from hpo.core.yaml_file import inline
@@ -29,7 +29,7 @@ task: {task}
 {found}data:
   path: {path}
 {inputs}  label: {label}
-  validation_size: 0.15   # share of train, where the data has no validation split of its own
+{group}  validation_size: 0.15   # share of train, where the data has no validation split of its own
   test_size: 0.15         # the same for test, which is touched once, at the end
 
 # The candidates: hub ids or local folders.
@@ -65,11 +65,14 @@ def write_study_file(
     text: Sequence[str] = (),
     label: Sequence[str] = (),
     task: str | None = None,
+    group: str | None = None,
+    space: str | None = None,
 ) -> Path:
     """Write a study file for `data` and return its path.
 
     `models` are the candidates (none: proposed by `size`); `text` and `label` name columns, and `task` the task, that
-    are not recognised. Raises `DataError`, or `ConfigError` when the file exists or an option makes no sense.
+    are not recognised; `group` is the column by which splits are made, `space` a ready-made search space. Raises
+    `DataError`, or `ConfigError` when the file exists or an option makes no sense.
     """
     local = Path(data).expanduser()
     name = folder_name(local.resolve().stem if local.exists() else data)
@@ -78,22 +81,30 @@ def write_study_file(
         raise ConfigError(f"{target} exists already. Give another name with --output, or delete it.")
     if len(text) > 2:
         raise ConfigError(f"--text: one column, or two for pairs of texts; these are {len(text)}.")
+    _check_space(space)
     columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": tuple(label) or None}
-    source = DataConfig(path=str(local.resolve()) if local.exists() else data, **columns)
+    source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns)
     try:
         meant = get_task(task) if task is not None else recognise_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
         told = re.sub("`data.(text|image|audio)`", "--text", str(error))
-        raise DataError(told.replace("`data.label`", "--label")) from error
+        raise DataError(told.replace("`data.label`", "--label").replace("data.group", "--group")) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant), encoding="utf-8")
+    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant, space), encoding="utf-8")
     return target
 
 
 def _fill(
-    data: TaskData, source: DataConfig, path: str, models: Sequence[str], remark: str, target: Path, task: Task
+    data: TaskData,
+    source: DataConfig,
+    path: str,
+    models: Sequence[str],
+    remark: str,
+    target: Path,
+    task: Task,
+    space: str | None,
 ) -> str:
     inputs = {role: inline(column) for role, column in data.columns.items() if role not in ("label", "messages")}
     if "messages" in data.columns or "text_pair" in inputs:
@@ -102,8 +113,8 @@ def _fill(
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
-    file = ready_made("search_spaces") / f"{task.search_space}.yaml"
-    space, _, defaults = file.read_text(encoding="utf-8").partition("\n\n")  # its first trials stand last
+    file = ready_made("search_spaces") / f"{space or task.suggest_space(data)}.yaml"
+    written, _, defaults = file.read_text(encoding="utf-8").partition("\n\n")  # its first trials stand last
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
         task=task.name,
@@ -111,6 +122,7 @@ def _fill(
         inputs="".join(f"  {role}: {column}\n" for role, column in inputs.items()),
         label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", ""))
         or "null",
+        group=f"  group: {inline(source.group)}   # no two splits share a value of it\n" if source.group else "",
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
         metrics=_comment(f"Optimised on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
@@ -118,8 +130,14 @@ def _fill(
         metric=metric,
         first_trials=defaults,
         reason=_comment(reason),
-        space=textwrap.indent(f"{space}\n", "  "),
+        space=textwrap.indent(f"{written}\n", "  "),
     )
+
+
+def _check_space(space: str | None) -> None:
+    known = sorted(file.stem for file in ready_made("search_spaces").glob("*.yaml"))
+    if space is not None and space not in known:
+        raise ConfigError(f"--space {space}: there is none.{did_you_mean(space, known)} There are: {', '.join(known)}.")
 
 
 def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:

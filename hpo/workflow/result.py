@@ -10,11 +10,12 @@ from typing import Any
 import optuna
 
 from hpo.core.config import ModelRef
-from hpo.core.errors import StudyError, did_you_mean
+from hpo.core.errors import DataError, StudyError, did_you_mean
 from hpo.study.budget import list_studies
 from hpo.study.record import params_of
 from hpo.study.storage import Storage, open_storage
 from hpo.tasks import get_task
+from hpo.tasks.task import Task
 from hpo.workflow.stages import finished_trials
 
 
@@ -84,12 +85,41 @@ class Predictor:
         self.task = get_task(self.record["task"])
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """Predictions in the order of `rows`."""
+        """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads pairs."""
+        if len(self._example) > 1 and any(isinstance(row, str) for row in rows):
+            raise DataError(f"The model reads pairs of {self._roles}: each input is a tuple of two texts.")
         return self.task.predict(self.model, self.processor, rows, self.record["max_length"])
+
+    def predict_given(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Predictions for the words of a command: where the model reads pairs, two of them are one input."""
+        if len(self._example) == 1:
+            return self.predict(texts)
+        if len(texts) % 2:
+            raise DataError(
+                f"The model reads pairs of {self._roles}: give two texts for each, such as "
+                f"{example_command(self.task, self.record['columns'])}, or --file FILE with both columns."
+            )
+        return self.predict(list(zip(texts[::2], texts[1::2], strict=True)))
+
+    @property
+    def _example(self) -> tuple[str, ...]:
+        return self.task.example_inputs(self.record["columns"])
+
+    @property
+    def _roles(self) -> str:
+        columns = self.record["columns"]
+        return f"'{columns['text']}' and '{columns['text_pair']}'"
 
     def predict_file(self, path: Path) -> list[dict[str, Any]]:
         """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""
         return self.predict(self.task.read_inputs(path, self.record["columns"]))
+
+
+def example_command(task: Task, columns: Mapping[str, str]) -> str:
+    """How `hpo predict` is called for a final model of `task`, trained on `columns` (role → column)."""
+    return " ".join(
+        ["hpo predict", *(f'"{given}"' if " " in given else given for given in task.example_inputs(columns))]
+    )
 
 
 def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:

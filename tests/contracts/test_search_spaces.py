@@ -11,6 +11,7 @@ from hpo.core.first_trial import ModelTraits
 from hpo.study.suggest import first_trials, suggest
 from hpo.tasks import TASKS
 from hpo.training.fine_tune import FineTuning
+from hpo.workflow.init import write_study_file
 from tests.contracts.task_data import write_rows
 from tests.contracts.test_tasks import QUICK, make_plan
 
@@ -48,3 +49,13 @@ def test_a_trial_of_it_trains(name: str, tmp_path: Path) -> None:
 
 def test_each_task_has_one() -> None:
     assert {task.search_space for task in TASKS.values()} <= set(SPACES)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_init_writes_one_that_suits_a_task(task: str, tmp_path: Path) -> None:
+    path = write_study_file(str(write_rows(task, tmp_path / "rows")), ["org/a"], output=tmp_path / "study.yaml")
+    config = load_config(path)
+    suited = "small-data" if TASKS[task].search_space == "text-encoders" else TASKS[task].search_space  # of 64 rows
+    ready = load_config({"name": "n", "data": "d.csv", "models": ["org/a"], "search_space": suited})
+    assert config.task == task
+    assert (config.search_space, config.first_trials) == (ready.search_space, ready.portfolio)

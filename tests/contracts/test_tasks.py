@@ -15,6 +15,7 @@ import torch
 
 import hpo
 from hpo.core.config import DataConfig, ModelRef
+from hpo.core.errors import DataError
 from hpo.core.trial import TrialParams
 from hpo.data.media import as_item
 from hpo.data.sounds import read_sound
@@ -329,6 +330,12 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
     assert "text-classification" in card or "text-classification" not in (task, kind.pipeline_tag)
     answers = result._predictor.predict_file(next((tmp_path / "rows").glob("test*")))
     assert len(answers) == 24
+    if task == "question-answering":  # two texts are one input
+        given = ["was the film good", "the film was great"]
+        assert [answer["text"] for answer in result._predictor.predict_given(given * 2)] == given[:1] * 2
+        for ask in (result._predictor.predict_given, result.predict):
+            with pytest.raises(DataError, match="reads pairs of 'question' and 'context'"):
+                ask(given[:1])
     assert task != "text-regression" or all(450 < answer["label"] < 650 for answer in answers)
     if kind.pipeline_tag not in WITHOUT_PIPELINE:
         from transformers import pipeline

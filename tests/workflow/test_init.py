@@ -44,7 +44,7 @@ def test_the_file_runs_as_it_is(workshop: Path, tmp_path: Path, monkeypatch: pyt
     assert [ref.name for ref in config.models] == models
     assert Path(config.data.path) == workshop / "reviews"
     assert (config.metric, config.budget.max_trials, config.data.text) == ("accuracy", 24, "text")
-    assert config.search_space == load_config({**config.to_plain(), "search_space": "text-encoders"}).search_space
+    assert config.search_space == load_config({**config.to_plain(), "search_space": "small-data"}).search_space
     check_study(path)
     small = ["backend=inline", "devices=cpu", "first_trials=[]", "search_space.epochs=1", "confirm={top: 1, seeds: 1}"]
     result = hpo.run(path, trials=3, overrides=[*small, "search_space.learning_rate={low: 1e-3, high: 1e-2}"])
@@ -86,6 +86,30 @@ def test_odd_names_are_quoted_where_yaml_needs_it(tmp_path: Path) -> None:
     assert f"hpo run '{path}'" in path.read_text()
     with pytest.raises(DataError, match=r"which column holds the label\? .* Name it in --label\."):
         write_study_file(str(write_csv(tmp_path / "x.csv", ["one", "two", "three"], rows_of(names, texts=2))), ["m"])
+
+
+def test_the_space_suits_the_amount_of_data_unless_one_is_named(tmp_path: Path) -> None:
+    rows = rows_of({"a": 450, "b": 450})
+    data = str(write_csv(tmp_path / "much.csv", ["text", "label"], rows))
+    much = load_config(write_study_file(data, ["m"], output=tmp_path / "much.yaml"))
+    little = str(write_csv(tmp_path / "little.csv", ["text", "label"], rows_of({"a": 60, "b": 60})))
+    few = load_config(write_study_file(little, ["m"], output=tmp_path / "little.yaml"))
+    named = load_config(write_study_file(data, ["m"], output=tmp_path / "n.yaml", space="text-encoders-lora"))
+    for config, space in ((much, "text-encoders"), (few, "small-data"), (named, "text-encoders-lora")):
+        ready = load_config({"name": "n", "data": data, "models": ["m"], "search_space": space})
+        assert (config.search_space, config.first_trials) == (ready.search_space, ready.portfolio)
+    with pytest.raises(ConfigError, match=r"--space text-encoder: there is none. Did you mean 'text-encoders'"):
+        write_study_file(data, ["m"], output=tmp_path / "x.yaml", space="text-encoder")
+
+
+def test_a_group_is_written_and_splits_are_made_by_it(tmp_path: Path) -> None:
+    rows = [[*row, str(place // 5)] for place, row in enumerate(rows_of({"a": 40, "b": 40}))]
+    data = str(write_csv(tmp_path / "notes.csv", ["text", "label", "patient"], rows))
+    path = write_study_file(data, ["m"], output=tmp_path / "notes.yaml", group="patient")
+    assert load_config(path).data.group == "patient"
+    assert "whole groups of the 16 by 'patient'" in path.read_text()
+    with pytest.raises(DataError, match=r"--group: .* 'patent'.*Did you mean 'patient'"):
+        write_study_file(data, ["m"], output=tmp_path / "x.yaml", group="patent")
 
 
 def test_pairs_are_written_as_two_columns(tmp_path: Path) -> None:
