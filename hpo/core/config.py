@@ -35,7 +35,9 @@ class DataConfig(Config):
     )
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")
-    text: str | tuple[str, str] | None = Field(None, description="Column(s) of the text(s); null: recognised.")
+    text: str | tuple[str, ...] | None = Field(
+        None, description="Column of the text, or of several as the task reads them; null: recognised."
+    )
     image: str | None = Field(None, description="Column of the images' paths or bytes; null: recognised.")
     audio: str | None = Field(None, description="Column of the sound files' paths or bytes; null: recognised.")
     label: str | tuple[str, ...] | None = Field(
@@ -56,14 +58,7 @@ class DataConfig(Config):
     drop_empty: bool = Field(False, description="Drop rows whose text is empty instead of refusing them.")
     encoding: str = Field("utf-8", description="Text encoding of csv, tsv and jsonl files.")
 
-    @field_validator("text", mode="before")
-    @classmethod
-    def _one_or_two(cls, given: Any) -> Any:
-        if isinstance(given, list) and len(given) not in (1, 2):
-            raise ValueError("write one column, or two as [first, second]")
-        return given[0] if isinstance(given, list) and len(given) == 1 else given
-
-    @field_validator("label", mode="before")
+    @field_validator("text", "label", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:
         if isinstance(given, list | tuple) and len(given) == 0:

@@ -20,10 +20,10 @@ Answers = dict[str, list[Any]]
 
 
 def find_answer_columns(
-    rows: Dataset, origin: str, text: str | tuple[str, str] | None, label: str | None
+    rows: Dataset, origin: str, text: str | tuple[str, ...] | None, label: str | None
 ) -> tuple[tuple[str, str, str], list[str]]:
     """The columns of question, context and answers: the named ones, else those recognised. Raises `DataError`."""
-    if isinstance(text, str):
+    if isinstance(text, str) or (text is not None and len(text) != 2):
         raise DataError("data.text: this task reads two columns: [question, context].")
     named = (*(text or (None, None)), label)
     found, notes = [], []

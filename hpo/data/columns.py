@@ -49,7 +49,7 @@ class Columns:
         return {**dict(zip(("text", "text_pair"), self.text, strict=False)), "label": self.label}
 
 
-def find_columns(rows: Dataset, origin: str, text: str | tuple[str, str] | None, label: str | None) -> Columns:
+def find_columns(rows: Dataset, origin: str, text: str | tuple[str, ...] | None, label: str | None) -> Columns:
     """Take the named columns and recognise those that are not. Raises `DataError` listing the columns there are."""
     notes = []
     known = rows.column_names
@@ -73,7 +73,7 @@ def find_columns(rows: Dataset, origin: str, text: str | tuple[str, str] | None,
 
 
 def find_text_columns(
-    rows: Dataset, origin: str, text: str | tuple[str, str] | None, besides: str | None = None
+    rows: Dataset, origin: str, text: str | tuple[str, ...] | None, besides: str | None = None
 ) -> tuple[str, ...]:
     """The one or two text columns: the named ones, else those recognised, the label's (`besides`) left out."""
     known = rows.column_names
@@ -82,6 +82,8 @@ def find_text_columns(
         for name in named:
             if name not in known:
                 raise missing_column("data.text", name, known, origin)
+        if len(named) > 2:
+            raise DataError(f"data.text: one column, or two for pairs of texts; these are {len(named)}.")
         if len(set(named)) < len(named):
             raise DataError(f"data.text: '{named[0]}' is named twice: a pair of texts stands in two columns.")
         return named

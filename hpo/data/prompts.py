@@ -34,6 +34,8 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
         for name in names:
             if name not in rows.column_names:
                 raise missing_column(key, name, rows.column_names, origin)
+    if len(named) > 2:
+        raise DataError(f"data.text: one column of prompts, or two with what stands beside; these are {len(named)}.")
     if named:
         roles = ["messages"] if is_chat(rows, named[0]) else ["text", "text_pair"]
         found = dict(zip(roles, named, strict=False))

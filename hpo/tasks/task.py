@@ -327,6 +327,17 @@ class Task(Protocol):
         """An input as `hpo predict` takes one: a text, or two, as the data had `columns` (role → column)."""
         return ("a text", "another text") if "text_pair" in columns else ("a text",)
 
+    def inputs_from(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
+        """The inputs that the words of a command are, as `predict` takes them; None: one of them is not whole."""
+        if len(self.example_inputs(columns)) == 1:
+            return list(words)
+        return None if len(words) % 2 else list(zip(words[::2], words[1::2], strict=True))
+
+    def reads(self, columns: Mapping[str, str]) -> str:
+        """What one input is made of, for people: `pairs of 'question' and 'context'`."""
+        named = [f"'{column}'" for role, column in columns.items() if role != "label"]
+        return f"pairs of {' and '.join(named)}" if len(named) == 2 else ", ".join(named)
+
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
         """Read inputs to predict for from a file.
 

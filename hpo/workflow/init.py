@@ -79,16 +79,14 @@ def write_study_file(
     target = output or Path("studies") / f"{name}.yaml"
     if target.exists():
         raise ConfigError(f"{target} exists already. Give another name with --output, or delete it.")
-    if len(text) > 2:
-        raise ConfigError(f"--text: one column, or two for pairs of texts; these are {len(text)}.")
     _check_space(space)
-    columns = {"text": tuple(text) if len(text) == 2 else next(iter(text), None), "label": tuple(label) or None}
+    columns = {"text": tuple(text) if len(text) > 1 else next(iter(text), None), "label": tuple(label) or None}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns)
     try:
         meant = get_task(task) if task is not None else recognise_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
-        told = re.sub("`data.(text|image|audio)`", "--text", str(error))
+        told = re.sub(r"`data\.(text|image|audio)`|data\.text(?=:)", "--text", str(error))
         raise DataError(told.replace("`data.label`", "--label").replace("data.group", "--group")) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +104,10 @@ def _fill(
     task: Task,
     space: str | None,
 ) -> str:
-    inputs = {role: inline(column) for role, column in data.columns.items() if role not in ("label", "messages")}
-    if "messages" in data.columns or "text_pair" in inputs:
-        texts = [data.columns[role] for role in ("text", "text_pair", "messages") if role in data.columns]
-        inputs = {"text": inline(texts if len(texts) == 2 else texts[0])}
+    inputs = {role: inline(data.columns[role]) for role in ("image", "audio") if role in data.columns}
+    texts = [column for role, column in data.columns.items() if role not in ("label", *inputs)]
+    if texts:
+        inputs["text"] = inline(texts if len(texts) > 1 else texts[0])
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)

@@ -85,30 +85,22 @@ class Predictor:
         self.task = get_task(self.record["task"])
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads pairs."""
-        if len(self._example) > 1 and any(isinstance(row, str) for row in rows):
-            raise DataError(f"The model reads pairs of {self._roles}: each input is a tuple of two texts.")
+        """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads several."""
+        columns = self.record["columns"]
+        if any(isinstance(row, str) for row in rows) and len(self.task.example_inputs(columns)) > 1:
+            raise DataError(f"The model reads {self.task.reads(columns)}: each input is a tuple of them.")
         return self.task.predict(self.model, self.processor, rows, self.record["max_length"])
 
     def predict_given(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Predictions for the words of a command: where the model reads pairs, two of them are one input."""
-        if len(self._example) == 1:
-            return self.predict(texts)
-        if len(texts) % 2:
-            raise DataError(
-                f"The model reads pairs of {self._roles}: give two texts for each, such as "
-                f"{example_command(self.task, self.record['columns'])}, or --file FILE with both columns."
-            )
-        return self.predict(list(zip(texts[::2], texts[1::2], strict=True)))
-
-    @property
-    def _example(self) -> tuple[str, ...]:
-        return self.task.example_inputs(self.record["columns"])
-
-    @property
-    def _roles(self) -> str:
+        """Predictions for the words of a command. Raises `DataError` where they are no whole inputs."""
         columns = self.record["columns"]
-        return f"'{columns['text']}' and '{columns['text_pair']}'"
+        inputs = self.task.inputs_from(texts, columns)
+        if inputs is None:
+            raise DataError(
+                f"The model reads {self.task.reads(columns)}: give all of an input, such as "
+                f"{example_command(self.task, columns)}, or --file FILE with these columns."
+            )
+        return self.predict(inputs)
 
     def predict_file(self, path: Path) -> list[dict[str, Any]]:
         """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""

@@ -8,7 +8,7 @@ import pytest
 
 import hpo
 from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, DataError
+from hpo.core.errors import ConfigError, DataError, HpoError
 from hpo.core.yaml_file import read_yaml
 from hpo.tasks import get_task
 from hpo.tasks.task import ENCODERS
@@ -126,7 +126,7 @@ def test_pairs_are_written_as_two_columns(tmp_path: Path) -> None:
     [
         ({"size": "tiny"}, r"--size tiny: choose one of small, base, large"),
         ({"models": ["./nowhere"]}, r"--model \./nowhere: there is no folder /.*/nowhere"),
-        ({"text": ["a", "b", "c"]}, r"--text: one column, or two for pairs of texts; these are 3"),
+        ({"text": ["text", "text", "text"]}, r"--text: one column, or two for pairs of texts; these are 3"),
         ({"models": ["m"], "output": Path("there.yaml")}, r"there\.yaml exists already.*--output"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there.yaml").write_text("a person's own")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(HpoError, match=told):
         write_study_file(str(workshop / "reviews"), **options)
     assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]
     assert Path("there.yaml").read_text() == "a person's own"
