@@ -40,7 +40,8 @@ class Features:
     """Encoded inputs, flat: column → (values, offsets); input i holds values[offsets[i]:offsets[i + 1]].
 
     Where all inputs have one shape (images) there are no offsets, and input i is values[i]. `lengths` is what an input
-    takes to compute, in tokens. `labels` has one entry an input, of shape [n] or [n, k]; where an input has several
+    takes to compute, in tokens; an entry of an input may be an array: of an input that is several texts, the tokens of
+    all at one place. `labels` has one entry an input, of shape [n] or [n, k]; where an input has several
     (one a token) they are a column and it is None. `inputs` is what the task encoded and `rows` what from, where
     metrics are to be computed.
     """
@@ -76,8 +77,9 @@ class Features:
         return max(int(self.lengths.max()), 0 if written is None else int(np.diff(written).max()))
 
     def states(self) -> Indices:
-        """How many vectors each input's hidden state is: one a token, or one of all where no batch is padded."""
-        return self.lengths if self.ragged else np.ones_like(self.lengths)
+        """How many vectors each input's hidden state is: one a place, or one of all where no batch is padded."""
+        found = [offsets for name, (_, offsets) in self.columns.items() if name != "labels" and offsets is not None]
+        return np.diff(found[0]) if found else np.ones_like(self.lengths)
 
     @classmethod
     def from_dataset(
@@ -150,7 +152,10 @@ class Features:
         return replace(self, columns=columns, lengths=np.ones_like(self.lengths), joined=())
 
     def collate(self, rows: Indices) -> Batch:
-        """The examples `rows` as a model is given them: tensors of shape [len(rows), longest, …], and their mask."""
+        """The examples `rows` as a model is given them: tensors of shape [len(rows), longest, …], and their mask.
+
+        It tells padding from what an input holds, unless the task encoded one of its own.
+        """
         batch: Batch = {}
         for name, (values, offsets) in self.columns.items():
             if offsets is None:
@@ -162,7 +167,7 @@ class Features:
             padded = np.full((*mask.shape, *found.shape[1:]), self.pad_values.get(name, 0), dtype=found.dtype)
             padded[mask] = found
             batch[name] = torch.from_numpy(padded)
-            if name != "labels":
+            if name != "labels" and "attention_mask" not in self.columns:
                 batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[rows])
@@ -178,6 +183,9 @@ class Joined:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.concatenate([self._first, self._second], dtype=dtype)
 
     def __getitem__(self, places: Any) -> NDArray[Any]:
         """A slice, which lies in one of the two, or the rows at an array of places."""

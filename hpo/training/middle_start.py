@@ -37,6 +37,7 @@ class Verdict:
     seconds_per_token: float = 0.0  # of the frozen part's forward pass
     width: int = 0
     shape: tuple[int, ...] = ()  # of an example's hidden state, where it is kept as one vector; (): a vector a token
+    texts: int = 1  # that an input is: their vectors at one place are kept as one
     dtype: torch.dtype = torch.float32  # in which the last frozen layer answers
     rest: tuple[Any, ...] | None = None  # what it returns beside the hidden state; None: it returns no tuple
     skipped: tuple[str, ...] = ()  # modules before the layers that need not be computed either
@@ -110,18 +111,18 @@ class MiddleStart:
         if any(isinstance(part, torch.Tensor) for part in rest or ()):
             return Verdict("its layers hand on more than a hidden state")
         shape = () if features.ragged else tuple(hidden.shape[1:])
-        vectors = flat(hidden, features)
-        mask = batch.get("attention_mask", torch.empty(0)) if features.ragged else torch.ones(len(rows), 1)
+        vectors, texts = flat(hidden, features, batch), texts_of(batch)
+        mask = places(batch) if features.ragged else torch.ones(len(rows), 1)
         mask = mask.to(hidden.device).bool()
         if vectors.ndim != 3 or vectors.shape[:2] != mask.shape:
             return Verdict("its layers do not return one vector a token")
-        if not torch.equal(flat(in_training, features)[mask], vectors[mask]):
+        if not torch.equal(flat(in_training, features, batch)[mask], vectors[mask]):
             return Verdict("dropout acts before the end of its frozen layers")
         whole = self._logits(batch)
         kept = (vectors * mask[..., None]).to(self.storage_dtype)
         # Embeddings too, unless something else reads them: DeBERTa's convolution does, after the first layer.
         for skipped in dict.fromkeys((self._skippable(hidden, batch), ())):
-            verdict = Verdict("", "all", seconds, vectors.shape[-1], shape, hidden.dtype, rest, skipped)
+            verdict = Verdict("", "all", seconds, vectors.shape[-1], shape, texts, hidden.dtype, rest, skipped)
             if self._agrees(verdict, {**batch, KEPT: kept}, whole):
                 break
         else:
@@ -150,6 +151,8 @@ class MiddleStart:
                 kept = self._kept.to(verdict.dtype)
                 if verdict.shape:
                     kept = kept.view(-1, *verdict.shape)
+                if verdict.texts > 1:
+                    kept = kept.unflatten(2, (verdict.texts, -1)).transpose(1, 2).flatten(0, 1)
                 return kept if rest is None else (kept, *rest)
 
             module.forward = forward
@@ -219,7 +222,7 @@ class MiddleStart:
         weights = torch.arange(1, logits.numel() + 1, device=logits.device, dtype=logits.dtype)
         (gradient,) = torch.autograd.grad((logits.flatten() * weights).sum(), leaf)
         read = gradient.abs().sum(-1) > 0
-        last = batch["attention_mask"].sum(1, keepdim=True) - 1
+        last = places(batch).sum(1, keepdim=True) - 1
         columns = torch.arange(read.shape[1], device=read.device)
         if not bool((read & (columns != 0)).any()):
             return "first"
@@ -228,6 +231,24 @@ class MiddleStart:
         return "all"
 
 
-def flat(hidden: torch.Tensor, features: Features) -> torch.Tensor:
-    """Hidden states as they are kept, [inputs, vectors, width]: a vector a token, or all of an input as one."""
-    return hidden if features.ragged else hidden.flatten(1)[:, None]
+def flat(hidden: torch.Tensor, features: Features, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Hidden states as they are kept, [inputs, vectors, width]: a vector a token, or all of an input as one.
+
+    Where an input is several texts, the vectors of all at one place are one.
+    """
+    if not features.ragged:
+        return hidden.flatten(1)[:, None]
+    texts = texts_of(batch)
+    return hidden.unflatten(0, (-1, texts)).transpose(1, 2).flatten(2) if texts > 1 else hidden
+
+
+def texts_of(batch: Mapping[str, torch.Tensor]) -> int:
+    """How many texts an input is."""
+    mask = batch.get("attention_mask", torch.empty(0))
+    return mask.shape[1] if mask.ndim == 3 else 1
+
+
+def places(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which places of the inputs hold a token, [inputs, places]: where an input is several texts, one of any."""
+    mask = batch.get("attention_mask", torch.empty(0))
+    return mask.amax(1) if mask.ndim == 3 else mask

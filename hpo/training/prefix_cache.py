@@ -27,7 +27,7 @@ from torch import nn
 from hpo.core.disk import CACHE_BYTES, make_room, used
 from hpo.training.batching import Features, Indices, Tokens, evaluation_batches, take_labels
 from hpo.training.layers import hidden_state
-from hpo.training.middle_start import KEPT, MiddleStart, Verdict, flat
+from hpo.training.middle_start import KEPT, MiddleStart, Verdict, flat, places
 from hpo.training.out_of_memory import with_fewer_tokens
 
 FORMAT = 2  # raise it when what is stored changes
@@ -38,7 +38,7 @@ USED = "used"  # the verdict recorded in `Execution.prefix_cache`
 
 @dataclass(frozen=True)
 class StoredPrefix:
-    """Hidden states of one split, memory-mapped: `values` is [tokens, width], example i begins at `offsets[i]`."""
+    """Hidden states of one split, memory-mapped: `values` is [places, width], example i begins at `offsets[i]`."""
 
     values: torch.Tensor
     offsets: Indices
@@ -81,7 +81,7 @@ class PrefixedFeatures(Features):
     def collate(self, rows: Indices) -> dict[str, torch.Tensor]:
         batch = super().collate(rows)
         assert self.prefix is not None
-        mask = batch["attention_mask"] if self.ragged else torch.ones(len(rows), 1)
+        mask = places(batch) if self.ragged else torch.ones(len(rows), 1)
         return {**batch, KEPT: self.prefix.padded(rows, mask)}
 
 
@@ -258,7 +258,7 @@ def _fill(
                 raise InterruptedError
             batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
             take_labels(start.model, batch)
-            hidden = flat(hidden_state(start.hidden_states(batch)), source).to("cpu", values.dtype)
+            hidden = flat(hidden_state(start.hidden_states(batch)), source, batch).to("cpu", values.dtype)
             for place, row in enumerate(rows):
                 length = int(states[row])
                 first, end = {"all": (0, length), "first": (0, 1), "last": (length - 1, length)}[verdict.tokens]

@@ -63,7 +63,7 @@ def train_used_rows(model: Any, features: list[Features], more: Sequence[int] = 
     seen = np.zeros(embedding.num_embeddings, dtype=bool)
     seen[list(more)] = True
     for part in features:
-        seen[part.columns["input_ids"][0]] = True
+        seen[np.asarray(part.columns["input_ids"][0])] = True
         seen[part.pad_values["input_ids"]] = True
     if embedding.padding_idx is not None:
         seen[embedding.padding_idx] = True

@@ -29,6 +29,6 @@ def drop_words(
     """
     values, offsets = features.columns["input_ids"]
     values = np.asarray(values)
-    drawn = np.random.default_rng([seed, epoch, 1]).random(len(values)) < probability
+    drawn = np.random.default_rng([seed, epoch, 1]).random(values.shape) < probability
     drawn &= ~np.isin(values, list(special))
     return replace(features, columns={**features.columns, "input_ids": (np.where(drawn, hidden, values), offsets)})
