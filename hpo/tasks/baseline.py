@@ -27,7 +27,7 @@ def tfidf_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
     several = isinstance(column_values(data.train, "label")[0], list)
 
     def fit(texts: list[list[str]], labels: Any) -> Any:
-        features = _fit_words([" ".join(row) for row in zip(*texts, strict=True)])
+        features = fit_words([" ".join(row) for row in zip(*texts, strict=True)])
 
         def vectors(texts: list[list[str]]) -> Any:
             return features.transform(map(" ".join, zip(*texts, strict=True)))
@@ -36,7 +36,7 @@ def tfidf_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
         model = (OneVsRestClassifier(logistic) if several else logistic).fit(vectors(texts), labels)
         return lambda texts: model.predict(vectors(texts))
 
-    return _measured("TF-IDF + logistic regression", fit, data, scorer)
+    return measured("TF-IDF + logistic regression", fit, data, scorer)
 
 
 def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
@@ -48,7 +48,7 @@ def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
     from sklearn.linear_model import Ridge
 
     def fit(texts: list[list[str]], labels: Any) -> Any:
-        features = _fit_words([text for column in texts for text in column])
+        features = fit_words([text for column in texts for text in column])
 
         def vectors(texts: list[list[str]]) -> Any:
             each = [features.transform(column) for column in texts]
@@ -61,7 +61,7 @@ def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
         model = Ridge(alpha=1.0).fit(vectors(texts), labels)
         return lambda texts: model.predict(vectors(texts))
 
-    return _measured("TF-IDF + ridge regression", fit, data, scorer)
+    return measured("TF-IDF + ridge regression", fit, data, scorer)
 
 
 def copy_baseline(name: str, copy: Callable[[str], str], data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
@@ -98,10 +98,13 @@ def logistic_baseline(
     return name, scores[scorer.name]
 
 
-def _measured(
-    name: str, fit: Callable[[list[list[str]], Any], Any], data: TaskData, scorer: Scorer
+def measured(
+    name: str, fit: Callable[[list[list[Any]], Any], Any], data: TaskData, scorer: Scorer
 ) -> tuple[str, float] | None:
-    """Fit on the training split, score on test."""
+    """Score on test what `fit` makes of at most 20,000 training rows: columns of texts and labels → a function.
+
+    That says of columns of texts what their labels are. Returns `name` and what `tfidf_baseline` does.
+    """
     if data.test is None or scorer.name == "loss":
         return None
     texts, labels = _texts(data.train), np.array(column_values(data.train, "label"))
@@ -120,7 +123,7 @@ class _NoWords(Exception):
     """No text holds a word of two letters."""
 
 
-def _fit_words(texts: list[str]) -> Any:
+def fit_words(texts: list[str]) -> Any:
     """A TF-IDF of the words and word pairs of `texts`. Raises `_NoWords`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -25,6 +25,7 @@ Batch = dict[str, "torch.Tensor"]
 TextInput = str | tuple[str, str]
 Predictions = Sequence[Any] | NDArray[Any]
 
+LITTLE = 500  # training rows below which few steps are what makes tuning fail
 ENCODERS = {
     "small": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-uncased"),
     "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
@@ -185,7 +186,7 @@ class Task(Protocol):
     has_classes: bool = False
     """Whether `balanced` is implemented."""
     search_space: str = "text-encoders"
-    """The ready-made space that suits the task, whatever the data (see `suggest_space`)."""
+    """The ready-made space that suits the task where data is not scarce (see `suggest_space`)."""
     hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
     """Well-known candidates with safetensors weights on the hub that `hpo init` proposes, by what a person can afford.
 
@@ -216,7 +217,8 @@ class Task(Protocol):
 
     def suggest_space(self, data: TaskData) -> str:
         """The ready-made search space that `hpo init` writes for such data."""
-        return self.search_space
+        little = self.search_space == "text-encoders" and len(data.train) < LITTLE
+        return "small-data" if little else self.search_space
 
     def head(self, data: TaskData) -> dict[str, Any]:
         """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LITTLE = 500  # training rows below which few steps are what makes tuning fail
-
 
 class TextTask(Task):
     """One or two texts → a label of some kind, by a sequence-classification head."""
@@ -33,9 +31,6 @@ class TextTask(Task):
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder")\nclassify("a text")'
-
-    def suggest_space(self, data: TaskData) -> str:
-        return "small-data" if len(data.train) < LITTLE else self.search_space
 
     def load(self, config: DataConfig, seed: int) -> tuple[RawSplits, Columns]:
         """The splits with their own columns, and which of them are the texts and the label."""

@@ -1,10 +1,16 @@
-"""For each task a few rows that a tiny model learns something of, and what its final model is loaded with."""
+"""What the contract suite knows of each task: rows that a tiny model learns something of, and which models do it."""
 
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from hpo.tasks.task import TaskData
+from tests.small_models import SOUND, VISION
 
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
 FILLERS = "the a film was very not".split()
@@ -68,18 +74,6 @@ def causal_lm(rng: random.Random) -> dict[str, Any]:
     return {"prompt": " ".join(words), "completion": " ".join(word for word in words if word in GOOD + BAD)}
 
 
-ROWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
-    "text-classification": text_classification,
-    "text-regression": text_regression,
-    "multi-label-classification": multi_label,
-    "token-classification": token_classification,
-    "question-answering": question_answering,
-    "summarization": summarization,
-    "translation": translation,
-    "causal-lm": causal_lm,
-}
-
-
 def image_files(folder: Path, rows: int, rng: random.Random) -> None:
     """Noise of odd sizes, bright at the top or at the bottom, in a folder for each class."""
     import numpy as np
@@ -131,10 +125,64 @@ def speech_files(folder: Path, rows: int, rng: random.Random) -> None:
     folder.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
 
 
-FILES: dict[str, Callable[[Path, int, random.Random], None]] = {
-    "image-classification": image_files,
-    "audio-classification": sound_files,
-    "speech-recognition": speech_files,
+def label_or_its_number(answer: dict[str, Any], data: TaskData) -> Any:
+    return data.label_names.index(answer["label"]) if data.label_names else answer["label"]
+
+
+def labels_as_numbers(answer: dict[str, Any], data: TaskData) -> list[int]:
+    return [int(name in answer["label"]) for name in data.label_names]
+
+
+def tags_as_numbers(answer: dict[str, Any], data: TaskData) -> tuple[int, ...]:
+    return tuple(data.label_names.index(tag) for tag in answer["tags"])
+
+
+def nearly(answer: dict[str, Any], data: TaskData) -> Any:
+    return pytest.approx(answer["label"], rel=1e-4)
+
+
+ENCODERS = ("bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "albert")
+ALL = (*ENCODERS, "gpt2", "llama", "t5", "bart")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task: a row of it or its files; the architectures that do it, of which `quick` is in the quick tests."""
+
+    row: Callable[[random.Random], dict[str, Any]] = text_classification
+    files: Callable[[Path, int, random.Random], None] | None = None
+    models: tuple[str, ...] = ALL
+    quick: str = "bert"
+    adapted: tuple[str, ...] = ("bert", "t5")
+    writes: bool = False  # texts, which a decoder makes token by token
+    pipeline: bool = True  # whether transformers 5 still has one for it
+    baseline: bool = True
+    said: Callable[[dict[str, Any], TaskData], Any] = label_or_its_number  # an answer in the form of a prediction
+
+
+def without(*names: str) -> tuple[str, ...]:
+    """All architectures but those that have no such head, or of which hpo says that they cannot be used."""
+    return tuple(name for name in ALL if name not in names)
+
+
+def only(*names: str) -> dict[str, Any]:
+    """These architectures, the first of them in the quick tests."""
+    return {"models": names, "quick": names[0], "adapted": names}
+
+
+CASES = {
+    "text-classification": Case(),
+    # Without a bias there is nothing to keep the mean of the labels in.
+    "text-regression": Case(text_regression, models=without("gpt2", "llama"), said=nearly),
+    "multi-label-classification": Case(multi_label, quick="electra", said=labels_as_numbers),
+    "token-classification": Case(token_classification, models=without("bart"), quick="roberta", said=tags_as_numbers),
+    "question-answering": Case(question_answering, quick="distilbert", pipeline=False, baseline=False),
+    "summarization": Case(summarization, **only("t5", "bart"), writes=True, pipeline=False),
+    "translation": Case(translation, **only("bart", "t5"), writes=True, pipeline=False),
+    "causal-lm": Case(causal_lm, **only("gpt2", "llama"), writes=True, baseline=False),
+    "image-classification": Case(files=image_files, **only(*VISION)),
+    "audio-classification": Case(files=sound_files, **only(*SOUND)),
+    "speech-recognition": Case(files=speech_files, **only("wav2vec2", "hubert")),
 }
 
 
@@ -142,15 +190,16 @@ def write_rows(task: str, folder: Path, train: int = 64, other: int = 24) -> Pat
     """A folder of train, validation and test files of a task; the same for each call."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    if task in FILES:
+    case = CASES[task]
+    if case.files is not None:
         for split, rows in {"train": train, "validation": other, "test": other}.items():
-            FILES[task](folder / split, rows, rng)
+            case.files(folder / split, rows, rng)
         return folder
     seen: set[str] = set()
     for split, rows in {"train": train, "validation": other, "test": other}.items():
         lines: list[str] = []
         while len(lines) < rows:
-            line = json.dumps(ROWS[task](rng))
+            line = json.dumps(case.row(rng))
             if line not in seen:
                 seen.add(line)
                 lines.append(line)

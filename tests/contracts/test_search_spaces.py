@@ -12,8 +12,8 @@ from hpo.study.suggest import first_trials, suggest
 from hpo.tasks import TASKS
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.init import write_study_file
-from tests.contracts.task_data import write_rows
-from tests.contracts.test_tasks import QUICK, make_plan
+from tests.contracts.task_data import CASES, write_rows
+from tests.contracts.test_tasks import make_plan
 
 SPACES = sorted(path.stem for path in (Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -42,7 +42,7 @@ def test_a_trial_of_it_trains(name: str, tmp_path: Path) -> None:
     data = task.prepare(DataConfig(path=str(write_rows(task.name, tmp_path / "rows"))), 0)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     params = suggest(study.ask(), config.search_space, config.labels).model_dump(exclude={"model", "epochs"})
-    plan = make_plan(task.name, QUICK.get(task.name, "bert"), data, tmp_path, **params, epochs=1)
+    plan = make_plan(task.name, CASES[task.name].quick, data, tmp_path, **params, epochs=1)
     reports = list(FineTuning(plan).reports())
     assert len(reports) == 1 and math.isfinite(reports[0].train_loss)
 

@@ -30,44 +30,20 @@ from hpo.training.model import Candidate, Candidates, resolve_max_length, save_m
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import USED, PrefixStore
 from hpo.training.processor import load_processor
-from tests.contracts.task_data import write_rows
-from tests.small_models import SOUND, VISION
+from tests.contracts.task_data import CASES, ENCODERS, write_rows
 from tests.small_models import save_model as save_small
 
-ENCODERS = ("bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "albert")
 # Those whose frozen layers are known to be skipped.
 CACHED = (*ENCODERS, "vit", "convnext", "resnet", "mobilenet_v2", "whisper", "audio-spectrogram-transformer")
-ALL = (*ENCODERS, "gpt2", "llama", "t5", "bart")
-WRITERS = {"summarization": ("t5", "bart"), "translation": ("bart", "t5"), "causal-lm": ("gpt2", "llama")}
-MODELS = {
-    **WRITERS,
-    "image-classification": tuple(VISION),
-    "audio-classification": tuple(SOUND),
-    "speech-recognition": ("wav2vec2", "hubert"),
-}
-QUICK = {
-    "question-answering": "distilbert",
-    "token-classification": "roberta",
-    "multi-label-classification": "electra",
-    **{task: names[0] for task, names in MODELS.items()},
-}
-WITHOUT_PIPELINE = ("question-answering", "summarization", "translation")  # transformers 5 has none any more
-# Where transformers has no such head, or hpo says that it cannot be used.
-WITHOUT = {
-    "token-classification": {"bart"},
-    "question-answering": set(),
-    "text-regression": {"gpt2", "llama"},  # no bias to keep the mean of the labels in
-}
 ADAPTED = [
     pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
     for task in TASKS
-    for name in MODELS.get(task, ("bert", "t5"))
+    for name in CASES[task].adapted
 ]
 MATRIX = [
-    pytest.param(task, name, marks=() if name == QUICK.get(task, "bert") else pytest.mark.slow)
+    pytest.param(task, name, marks=() if name == CASES[task].quick else pytest.mark.slow)
     for task in TASKS
-    for name in MODELS.get(task, ALL)
-    if name not in WITHOUT.get(task, ())
+    for name in CASES[task].models
 ]
 
 
@@ -134,7 +110,7 @@ def test_adapters_train_on_a_body_that_stays(
     for _ in run.steps():
         pass
     changed = [name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[name])]
-    heads = tuple(f"{name}." for name in find_heads(run.model) if task not in WRITERS)
+    heads = tuple(f"{name}." for name in find_heads(run.model) if not CASES[task].writes)
     new = plan.candidate.new_weights  # such as the head of a decoder that came without one
     assert {".lora_" in name or name.startswith(heads) or name in new for name in changed} == {True}
     # Gone on from here, and saved and loaded, it is the same.
@@ -191,7 +167,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     processor = load_processor(ModelRef(name=str(tmp_path / "final"), label="final"), kind.final_processor_class)
     for batch_size in (1, 64):
         answers = kind.predict(model, processor, rows, length_for(plan.candidate), batch_size)
-        assert [said_of(task, answer, data) for answer in answers] == expected
+        assert [CASES[task].said(answer, data) for answer in answers] == expected
 
 
 def inputs_of(data: TaskData) -> list[Any]:
@@ -200,17 +176,6 @@ def inputs_of(data: TaskData) -> list[Any]:
         return data.validation.with_format(None)[media[0]][:]
     columns = [data.validation[role][:] for role in ("text", "text_pair") if role in data.validation.column_names]
     return list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
-
-
-def said_of(task: str, answer: dict[str, Any], data: TaskData) -> Any:
-    """An answer of `predict` in the form of a prediction."""
-    if task == "token-classification":
-        return tuple(data.label_names.index(tag) for tag in answer["tags"])
-    if task == "multi-label-classification":
-        return [int(name in answer["label"]) for name in data.label_names]
-    if task == "text-regression":
-        return pytest.approx(answer["label"], rel=1e-4)
-    return data.label_names.index(answer["label"]) if data.label_names else answer["label"]
 
 
 def expected_of(task: str, predictions: Any, data: TaskData) -> list[Any]:
@@ -228,9 +193,9 @@ def test_the_prefix_cache_changes_nothing(
     run = FineTuning(replace(plan, prefixes=PrefixStore(tmp_path / "prefixes"), folder=tmp_path / "other"))
     run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     found = list(run.reports())
-    if task in WRITERS and architecture == "t5":  # its first layer's position bias serves all
+    if CASES[task].writes and architecture == "t5":  # its first layer's position bias serves all
         assert run.execution.prefix_cache == "not used: its layers hand on more than a hidden state"
-    elif architecture in CACHED or task in WRITERS:
+    elif architecture in CACHED or CASES[task].writes:
         assert run.execution.prefix_cache == USED
     for one, other in zip(found, expected, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
@@ -243,8 +208,9 @@ def test_the_prefix_cache_changes_nothing(
     ("task", "architecture"),
     [
         pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
-        for task, names in WRITERS.items()
-        for name in names
+        for task, case in CASES.items()
+        for name in case.models
+        if case.writes
     ],
 )
 def test_adapters_and_rates_by_depth_where_texts_are_written(
@@ -271,7 +237,7 @@ def test_adapters_and_rates_by_depth_where_texts_are_written(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], TaskData], tmp_path: Path) -> None:
-    plan = make_plan(task, QUICK.get(task, "bert"), prepared(task), tmp_path, dropout=0.0, label_smoothing=0.1)
+    plan = make_plan(task, CASES[task].quick, prepared(task), tmp_path, dropout=0.0, label_smoothing=0.1)
     kind, model = plan.task, plan.candidate.build(0, 0.0).eval()
 
     def summed(rows: Any) -> tuple[float, int]:
@@ -300,7 +266,7 @@ def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None
     metric, _ = kind.suggest_metric(data)
     assert metric in kind.metric_names and kind.default_metric in kind.metric_names
     baseline = kind.baseline(data, metric)
-    assert task in ("question-answering", "causal-lm") if baseline is None else np.isfinite(baseline[1])
+    assert not CASES[task].baseline if baseline is None else np.isfinite(baseline[1])
     # Without the other files: the splits are made, of the same rows on each call, and share no text.
     alone = DataConfig(path=str(next(tmp_path.glob("train*"))))
     made = kind.prepare(alone, 0)
@@ -314,7 +280,7 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.chdir(tmp_path)
     write_rows(task, tmp_path / "rows")
-    save_small(tmp_path / "tiny", QUICK.get(task, "bert"))
+    save_small(tmp_path / "tiny", CASES[task].quick)
     path = write_study_file(str(tmp_path / "rows"), [str(tmp_path / "tiny")])
     small = ["backend=inline", "devices=cpu", "first_trials=[]", "confirm={top: 1, seeds: 1}", "search_space.epochs=1"]
     if task == "text-regression":
@@ -337,7 +303,7 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
             with pytest.raises(DataError, match="reads pairs of 'question' and 'context'"):
                 ask(given[:1])
     assert task != "text-regression" or all(450 < answer["label"] < 650 for answer in answers)
-    if kind.pipeline_tag not in WITHOUT_PIPELINE:
+    if CASES[task].pipeline:
         from transformers import pipeline
 
         served = pipeline(kind.pipeline_tag, model=str(result.model_dir), device="cpu")
