@@ -9,6 +9,7 @@ from hpo.tasks.audio_classification import AudioClassification
 from hpo.tasks.causal_lm import CausalLM
 from hpo.tasks.image_classification import ImageClassification
 from hpo.tasks.multi_label import MultiLabelClassification
+from hpo.tasks.multiple_choice import MultipleChoice
 from hpo.tasks.question_answering import QuestionAnswering
 from hpo.tasks.regression import Regression
 from hpo.tasks.speech_recognition import SpeechRecognition
@@ -23,6 +24,7 @@ TASKS: dict[str, Task] = {
     "image-classification": ImageClassification(),
     "speech-recognition": SpeechRecognition(),
     "audio-classification": AudioClassification(),
+    "multiple-choice": MultipleChoice(),
     "question-answering": QuestionAnswering(),
     "token-classification": TokenClassification(),
     "causal-lm": CausalLM(),

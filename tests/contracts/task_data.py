@@ -58,6 +58,13 @@ def question_answering(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def multiple_choice(rng: random.Random) -> dict[str, Any]:
+    choices = [" ".join(rng.sample(group, 2)) for group in (GOOD, BAD, BAD, BAD)[: rng.randint(2, 4)]]
+    answer = choices[0]
+    rng.shuffle(choices)
+    return {"question": rng.choice(FILLERS), "choices": choices, "label": choices.index(answer)}
+
+
 def summarization(rng: random.Random) -> dict[str, Any]:
     words = _sentence(rng, rng.choice(GOOD), rng.choice(BAD))
     return {"document": " ".join(words), "summary": " ".join(word for word in words if word in GOOD + BAD)}
@@ -133,6 +140,10 @@ def labels_as_numbers(answer: dict[str, Any], data: TaskData) -> list[int]:
     return [int(name in answer["label"]) for name in data.label_names]
 
 
+def choice(answer: dict[str, Any], data: TaskData) -> int:
+    return int(answer["choice"])
+
+
 def tags_as_numbers(answer: dict[str, Any], data: TaskData) -> tuple[int, ...]:
     return tuple(data.label_names.index(tag) for tag in answer["tags"])
 
@@ -177,6 +188,7 @@ CASES = {
     "multi-label-classification": Case(multi_label, quick="electra", said=labels_as_numbers),
     "token-classification": Case(token_classification, models=without("bart"), quick="roberta", said=tags_as_numbers),
     "question-answering": Case(question_answering, quick="distilbert", pipeline=False, baseline=False),
+    "multiple-choice": Case(multiple_choice, **only(*ENCODERS), pipeline=False, said=choice),
     "summarization": Case(summarization, **only("t5", "bart"), writes=True, pipeline=False),
     "translation": Case(translation, **only("bart", "t5"), writes=True, pipeline=False),
     "causal-lm": Case(causal_lm, **only("gpt2", "llama"), writes=True, baseline=False),
