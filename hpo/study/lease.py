@@ -141,20 +141,20 @@ class Worker:
                 if row is not None:
                     row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
                 trial_id = take_waiting(session, study._study_id, self._holder)
-            trial = study.ask() if trial_id is None else self._resume(study, trial_id)
+            if trial_id is None:
+                trial_id = study._storage.create_new_trial(study._study_id)
+            else:  # Optuna's cache learns of it
+                study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
         except StopRequested:
             self.stop_requested = True
             return None
         except BudgetSpent:
             return None
+        # As `Study.ask` does, without its own look for waiting trials: the sampler reads the other trials afresh.
+        study._thread_local.cached_all_trials = None
+        trial = optuna.Trial(study, trial_id)
         self.progress(trial=trial.number, step=None, epoch=None, epochs=None)
         return trial
-
-    def _resume(self, study: optuna.Study, trial_id: int) -> optuna.Trial:
-        # As `Study.ask` does: other trials are read afresh, and Optuna's cache learns of this one.
-        study._thread_local.cached_all_trials = None
-        study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        return optuna.Trial(study, trial_id)
 
     def checkpointed(self, trial: optuna.Trial, where: str) -> None:
         """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`.

@@ -264,8 +264,6 @@ class Storage(RDBStorage):
 
     @_patient
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        if self._holder is not None and state == TrialState.RUNNING:
-            return False  # `Study.ask` looks for waiting trials: those are handed out by hpo's own queue
         with self._writing(trial_id) as session:
             if state.is_finished():
                 session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial_id))
