@@ -22,7 +22,7 @@ class AnswerMetrics(TextMetric):
     """exact_match and f1 from 0 to 1, as SQuAD (Rajpurkar et al., 2016) defines them, of the best true answer.
 
     Predictions are texts, references tuples of the texts that are right. Case, punctuation, articles and white space do
-    not count.
+    not count. Equal to the official script of SQuAD 1.1, which `evaluate`'s `squad` runs, in parts of 1 for its 100.
     """
 
     summary = "Exact match and F1 of answers."
@@ -54,7 +54,5 @@ def normalise(text: str) -> str:
 
 
 def _f1(said: list[str], right: list[str]) -> float:
-    if not said or not right:
-        return float(said == right)
     shared = (Counter(said) & Counter(right)).total()
-    return 2 * shared / (len(said) + len(right))
+    return 2 * shared / (len(said) + len(right)) if shared else 0.0  # also where nothing is left of either

@@ -135,3 +135,10 @@ def test_a_command_and_a_file_are_inputs(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("question,option_a,option_b\nwho,a,b\n")
     assert TASK.read_inputs(other, one) == [("who", ["a", "b"])]
+
+
+def test_its_metric_is_scikit_learns() -> None:
+    from sklearn.metrics import accuracy_score
+
+    said, right = np.random.default_rng(0).integers(4, size=(2, 90))
+    assert TASK.metrics("accuracy")(said, right) == {"accuracy": accuracy_score(right, said)}
