@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from hpo.core.config import load_config
+from hpo.core.trial import TrialParams
 from hpo.core.yaml_file import parse_yaml
+from hpo.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,3 +98,11 @@ def test_the_make_targets_and_the_table_of_commands_exist() -> None:
     for name, text in rows:
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z]+", text)) <= options
+
+
+def test_every_parameter_of_a_trial_and_every_task_has_its_line() -> None:
+    """`frozen_share` is written as `frozen_layers: {share: …}`."""
+    words = set(re.findall(r"[a-z_]+", README))
+    assert set(TrialParams.model_fields) - {"frozen_share"} <= words
+    assert set(TASKS) == set(re.findall(r"^\| `([a-z-]+)` \|", README, flags=re.MULTILINE)) & set(TASKS)
+    assert {name for task in TASKS.values() for name in task.augmentations} <= words

@@ -1,13 +1,16 @@
 """Rates by depth, decay where it belongs, and optimizers whose state goes on."""
 
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from typing import Any, get_args
 
 import pytest
 import torch
 
 import hpo.training.fine_tune as fine_tune
+from hpo.core.trial import Scheduler, TrialParams
 from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.optimizer import build_scheduler
 from tests.training.test_prefix_cache import data
 from tests.training.test_vocabulary import few_words
 
@@ -92,3 +95,24 @@ def test_adafactor_learns_at_rates_of_adamw_with_a_fraction_of_its_state(plan: P
     weight = run.model.bert.encoder.layer[0].output.dense.weight
     assert sum(torch.as_tensor(v).numel() for v in run._optimizer.state[weight].values()) == sum(weight.shape) + 2
     assert FineTuning(plan(optimizer="adafactor", of={"train": few_words(made.train)}))._rows is None
+
+
+@pytest.mark.parametrize("name", get_args(Scheduler))
+def test_schedules_rise_and_fall_as_they_are_named(name: Scheduler) -> None:
+    """Of 100 steps the first 20 warm up; warm-up–stable–decay falls in the last 20."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    params = TrialParams(model="m", lr_scheduler=name, warmup_ratio=0.2)
+    scheduler = build_scheduler(optimizer, params, total_steps=100)
+    rates = []
+    for _ in range(100):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    if name == "constant":
+        assert rates == [1.0] * 100
+        return
+    assert rates[0] == 0 and rates[20] == 1 and all(one < other for one, other in pairwise(rates[:21]))
+    falls = {"linear": 20, "cosine": 20, "constant_with_warmup": 100, "warmup_stable_decay": 80}[name]
+    assert rates[20 : falls + 1] == [1.0] * len(rates[20 : falls + 1])
+    assert all(one > other for one, other in pairwise(rates[falls:]))
+    assert rates[-1] < 0.1 or falls == 100

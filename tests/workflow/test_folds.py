@@ -74,7 +74,9 @@ def test_a_search_with_folds(folded: dict[str, Any], monkeypatch: pytest.MonkeyP
         seen.add(str(trial.user_attrs["spread"]["loss"]))
     assert len(seen) == 2
     assert not list(run_folder("reviews").glob("checkpoints/*/fold-*"))
-    assert result.study.user_attrs["data"]["sizes"] == {"in 3 folds": 90, "test": 32}
+    recorded = result.study.user_attrs["data"]
+    assert recorded["sizes"] == {"in 3 folds": 90, "test": 32}
+    assert any(note.startswith("3 folds of the 90 training rows") and "seed 0" in note for note in recorded["notes"])
     assert (result.model_dir / "model.safetensors").is_file() and 0 <= result.metrics["accuracy"] <= 1
     again = replay(result.study, 0)
     assert again.replayed == again.recorded
