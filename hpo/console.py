@@ -104,17 +104,22 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
         yield lambda steps=1: bar.advance(task, steps)
 
 
-def live(read: "Callable[[], StudyStatus]", done: Callable[[], bool], seconds: float = 0.5) -> None:
+def live(
+    read: "Callable[[], StudyStatus]",
+    done: Callable[[], bool],
+    seconds: float = 0.5,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
     """Follow a study until `done()`: a live panel in a terminal or notebook, plain lines elsewhere.
 
-    `read` is called every `seconds`, and once more when it is done. What it raises goes on to the caller, with
-    the terminal as it was.
+    `read` is called every `seconds`, for which `wait` waits, and once more when it is done. What it raises goes on to
+    the caller, with the terminal as it was.
     """
     console = _console()
     with _view(console) as update:
         while not done():
             update(read())
-            time.sleep(seconds)
+            wait(seconds)
         update(read())
 
 

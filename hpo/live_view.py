@@ -119,9 +119,14 @@ def _best(status: "StudyStatus") -> Iterator[Text]:
     yield Text.assemble(
         f"best {one_line(status.metric)} ",
         (score(status.best_value), "bold green"),
-        f"  trial {status.best_trial}",
+        f"{between_folds(status.best_spread)}  trial {status.best_trial}",
     )
     yield parameter_line(status.best_params)
+
+
+def between_folds(spread: float | None) -> str:
+    """How far folds lie apart, after the mean of them; empty without folds."""
+    return "" if spread is None else f" ± {score(spread)} between folds"
 
 
 def parameter_line(params: dict[str, object]) -> Text:
@@ -193,7 +198,8 @@ class Lines:
         lines += [one_line(warning) for warning in status.warnings if last is None or warning not in last.warnings]
         if status.best_value is not None and (last is None or last.best_value != status.best_value):
             params = ", ".join(f"{k}={one_line(v)}" for k, v in parameters(status.best_params).items())
-            best = f"best {one_line(status.metric)} {score(status.best_value)} in trial {status.best_trial}"
+            value = f"{score(status.best_value)}{between_folds(status.best_spread)}"
+            best = f"best {one_line(status.metric)} {value} in trial {status.best_trial}"
             lines.append(f"{best}: {params}" if params else best)
         if last is None or finished_trials(last) != finished_trials(status):
             lines.append(self._progress(status))

@@ -175,6 +175,14 @@ def test_lines_tell_only_what_is_new() -> None:
     assert lines.new(replace(confirming, confirm_done=1), now=15) == ["1 of 6 confirming runs done"]
 
 
+def test_of_folds_it_is_told_how_far_they_lie_apart() -> None:
+    folded = replace(STATUS, best_spread=0.02149)
+    page = Console(record=True, file=io.StringIO(), width=100, markup=False)
+    page.print(panel(folded))
+    assert "best accuracy 0.704 ± 0.021 between folds  trial 7" in page.export_text()
+    assert any("best accuracy 0.704 ± 0.021 between folds in trial 7" in line for line in Lines().new(folded, now=0))
+
+
 @pytest.mark.parametrize("force_color", ["", "1"])
 def test_live_in_a_pipe_is_plain_lines(
     force_color: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

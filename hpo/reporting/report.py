@@ -63,7 +63,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "tiles": _tiles(result, metric),
         "sections": sections,
         "figures": figures_json(sections),
-        "table": _trial_table(trials),
+        "table": _trial_table(trials, metric),
         "ranking": agreement(study),
         "data": _data(attrs.get("data", {})),
         "versions": attrs.get("versions", {}),
@@ -121,7 +121,7 @@ def _tiles(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
     return tiles
 
 
-def _trial_table(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
+def _trial_table(trials: Iterable[FrozenTrial], metric: str) -> dict[str, Any]:
     """All trials as texts, with a number beside each cell that can be sorted by one."""
     rows = [(trial, _params(trial)) for trial in trials]
     names = list(dict.fromkeys(name for _, params in rows for name in params))
@@ -140,6 +140,7 @@ def _trial_table(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
                 "number": trial.number,
                 "state": "failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
                 "value": value,
+                "spread": (trial.user_attrs.get("spread") or {}).get(metric),
                 "params": [(params.get(name, ""), raw.get(name, "")) for name in columns],
                 "epochs": trial.user_attrs.get("epochs_trained"),
                 "seconds": seconds,

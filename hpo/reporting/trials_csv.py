@@ -56,6 +56,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     row["seconds"] = trial.duration.total_seconds() if trial.duration else None
     row |= {f"params.{name}": value for name, value in params_of(trial).items()}
     row |= {f"metrics.{name}": value for name, value in attrs.get("metrics", {}).items()}
+    row |= {f"spread.{name}": value for name, value in (attrs.get("spread") or {}).items()}
     row |= {f"seconds.{phase}": value for phase, value in attrs.get("seconds", {}).items()}
     single = ("frozen_layers", "train_loss", "gap", "epochs_trained", "peak_memory_mb", *LAST_COLUMNS)
     row |= {name: attrs[name] for name in single if name in attrs}
@@ -63,7 +64,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def _sorted_keys(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Every key of any row, in the order of first appearance, families (params., metrics., seconds.) together."""
+    """Every key of any row, in the order of first appearance, families (params., metrics., …) together."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    families = ("params", "metrics", "seconds")
+    families = ("params", "metrics", "spread", "seconds")
     return sorted(keys, key=lambda key: families.index(key.split(".")[0]) if "." in key else len(families))

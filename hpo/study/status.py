@@ -23,6 +23,8 @@ from hpo.study.tables import LeaseRow, StudyRow, WorkerRow
 METRIC = "metric"
 # The user attribute of a trial that says how many layers its sampled share froze, as "4 of 6".
 FROZEN_LAYERS = "frozen_layers"
+# The user attribute of a trial that tells each metric's deviation between folds, where there are some.
+SPREAD = "spread"
 # The user attribute of a trial that counts how many times it was handed out.
 ATTEMPT = "attempt"
 NEWEST_FAILURES = 5
@@ -71,6 +73,7 @@ class StudyStatus:
     best_trial: int | None = None
     best_value: float | None = None
     best_params: dict[str, Any] = field(default_factory=dict)
+    best_spread: float | None = None  # the best value's deviation between folds; None without folds
     workers: tuple[WorkerStatus, ...] = ()
     confirm_done: int = 0
     confirm_total: int = 0
@@ -97,9 +100,12 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
         best_id, best_trial, best_value = _best(session, study_id, maximize)
         confirm_done, confirm_total = _confirm_counts(session, study_id)
         workers, warnings = _workers(session, study_id)
+        metric = str(_attribute(session, study_id, METRIC) or "value")
+        told = {} if best_id is None else _told(session, best_id, (FROZEN_LAYERS, SPREAD))
+        spread, best_params = told.pop(SPREAD, {}), {} if best_id is None else {**_params(session, best_id), **told}
         return StudyStatus(
             name=name,
-            metric=str(_attribute(session, study_id, METRIC) or "value"),
+            metric=metric,
             direction="maximize" if maximize else "minimize",
             phase=row.phase,
             counts=counts,
@@ -108,7 +114,8 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             hours_run=row.seconds_run / 3600,
             best_trial=best_trial,
             best_value=best_value,
-            best_params={} if best_id is None else _params(session, best_id),
+            best_params=best_params,
+            best_spread=spread.get(metric),
             workers=workers,
             confirm_done=confirm_done,
             confirm_total=confirm_total,
@@ -205,12 +212,16 @@ def _params(session: Session, trial_id: int) -> dict[str, Any]:
         .where(models.TrialParamModel.trial_id == trial_id)
         .order_by(models.TrialParamModel.param_id)
     )
-    params = {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
+    return {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
+
+
+def _told(session: Session, trial_id: int, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of a trial's user attributes that it has."""
     attributes = models.TrialUserAttributeModel
-    frozen = session.scalar(
-        select(attributes.value_json).where(attributes.trial_id == trial_id, attributes.key == FROZEN_LAYERS)
+    rows = session.execute(
+        select(attributes.key, attributes.value_json).where(attributes.trial_id == trial_id, attributes.key.in_(keys))
     )
-    return params if frozen is None else {**params, FROZEN_LAYERS: json.loads(frozen)}
+    return {key: json.loads(text) for key, text in rows}
 
 
 def _failures(session: Session, study_id: int) -> tuple[tuple[int, str], ...]:

@@ -35,8 +35,6 @@ class Progress:
     rung: int = 0  # rungs reported
     loss_sum: float = 0.0  # training loss summed over examples since the last rung
     loss_count: int = 0
-    best_value: float | None = None  # for early stopping
-    rungs_without_gain: int = 0
     decay: float = 1.0  # what weight decay alone has made of a decayed weight of 1
     reports: list[dict[str, Any]] = field(default_factory=list)  # of the rungs so far
     seconds_train: float = 0.0

@@ -16,6 +16,7 @@ import torch
 
 from hpo.core.trial import Report
 from hpo.training.checkpoint import Progress, fold_folder, random_state, saved_progress, set_random_state
+from hpo.training.early_stopping import should_stop_early
 from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
 from hpo.training.memory import has_room
 from hpo.training.out_of_memory import release
@@ -59,7 +60,8 @@ class CrossValidation:
                     self._train_to(rung, fold)
                 self.progress.rung = rung
                 yield self._mean(rung)
-                if self._should_stop_early():
+                means = [self._mean(reached).value for reached in range(1, rung + 1)]
+                if should_stop_early(means, self.plan.scorer.direction, self.plan.params.early_stopping_patience):
                     return
         except Stopped:
             for waiting in self._waiting.values():
@@ -119,14 +121,6 @@ class CrossValidation:
         phases = ("train", "evaluate", "checkpoint")
         spent = {phase: round(sum(report.seconds[phase] for report in reports), 3) for phase in phases}
         return {"load": round(self._seconds_load, 3), **spent}
-
-    def _should_stop_early(self) -> bool:
-        """Whether the last `early_stopping_patience` means are no better than one before them."""
-        patience = self.plan.params.early_stopping_patience
-        sign = 1 if self.plan.scorer.direction == "maximize" else -1
-        reached = self.progress.rung
-        values = [sign * statistics.fmean(told[rung].value for told in self._told) for rung in range(reached)]
-        return patience is not None and reached > patience and max(values[-patience:]) <= max(values[:-patience])
 
 
 def start(plan: TrainingPlan) -> FineTuning | CrossValidation:

@@ -33,6 +33,7 @@ from hpo.training.attention import use_cpu_attention, use_fused_attention
 from hpo.training.batching import Features, Indices, epoch_batches, take_labels
 from hpo.training.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
 from hpo.training.dropout import use_bit_dropout, use_plain_dropout
+from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.layers import find_depths, freeze, train_mode
 from hpo.training.memory import MemoryStore
@@ -281,7 +282,6 @@ class FineTuning:
         progress.rung += 1
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0
-        self._count_gain(value)
         report = Report(
             step=progress.rung,
             epoch=progress.step / plan.steps_per_epoch,
@@ -315,19 +315,10 @@ class FineTuning:
             "checkpoint": round(progress.seconds_checkpoint, 3),
         }
 
-    def _count_gain(self, value: float) -> None:
-        sign = 1 if self.plan.scorer.direction == "maximize" else -1
-        best = self.progress.best_value
-        if best is None or sign * value > sign * best:
-            self.progress.best_value, self.progress.rungs_without_gain = value, 0
-        else:
-            self.progress.rungs_without_gain += 1
-
     def _should_stop_early(self) -> bool:
-        patience = self.plan.params.early_stopping_patience
-        if patience is None or self.plan.validation is None:
-            return False
-        return self.progress.rungs_without_gain >= patience
+        plan, values = self.plan, [report["value"] for report in self.progress.reports]
+        patience = plan.params.early_stopping_patience if plan.validation is not None else None
+        return should_stop_early(values, plan.scorer.direction, patience)
 
     def _save_if_due(self) -> None:
         """Between two steps: save and leave when told to stop, save when the clock says so."""

@@ -12,7 +12,7 @@ from typing import Any
 from hpo import console
 from hpo.core.config import load_config
 from hpo.core.errors import ModelError
-from hpo.core.readable import count
+from hpo.core.readable import count, duration
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
 from hpo.study.sampler import build_pruner, build_sampler
@@ -57,9 +57,8 @@ def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     with console.progress("timing each model on the data"):
         plans = time_models(bench, inspect_models(bench))
     times = forecast(bench, plans, len(placement.places))
-    console.show_plan(
-        config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, dropped + study_warnings(bench)
-    )
+    told = [*dropped, *study_warnings(bench), *too_little_time(bench, plans, times)]
+    console.show_plan(config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, told)
 
 
 def inspect_models(bench: Workbench) -> list[ModelPlan]:
@@ -148,6 +147,21 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     if budget.max_hours is not None:
         search = min(search, max(0.0, budget.max_hours * 3600 - confirm - final))
     return {"search": search, "confirm": confirm, "final model": final}
+
+
+def too_little_time(bench: Workbench, plans: list[ModelPlan], times: Mapping[str, float]) -> list[str]:
+    """A warning where `budget.max_hours` leaves the search less than a trial of the quickest model takes."""
+    hours, trial = bench.config.budget.max_hours, times["final model"] * max(1, len(bench.data.folds))
+    seconds = [plan.seconds_per_epoch or 0.0 for plan in plans]
+    quickest = trial * min(seconds) / max(statistics.fmean(seconds), 1e-9)
+    if hours is None or times["search"] >= quickest:
+        return []
+    kept = duration(times["confirm"] + times["final model"])
+    return [
+        f"budget.max_hours: of {duration(hours * 3600)} confirming and the final model take about {kept}, which leaves "
+        f"the search {duration(times['search'])}; a trial of the quickest model takes about {duration(quickest)}. Give "
+        "more hours, fewer epochs, or less to confirm: confirm: {top: 1, seeds: 1}."
+    ]
 
 
 def _typical_epochs(bench: Workbench) -> float:

@@ -9,6 +9,7 @@ from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
 from hpo.study.record import CURVE, EXECUTION, PARAMS, record
 from hpo.study.rules import FAILURE, RUNGS
+from hpo.study.status import SPREAD
 from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.attention import attention_kernel
@@ -139,7 +140,7 @@ def _record_outcome(trial: optuna.Trial, report: Report, curve: list[Point], run
         trial.set_user_attr("metrics", report.metrics)
         trial.set_user_attr("gap", report.metrics["loss"] - report.train_loss)
     if report.spread:
-        trial.set_user_attr("spread", report.spread)
+        trial.set_user_attr(SPREAD, report.spread)
     trial.set_user_attr("train_loss", report.train_loss)
     trial.set_user_attr("seconds", run.seconds)
     trial.set_user_attr("epochs_trained", report.epoch)

@@ -18,6 +18,7 @@ from hpo.core.paths import default_storage, run_folder
 from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, list_studies, set_phase
 from hpo.study.ranking import ranking_of
+from hpo.study.status import read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
 from hpo.tasks import get_task, with_metric
 from hpo.tasks.metrics import check_direction
@@ -138,7 +139,7 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
     device, threads = bench.execution.device, bench.execution.threads
     spec = WorkerSpec(study.study_name, bench.config.storage or default_storage(), device, threads, threads)
     over, interrupted = threading.Event(), threading.Event()
-    clock = threading.Thread(target=_count_time, args=(study, over), daemon=True)
+    follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
 
     def interrupt(*_: Any) -> None:
         interrupted.set()
@@ -146,12 +147,12 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
 
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, interrupt) if main else None
-    clock.start()
+    follower.start()
     try:
         Workplace(spec, bench, storage).work()
     finally:
         over.set()
-        clock.join()
+        follower.join()
         if main:
             signal.signal(signal.SIGINT, before)
     if interrupted.is_set():
@@ -159,16 +160,22 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
         raise KeyboardInterrupt
 
 
-def _count_time(study: optuna.Study, over: threading.Event) -> None:
-    """Count the wall time of an inline run until it is over."""
+def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> None:
+    """Count the wall time of an inline run and show how far it is, until it is over."""
     counted = time.monotonic()
-    while True:
-        ended = over.wait(CLOCK_SECONDS)
+
+    def count_time() -> bool:
+        nonlocal counted
         now = time.monotonic()
-        with suppress(StorageAway):  # counted when it is back
-            add_seconds(study, now - counted)
-            counted = now
-        if ended:
+        add_seconds(study, now - counted)
+        counted = now
+        return over.is_set()
+
+    while True:
+        with suppress(StorageAway):  # it is counted, and shown, when the database is back
+            console.live(lambda: read_status(storage, study.study_name), count_time, CLOCK_SECONDS, over.wait)
+            return
+        if over.wait(CLOCK_SECONDS):
             return
 
 

@@ -11,7 +11,7 @@ from hpo.core.config import load_config
 from hpo.core.errors import ConfigError, HpoError, ModelError
 from hpo.core.paths import home
 from hpo.training.precision import Execution
-from hpo.workflow.check import ModelPlan, check_study, forecast, inspect_models, study_warnings
+from hpo.workflow.check import ModelPlan, check_study, forecast, inspect_models, study_warnings, too_little_time
 from hpo.workflow.workbench import Workbench
 
 
@@ -49,7 +49,13 @@ def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
     few = bench_of({**study, "budget": {"max_trials": 1}, "confirm": {"top": 2, "seeds": 2}})
     assert forecast(few, plans, workers=1)["confirm"] == pytest.approx(2 * full)
     short = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.1}, "confirm": {"top": 2, "seeds": 2}})
-    assert sum(forecast(short, plans, workers=1).values()) == pytest.approx(360)
+    times = forecast(short, plans, workers=1)
+    assert sum(times.values()) == pytest.approx(360)
+    assert too_little_time(short, plans, times) == too_little_time(bench, plans, one) == []
+    none = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.065}, "confirm": {"top": 2, "seeds": 2}})
+    (told,) = too_little_time(none, plans, forecast(none, plans, workers=1))
+    assert told.startswith("budget.max_hours: of 3 m 54 s confirming and the final model take about 3 m 50 s")
+    assert "leaves the search 4.0 s; a trial of the quickest model takes about 23 s." in told
 
 
 def test_first_trials_that_do_not_fit_the_budget_are_counted(study: dict[str, Any]) -> None:

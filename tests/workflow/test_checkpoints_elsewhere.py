@@ -101,6 +101,7 @@ def test_a_place_that_fails_costs_no_trial_and_is_told_aloud_once(
     assert Flaky.calls > 10
     (warning,) = read_status(open_storage(), "reviews").warnings
     assert f"{flaky} cannot be written" in warning and "ConnectionError: no route" in warning
+    assert capsys.readouterr().out.count("cannot be written") == 1  # by the run itself, too
     console.show_status(read_status(open_storage(), "reviews"))
     assert capsys.readouterr().out.count("cannot be written") == 1
 

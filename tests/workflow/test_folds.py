@@ -11,8 +11,11 @@ import hpo
 from hpo.core.config import load_config
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
+from hpo.core.readable import score
 from hpo.core.trial import TrialParams
 from hpo.study.record import curve_of
+from hpo.study.status import read_status
+from hpo.study.storage import open_storage
 from hpo.training import fine_tune
 from hpo.training.precision import Execution
 from hpo.workflow.replay import replay
@@ -47,7 +50,9 @@ def test_each_fold_trains_on_the_others(folded: dict[str, Any], tmp_path: Path) 
         assert np.bincount(train.all_labels()).tolist() == [4, 4] and len(validation) == 30
 
 
-def test_a_search_with_folds(folded: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_with_folds(
+    folded: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     train = fine_tune.FineTuning._train_step
     seen: set[str] = set()
 
@@ -73,6 +78,13 @@ def test_a_search_with_folds(folded: dict[str, Any], monkeypatch: pytest.MonkeyP
         assert set(trial.user_attrs["spread"]) == set(trial.user_attrs["metrics"])
         seen.add(str(trial.user_attrs["spread"]["loss"]))
     assert len(seen) == 2
+    spread = result.study.best_trial.user_attrs["spread"]["accuracy"]
+    assert read_status(open_storage(), "reviews").best_spread == pytest.approx(spread)
+    said, folder = capsys.readouterr().out, run_folder("reviews")
+    assert f"± {score(spread)} between folds in trial {result.study.best_trial.number}" in said
+    assert "reviews: searching" in said and "2 of 2 trials (2 complete)" in said  # inline as anywhere
+    assert f"± {score(spread)}</span>" in (folder / "report.html").read_text()
+    assert "spread.accuracy" in (folder / "trials.csv").read_text().splitlines()[0]
     assert not list(run_folder("reviews").glob("checkpoints/*/fold-*"))
     recorded = result.study.user_attrs["data"]
     assert recorded["sizes"] == {"in 3 folds": 90, "test": 32}

@@ -1,0 +1,18 @@
+"""When a run stops before its end: one rule, for a run and for the mean of its folds."""
+
+from collections.abc import Sequence
+
+from hpo.tasks.metrics import Direction
+
+
+def should_stop_early(values: Sequence[float], direction: Direction, patience: int | None) -> bool:
+    """Whether the last `patience` values of all rungs so far are no better than the best before them.
+
+    >>> should_stop_early([0.5, 0.7, 0.6, 0.7], "maximize", patience=2)
+    True
+    """
+    if patience is None or len(values) <= patience:
+        return False
+    best = max if direction == "maximize" else min
+    before, last = best(values[:-patience]), best(values[-patience:])
+    return best(before, last) == before
