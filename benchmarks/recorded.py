@@ -63,6 +63,11 @@ class Table:
         return 1.0 if self.direction == "minimize" else -1.0
 
     @property
+    def conditional(self) -> bool:
+        """Whether any parameter has a part only with some value of another."""
+        return any(name in CONDITIONS for name in self.space)
+
+    @property
     def whole(self) -> float:
         """Mean seconds of a run that does not fail: the unit in which compute is told."""
         return float(np.mean([run.seconds[-1] for run in self.runs if not run.failed]))
@@ -76,11 +81,13 @@ class Table:
     def run_of(self, trial: optuna.Trial, taken: set[int]) -> Run:
         """Sample a configuration; the recorded run nearest to it, by the parameters that matter for the result.
 
-        Choices and whole numbers must be the same, as far as there are such runs: another model or number of epochs
-        is another curve. Within them no run is had twice (`taken` keeps them): a small change is not without effect.
+        The model must be the same. No run of it is had twice (`taken` keeps them): a small change is not without
+        effect.
         """
         for name, distribution in self.space.items():
-            trial._suggest(name, distribution)
+            parent, needed = CONDITIONS.get(name, (name, None))
+            if needed is None or trial.params[parent] == needed:
+                trial._suggest(name, distribution)
         away = ((self._points - self._place(trial.params)) ** 2) @ self._weights
         again = [number for number in taken if away[number] < EXACT]
         if len(again) < np.count_nonzero(away < EXACT):
@@ -94,9 +101,10 @@ class Table:
         place: list[float] = []
         for name, kind in self.space.items():
             if isinstance(kind, CategoricalDistribution):
-                place += [float(params[name] == choice) for choice in kind.choices]
+                place += [float(params.get(name) == choice) for choice in kind.choices]
             elif isinstance(kind, FloatDistribution | IntDistribution):
-                low, high, value = ((math.log if kind.log else float)(x) for x in (kind.low, kind.high, params[name]))
+                given = params.get(name, kind.low)
+                low, high, value = ((math.log if kind.log else float)(x) for x in (kind.low, kind.high, given))
                 place.append((value - low) / (high - low))
         return place
 
@@ -107,9 +115,9 @@ class Table:
         trees = ExtraTreesRegressor(100, min_samples_leaf=3, random_state=0).fit(self._points, ranks)
         weights: np.ndarray = trees.feature_importances_ + 1e-3
         place = 0
-        for kind in self.space.values():
+        for name, kind in self.space.items():
             width = len(kind.choices) if isinstance(kind, CategoricalDistribution) else 1
-            if width > 1 or isinstance(kind, IntDistribution):
+            if name in SAME:
                 weights[place : place + width] = EXACT**2
             place += width
         return weights
@@ -131,8 +139,8 @@ TASKSET = {
     "linear_decay": _log(1e-7, 1e-4),
     "exponential_decay": _log(1e-6, 1e-3),
 }
-# The quickstart's space.
-FINE_TUNING = {
+# The quickstart's space, and adapters.
+FINE_TUNING: dict[str, BaseDistribution] = {
     "learning_rate": _log(1e-4, 5e-3),
     "batch_size": CategoricalDistribution([16, 32, 64]),
     "epochs": IntDistribution(2, 6),
@@ -140,7 +148,14 @@ FINE_TUNING = {
     "weight_decay": FloatDistribution(0, 0.1),
     "warmup_ratio": FloatDistribution(0, 0.2),
     "dropout": FloatDistribution(0, 0.2),
+    "peft": CategoricalDistribution(["none", "lora"]),
+    "lora_r": IntDistribution(4, 32, log=True),
+    "lora_targets": CategoricalDistribution(["all-linear", "attention"]),
 }
+CONDITIONS = {"lora_r": ("peft", "lora"), "lora_targets": ("peft", "lora")}
+# What a recorded run must have in common with a configuration that is asked for: another model is another curve. With
+# the batch size, epochs and adapters as well there would be one or two runs of each kind.
+SAME = {"model"}
 DIRECTIONS = {"taskset": "minimize", "scaling_law": "minimize", "fine_tuning": "maximize"}
 
 

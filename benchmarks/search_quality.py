@@ -4,12 +4,12 @@
     python benchmarks/search_quality.py --seeds 20 --results runs.jsonl --plot quality.html
 
 The samplers and pruners are the product's own, made by name as a study file makes them, on an Optuna study in memory.
-W workers ask for trials, report recorded values after recorded seconds, prune and tell, by a simulated clock. Regret is
-that of the best *complete* trial so far: 0 is the table's best final value, 1 its median or worse. Compute is the sum
-over all workers, in whole trainings of the table's mean length. Intervals are 95%, by bootstrap over seeds.
+W workers ask for trials, report recorded values after recorded seconds, prune, pause and tell, by a simulated clock.
+Regret is that of the best *complete* trial so far: 0 is the table's best final value, 1 its median or worse. Compute is
+the sum over all workers, in whole trainings of the table's mean length. Intervals are 95%, by bootstrap over seeds.
 
-No search knows another one's curves. (`hpo.study.prognosis` assumes a few round numbers, which were chosen on these
-tables; nothing else was fitted to them.) With `--results` each run is kept in a file, and the same command goes on.
+No search knows another one's curves. (`hpo.study.outlook` assumes a few round numbers; none was fitted to the tables.)
+With `--results` each run is kept in a file, and the same command goes on.
 """
 
 import argparse
@@ -24,13 +24,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 from recorded import DATA, Run, Table, read_tables
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Lines
 
-from hpo.study.rules import FAILURE, RUNGS
+from hpo.study.freeze_thaw import FreezeThawPruner
+from hpo.study.outlook import SWITCH
+from hpo.study.rules import FAILURE, PAUSED, RUNGS
 from hpo.study.sampler import build_pruner, build_sampler
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
@@ -42,9 +45,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
     "tpe+halving": (TPE, {"name": "successive_halving"}),
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
-    "tpe+forecast": (TPE, {"name": "forecast"}),
-    "curve_tpe+halving": ({"name": "curve_tpe"}, {"name": "successive_halving"}),
-    "curve_tpe+forecast": ({"name": "curve_tpe"}, {"name": "forecast"}),
+    "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
 }
 PEER = "tpe+hyperband"
 POINTS = 96  # of a regret curve, evenly over the compute
@@ -62,6 +63,16 @@ class Case(NamedTuple):
     seed: int
 
 
+class Queue(InMemoryStorage):
+    """Hands out no waiting trial: a worker takes paused ones where the pruner says so."""
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        return state != TrialState.RUNNING and super().set_trial_state_values(trial_id, state, values)
+
+    def thaw(self, trial_id: int) -> None:
+        super().set_trial_state_values(trial_id, TrialState.RUNNING)
+
+
 class Search:
     """One search: a study in memory, its workers, and what was found by when."""
 
@@ -72,6 +83,7 @@ class Search:
         self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
         self.numbers = iter(range(MAX_TRIALS))
         self.taken: set[int] = set()
+        self.paused: dict[int, tuple[Run, int]] = {}  # the runs of paused trials, and the rungs they have reported
         self.overhead = 0.0  # real seconds spent on asking, telling and deciding
 
     def run(self, workers: int, seconds: float) -> None:
@@ -81,35 +93,55 @@ class Search:
             self.now, number, work = heapq.heappop(queue)
             if self.now > seconds:
                 return
-            began = time.perf_counter()
+            began = time.process_time()
             pause = next(work, None)
-            self.overhead += time.perf_counter() - began
+            self.overhead += time.process_time() - began
             if pause is not None:
                 heapq.heappush(queue, (self.now + pause, number, work))
 
     def _work(self) -> Iterator[float]:
         """One worker: trial after trial; yields the seconds until it does something again."""
-        for _ in self.numbers:
-            trial = self.study.ask()
-            run = self.table.run_of(trial, self.taken)
-            trial.set_user_attr(RUNGS, run.steps[-1])
-            passed = 0.0
-            state = TrialState.FAIL if run.failed else TrialState.COMPLETE
-            for rung, (step, seconds) in enumerate(zip(run.steps, run.seconds, strict=True)):
-                yield seconds - passed
-                passed = seconds
-                if rung == len(run.values):
-                    trial.set_user_attr(FAILURE, "Diverged")
-                    break
-                trial.report(run.values[rung], step)
-                if rung + 1 < len(run.seconds) and trial.should_prune():
-                    state = TrialState.PRUNED
-                    break
-            self._tell(trial, run, state, rung + 1)
+        pruner = self.study.pruner
+        while True:
+            thawed = pruner.resume(self.study) if isinstance(pruner, FreezeThawPruner) else None
+            if thawed is not None:
+                trial, run, reported = self._thaw(thawed)
+                yield SWITCH * self.table.whole
+            elif next(self.numbers, None) is not None:
+                trial, reported = self.study.ask(), 0
+                run = self.table.run_of(trial, self.taken)
+                trial.set_user_attr(RUNGS, run.steps[-1])
+            else:
+                return
+            yield from self._train(trial, run, reported)
 
-    def _tell(self, trial: optuna.Trial, run: Run, state: TrialState, rungs: int) -> None:
-        curve = [{"step": step, "seconds": s} for step, s in zip(run.steps[:rungs], run.seconds, strict=False)]
-        trial.set_user_attr("curve", curve)
+    def _thaw(self, thawed: FrozenTrial) -> tuple[optuna.Trial, Run, int]:
+        storage = self.study._storage
+        assert isinstance(storage, Queue)
+        storage.thaw(thawed._trial_id)
+        return optuna.Trial(self.study, thawed._trial_id), *self.paused.pop(thawed.number)
+
+    def _train(self, trial: optuna.Trial, run: Run, reported: int) -> Iterator[float]:
+        """Report rung after rung until the run ends, or is stopped."""
+        passed = run.seconds[reported - 1] if reported else 0.0
+        state = TrialState.FAIL if run.failed else TrialState.COMPLETE
+        for rung in range(reported, len(run.steps)):
+            yield run.seconds[rung] - passed
+            passed = run.seconds[rung]
+            if rung == len(run.values):
+                trial.set_user_attr(FAILURE, "Diverged")
+                break
+            trial.report(run.values[rung], run.steps[rung])
+            if rung + 1 < len(run.seconds) and trial.should_prune():
+                state = TrialState.PRUNED
+                break
+        curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
+        trial.set_user_attr("curve", [{"step": step, "seconds": seconds} for step, seconds in curve])
+        if state == TrialState.PRUNED and isinstance(self.study.pruner, FreezeThawPruner):
+            trial.set_user_attr(PAUSED, 0)
+            self.paused[trial.number] = run, rung + 1
+            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            return
         value = run.values[-1] if state == TrialState.COMPLETE else None
         self.study.tell(trial, value, state)
         if value is not None:
@@ -121,8 +153,9 @@ def replay(table: Table, case: Case, wholes: float) -> dict[str, Any]:
     sampler, pruner = METHODS[case.method]
     study = optuna.create_study(
         study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
+        storage=Queue(),
         direction=table.direction,
-        sampler=build_sampler(sampler, conditional=False, seed=case.seed),
+        sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
         pruner=build_pruner(pruner),
     )
     search = Search(table, study)

@@ -1,5 +1,6 @@
 """A worker's side of a lease: it takes one trial at a time, beats to show that it lives, and ends or returns it."""
 
+import json
 import logging
 import math
 import os
@@ -17,9 +18,11 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, select
 
 from hpo.core.process import machine, own_start
+from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.outage import OUTAGE_SECONDS, Patience, StorageAway
 from hpo.study.rules import (
     FAILURE,
+    PAUSED,
     BudgetSpent,
     Holder,
     LeaseLost,
@@ -130,31 +133,49 @@ class Worker:
     def take(self, study: optuna.Study) -> optuna.Trial | None:
         """The next trial to work on, leased to this worker; None when none waits and none may be started.
 
-        First the trials that were paused or orphaned, the oldest first, then the enqueued ones in their order,
-        then a new one if the budget allows. Each goes to one worker only. One that this worker holds already, and
-        neither ended nor gave back, is handed to it again. When a stop was requested: None, and `stop_requested`
-        is set.
+        First the trials that were given back or orphaned, the oldest first, then the enqueued ones in their order,
+        then a new one if the budget allows, or before it a paused one that the pruner holds for worth more. Each goes
+        to one worker only. One that this worker holds already, and neither ended nor gave back, is handed to it again.
+        When a stop was requested: None, and `stop_requested` is set.
         """
         try:
-            with self.storage.transaction() as session:
-                row = session.get(WorkerRow, self.worker_id)
-                if row is not None:
-                    row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
-                trial_id = take_waiting(session, study._study_id, self._holder)
+            trial_id = self._take_waiting(study)
             if trial_id is None:
-                trial_id = study._storage.create_new_trial(study._study_id)
-            else:  # Optuna's cache learns of it
-                study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+                trial_id = self._begin_new(study)
+            if trial_id is None:
+                trial_id = self._take_waiting(study, last=True)
         except StopRequested:
             self.stop_requested = True
             return None
-        except BudgetSpent:
+        if trial_id is None:
             return None
         # As `Study.ask` does, without its own look for waiting trials: the sampler reads the other trials afresh.
         study._thread_local.cached_all_trials = None
         trial = optuna.Trial(study, trial_id)
         self.progress(trial=trial.number, step=None, epoch=None, epochs=None)
         return trial
+
+    def _begin_new(self, study: optuna.Study) -> int | None:
+        """A new trial's id; None where the budget is spent."""
+        try:
+            return study._storage.create_new_trial(study._study_id)
+        except StopRequested:
+            raise
+        except BudgetSpent:
+            return None
+
+    def _take_waiting(self, study: optuna.Study, last: bool = False) -> int | None:
+        """The id of the trial that waits and is due; with `last`, no new one can be begun in a paused one's place."""
+        thawed = study.pruner.resume(study, last=last) if isinstance(study.pruner, FreezeThawPruner) else None
+        with self.storage.transaction() as session:
+            row = session.get(WorkerRow, self.worker_id)
+            if row is not None:
+                row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
+            thawed_id = None if thawed is None else thawed._trial_id
+            trial_id = take_waiting(session, study._study_id, self._holder, thawed_id)
+        if trial_id is not None:  # Optuna's cache learns of it
+            study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+        return trial_id
 
     def checkpointed(self, trial: optuna.Trial, where: str) -> None:
         """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`.
@@ -188,6 +209,20 @@ class Worker:
                 row.state = TrialState.WAITING
             if checkpoint is not None:
                 lease.checkpoint, lease.deaths = checkpoint, 0
+        self._let_go()
+
+    @_patient
+    def pause(self, trial: optuna.Trial, megabytes: float) -> None:
+        """Put the trial aside until the pruner wants it to go on, its checkpoint so large. Raises `LeaseLost`."""
+        self.storage.send_reports()
+        with self.storage.transaction() as session:
+            lease = check_lease(session, trial._trial_id, self._holder)
+            lease.worker_id = None
+            session.get_one(models.TrialModel, trial._trial_id).state = TrialState.WAITING
+            note = models.TrialUserAttributeModel(
+                trial_id=trial._trial_id, key=PAUSED, value_json=json.dumps(megabytes)
+            )
+            session.add(note)
         self._let_go()
 
     def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:

@@ -8,21 +8,20 @@ from typing import Any
 import optuna
 
 from hpo.core.errors import ConfigError, did_you_mean
-from hpo.study.pruner import ForecastPruner
-from hpo.study.tpe import CurveTPESampler
+from hpo.study.freeze_thaw import FreezeThawPruner, FreezeThawSampler
 
 
 def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
     """Build the sampler called `given["name"]` with the rest of `given` as its arguments.
 
     `tpe`, the default, is Optuna's multivariate TPE; where the space has conditions it samples by groups, or the
-    conditional parameters would leave the joint model. `curve_tpe` also learns from trials that were stopped or failed
-    and repeats none (`CurveTPESampler`). Raises `ConfigError` for an unknown name or argument.
+    conditional parameters would leave the joint model. `freeze_thaw` is hpo's own (`FreezeThawSampler`).
+    Raises `ConfigError` for an unknown name or argument.
     """
     arguments = {"seed": seed, "group": conditional and given.get("multivariate", True), **given}
     name = arguments.pop("name", "tpe")
     kinds = _classes(optuna.samplers, optuna.samplers.BaseSampler)
-    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, "curve_tpe": CurveTPESampler, **kinds})
+    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, "freeze_thaw": FreezeThawSampler, **kinds})
     if issubclass(kind, optuna.samplers.TPESampler):
         arguments = {"multivariate": True, "constant_liar": True, **arguments}
     known = inspect.signature(kind).parameters
@@ -36,17 +35,16 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     `successive_halving`, the default, is asynchronous successive halving (Li et al., 2020) over the rungs: at
     rungs 1, 2, 4, … a trial goes on only when it is among the better half of those that came so far. (By thirds, 3
     of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
-    time: `benchmarks/pruned_trials.py`.) `forecast` foresees where a trial ends (`ForecastPruner`); on
-    TaskSet's curves it was no better (mean regret over the compute with 1, 4 and 16 workers 0.33, 0.26 and 0.63 against
-    0.15, 0.25 and 0.62, the single worker's the only sure difference: `benchmarks/search_quality.py`). `none` never
-    prunes. Raises `ConfigError` for an unknown name or argument.
+    time: `benchmarks/pruned_trials.py`.) `freeze_thaw`, for the sampler of that name, pauses trials and goes on with
+    those of most promise (`FreezeThawPruner`). `none` never prunes. Raises `ConfigError` for an unknown name
+    or argument.
     """
     arguments = dict(given)
     name = arguments.pop("name", "successive_halving")
     if name == "successive_halving":
         arguments = {"min_resource": 1, "reduction_factor": 2, **arguments}
     own = {
-        "forecast": ForecastPruner,
+        "freeze_thaw": FreezeThawPruner,
         "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
         "none": optuna.pruners.NopPruner,
     }

@@ -64,10 +64,14 @@ class CrossValidation:
                 if should_stop_early(means, self.plan.scorer.direction, self.plan.params.early_stopping_patience):
                     return
         except Stopped:
-            for waiting in self._waiting.values():
-                set_random_state(waiting.random)
-                waiting.run.save()
+            self.save()
             raise
+
+    def save(self) -> None:
+        """Write a checkpoint of each fold that waits in memory; the others have theirs."""
+        for waiting in self._waiting.values():
+            set_random_state(waiting.random)
+            waiting.run.save()
 
     def _train_to(self, rung: int, fold: int) -> None:
         """Have a fold report `rung`, if it has not, and wait for the next one."""

@@ -1,7 +1,8 @@
 """A run that this worker holds the lease of: carried out, and its trial told right whatever its end is."""
 
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -10,13 +11,16 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.core.errors import DeviceLost, HpoError, StorageError
+from hpo.study.budget import prune_waiting
+from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.lease import LeaseLost, Worker
-from hpo.study.rules import FAILURE
+from hpo.study.rules import FAILURE, PAUSED
 from hpo.study.status import ATTEMPT
 from hpo.training.checkpoint import fold_folder, newest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
 from hpo.workflow.curve import remove_curve
 from hpo.workflow.failures import is_device_lost, is_disk_full, reason_to_fail
+from hpo.workflow.objective import Paused
 from hpo.workflow.stages import stage_folder
 from hpo.workflow.workbench import Workbench
 
@@ -30,6 +34,7 @@ class LeasedRun:
         self._worker = worker
         self._study = study
         self._trial = trial
+        self._bench = bench
         self._device = bench.execution.device
         self._folder = bench.trial_folder(stage_folder(study), trial.number)
         self._folds = len(bench.data.folds)
@@ -53,6 +58,10 @@ class LeasedRun:
         except Stopped:
             with suppress(LeaseLost):  # another worker's by now: it has its own
                 self._worker.give_back(trial, self._worker.checkpoint)
+        except Paused:
+            with suppress(LeaseLost):
+                self._worker.pause(trial, round(_size(self._folder) / 2**20, 1))
+                self._make_room()
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
             if self._worker.storage.get_trial(trial._trial_id).state.is_finished():
@@ -127,6 +136,17 @@ class LeasedRun:
         self._worker.finish(self._study, self._trial, TrialState.FAIL)
         raise error
 
+    def _make_room(self) -> None:
+        """Let go of the paused trials of least promise until the others' checkpoints fit."""
+        pruner = self._study.pruner
+        assert isinstance(pruner, FreezeThawPruner)
+        trials = pruner.ranked(self._study)
+        kept = itertools.accumulate(trial.user_attrs[PAUSED] / 2**10 for trial in trials)
+        limit = self._bench.config.budget.max_paused_gb
+        beyond = [trial.number for trial, gigabytes in zip(trials, kept, strict=True) if gigabytes > limit]
+        if beyond:
+            _clear_all(self._bench, self._study, prune_waiting(self._study, beyond))
+
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""
         _clear(self._folder)
@@ -136,7 +156,10 @@ class LeasedRun:
 
 def clear_stage(bench: Workbench, study: optuna.Study) -> None:
     """Remove what trials of a stage that is over have left: those that ended on another machine, or as they waited."""
-    numbers = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    _clear_all(bench, study, [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()])
+
+
+def _clear_all(bench: Workbench, study: optuna.Study, numbers: Sequence[int]) -> None:
     folders = [bench.trial_folder(stage_folder(study), number) for number in numbers]
     for folder in folders:
         if folder.is_dir():
@@ -148,3 +171,8 @@ def clear_stage(bench: Workbench, study: optuna.Study) -> None:
 def _clear(folder: Path) -> None:
     remove_curve(folder)
     remove_checkpoints(folder)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a trial's folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

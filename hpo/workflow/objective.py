@@ -7,6 +7,7 @@ import optuna
 
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report, TrialParams
+from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.record import CURVE, EXECUTION, PARAMS, record
 from hpo.study.rules import FAILURE, RUNGS
 from hpo.study.status import SPREAD
@@ -21,6 +22,10 @@ from hpo.workflow.stages import stage_folder
 from hpo.workflow.workbench import Workbench, is_usable
 
 OnReport = Callable[[TrialParams, Report | None], None]
+
+
+class Paused(Exception):
+    """The pruner put the trial aside: its state is in its folder, and it goes on when others turn out worse."""
 
 
 class Objective:
@@ -44,6 +49,8 @@ class Objective:
     def _check(self, trial: optuna.Trial) -> None:
         storage = storage_of(trial.study)
         if storage.unless_away(trial.should_prune):
+            if isinstance(trial.study.pruner, FreezeThawPruner) and self._bench.config.budget.max_paused_gb > 0:
+                raise Paused
             raise optuna.TrialPruned
         if storage.unless_away(self._out_of_time):
             trial.set_user_attr(FAILURE, "stopped at a rung: the study's hours are spent")
@@ -69,8 +76,8 @@ def carry_out(
 ) -> CarriedOut:
     """Train `plan` for `trial`: record what it is, report each rung, call `check(trial)` after each but the last.
 
-    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise. With
-    folds, what is reported is their mean.
+    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise; of a
+    run that is `Paused` a checkpoint is saved. With folds, what is reported is their mean.
     """
     known = trial.study._storage.get_trial(trial._trial_id)
     _record_plan(trial, plan)
@@ -93,8 +100,11 @@ def carry_out(
                 trial.report(report.value, report.step)
             curve.add(_point(report))
             on_report(plan.params, report)
-            if report.step < last:
+            if report.step < last and report.step not in known.intermediate_values:
                 check(trial)
+    except Paused:
+        run.save()
+        raise
     finally:
         if curve.points:
             _record_outcome(trial, reached, curve.points, run)

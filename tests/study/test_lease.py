@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.errors import StorageError, StudyError
 from hpo.study import lease
@@ -22,8 +22,9 @@ from hpo.study.budget import (
     set_budget,
     set_phase,
 )
+from hpo.study.freeze_thaw import FreezeThawPruner, is_paused
 from hpo.study.lease import LeaseLost, Worker
-from hpo.study.rules import INFRASTRUCTURE, BudgetSpent
+from hpo.study.rules import INFRASTRUCTURE, PAUSED, BudgetSpent
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import LeaseRow, WorkerRow
 
@@ -81,6 +82,45 @@ def test_paused_trials_come_first_then_the_queue_then_new_ones(worker: Worker, s
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
     assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.6}
     assert all(lease_row(worker.storage, trial) is None for trial in (first, second, third))
+
+
+def test_a_trial_that_the_pruner_paused_goes_on_as_the_same_one_when_it_says_so(
+    worker: Worker, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_budget(study, 3)
+    wanted: list[int] = []
+    pruner = FreezeThawPruner()
+
+    def resume(study: optuna.Study, last: bool = False) -> FrozenTrial | None:
+        return next((t for t in study.trials if is_paused(t) and (t.number in wanted or last)), None)
+
+    monkeypatch.setattr(pruner, "resume", resume)
+    study.pruner = pruner
+    for number in range(2):
+        trial = worker.take(study)
+        assert trial is not None and trial.number == number, "a paused one is not handed out by itself"
+        trial.suggest_float("x", 0, 1)
+        trial.report(0.1 * number, 1)
+        worker.checkpointed(trial, f"/checkpoints/{number}")
+        worker.pause(trial, 12.5)
+    assert worker.attempt == 0 and study.trials[1].user_attrs[PAUSED] == 12.5
+
+    wanted.append(1)
+    again = worker.take(study)
+    assert again is not None and (again.number, worker.attempt, worker.checkpoint) == (1, 2, "/checkpoints/1")
+    assert study.trials[1].state == TrialState.RUNNING and PAUSED not in study.trials[1].user_attrs
+    again.report(0.3, 2)
+    worker.pause(again, 12.5)
+    assert study.trials[1].intermediate_values == {1: 0.1, 2: 0.3}
+    wanted.clear()
+    new = worker.take(study)
+    assert new is not None and new.number == 2
+    worker.finish(study, new, TrialState.COMPLETE, 0.2)
+    last = worker.take(study)  # the budget is spent, and what may still win goes on
+    assert last is not None and last.number == 0
+    worker.finish(study, last, TrialState.COMPLETE, 0.2)
+    assert prune_waiting(study, [0, 2]) == []
+    assert prune_waiting(study) == [1] and study.trials[1].state == TrialState.PRUNED
 
 
 def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optuna.Study) -> None:

@@ -6,9 +6,8 @@ import optuna
 import pytest
 
 from hpo.core.errors import ConfigError
-from hpo.study.pruner import ForecastPruner
+from hpo.study.freeze_thaw import FreezeThawPruner, FreezeThawSampler
 from hpo.study.sampler import build_pruner, build_sampler
-from hpo.study.tpe import CurveTPESampler
 
 
 def test_conditions_are_sampled_by_groups_in_one_joint_model() -> None:
@@ -34,7 +33,7 @@ def test_conditions_are_sampled_by_groups_in_one_joint_model() -> None:
         ({}, optuna.samplers.TPESampler),
         ({"name": "tpe", "n_ei_candidates": 12}, optuna.samplers.TPESampler),
         ({"name": "TPESampler", "multivariate": False}, optuna.samplers.TPESampler),
-        ({"name": "curve_tpe", "n_startup_trials": 5}, CurveTPESampler),
+        ({"name": "freeze_thaw"}, FreezeThawSampler),
         ({"name": "RandomSampler"}, optuna.samplers.RandomSampler),
         ({"name": "BruteForceSampler"}, optuna.samplers.BruteForceSampler),  # marked experimental: no warning
         ({"name": "NSGAIISampler", "population_size": 4}, optuna.samplers.NSGAIISampler),
@@ -60,7 +59,7 @@ def test_a_pruner_is_made_by_name() -> None:
     assert (default._min_resource, default._reduction_factor) == (1, 2)
     assert build_pruner({"name": "successive_halving", "reduction_factor": 3})._reduction_factor == 3  # type: ignore[attr-defined]
     assert isinstance(build_pruner({"name": "none"}), optuna.pruners.NopPruner)
-    assert isinstance(build_pruner({"name": "forecast", "bar": 2}), ForecastPruner)
+    assert isinstance(build_pruner({"name": "freeze_thaw", "bar": 2}), FreezeThawPruner)
     assert isinstance(build_pruner({"name": "MedianPruner", "n_startup_trials": 1}), optuna.pruners.MedianPruner)
 
 

@@ -16,7 +16,8 @@ import hpo
 from hpo.core.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.core.paths import run_folder
 from hpo.study.record import KEPT, curve_of, params_of
-from hpo.study.status import read_status
+from hpo.study.rules import PAUSED
+from hpo.study.status import ATTEMPT, read_status
 from hpo.study.storage import open_storage
 from hpo.tasks.text_classification import TextClassification
 from hpo.workflow import worker
@@ -48,9 +49,13 @@ def test_a_search_ends_with_a_model_that_plain_transformers_load(result: hpo.Res
 
 @pytest.mark.slow
 def test_hpos_own_sampler_and_pruner_carry_a_search(study: dict[str, Any]) -> None:
-    own = {"sampler": {"name": "curve_tpe", "n_startup_trials": 2}, "pruner": {"name": "forecast", "min_trials": 2}}
-    trials = hpo.run(study | own).study.trials
+    own = {"sampler": "freeze_thaw", "pruner": {"name": "freeze_thaw", "bar": 1e6}}  # whatever it can, it pauses
+    found = hpo.run(study | own | {"fidelity": {"rungs_per_epoch": 4}}).study
+    trials = found.trials
     assert [trial.number for trial in trials] == list(range(5))
+    assert any(PAUSED in trial.user_attrs or trial.user_attrs[ATTEMPT] > 1 for trial in trials)
+    left = [path for path in run_folder(found.study_name).rglob("checkpoint-*") if path.is_dir()]
+    assert not left, "of paused trials nothing stays"
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert complete and all(len(trial.intermediate_values) == trial.user_attrs["rungs"] for trial in complete)

@@ -1,0 +1,121 @@
+"""hpo's own search: which configuration comes next, which trial is paused, and which paused one goes on."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.study.outlook import FEW, Outlook, outlook_of
+from hpo.study.rules import PAUSED
+
+CHANCE = 0.1  # of ending best, which a paused trial must have to go on when the budget allows no new ones
+
+
+class FreezeThawSampler(BaseSampler):
+    """Proposes what is worth the highest price of compute: expected improvement and what a look tells, by its cost.
+
+    Learns from trials of every state; none is proposed twice while there are others. The first `n_startup_trials`
+    are random.
+    """
+
+    def __init__(self, seed: int | None = None, n_startup_trials: int = FEW) -> None:
+        self._startup = n_startup_trials
+        self._random = RandomSampler(seed)
+        self._rng = np.random.RandomState(seed)
+
+    def reseed_rng(self) -> None:
+        self._random.reseed_rng()
+        self._rng = np.random.RandomState()
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        others = _others(study, trial)
+        return {name: kind for t in others for name, kind in t.distributions.items() if not kind.single()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        others = _others(study, trial)
+        if (
+            not search_space
+            or sum(bool(t.intermediate_values) or t.state.is_finished() for t in others) < self._startup
+        ):
+            return {}
+        outlook = outlook_of(study, others)
+        unit, _ = outlook.best_new(self._rng)
+        found = {} if unit is None else outlook.region.params(unit)
+        return {name: value for name, value in found.items() if name in search_space}  # some may be fixed by others
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+class FreezeThawPruner(optuna.pruners.BasePruner):
+    """Stops a trial at a report where another, paused or new, is worth a higher price of compute.
+
+    What it stops is better paused than pruned: `resume` names the one to go on with. `bar` below 1 lets trials
+    run on longer. Compares with all trials, of every state, from the second on.
+    """
+
+    def __init__(self, bar: float = 1.0, seed: int = 0) -> None:
+        if not bar > 0:
+            raise ValueError(f"bar is {bar}, and must be above 0")
+        self._bar = bar
+        self._rng = np.random.RandomState(seed)
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to stop `trial` at its last report."""
+        others = _others(study, trial)
+        if not any(t.intermediate_values for t in others):
+            return False
+        outlook = outlook_of(study, [*others, trial])
+        row = outlook.row_of(trial)
+        if outlook.reach[row] >= 1 or not outlook.has_company(row):
+            return False
+        own = outlook.prices(np.array([row]), paused=False)[0]
+        return bool(own < self._bar * max(self._best_paused(outlook)[1], outlook.best_new(self._rng)[1]))
+
+    def resume(self, study: optuna.Study, last: bool = False) -> FrozenTrial | None:
+        """The paused trial to go on with now; None where there is none, or a new one is worth more.
+
+        With `last`, no new one can be begun: then one goes on while it may well become the best (`CHANCE`).
+        """
+        trials = study.get_trials(deepcopy=False)
+        if not any(is_paused(t) for t in trials):
+            return None
+        outlook = outlook_of(study, trials)
+        trial, worth = self._best_paused(outlook)
+        if last:
+            return trial if trial is not None and outlook.chance(outlook.row_of(trial)) >= CHANCE else None
+        return trial if worth > outlook.best_new(self._rng)[1] else None
+
+    def ranked(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The paused trials, those worth most first."""
+        outlook = outlook_of(study, study.get_trials(deepcopy=False))
+        rows, prices = _paused(outlook)
+        return [outlook.trials[rows[place]] for place in np.argsort(-prices)]
+
+    def _best_paused(self, outlook: Outlook) -> tuple[FrozenTrial | None, float]:
+        rows, prices = _paused(outlook)
+        if not len(rows):
+            return None, 0.0
+        place = int(np.argmax(prices))
+        return outlook.trials[rows[place]], float(prices[place])
+
+
+def is_paused(trial: FrozenTrial) -> bool:
+    """Whether the trial was stopped by the pruner and may go on."""
+    return trial.state == TrialState.WAITING and PAUSED in trial.user_attrs
+
+
+def _paused(outlook: Outlook) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.array([row for row, trial in enumerate(outlook.trials) if is_paused(trial)], dtype=int)
+    return rows, outlook.prices(rows, paused=True) if len(rows) else np.zeros(0)
+
+
+def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    return [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
