@@ -6,177 +6,31 @@
 The samplers and pruners are the product's own, made by name as a study file makes them, on an Optuna study in memory.
 W workers ask for trials, report recorded values after recorded seconds, prune, pause and tell, by a simulated clock.
 Regret is that of the best *complete* trial so far: 0 is the table's best final value, 1 its median or worse. Compute is
-the sum over all workers, in whole trainings of the table's mean length. Intervals are 95%, by bootstrap over seeds.
+the sum over all workers, in whole trainings of the table's mean length: 32, or a quarter of what a small table holds.
+Intervals are 95%, by bootstrap over seeds.
 
 No search knows another one's curves. (`hpo.study.outlook` assumes a few round numbers; none was fitted to the tables.)
 With `--results` each run is kept in a file, and the same command goes on.
 """
 
 import argparse
-import heapq
 import json
 import math
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
-from recorded import DATA, Run, Table, read_tables
+from recorded import DATA, Table, read_tables
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Lines
+from simulated import METHODS, POINTS, Case, replay
 
-from hpo.study.freeze_thaw import FreezeThawPruner
-from hpo.study.outlook import SWITCH
-from hpo.study.rules import FAILURE, PAUSED, RUNGS
-from hpo.study.sampler import build_pruner, build_sampler
-
-TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
-# As a study file names them.
-METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "random": (RANDOM, {"name": "none"}),
-    "tpe": (TPE, {"name": "none"}),
-    "tpe+median": (TPE, {"name": "MedianPruner"}),
-    "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
-    "tpe+halving": (TPE, {"name": "successive_halving"}),
-    "gp": ({"name": "GPSampler"}, {"name": "none"}),
-    "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
-}
 PEER = "tpe+hyperband"
-POINTS = 96  # of a regret curve, evenly over the compute
 RESAMPLES = 1000
-MAX_TRIALS = 400  # of a search: where each choice was tried and stopped at its first rung, trials cost next to nothing
-
-
-class Case(NamedTuple):
-    """One search to replay."""
-
-    family: str
-    table: str
-    method: str
-    workers: int
-    seed: int
-
-
-class Queue(InMemoryStorage):
-    """Hands out no waiting trial: a worker takes paused ones where the pruner says so."""
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        return state != TrialState.RUNNING and super().set_trial_state_values(trial_id, state, values)
-
-    def thaw(self, trial_id: int) -> None:
-        super().set_trial_state_values(trial_id, TrialState.RUNNING)
-
-
-class Search:
-    """One search: a study in memory, its workers, and what was found by when."""
-
-    def __init__(self, table: Table, study: optuna.Study) -> None:
-        self.table = table
-        self.study = study
-        self.now = 0.0
-        self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
-        self.numbers = iter(range(MAX_TRIALS))
-        self.taken: set[int] = set()
-        self.paused: dict[int, tuple[Run, int]] = {}  # the runs of paused trials, and the rungs they have reported
-        self.overhead = 0.0  # real seconds spent on asking, telling and deciding
-
-    def run(self, workers: int, seconds: float) -> None:
-        """Let the workers work until each has worked for so many seconds."""
-        queue = [(0.0, number, self._work()) for number in range(workers)]
-        while queue:
-            self.now, number, work = heapq.heappop(queue)
-            if self.now > seconds:
-                return
-            began = time.process_time()
-            pause = next(work, None)
-            self.overhead += time.process_time() - began
-            if pause is not None:
-                heapq.heappush(queue, (self.now + pause, number, work))
-
-    def _work(self) -> Iterator[float]:
-        """One worker: trial after trial; yields the seconds until it does something again."""
-        pruner = self.study.pruner
-        while True:
-            thawed = pruner.resume(self.study) if isinstance(pruner, FreezeThawPruner) else None
-            if thawed is not None:
-                trial, run, reported = self._thaw(thawed)
-                yield SWITCH * self.table.whole
-            elif next(self.numbers, None) is not None:
-                trial, reported = self.study.ask(), 0
-                run = self.table.run_of(trial, self.taken)
-                trial.set_user_attr(RUNGS, run.steps[-1])
-            else:
-                return
-            yield from self._train(trial, run, reported)
-
-    def _thaw(self, thawed: FrozenTrial) -> tuple[optuna.Trial, Run, int]:
-        storage = self.study._storage
-        assert isinstance(storage, Queue)
-        storage.thaw(thawed._trial_id)
-        return optuna.Trial(self.study, thawed._trial_id), *self.paused.pop(thawed.number)
-
-    def _train(self, trial: optuna.Trial, run: Run, reported: int) -> Iterator[float]:
-        """Report rung after rung until the run ends, or is stopped."""
-        passed = run.seconds[reported - 1] if reported else 0.0
-        state = TrialState.FAIL if run.failed else TrialState.COMPLETE
-        for rung in range(reported, len(run.steps)):
-            yield run.seconds[rung] - passed
-            passed = run.seconds[rung]
-            if rung == len(run.values):
-                trial.set_user_attr(FAILURE, "Diverged")
-                break
-            trial.report(run.values[rung], run.steps[rung])
-            if rung + 1 < len(run.seconds) and trial.should_prune():
-                state = TrialState.PRUNED
-                break
-        curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
-        trial.set_user_attr("curve", [{"step": step, "seconds": seconds} for step, seconds in curve])
-        if state == TrialState.PRUNED and isinstance(self.study.pruner, FreezeThawPruner):
-            trial.set_user_attr(PAUSED, 0)
-            self.paused[trial.number] = run, rung + 1
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            return
-        value = run.values[-1] if state == TrialState.COMPLETE else None
-        self.study.tell(trial, value, state)
-        if value is not None:
-            self.found.append((self.now, value))
-
-
-def replay(table: Table, case: Case, wholes: float) -> dict[str, Any]:
-    """Carry out one search with the compute of `wholes` whole trainings; its regret over compute."""
-    sampler, pruner = METHODS[case.method]
-    study = optuna.create_study(
-        study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
-        storage=Queue(),
-        direction=table.direction,
-        sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
-        pruner=build_pruner(pruner),
-    )
-    search = Search(table, study)
-    seconds = wholes * table.whole / case.workers
-    search.run(case.workers, seconds)
-    regret, regrets, found = 1.0, [], iter([*search.found, (math.inf, 0.0)])
-    when, value = next(found)
-    for point in range(1, POINTS + 1):
-        while when <= seconds * point / POINTS:
-            regret = min(regret, table.regret(value))
-            when, value = next(found)
-        regrets.append(round(regret, 5))
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    return {
-        "case": case,
-        "regrets": regrets,
-        "trials": len(states),
-        "complete": states.count(TrialState.COMPLETE),
-        "failed": states.count(TrialState.FAIL),
-        "overhead_ms": round(1000 * search.overhead / len(states), 1),
-    }
 
 
 def replay_all(
@@ -273,7 +127,7 @@ def show(results: Sequence[Mapping[str, Any]], console: Console) -> dict[tuple[s
     return found
 
 
-def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], wholes: float, file: Path) -> None:
+def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], file: Path) -> None:
     """One page: regret over compute with its intervals, a panel for each family and number of workers."""
     import plotly.graph_objects as go
     from plotly.colors import qualitative
@@ -281,7 +135,7 @@ def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], wholes: float, f
 
     titles = [f"{family}, {workers} worker{'s' * (workers > 1)}" for family, workers in found]
     figure = make_subplots(rows=len(found), cols=1, subplot_titles=titles)
-    compute = wholes * np.arange(1, POINTS + 1) / POINTS
+    compute = np.arange(1, POINTS + 1) / POINTS
     for row, curves in enumerate(found.values(), start=1):
         for name, curve in curves.items():
             colour = qualitative.D3[list(METHODS).index(name) % 10]
@@ -293,7 +147,7 @@ def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], wholes: float, f
             )  # fmt: skip
             line = go.Scatter(x=compute, y=curve.mean, name=name, showlegend=row == 1, mode="lines", **group)
             figure.add_traces([band, line], rows=row, cols=1)
-    figure.update_xaxes(title="compute, in whole trainings")
+    figure.update_xaxes(title="share of the compute")
     figure.update_yaxes(title="regret", type="log")
     figure.update_layout(height=420 * len(found), template="plotly_white")
     figure.write_html(file, include_plotlyjs=True)
@@ -307,7 +161,7 @@ def main() -> None:
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--wholes", type=float, default=32, help="compute of a search, in whole trainings")
+    parser.add_argument("--wholes", type=float, default=32, help="compute of a search, in whole trainings, at most")
     parser.add_argument("--results", type=Path, help="file that keeps each run, and is gone on from")
     parser.add_argument("--plot", type=Path, help="HTML page to write")
     arguments = parser.parse_args()
@@ -328,7 +182,7 @@ def main() -> None:
     results = replay_all(tables, cases, arguments.wholes, arguments.results)
     found = show(results, Console(width=160))
     if arguments.plot:
-        plot(found, arguments.wholes, arguments.plot)
+        plot(found, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class StudyConfig(Config):
     portfolio: tuple[dict[str, Any], ...] = Field(
         (), description="Good defaults, tried where `first_trials` names none; empty: those of the search space's file."
     )
-    warm_start: tuple[str, ...] = Field((), description="Studies whose finished trials are taken over where they fit.")
+    warm_start: tuple[str, ...] = Field((), description="Studies to start from: their trials, or what they tell.")
     metric: str = Field(
         "", description="What is optimised: a name, or a Python file with a Metric; empty: the task's own."
     )

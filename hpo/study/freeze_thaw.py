@@ -8,9 +8,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.outlook import FEW, Outlook, outlook_of
+from hpo.study.outlook import FEW, Outlook, outlook_of, sources_of
 from hpo.study.rules import PAUSED
 
+MOST_PAUSED = 50  # trials: an unfinished one is read from the database at every decision, about 1 ms each
 CHANCE = 0.1  # of ending best, which a paused trial must have to go on when the budget allows no new ones
 
 
@@ -18,7 +19,7 @@ class FreezeThawSampler(BaseSampler):
     """Proposes what is worth the highest price of compute: expected improvement and what a look tells, by its cost.
 
     Learns from trials of every state; none is proposed twice while there are others. The first `n_startup_trials`
-    are random.
+    are random, unless the study names others as its evidence (`hpo.study.evidence`).
     """
 
     def __init__(self, seed: int | None = None, n_startup_trials: int = FEW) -> None:
@@ -38,10 +39,8 @@ class FreezeThawSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         others = _others(study, trial)
-        if (
-            not search_space
-            or sum(bool(t.intermediate_values) or t.state.is_finished() for t in others) < self._startup
-        ):
+        seen = sum(bool(t.intermediate_values) or t.state.is_finished() for t in others)
+        if not search_space or (seen < self._startup and not sources_of(study)):
             return {}
         outlook = outlook_of(study, others)
         unit, _ = outlook.best_new(self._rng)
@@ -57,14 +56,16 @@ class FreezeThawSampler(BaseSampler):
 class FreezeThawPruner(optuna.pruners.BasePruner):
     """Stops a trial at a report where another, paused or new, is worth a higher price of compute.
 
-    What it stops is better paused than pruned: `resume` names the one to go on with. `bar` below 1 lets trials
-    run on longer. Compares with all trials, of every state, from the second on.
+    What it stops is better paused than pruned: `resume` names the one to go on with. Compares with all trials, of every
+    state, from the second on. A new trial counts `bar` times its price, which does not know that compute will end: at 1
+    three quarters of TaskSet's went into first looks (final regret over 6 runs with 4 workers 0.07, at 0.5 0.02).
     """
 
-    def __init__(self, bar: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, bar: float = 0.5, seed: int = 0) -> None:
         if not bar > 0:
             raise ValueError(f"bar is {bar}, and must be above 0")
         self._bar = bar
+        self._last = False  # whether no new trial can be begun
         self._rng = np.random.RandomState(seed)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -76,14 +77,17 @@ class FreezeThawPruner(optuna.pruners.BasePruner):
         row = outlook.row_of(trial)
         if outlook.reach[row] >= 1 or not outlook.has_company(row):
             return False
+        if self._last and outlook.chance(row) < CHANCE:
+            return True
         own = outlook.prices(np.array([row]), paused=False)[0]
-        return bool(own < self._bar * max(self._best_paused(outlook)[1], outlook.best_new(self._rng)[1]))
+        return bool(own < max(self._best_paused(outlook)[1], self._worth_of_new(outlook)))
 
     def resume(self, study: optuna.Study, last: bool = False) -> FrozenTrial | None:
         """The paused trial to go on with now; None where there is none, or a new one is worth more.
 
         With `last`, no new one can be begun: then one goes on while it may well become the best (`CHANCE`).
         """
+        self._last = last
         trials = study.get_trials(deepcopy=False)
         if not any(is_paused(t) for t in trials):
             return None
@@ -91,13 +95,22 @@ class FreezeThawPruner(optuna.pruners.BasePruner):
         trial, worth = self._best_paused(outlook)
         if last:
             return trial if trial is not None and outlook.chance(outlook.row_of(trial)) >= CHANCE else None
-        return trial if worth > outlook.best_new(self._rng)[1] else None
+        return trial if worth > self._worth_of_new(outlook) else None
 
-    def ranked(self, study: optuna.Study) -> list[FrozenTrial]:
-        """The paused trials, those worth most first."""
-        outlook = outlook_of(study, study.get_trials(deepcopy=False))
+    def surplus(self, study: optuna.Study, gigabytes: float) -> list[int]:
+        """The numbers of paused trials to let go of, worth least: beyond `MOST_PAUSED`, or what the disk may hold."""
+        known = study.get_trials(deepcopy=False)
+        megabytes = [trial.user_attrs[PAUSED] for trial in known if is_paused(trial)]
+        if len(megabytes) <= MOST_PAUSED and sum(megabytes) / 2**10 <= gigabytes:
+            return []
+        outlook = outlook_of(study, known)
         rows, prices = _paused(outlook)
-        return [outlook.trials[rows[place]] for place in np.argsort(-prices)]
+        trials = [outlook.trials[rows[place]] for place in np.argsort(-prices)]
+        held = np.cumsum([trial.user_attrs[PAUSED] / 2**10 for trial in trials])
+        return [t.number for place, t in enumerate(trials) if place >= MOST_PAUSED or held[place] > gigabytes]
+
+    def _worth_of_new(self, outlook: Outlook) -> float:
+        return 0.0 if self._last else self._bar * outlook.best_new(self._rng)[1]
 
     def _best_paused(self, outlook: Outlook) -> tuple[FrozenTrial | None, float]:
         rows, prices = _paused(outlook)

@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr, ndtri
 
+from hpo.study.evidence import EVIDENCE, Evidence, Source
 from hpo.study.gaussian import Kernel, Process, fit, plain_kernel
 from hpo.study.price import price
 from hpo.study.region import Region
@@ -40,7 +41,14 @@ class Outlook:
     are ridge regressions on the configuration, in mean whole trainings.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial], sign: float, kernel: Kernel | None, known: int) -> None:
+    def __init__(
+        self,
+        trials: Sequence[FrozenTrial],
+        sign: float,
+        kernel: Kernel | None = None,
+        known: int = 0,
+        sources: Sequence[Source] = (),
+    ) -> None:
         self.trials = [t for t in trials if INFRASTRUCTURE not in t.user_attrs]
         self._whole = furthest_step(self.trials)
         self._states = np.array([t.state for t in self.trials])
@@ -54,7 +62,7 @@ class Outlook:
         self.way = self._learn_way(curves)
         self.region = Region(self.trials)
         self.points = self.region.points(self.region.units)
-        self._learn(kernel, known)
+        self._learn(kernel, known, sources)
         self._learn_costs()
 
     def _scores(self, curves: Sequence[Curve | None]) -> Array:
@@ -74,14 +82,17 @@ class Outlook:
     def _noise(self, share: Array) -> Array:
         return np.maximum(self.way * (1 - share), TINY)
 
-    def _learn(self, kernel: Kernel | None, known: int) -> None:
-        """Find lengths where they are due, then have the process know all trials.
+    def _learn(self, kernel: Kernel | None, known: int, sources: Sequence[Source]) -> None:
+        """Find lengths where they are due, then have the process know by how much all trials differ from the evidence.
 
         Those without a report are believed to be what is expected of them, which makes their neighbours less attractive
         to workers that ask at the same time.
         """
         rows = self._rows()
         points, scores, noise = self.points[rows], self.scores[rows], self._noise(self.reach[rows])
+        self.evidence = Evidence(sources, self.region, self.region.units[rows], scores, noise)
+        expected = self.evidence.at(self.region.units)
+        scores = scores - expected[rows]
         groups = self.region.groups
         if kernel is None or not np.array_equal(kernel.groups, groups):
             kernel, known = plain_kernel(groups), 0
@@ -94,9 +105,10 @@ class Outlook:
             values = np.concatenate([scores, believed])
             rows = np.concatenate([rows, mute])
             process = Process(self.kernel, self.points[rows], values, np.append(noise, np.full(len(mute), TINY)))
-        self._process = process
+        self.process = process
         self.mean, self.variance = process.at(self.points)
         self.mean[rows], self.variance[rows] = process.at_own()
+        self.mean += expected
 
     def _rows(self) -> Array:
         """The trials to learn from: all that were seen, or as many as it can be."""
@@ -170,7 +182,8 @@ class Outlook:
 
     def _new_prices(self, units: Array) -> Array:
         points = self.region.points(units)
-        mean, variance = self._process.at(points)
+        mean, variance = self.process.at(points)
+        mean = mean + self.evidence.at(units)
         cost, share = self._cost(points), np.minimum(np.exp(self._starts.at(points)), 1)
         after = 1 / (1 / variance + 1 / self._noise(share))
         best = np.full(len(points), self._rival())
@@ -197,13 +210,32 @@ def _step(trial: FrozenTrial, whole: int) -> float:
 
 
 _kernels: WeakKeyDictionary[optuna.Study, tuple[Kernel, int]] = WeakKeyDictionary()
+_sources: WeakKeyDictionary[optuna.Study, list[Source]] = WeakKeyDictionary()
 
 
 def outlook_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Outlook:
     """The outlook of a study's trials, with the lengths that were found last, or new ones when due."""
-    sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
     kernel, known = _kernels.get(study, (None, 0))
-    outlook = Outlook(trials, sign, kernel, known)
+    outlook = Outlook(trials, _sign(study), kernel, known, sources_of(study))
     if outlook.fitted:
         _kernels[study] = outlook.kernel, outlook.count
     return outlook
+
+
+def sources_of(study: optuna.Study) -> list[Source]:
+    """What the studies tell that this one names as its evidence, as far as they are there."""
+    if study not in _sources:
+        there = set(optuna.get_all_study_names(study._storage))
+        names = [name for name in study.user_attrs.get(EVIDENCE, ()) if name in there]
+        _sources[study] = [_source(optuna.load_study(study_name=name, storage=study._storage)) for name in names]
+    return _sources[study]
+
+
+def _source(study: optuna.Study) -> Source:
+    outlook = Outlook(study.get_trials(deepcopy=False), _sign(study))
+    return Source(outlook.region, outlook.process)
+
+
+def _sign(study: optuna.Study) -> float:
+    """What makes smaller better of a study's values."""
+    return 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0

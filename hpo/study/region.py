@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 Array = np.ndarray
+Number = FloatDistribution | IntDistribution
 
 ANYWHERE, AROUND = 256, 16  # candidates: in the whole space, and around each of the best few
 MOVED, REDRAWN = 0.4, 0.3  # the chances that a number moves, and that a choice is drawn again
@@ -28,8 +29,8 @@ class Region:
         self._choices = np.array([isinstance(k, CategoricalDistribution) for k in self.space.values()], dtype=bool)
         levels = {column: _levels(kind) for column, kind in enumerate(self.space.values())}
         self._levels = {column: places for column, places in levels.items() if places is not None}
-        rows = [[_place(kind, t.params.get(name)) for name, kind in self.space.items()] for t in trials]
-        self.units = np.array(rows, dtype=float).reshape(len(trials), len(self.space))
+        columns = [_places(kind, [trial.params.get(name) for trial in trials]) for name, kind in self.space.items()]
+        self.units = np.array(columns).reshape(len(self.space), len(trials)).T
         self._absent = self._conditions()
 
     def _conditions(self) -> list[tuple[int, int, Array]]:
@@ -85,6 +86,14 @@ class Region:
         tried = set(_keys(self.units))
         return units[np.array([key not in tried for key in _keys(units)], dtype=bool)]
 
+    def units_in(self, other: "Region", units: Array) -> Array:
+        """The same configurations as units of another space: NaN where that has no such parameter or choice."""
+        found = np.full((len(units), len(other.space)), np.nan)
+        for place, (name, kind) in enumerate(other.space.items()):
+            if name in self.space:
+                found[:, place] = _moved_to(kind, self.space[name], units[:, list(self.space).index(name)])
+        return found
+
     def params(self, unit: Array) -> dict[str, Any]:
         """The parameters that one row of units stands for."""
         rows = zip(self.space.items(), unit, strict=True)
@@ -100,27 +109,52 @@ def _levels(kind: BaseDistribution) -> Array | None:
     values: Sequence[Any] = ()
     if isinstance(kind, CategoricalDistribution):
         values = kind.choices
-    elif isinstance(kind, IntDistribution | FloatDistribution) and kind.step:
+    elif isinstance(kind, Number) and kind.step:
         count = round((kind.high - kind.low) / kind.step) + 1
         values = [kind.low + number * kind.step for number in range(count)] if count <= 1000 else ()
-    return np.array([_place(kind, value) for value in values]) if len(values) else None
+    return _places(kind, values) if len(values) else None
 
 
-def _place(kind: BaseDistribution, value: Any) -> float:
+def _places(kind: BaseDistribution, values: Sequence[Any]) -> Array:
+    """The units of a parameter's values; NaN for None, and for a choice that there is not."""
     if isinstance(kind, CategoricalDistribution):
-        return (kind.choices.index(value) + 0.5) / len(kind.choices) if value in kind.choices else math.nan
-    if value is None:
-        return math.nan
-    assert isinstance(kind, FloatDistribution | IntDistribution)
-    low, high, at = ((math.log if kind.log else float)(x) for x in (kind.low, kind.high, value))
-    return (at - low) / (high - low)
+        places = {choice: (number + 0.5) / len(kind.choices) for number, choice in enumerate(kind.choices)}
+        return np.array([places.get(value, math.nan) for value in values])
+    assert isinstance(kind, Number)
+    low, high = _ends(kind)
+    numbers = np.array(values, dtype=float)  # None becomes NaN
+    placed: Array = ((np.log(numbers) if kind.log else numbers) - low) / (high - low)
+    return placed
+
+
+def _ends(kind: Number) -> tuple[float, float]:
+    """The ends of a range, in logarithms where it is a logarithmic one."""
+    return (math.log(kind.low), math.log(kind.high)) if kind.log else (float(kind.low), float(kind.high))
+
+
+def _moved_to(kind: BaseDistribution, own: BaseDistribution, units: Array) -> Array:
+    """Units of the parameter `own` as those of `kind`; a number may then lie beyond the range."""
+    if isinstance(own, CategoricalDistribution) != isinstance(kind, CategoricalDistribution):
+        return np.full(len(units), np.nan)
+    if isinstance(own, CategoricalDistribution):
+        places = np.append(_places(kind, own.choices), np.nan)
+        chosen: Array = places[np.nan_to_num(units * len(own.choices), nan=len(own.choices)).astype(int)]
+        return chosen
+    assert isinstance(own, Number) and isinstance(kind, Number)
+    low, high = _ends(own)
+    values = low + units * (high - low)
+    if own.log != kind.log:
+        values = np.exp(values) if own.log else np.log(np.maximum(values, 1e-12))
+    low, high = _ends(kind)
+    moved: Array = (values - low) / (high - low)
+    return moved
 
 
 def _value(kind: BaseDistribution, place: float) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[min(int(place * len(kind.choices)), len(kind.choices) - 1)]
-    assert isinstance(kind, FloatDistribution | IntDistribution)
-    low, high = ((math.log if kind.log else float)(x) for x in (kind.low, kind.high))
+    assert isinstance(kind, Number)
+    low, high = _ends(kind)
     value = low + place * (high - low)
     value = min(max(math.exp(value) if kind.log else value, kind.low), kind.high)
     if kind.step:

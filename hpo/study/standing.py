@@ -68,18 +68,26 @@ def furthest_step(trials: Sequence[FrozenTrial]) -> int:
 def standings(curves: Sequence[Curve | None]) -> Array:
     """The share of the others that were better than each, two being compared at the furthest share that both reached.
 
-    0 is best; a trial without a curve stands last. 500 trials take a few milliseconds.
+    0 is best; a trial without a curve stands last. 1,000 trials take a few milliseconds.
     """
     found = np.full(len(curves), 1.0)
-    there = [place for place, curve in enumerate(curves) if curve is not None]
+    there = np.array([place for place, curve in enumerate(curves) if curve is not None], dtype=int)
     known = [curve for curve in curves if curve is not None]
     if not known:
         return found
     losses = np.array([np.interp(GRID, curve.shares, curve.losses) for curve in known])
     # One that stopped before the first share of the grid is held against the others there.
     reached = np.maximum(np.searchsorted(GRID, [curve.reach + 1e-9 for curve in known]) - 1, 0)
-    common = np.minimum.outer(reached, reached)
-    rows = np.arange(len(known))
-    own, other = losses[rows[:, None], common], losses[rows[None, :], common]
-    found[there] = (other < own).mean(axis=1) + 0.5 * (other == own).mean(axis=1) - 0.5 / len(known)
+    better = np.full(len(known), -0.5)  # each is found once as equal to itself
+    for level in np.unique(reached):
+        column, stopped, beyond = losses[:, level], reached == level, reached > level
+        better[stopped] += _below(column[stopped], column[stopped | beyond])
+        better[beyond] += _below(column[beyond], column[stopped])
+    found[there] = better / len(known)
     return found
+
+
+def _below(losses: Array, others: Array) -> Array:
+    """How many of the others are below each of `losses`, equal ones being half."""
+    others = np.sort(others)
+    return (np.searchsorted(others, losses) + np.searchsorted(others, losses, side="right")) / 2

@@ -53,32 +53,37 @@ def as_decided(config: StudyConfig, study: optuna.Study) -> StudyConfig:
     return config.without({model.label: model.dropped for model in before.models})
 
 
-def comparable_studies(storage: Storage, config: StudyConfig, data: TaskData) -> list[optuna.Study]:
-    """The studies that `config` names to take trials over from.
+def earlier_studies(
+    storage: Storage, config: StudyConfig, data: TaskData
+) -> tuple[list[optuna.Study], list[optuna.Study]]:
+    """The studies that `config` names to start from: those whose values mean the same, and the others.
 
-    Raises `StudyError` where there is none, or where its values do not mean the same: other data, another metric or
-    other rungs.
+    Raises `StudyError` where there is none, or where one means something else (other data, another metric, other rungs)
+    and the sampler cannot learn from it all the same.
     """
     known = [study for study in list_studies(storage) if study != config.name] if config.warm_start else []
-    return [_comparable_study(storage, name, known, config, data) for name in config.warm_start]
+    same: list[optuna.Study] = []
+    others: list[optuna.Study] = []
+    for name in config.warm_start:
+        if name not in known:
+            raise StudyError(f"warm_start: there is no study '{name}' in {storage}.{did_you_mean(name, known)}")
+        study = optuna.load_study(study_name=name, storage=storage)
+        different = _other_meaning(study, config, data)
+        if different and config.sampler.get("name") != "freeze_thaw":
+            raise StudyError(
+                f"warm_start: the trials of '{name}' cannot be taken over, their values mean something else:\n  "
+                + "\n  ".join(different)
+                + "\nWith sampler: freeze_thaw they are evidence, as far as their ranks agree with this study's."
+            )
+        (others if different else same).append(study)
+    return same, others
 
 
-def _comparable_study(
-    storage: Storage, name: str, known: list[str], config: StudyConfig, data: TaskData
-) -> optuna.Study:
-    if name not in known:
-        raise StudyError(f"warm_start: there is no study '{name}' in {storage}.{did_you_mean(name, known)}")
-    study = optuna.load_study(study_name=name, storage=storage)
+def _other_meaning(study: optuna.Study, config: StudyConfig, data: TaskData) -> list[str]:
+    """Why a value of `study` says something else than one of `config` on `data`."""
     before, now = load_config(study.user_attrs["config"]).identity(), config.identity()
     different = _differences({key: before[key] for key in _MEANING}, {key: now[key] for key in _MEANING})
-    if study.user_attrs["data"]["fingerprint"] != data.fingerprint:
-        different.append("data: other rows")
-    if different:
-        raise StudyError(
-            f"warm_start: the trials of '{name}' cannot be taken over, their values mean something else:\n  "
-            + "\n  ".join(different)
-        )
-    return study
+    return different + ["data: other rows"] * (study.user_attrs["data"]["fingerprint"] != data.fingerprint)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -7,11 +7,12 @@ import optuna
 from hpo.core.paths import run_folder
 from hpo.core.yaml_file import to_yaml
 from hpo.study.budget import list_studies, request_stop, set_budget, set_phase
+from hpo.study.evidence import EVIDENCE
 from hpo.study.ranking import RANKING, Ranking
 from hpo.study.storage import Storage
 from hpo.study.suggest import first_trials
 from hpo.study.warm_start import take_over
-from hpo.workflow.continuing import comparable_studies
+from hpo.workflow.continuing import earlier_studies
 from hpo.workflow.workbench import Workbench, describe_data, versions
 
 
@@ -23,7 +24,7 @@ def create_study(bench: Workbench, storage: Storage, ranking: Ranking | None = N
     """
     config = bench.config
     # First of all: a mistake in `warm_start` leaves no study behind.
-    sources = [] if _is_begun(storage, config.name) else comparable_studies(storage, config, bench.data)
+    same, others = ([], []) if _is_begun(storage, config.name) else earlier_studies(storage, config, bench.data)
     study = optuna.create_study(
         study_name=config.name, storage=storage, direction=bench.scorer.direction, load_if_exists=True
     )
@@ -33,8 +34,9 @@ def create_study(bench: Workbench, storage: Storage, ranking: Ranking | None = N
     request_stop(study, False)
     set_phase(study, "search")
     if not study.user_attrs.get("first_trials"):
-        for source in sources:
+        for source in same:
             take_over(study, source, config.search_space, config.labels)
+        study.set_user_attr(EVIDENCE, [source.study_name for source in others])
         queue = first_trials(config, bench.traits(ranking.order if ranking else config.labels)).points
         for params in queue[: config.budget.max_trials]:
             study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)

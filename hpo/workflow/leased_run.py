@@ -1,6 +1,5 @@
 """A run that this worker holds the lease of: carried out, and its trial told right whatever its end is."""
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from hpo.core.errors import DeviceLost, HpoError, StorageError
 from hpo.study.budget import prune_waiting
 from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.lease import LeaseLost, Worker
-from hpo.study.rules import FAILURE, PAUSED
+from hpo.study.rules import FAILURE
 from hpo.study.status import ATTEMPT
 from hpo.training.checkpoint import fold_folder, newest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
@@ -140,12 +139,8 @@ class LeasedRun:
         """Let go of the paused trials of least promise until the others' checkpoints fit."""
         pruner = self._study.pruner
         assert isinstance(pruner, FreezeThawPruner)
-        trials = pruner.ranked(self._study)
-        kept = itertools.accumulate(trial.user_attrs[PAUSED] / 2**10 for trial in trials)
-        limit = self._bench.config.budget.max_paused_gb
-        beyond = [trial.number for trial, gigabytes in zip(trials, kept, strict=True) if gigabytes > limit]
-        if beyond:
-            _clear_all(self._bench, self._study, prune_waiting(self._study, beyond))
+        if surplus := pruner.surplus(self._study, self._bench.config.budget.max_paused_gb):
+            _clear_all(self._bench, self._study, prune_waiting(self._study, surplus))
 
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""

@@ -1,0 +1,173 @@
+"""Replays one search on a table of recorded curves, with the product's samplers and pruners, in simulated time."""
+
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+from recorded import Run, Table
+
+from hpo.study.freeze_thaw import FreezeThawPruner
+from hpo.study.outlook import SWITCH
+from hpo.study.rules import FAILURE, PAUSED, RUNGS
+from hpo.study.sampler import build_pruner, build_sampler
+
+TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
+# As a study file names them.
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "random": (RANDOM, {"name": "none"}),
+    "tpe": (TPE, {"name": "none"}),
+    "tpe+median": (TPE, {"name": "MedianPruner"}),
+    "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
+    "tpe+halving": (TPE, {"name": "successive_halving"}),
+    "gp": ({"name": "GPSampler"}, {"name": "none"}),
+    "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
+}
+POINTS = 96  # of a regret curve, evenly over the compute
+MAX_TRIALS = 400  # of a search: where each choice was tried and stopped at its first rung, trials cost next to nothing
+MOST = 0.25  # of the trainings that a table holds, which a search may spend: with more, chance finds the best
+
+
+class Case(NamedTuple):
+    """One search to replay."""
+
+    family: str
+    table: str
+    method: str
+    workers: int
+    seed: int
+
+
+class Queue(InMemoryStorage):
+    """Hands out no waiting trial: a worker takes paused ones where the pruner says so."""
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        return state != TrialState.RUNNING and super().set_trial_state_values(trial_id, state, values)
+
+    def thaw(self, trial_id: int) -> None:
+        super().set_trial_state_values(trial_id, TrialState.RUNNING)
+
+
+class Search:
+    """One search: a study in memory, its workers, and what was found by when."""
+
+    def __init__(self, table: Table, study: optuna.Study) -> None:
+        self.table = table
+        self.study = study
+        self.now = 0.0
+        self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
+        self.numbers = iter(range(MAX_TRIALS))
+        self.taken: set[int] = set()
+        self.paused: dict[int, tuple[Run, int]] = {}  # the runs of paused trials, and the rungs they have reported
+        self.overhead = 0.0  # real seconds spent on asking, telling and deciding
+
+    def run(self, workers: int, seconds: float) -> None:
+        """Let the workers work until each has worked for so many seconds."""
+        queue = [(0.0, number, self._work()) for number in range(workers)]
+        while queue:
+            self.now, number, work = heapq.heappop(queue)
+            if self.now > seconds:
+                return
+            began = time.process_time()
+            pause = next(work, None)
+            self.overhead += time.process_time() - began
+            if pause is not None:
+                heapq.heappush(queue, (self.now + pause, number, work))
+
+    def _work(self) -> Iterator[float]:
+        """One worker: trial after trial; yields the seconds until it does something again."""
+        while True:
+            thawed = self._thawed(last=False)
+            new = thawed is None and next(self.numbers, None) is not None
+            thawed = thawed or (None if new else self._thawed(last=True))
+            if thawed is not None:
+                trial, run, reported = self._thaw(thawed)
+                yield SWITCH * self.table.whole
+            elif new:
+                trial, reported = self.study.ask(), 0
+                run = self.table.run_of(trial, self.taken)
+                trial.set_user_attr(RUNGS, run.steps[-1])
+            else:
+                return
+            yield from self._train(trial, run, reported)
+
+    def _thawed(self, last: bool) -> FrozenTrial | None:
+        pruner = self.study.pruner
+        return pruner.resume(self.study, last) if isinstance(pruner, FreezeThawPruner) else None
+
+    def _thaw(self, thawed: FrozenTrial) -> tuple[optuna.Trial, Run, int]:
+        storage = self.study._storage
+        assert isinstance(storage, Queue)
+        storage.thaw(thawed._trial_id)
+        return optuna.Trial(self.study, thawed._trial_id), *self.paused.pop(thawed.number)
+
+    def _train(self, trial: optuna.Trial, run: Run, reported: int) -> Iterator[float]:
+        """Report rung after rung until the run ends, or is stopped."""
+        passed = run.seconds[reported - 1] if reported else 0.0
+        state = TrialState.FAIL if run.failed else TrialState.COMPLETE
+        for rung in range(reported, len(run.steps)):
+            yield run.seconds[rung] - passed
+            passed = run.seconds[rung]
+            if rung == len(run.values):
+                trial.set_user_attr(FAILURE, "Diverged")
+                break
+            trial.report(run.values[rung], run.steps[rung])
+            if rung + 1 < len(run.seconds) and trial.should_prune():
+                state = TrialState.PRUNED
+                break
+        curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
+        trial.set_user_attr("curve", [{"step": step, "seconds": seconds} for step, seconds in curve])
+        if state == TrialState.PRUNED and isinstance(self.study.pruner, FreezeThawPruner):
+            trial.set_user_attr(PAUSED, 0)
+            self.paused[trial.number] = run, rung + 1
+            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            for number in self.study.pruner.surplus(self.study, math.inf):
+                let_go = self.study.trials[number]
+                self.study._storage.set_trial_state_values(let_go._trial_id, TrialState.PRUNED)
+                del self.paused[number]
+            return
+        value = run.values[-1] if state == TrialState.COMPLETE else None
+        self.study.tell(trial, value, state)
+        if value is not None:
+            self.found.append((self.now, value))
+
+
+def replay(
+    table: Table, case: Case, wholes: float, prepare: Callable[[optuna.Study], None] = lambda study: None
+) -> dict[str, Any]:
+    """Carry out one search with the compute of `wholes` whole trainings, or less (`MOST`); its regret over compute.
+
+    `prepare` is given the study before its first trial.
+    """
+    sampler, pruner = METHODS[case.method]
+    study = optuna.create_study(
+        study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
+        storage=Queue(),
+        direction=table.direction,
+        sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
+        pruner=build_pruner(pruner),
+    )
+    prepare(study)
+    search = Search(table, study)
+    seconds = min(wholes, MOST * len(table.runs)) * table.whole / case.workers
+    search.run(case.workers, seconds)
+    regret, regrets, found = 1.0, [], iter([*search.found, (math.inf, 0.0)])
+    when, value = next(found)
+    for point in range(1, POINTS + 1):
+        while when <= seconds * point / POINTS:
+            regret = min(regret, table.regret(value))
+            when, value = next(found)
+        regrets.append(round(regret, 5))
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return {
+        "case": case,
+        "regrets": regrets,
+        "trials": len(states),
+        "complete": states.count(TrialState.COMPLETE),
+        "failed": states.count(TrialState.FAIL),
+        "overhead_ms": round(1000 * search.overhead / len(states), 1),
+    }
