@@ -13,6 +13,7 @@ from recorded import Run, Table
 
 from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.outlook import SWITCH
+from hpo.study.record import CURVE, record
 from hpo.study.rules import FAILURE, PAUSED, RUNGS
 from hpo.study.sampler import build_pruner, build_sampler
 
@@ -120,7 +121,7 @@ class Search:
                 state = TrialState.PRUNED
                 break
         curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
-        trial.set_user_attr("curve", [{"step": step, "seconds": seconds} for step, seconds in curve])
+        record(trial, CURVE, [{"step": step, "seconds": seconds} for step, seconds in curve])
         if state == TrialState.PRUNED and isinstance(self.study.pruner, FreezeThawPruner):
             trial.set_user_attr(PAUSED, 0)
             self.paused[trial.number] = run, rung + 1

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table as Lines
 
 from hpo.study.freeze_thaw import MOST_PAUSED, FreezeThawPruner, FreezeThawSampler
+from hpo.study.record import CURVE
 from hpo.study.rules import PAUSED, RUNGS
 from hpo.study.storage import open_storage
 
@@ -49,8 +50,8 @@ def made_up(number: int, rng: np.random.Generator) -> FrozenTrial:
         params=params,
         distributions={name: SPACE[name] for name in params},
         intermediate_values=values,
-        user_attrs={RUNGS: WHOLE, "curve": [{"step": rungs, "seconds": 3.0 * rungs}]}
-        | ({PAUSED: 1.0} if paused else {}),
+        user_attrs={RUNGS: WHOLE} | ({PAUSED: 1} if paused else {}),
+        system_attrs={CURVE: [{"step": rungs, "seconds": 3.0 * rungs}]},
     )
 
 

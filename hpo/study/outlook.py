@@ -13,6 +13,7 @@ from scipy.special import ndtr, ndtri
 from hpo.study.evidence import EVIDENCE, Evidence, Source
 from hpo.study.gaussian import Kernel, Process, fit, plain_kernel
 from hpo.study.price import price
+from hpo.study.record import CURVE
 from hpo.study.region import Region
 from hpo.study.ridge import Ridge
 from hpo.study.rules import INFRASTRUCTURE
@@ -123,7 +124,7 @@ class Outlook:
         """Regress the seconds of whole trainings, and their first reports' shares, both in logarithms."""
         timed, begun = {}, {}
         for row, trial in enumerate(self.trials):
-            curve = trial.user_attrs.get("curve")
+            curve = trial.system_attrs.get(CURVE)
             if curve and self.reach[row] > 0 and not self._failed[row] and curve[-1].get("seconds", 0) > 0:
                 timed[row] = math.log(curve[-1]["seconds"] / self.reach[row])
             if trial.intermediate_values:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.study.freeze_thaw import FreezeThawPruner, FreezeThawSampler
 from hpo.study.price import expected_improvement, price
+from hpo.study.record import CURVE
 from hpo.study.rules import FAILURE, INFRASTRUCTURE, PAUSED, RUNGS
 
 UNIT: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
@@ -99,7 +100,7 @@ def test_cheap_configurations_are_preferred_among_equals() -> None:
     study = optuna.create_study()
     for number in range(20):
         took = trial([0.5] * 10, TrialState.COMPLETE, number / 19)
-        took.user_attrs["curve"] = [{"step": 10, "seconds": 30.0 ** (number / 19)}]
+        took.system_attrs[CURVE] = [{"step": 10, "seconds": 30.0 ** (number / 19)}]
         study.add_trial(took)
     xs = proposed(study)
     assert np.mean(xs) < 0.4, xs
