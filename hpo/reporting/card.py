@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.core.config import label_models
+from hpo.core.model_ref import label_models
 from hpo.core.readable import count, duration, interval, parameters, score
 from hpo.core.yaml_file import to_yaml
 from hpo.reporting.markdown import code, literal, table

@@ -17,9 +17,10 @@ import torch
 from hpo.core.trial import Report
 from hpo.training.checkpoint import Progress, fold_folder, random_state, saved_progress, set_random_state
 from hpo.training.early_stopping import should_stop_early
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.memory import has_room
 from hpo.training.out_of_memory import release
+from hpo.training.plan import TrainingPlan
 
 
 @dataclass

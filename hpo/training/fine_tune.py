@@ -12,10 +12,9 @@ when it is started again with the same plan.
 import math
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,7 @@ import torch
 from torch import nn
 
 from hpo.core.errors import Diverged
-from hpo.core.trial import Report, TrialParams
-from hpo.tasks.metrics import Scorer
-from hpo.tasks.task import Task
+from hpo.core.trial import Report
 from hpo.training.accumulation import Accumulation
 from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics, quantize_body
 from hpo.training.attention import use_cpu_attention, use_fused_attention
@@ -36,58 +33,16 @@ from hpo.training.dropout import use_bit_dropout, use_plain_dropout
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.layers import find_depths, freeze, train_mode
-from hpo.training.memory import MemoryStore
 from hpo.training.middle_start import MiddleStart
-from hpo.training.model import Candidate
 from hpo.training.optimizer import build_optimizer, build_scheduler, decay_of
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
-from hpo.training.prefix_cache import PrefixStore
 from hpo.training.vocabulary import train_used_rows
 from hpo.training.word_dropout import drop_words, hidden_token
 
 
 class Stopped(Exception):
     """The plan's stop flag was set: the state is in the plan's folder, and the same plan goes on from it."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """All that a run needs: what to train, on what, how it is carried out, and when to stop or save."""
-
-    params: TrialParams
-    task: Task
-    candidate: Candidate
-    train: Features
-    validation: Features | None  # None: nothing is evaluated (the final training on all data)
-    scorer: Scorer
-    rungs_per_epoch: int
-    seed: int
-    folder: Path  # for checkpoints
-    execution: Execution
-    attempt: int = 1  # how often the run was handed out: an older attempt's checkpoint never replaces a newer one's
-    stop: threading.Event = field(default_factory=threading.Event)
-    on_checkpoint: Callable[[Path], None] = lambda path: None
-    checkpoint_seconds: float = 60.0  # at most so long without a checkpoint; less where one is cheap
-    prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
-    memory: MemoryStore | None = None  # what the machine knows of micro-batches that fit
-    epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
-    folds: tuple[tuple[Features, Features], ...] = ()  # each fold's own train and validation; the first's are above
-
-    @property
-    def frozen_layers(self) -> int:
-        return self.params.resolve_frozen_layers(self.candidate.stack.count)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.params.batch_size)
-
-    def rung_steps(self) -> list[int]:
-        """The optimizer steps after which a rung is reported: `rungs_per_epoch` in each epoch, the last at its end."""
-        per_epoch, rungs = self.steps_per_epoch, self.rungs_per_epoch
-        whole = self.params.epochs * rungs
-        if self.epochs_to_train is not None:
-            whole = max(1, min(whole, round(self.epochs_to_train * rungs)))
-        return [math.ceil(rung * per_epoch / rungs) for rung in range(1, whole + 1)]
 
 
 class FineTuning:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.core.config import ModelRef
 from hpo.core.constraints import Footprint
+from hpo.core.model_ref import ModelRef
 from hpo.tasks.task import Task
 from hpo.training.batching import Features, take_labels
 from hpo.training.hub import source_of

@@ -5,7 +5,7 @@ import socket
 from typing import Any
 from urllib.parse import urlparse
 
-from hpo.core.config import ModelRef
+from hpo.core.model_ref import ModelRef
 
 
 def source_of(ref: ModelRef) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
+from hpo.core.model_ref import ModelRef
 from hpo.data.sounds import MAX_SECONDS
 from hpo.tasks.task import Task, TaskData
 from hpo.training.hub import hub_is_out_of_reach, source_of

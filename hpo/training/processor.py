@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
+from hpo.core.model_ref import ModelRef
 from hpo.training.hub import source_of
 
 

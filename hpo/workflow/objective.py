@@ -15,7 +15,8 @@ from hpo.study.storage import storage_of
 from hpo.study.suggest import suggest
 from hpo.training.attention import attention_kernel
 from hpo.training.cross_validation import CrossValidation, start
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.workflow.curve import Curve, Point
 from hpo.workflow.stages import stage_folder

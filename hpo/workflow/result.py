@@ -9,8 +9,8 @@ from typing import Any
 
 import optuna
 
-from hpo.core.config import ModelRef
 from hpo.core.errors import DataError, StudyError, did_you_mean
+from hpo.core.model_ref import ModelRef
 from hpo.study.budget import list_studies
 from hpo.study.record import params_of
 from hpo.study.storage import Storage, open_storage

@@ -19,9 +19,9 @@ from hpo.study.ranking import agreement
 from hpo.study.record import params_of
 from hpo.training.adapters import ADAPTER, AdapterWeights
 from hpo.training.evaluate import Evaluation, evaluate
-from hpo.training.fine_tune import TrainingPlan
 from hpo.training.footprint import measure_footprint
 from hpo.training.model import save_model
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.workflow.confirm import confirmed_model
 from hpo.workflow.objective import OnReport, carry_out, resolved_params

@@ -23,10 +23,10 @@ from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import TaskData
 from hpo.training.batching import Features
 from hpo.training.features import FeatureStore
-from hpo.training.fine_tune import TrainingPlan
 from hpo.training.memory import MemoryStore
 from hpo.training.mirror import Mirror
 from hpo.training.model import Candidates, resolve_max_length
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution, apply
 from hpo.training.prefix_cache import PrefixStore
 

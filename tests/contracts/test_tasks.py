@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import hpo
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.data.media import as_item
 from hpo.data.sounds import read_sound
@@ -24,9 +25,10 @@ from hpo.tasks.task import TaskData
 from hpo.training.batching import take_labels
 from hpo.training.evaluate import evaluate
 from hpo.training.features import FeatureStore
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.layers import find_heads
 from hpo.training.model import Candidate, Candidates, resolve_max_length, save_model
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import USED, PrefixStore
 from hpo.training.processor import load_processor

@@ -9,8 +9,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
+from hpo.core.model_ref import ModelRef
 from hpo.tasks import recognise_task
 from hpo.tasks.causal_lm import CausalLM
 from hpo.tasks.turns import PLAIN_TEMPLATE, parts_of_chat

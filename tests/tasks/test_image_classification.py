@@ -10,8 +10,9 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
 from hpo.core.errors import ConfigError, DataError, ModelError
+from hpo.core.model_ref import ModelRef
 from hpo.data.images import open_image
 from hpo.data.media import as_item
 from hpo.tasks import get_task, recognise_task

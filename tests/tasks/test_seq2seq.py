@@ -10,8 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig, Generation, ModelRef, load_config
+from hpo.core.config import DataConfig, Generation, load_config
 from hpo.core.errors import DataError
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.tasks import get_task, recognise_task
 from hpo.tasks.rouge_metric import KINDS, RougeMetrics
@@ -20,8 +21,9 @@ from hpo.tasks.translation_metric import TranslationMetrics
 from hpo.tasks.writing import token_loss
 from hpo.training.evaluate import evaluate
 from hpo.training.features import FeatureStore
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.model import load_candidate
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_model

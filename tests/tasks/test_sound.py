@@ -13,8 +13,9 @@ import soundfile
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
 from hpo.core.errors import DataError
+from hpo.core.model_ref import ModelRef
 from hpo.data.media import as_item, item_array
 from hpo.data.sounds import read_sound
 from hpo.data.transcripts import normalise_transcript, vocabulary

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.core.config import ModelRef
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.tasks.text_classification import TextClassification
 from hpo.training.batching import Features
-from hpo.training.fine_tune import TrainingPlan
 from hpo.training.model import Candidate, load_candidate
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from tests.small_models import WORDS, save_model
 

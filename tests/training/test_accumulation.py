@@ -11,8 +11,9 @@ import torch
 
 from hpo.core.errors import OutOfMemory
 from hpo.training.evaluate import evaluate
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.layers import stack_items
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import PrefixStore
 

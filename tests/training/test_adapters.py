@@ -11,8 +11,9 @@ from torch import nn
 
 from hpo.core.trial import Report
 from hpo.training.adapters import AdapterWeights
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.memory import MemoryStore
+from hpo.training.plan import TrainingPlan
 from hpo.training.prefix_cache import PrefixStore
 from tests.small_models import ARCHITECTURES
 from tests.training.test_prefix_cache import FORCED, data

@@ -12,7 +12,8 @@ import torch
 
 from hpo.training import checkpoint
 from hpo.training.checkpoint import CheckpointClock, remove_checkpoints
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
 
 Plan = Callable[..., TrainingPlan]
 

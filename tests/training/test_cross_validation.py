@@ -15,7 +15,8 @@ from hpo.training import cross_validation, fine_tune
 from hpo.training.batching import Features
 from hpo.training.checkpoint import remove_checkpoints
 from hpo.training.cross_validation import CrossValidation, start
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
+from hpo.training.plan import TrainingPlan
 from hpo.training.prefix_cache import USED, PrefixStore
 from tests.training.conftest import make_features
 

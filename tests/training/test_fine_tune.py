@@ -13,7 +13,8 @@ import torch
 from hpo.core.errors import Diverged
 from hpo.core.trial import Report
 from hpo.training.evaluate import evaluate
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from tests.training.conftest import make_features
 

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.tasks import get_task
 from hpo.training import memory
 from hpo.training.features import FeatureStore
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.memory import MemoryStore, activation_bound, memory_limit
 from hpo.training.model import load_candidate
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from tests.contracts.task_data import write_rows
 from tests.small_models import ARCHITECTURES, save_model
@@ -157,10 +159,11 @@ import json, resource, sys
 import numpy as np, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from hpo.core.config import ModelRef
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.tasks.text_classification import TextClassification
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
 from hpo.training.model import load_candidate
 from hpo.training.precision import Execution
 from hpo.training.batching import Features

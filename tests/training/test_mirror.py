@@ -12,8 +12,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from hpo.core.errors import ConfigError
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.mirror import Mirror
+from hpo.training.plan import TrainingPlan
 from tests.training.test_checkpoint import after, names
 
 Plan = Callable[..., TrainingPlan]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, set_seed
 
-from hpo.core.config import ModelRef
 from hpo.core.errors import ModelError
+from hpo.core.model_ref import ModelRef
 from hpo.training.model import Candidate, load_candidate, resolve_max_length, save_model
 from tests.small_models import ARCHITECTURES
 from tests.small_models import save_model as save_small

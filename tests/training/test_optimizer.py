@@ -9,8 +9,9 @@ import torch
 
 import hpo.training.fine_tune as fine_tune
 from hpo.core.trial import Scheduler, TrialParams
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.optimizer import build_scheduler
+from hpo.training.plan import TrainingPlan
 from tests.training.test_prefix_cache import data
 from tests.training.test_vocabulary import few_words
 

@@ -14,8 +14,9 @@ import torch
 from hpo.core.trial import Report
 from hpo.training import prefix_cache
 from hpo.training.batching import Features
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.middle_start import MiddleStart
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import PrefixStore
 from tests.small_models import ARCHITECTURES

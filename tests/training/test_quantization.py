@@ -17,7 +17,8 @@ from torch import nn
 import hpo
 from hpo.core.config import load_config
 from hpo.core.errors import ConfigError
-from hpo.training.fine_tune import FineTuning, Stopped, TrainingPlan
+from hpo.training.fine_tune import FineTuning, Stopped
+from hpo.training.plan import TrainingPlan
 from hpo.training.prefix_cache import PrefixStore
 from hpo.training.quantization import check_quantization
 from tests.conftest import NO_EXTRA

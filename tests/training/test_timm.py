@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.config import DataConfig, ModelRef
+from hpo.core.config import DataConfig
 from hpo.core.errors import ModelError
+from hpo.core.model_ref import ModelRef
 from hpo.core.trial import TrialParams
 from hpo.tasks import get_task
 from hpo.tasks.task import TaskData
 from hpo.training.batching import take_labels
 from hpo.training.features import FeatureStore
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
 from hpo.training.layers import freeze
 from hpo.training.model import Candidates, load_candidate, save_model
+from hpo.training.plan import TrainingPlan
 from hpo.training.precision import Execution
 from hpo.training.prefix_cache import USED, PrefixStore
 from hpo.training.processor import load_image_processor

@@ -7,7 +7,8 @@ import torch
 
 import hpo.training.fine_tune as fine_tune
 from hpo.training.batching import Features
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
 from tests.training.conftest import make_features
 
 Plan = Callable[..., TrainingPlan]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hpo.core.errors import ModelError
-from hpo.training.fine_tune import FineTuning, TrainingPlan
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
 from hpo.training.prefix_cache import PrefixStore
 from hpo.training.word_dropout import drop_words, hidden_token
 from tests.small_models import WORDS
