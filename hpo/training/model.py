@@ -185,6 +185,8 @@ def load_candidate(
 
 
 def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
+    from huggingface_hub.errors import GatedRepoError
+
     text = str(error)
     if isinstance(error, ImportError):
         if "timm" in text:
@@ -193,7 +195,7 @@ def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
                 "pip install 'hpo[timm]'."
             )
         return ModelError(f"{ref.label}: it needs a package that is not installed: {' '.join(text.split())[:200]}")
-    if "gated" in text.lower() or "401" in text:
+    if isinstance(error.__cause__, GatedRepoError):
         return ModelError(
             f"{ref.label}: this model is gated. Ask for access on its page (huggingface.co/{ref.name}), "
             "then run `hf auth login`."

@@ -1,8 +1,14 @@
 """Candidates: read once, copied for each trial with the head that from_pretrained would draw; every mistake is told."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -94,13 +100,45 @@ def test_a_head_for_other_classes_is_drawn_anew(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_only_where_allowed(tmp_path: Path) -> None:
-    folder = save_small(tmp_path, "bert")
+    folder = save_small(tmp_path / "gated" / "401", "bert")  # words of the hub's errors: here they are a path's
     weights = AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"pickled .*allow_pickle: true"):
         load(folder)
     assert load(folder, allow_pickle=True).stack.count == 2
+
+
+class Gate(BaseHTTPRequestHandler):
+    """What the hub answers to those whom the model's owner has not let in."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.slow  # the hub's address is read at import: a process of its own
+def test_a_gated_model_is_told(tmp_path: Path) -> None:
+    reading = """
+        from hpo.core.config import ModelRef
+        from hpo.training.model import load_candidate
+        load_candidate(ModelRef(name="owner/model", label="model"), "AutoModelForSequenceClassification", {})
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", dedent(reading)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        hub.shutdown()
+    assert "ModelError: model: this model is gated. Ask for access on its page" in done.stderr, done.stderr
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
