@@ -243,7 +243,8 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(worker.Workplace, "work", interrupted)
-        assert run("run", "reviews.yaml", "--name", "later")[0] == 130
+        code, out, _ = run("run", "reviews.yaml", "--name", "later")
+        assert code == 130 and "the trial in hand is saved, and the same command goes on with it" in out
     assert "stopped" in right(run("status"))
     code, _, message = run("predict", "x")
     assert code == 2 and "'later' is not finished; `hpo run` goes on with it" in message

@@ -157,6 +157,7 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
             signal.signal(signal.SIGINT, before)
     if interrupted.is_set():
         set_phase(study, "stopped")
+        console.note("stopped: the trial in hand is saved, and the same command goes on with it")
         raise KeyboardInterrupt
 
 
