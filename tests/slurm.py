@@ -60,7 +60,7 @@ PartitionName=high Nodes={host} PriorityTier=2
 class Slurm:
     """A controller, a node with so many declared cores, and the munged by which they trust each other."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, settings: str = "") -> None:
         # Not below pytest's own folder: root alone may look into that, and a socket's path must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="hpo-slurm-"))
         self.folder.chmod(0o755)
@@ -78,6 +78,7 @@ class Slurm:
                 folder=self.folder,
                 cores=cores,
             )
+            + settings
         )
         try:
             self._start_munge()
@@ -128,9 +129,14 @@ class Slurm:
     def run(self, command: list[str], *, check: bool = True) -> str:
         """Run one of Slurm's commands; returns what it said."""
         environment = {**os.environ, "SLURM_CONF": str(self.configuration)}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def preempt(self) -> None:
+        """Have a job that goes first take a core from one of `low` for a moment; returns when it is over."""
+        more = ["--partition=high", f"--output={self.folder / 'high.log'}", "--wrap=sleep 1"]
+        self.run(["sbatch", "--wait", *more])
 
     def remove(self) -> None:
         """End all jobs and servers, the last one started first."""
@@ -151,8 +157,8 @@ class Slurm:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def start(cores: int) -> Slurm:
-    """A private Slurm, or a skipped test where Debian's packages are not installed."""
+def start(cores: int, settings: str = "") -> Slurm:
+    """A private Slurm (`settings`: lines of its configuration), or a skipped test where it is not installed."""
     if not all(shutil.which(name, path=_PATH) for name in (*_SERVERS, "sbatch", "srun")):
         pytest.skip("Slurm is not installed (Debian: apt-get install slurm-wlm munge)")
-    return Slurm(cores)
+    return Slurm(cores, settings)

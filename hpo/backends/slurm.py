@@ -8,9 +8,10 @@ import getpass
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,13 @@ class Job:
         ended: dict[int, Exit] = {}
         self._local.start(self._specifications)
         while not self._is_stopped(POLL_SECONDS):
-            exits = self._local.stop(SAVE_SECONDS) if self._warned.is_set() else self._local.exits()
+            exits = self._local.exits()
+            warned = self._warned.is_set()
+            if warned:
+                exits += self._local.stop(SAVE_SECONDS)
             ended |= {each.slot: each for each in exits}
-            left = [each.slot for each in exits if each.code == LEFT]
+            # Who had to be killed left as well: told as lost, it would be replaced, and the job yet queued again.
+            left = [each.slot for each in exits if each.code == LEFT or (warned and each.code < 0)]
             if left and not self._is_stopped(END_SECONDS):
                 self._warned.clear()  # it was somebody's signal, not the job's end
                 self._local.start({slot: self._specifications[slot] for slot in left if ended.pop(slot)})
@@ -102,6 +107,13 @@ class Queue(SlurmInfoWatcher):
     def _make_command(self) -> list[str] | None:
         known = self._registered - self._finished
         return ["squeue", f"--user={getpass.getuser()}", "--array", "--noheader", "--format=%i"] if known else None
+
+    def listed(self, jobs: Sequence[str]) -> list[str]:
+        """Those of the jobs that are in the queue now."""
+        for job in jobs:
+            self.register_job(job)
+        self.update()
+        return [job for job in jobs if not self.is_done(job, mode="cache")]
 
     def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
         listed = (string if isinstance(string, str) else string.decode()).split()
@@ -153,6 +165,8 @@ class SlurmBackend:
         self._environment = dict(environment or {})
         self._folder = logs / "jobs"
         self._jobs: list[_Submitted] = []
+        self._told: list[str] = []  # ids of jobs whose end was told
+        self._queue = Queue() if settings.cluster == "slurm" else None
         self._executor = self._make_executor(gpus)
 
     def _make_executor(self, gpus: int) -> Any:
@@ -160,8 +174,8 @@ class SlurmBackend:
         if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
             raise ConfigError("backend: slurm: there is no sbatch on this machine; run hpo where jobs are submitted.")
         options: dict[str, Any] = {f"{cluster}_setup": list(settings.setup)} if settings.setup else {}
-        if cluster == "slurm":
-            submitit.SlurmJob.watcher = Queue()
+        if self._queue is not None:
+            submitit.SlurmJob.watcher = self._queue
             options["slurm_additional_parameters"] = {"requeue": True, **settings.options}
             options["slurm_signal_delay_s"] = settings.warning_seconds
             if settings.partition is not None:
@@ -210,9 +224,10 @@ class SlurmBackend:
         ended = []
         for submitted in [each for each in self._jobs if each.job.done()]:
             self._jobs.remove(submitted)
+            self._told.append(submitted.job.job_id)
             ended += self._exits_of(submitted)
-            for sign in (_began(submitted.signs), _stop(submitted.signs)):
-                sign.unlink(missing_ok=True)
+            _began(submitted.signs).unlink(missing_ok=True)
+            _stop(submitted.signs).write_text("0")  # for a job that was preempted as it ended: Slurm queues it again
         return ended
 
     def _exits_of(self, submitted: _Submitted) -> list[Exit]:
@@ -254,7 +269,18 @@ class SlurmBackend:
         while not all(each.job.done() for each in self._jobs) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
         self._jobs = []
+        self._cancel_told()
         return ended
+
+    def _cancel_told(self) -> None:
+        """Cancel the jobs that Slurm queued again after their end was told: they were preempted as they ended."""
+        until = time.monotonic() + CANCEL_SECONDS
+        while self._queue is not None and (listed := self._queue.listed(self._told)):
+            if time.monotonic() > until:
+                subprocess.run(["scancel", "--quiet", *listed], check=False)
+                break
+            time.sleep(POLL_SECONDS)  # one that ends as it should needs a moment
+        self._told = []
 
 
 def _gone(submitted: _Submitted, code: int, said: str) -> list[Exit]:

@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=lambda: (os.read(0, 1), told.set()), daemon=True).start()
     while given.get("stubborn") or not told.is_set():
         time.sleep(0.02)
-    raise SystemExit(LEFT)
+    raise SystemExit(given.get("leaves", LEFT))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import pytest
 
 from hpo.study.budget import set_budget
 from hpo.study.storage import open_storage
-from tests.faults.search import RUNGS, command_for, end_all
+from tests.faults.search import command_for, end_all, study_on, write_material
 from tests.servers import DATABASES
-from tests.small_models import save_bert, write_reviews
 
 TRIALS = 12
 
@@ -33,28 +32,12 @@ def with_study(url: str) -> str:
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough rows and epochs that a trial takes a second or two: there is time to strike."""
-    folder = tmp_path_factory.mktemp("material")
-    write_reviews(folder / "reviews", train=2000)
-    save_bert(folder / "bert", layers=2)
-    return folder
+    return write_material(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture
 def study_file(material: Path) -> dict[str, Any]:
-    """The study `faulty`: four trials on two workers."""
-    rate = {"low": 1e-3, "high": 1e-2, "log": True}
-    return {
-        "name": "faulty",
-        "data": str(material / "reviews"),
-        "models": [str(material / "bert")],
-        "search_space": {"learning_rate": rate, "epochs": RUNGS, "batch_size": 8},
-        "budget": {"max_trials": 4},
-        "pruner": "none",
-        "confirm": {"top": 1, "seeds": 1},
-        "workers": 2,
-        "devices": "cpu",
-    }
+    return study_on(material)
 
 
 @pytest.fixture

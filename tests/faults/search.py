@@ -19,10 +19,11 @@ from hpo.core.yaml_file import to_yaml
 from hpo.study.record import KEPT, curve_of
 from hpo.study.status import WorkerStatus, read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
+from tests.small_models import save_bert, write_reviews
 
 WORKER = "hpo.workflow.worker"
 RUNGS = 4
-PATIENCE = 400.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
+PATIENCE = 600.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
 
 # A person's metric that counts who is right, and does what a test wants before. `strike(name)` is true once.
 METRIC = """
@@ -46,6 +47,30 @@ class Metric(evaluate.Metric):
 {fault}
         return {{"right": float(numpy.mean(numpy.equal(predictions, references)))}}
 """
+
+
+def write_material(folder: Path) -> Path:
+    """Enough rows that a trial of some epochs takes a second or two: there is time to strike."""
+    write_reviews(folder / "reviews", train=2000)
+    save_bert(folder / "bert", layers=2)
+    return folder
+
+
+def study_on(material: Path, *, trials: int = 4, epochs: int = RUNGS, **settings: Any) -> dict[str, Any]:
+    """The study `faulty`, on two workers unless told otherwise."""
+    rate = {"low": 1e-3, "high": 1e-2, "log": True}
+    return {
+        "name": "faulty",
+        "data": str(material / "reviews"),
+        "models": [str(material / "bert")],
+        "search_space": {"learning_rate": rate, "epochs": epochs, "batch_size": 8},
+        "budget": {"max_trials": trials},
+        "pruner": "none",
+        "confirm": {"top": 1, "seeds": 1},
+        "workers": 2,
+        "devices": "cpu",
+        **settings,
+    }
 
 
 def write_metric(folder: Path, fault: str) -> Path:
@@ -96,7 +121,8 @@ def end_all(home: Path) -> None:
     while _started:
         search = _started.pop()
         search.kill()
-        search.communicate()
+        said, _ = search.communicate()
+        sys.stdout.write(said)  # which pytest shows of a test that failed
     for worker in workers_of(home):
         worker.kill()
 
