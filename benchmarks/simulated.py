@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
     "tpe+halving": (TPE, {"name": "successive_halving"}),
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
+    "freeze_thaw+halving": ({"name": "freeze_thaw"}, {"name": "successive_halving"}),
     "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
 }
 POINTS = 96  # of a regret curve, evenly over the compute

@@ -2,7 +2,7 @@
 
     python benchmarks/warm_start.py --seeds 5 --results warm_start.jsonl
 
-A search with hpo's own sampler and pruner begins with nothing, or with a finished study of random configurations as its
+A search with hpo's own sampler begins with nothing, or with a finished study of random configurations as its
 evidence: of another dataset of the same family, which helps as far as the datasets are alike; the same with its values
 upside down, which misleads as much as anything can; or both. Regret is as in `search_quality.py`.
 """
@@ -79,7 +79,7 @@ def main() -> None:
     known = {(row["kind"], *row["case"]) for row in rows}
     tables = [table for table in read_tables(arguments.data) if table.family in arguments.family]
     cases = [
-        (kind, table, Case(table.family, table.name, "freeze_thaw", arguments.workers, seed))
+        (kind, table, Case(table.family, table.name, "freeze_thaw+halving", arguments.workers, seed))
         for table in tables
         for seed in range(arguments.seeds)
         for kind in KINDS
