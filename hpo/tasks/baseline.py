@@ -99,15 +99,20 @@ def logistic_baseline(
 
 
 def measured(
-    name: str, fit: Callable[[list[list[Any]], Any], Any], data: TaskData, scorer: Scorer
+    name: str,
+    fit: Callable[[list[list[Any]], Any], Any],
+    data: TaskData,
+    scorer: Scorer,
+    right: Callable[[list[Any]], Any] = np.array,
 ) -> tuple[str, float] | None:
     """Score on test what `fit` makes of at most 20,000 training rows: columns of texts and labels → a function.
 
-    That says of columns of texts what their labels are. Returns `name` and what `tfidf_baseline` does.
+    That says of columns of texts what their labels are. `right` makes of a column of labels what the scorer compares
+    with. Returns `name` and what `tfidf_baseline` does.
     """
     if data.test is None or scorer.name == "loss":
         return None
-    texts, labels = _texts(data.train), np.array(column_values(data.train, "label"))
+    texts, labels = _texts(data.train), right(column_values(data.train, "label"))
     if len(labels) > MOST_ROWS:
         chosen = np.random.default_rng(0).permutation(len(labels))[:MOST_ROWS]
         texts, labels = [[column[place] for place in chosen] for column in texts], labels[chosen]
@@ -115,7 +120,7 @@ def measured(
         predict = fit(texts, labels)
     except _NoWords:
         return None
-    scores = scorer(predict(_texts(data.test)), np.array(column_values(data.test, "label")))
+    scores = scorer(predict(_texts(data.test)), right(column_values(data.test, "label")))
     return name, scores[scorer.name]
 
 

@@ -18,7 +18,9 @@ from hpo.data.labelled import labelled_splits
 from hpo.data.readers import read_file
 from hpo.data.sources import load_splits
 from hpo.data.splits import make_splits, normalise
+from hpo.tasks.baseline import fit_words, measured
 from hpo.tasks.metrics import Direction, Scorer, load_metric, one_each
+from hpo.tasks.summarization import sentences
 from hpo.tasks.task import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.text_task import check_exists, ragged_table, run_model
 from hpo.tasks.token_classification import needs_fast
@@ -132,8 +134,8 @@ class QuestionAnswering(Task):
 
     def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         contexts = column_values(split.rows, "text_pair")
-        answers = [tuple(label["text"]) for label in column_values(split.rows, "label")]
-        return one_each([text for text, _ in best_answers(predictions, split.inputs, contexts)]), one_each(answers)
+        said = one_each([text for text, _ in best_answers(predictions, split.inputs, contexts)])
+        return said, _right_answers(column_values(split.rows, "label"))
 
     def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS, ALIASES, list, SAMPLE)
@@ -173,6 +175,25 @@ class QuestionAnswering(Task):
             for (answer, score), question in zip(found, columns["text"], strict=True)
         ]
 
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        """The sentence of the context with most of the question's words, the rare ones before the common."""
+
+        def fit(texts: list[list[str]], _answers: Any) -> Any:
+            features = fit_words(texts[1])
+
+            def nearest(texts: list[list[str]]) -> NDArray[Any]:
+                parts = {context: sentences(context) or [context] for context in texts[1]}
+                vectors = {context: features.transform(found) for context, found in parts.items()}
+                asked = features.transform(texts[0])
+                places = [
+                    (vectors[context] @ row.T).toarray().argmax() for context, row in zip(texts[1], asked, strict=True)
+                ]
+                return one_each([parts[context][place] for context, place in zip(texts[1], places, strict=True)])
+
+            return nearest
+
+        return measured("the sentence most like the question", fit, data, self.metrics(metric), _right_answers)
+
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[tuple[str, str]]:
         check_exists(path)
         rows = read_file(path, encoding)
@@ -184,6 +205,10 @@ class QuestionAnswering(Task):
                 raise missing_column(str(path), trained, rows.column_names, "the file")
             found.append(read_texts(rows, known[0], path.name))
         return list(zip(*found, strict=True))
+
+
+def _right_answers(labels: Sequence[Mapping[str, list[Any]]]) -> NDArray[Any]:
+    return one_each([tuple(label["text"]) for label in labels])
 
 
 def best_spans(logits: "torch.Tensor", of_context: "torch.Tensor") -> NDArray[Any]:

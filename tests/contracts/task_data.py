@@ -187,7 +187,7 @@ CASES = {
     "text-regression": Case(text_regression, models=without("gpt2", "llama"), said=nearly),
     "multi-label-classification": Case(multi_label, quick="electra", said=labels_as_numbers),
     "token-classification": Case(token_classification, models=without("bart"), quick="roberta", said=tags_as_numbers),
-    "question-answering": Case(question_answering, quick="distilbert", pipeline=False, baseline=False),
+    "question-answering": Case(question_answering, quick="distilbert", pipeline=False),
     "multiple-choice": Case(multiple_choice, **only(*ENCODERS), pipeline=False, said=choice),
     "summarization": Case(summarization, **only("t5", "bart"), writes=True, pipeline=False),
     "translation": Case(translation, **only("bart", "t5"), writes=True, pipeline=False),
