@@ -26,7 +26,7 @@ from tests.faults.search import (
     workers_of,
     write_metric,
 )
-from tests.small_models import save_model
+from tests.small_models import save_bert, save_model
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +55,32 @@ def test_a_sticky_device_error_costs_the_process_and_not_the_trial(
     assert "CUDA error: misaligned address" in told and "another takes its place" in told
     study = check_whole(home)
     assert sorted(trial.user_attrs["attempt"] for trial in study.trials) == [1, 1, 1, 2]
+
+
+def test_a_model_damaged_in_mid_search_is_named_and_the_same_command_goes_on(
+    study_file: dict[str, Any], tmp_path: Path, home: Path
+) -> None:
+    """Its weights are replaced by the first half of them before a worker has read them."""
+    save_bert(tmp_path / "second", layers=1)
+    weights = tmp_path / "second" / "model.safetensors"
+    models = [*study_file["models"], str(tmp_path / "second")]
+    first = [{"learning_rate": 2e-3}]  # tried with each model: the second is for trial 1
+    study_file |= {"models": models, "first_trials": first, "rank": False, "workers": 1, "budget": {"max_trials": 2}}
+    command = command_for(tmp_path, study_file)
+    search = start(command)
+    wait_until(lambda: mid_trial(home))
+    whole = weights.read_bytes()
+    weights.with_suffix(".half").write_bytes(whole[: len(whole) // 2])
+    weights.with_suffix(".half").rename(weights)
+    code, output = end_of(search)
+    assert code == 2, output
+    assert "second: its weights cannot be read" in output and "the file is damaged" in output
+    assert "Traceback" not in output
+    assert results(study_of(home)) == {TrialState.COMPLETE: [0], TrialState.WAITING: [1]}
+    weights.write_bytes(whole)
+    run_to_the_end(command)
+    study = check_whole(home, trials=2)
+    assert [trial.user_attrs["attempt"] for trial in study.trials] == [1, 2]
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 """Faults of a search in real processes: interrupted, its workers killed, its parent killed. Nothing may be lost."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpo.core.errors import TRY_AGAIN
 from hpo.core.paths import run_folder
 from tests.faults.search import (
     PATIENCE,
@@ -63,6 +65,8 @@ def test_ctrl_c_once_and_twice_in_each_phase_and_the_same_command_goes_on(
 def test_a_killed_worker_is_replaced_and_a_killed_parent_leaves_no_orphan(command: list[str], home: Path) -> None:
     search = start(command)
     wait_until(lambda: mid_trial(home))
+    # Batches are made in the worker itself: no loader process that could die beside it.
+    assert [worker.children() for worker in workers_of(home)] == [[], []]
     victim = workers_of(home)[0]
     victim.kill()
     wait_until(lambda: len([p for p in workers_of(home) if p.pid != victim.pid]) == 2)
@@ -94,6 +98,24 @@ def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(
     run_to_the_end(command)
     check_whole(home, trials=2, rungs=30)
     assert "resumed" in hpo("status", "faulty").stdout
+
+
+def test_a_worker_by_hand_that_is_told_to_leave_gives_its_trial_back(
+    study_file: dict[str, Any], tmp_path: Path, home: Path
+) -> None:
+    """As Kubernetes and the script for Slurm have it: the exit code says that it may be started again."""
+    trials = 3  # time enough to begin beside the search's own worker
+    search = start(longer({**study_file, "workers": 1}, tmp_path, trials, epochs=6))
+    wait_until(lambda: mid_trial(home))
+    by_hand = start([sys.executable, "-m", "hpo.cli", "worker", "--study", "faulty", "--device", "cpu"])
+    (given_back,) = wait_until(lambda: [w.trial for w in at_work(home, "search") if w.pid == by_hand.pid])
+    by_hand.terminate()
+    code, output = end_of(by_hand)
+    assert code == TRY_AGAIN, output
+    code, output = end_of(search)
+    assert code == 0, output
+    study = check_whole(home, trials, rungs=6)
+    assert study.trials[given_back].user_attrs["attempt"] == 2
 
 
 def test_a_preempted_worker_saves_its_trial_and_leaves(command: list[str], home: Path) -> None:
