@@ -1,8 +1,6 @@
 """Workers on a real Ray cluster of two nodes on this machine, two declared GPUs each; one dies in mid-search."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,21 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.core.errors import ConfigError, StorageError, StudyError
-from hpo.core.yaml_file import to_yaml
+from hpo.core.errors import ConfigError, StorageError
 from hpo.study.status import read_status
 from tests.backends.test_contract import MODULE, ROOT, seen, specification, wait_for
-from tests.faults.search import at_work, check_whole, storage_here
-from tests.small_models import save_bert, write_reviews
+from tests.faults.search import (
+    at_work,
+    check_whole,
+    command_for,
+    end_all,
+    end_of,
+    start,
+    storage_here,
+    study_on,
+    wait_until,
+    write_material,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -94,45 +101,20 @@ def end_machine(node: Any) -> None:
         process.kill()
 
 
-def training(home: Path) -> int:
-    """How many workers are past a rung of a trial."""
-    try:
-        return len(at_work(home, "search"))
-    except StudyError:
-        return 0  # just being made
-
-
 def test_a_node_dies_in_mid_search_and_nothing_is_lost(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(**NODE)
     home = Path(os.environ["HPO_HOME"])
-    write_reviews(tmp_path / "reviews", train=2000)
-    save_bert(tmp_path / "bert", layers=2)
-    study = {
-        "name": "faulty",
-        "data": str(tmp_path / "reviews"),
-        "models": [str(tmp_path / "bert")],
-        "search_space": {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}, "epochs": 4, "batch_size": 8},
-        "budget": {"max_trials": TRIALS},
-        "pruner": "none",
-        "confirm": {"top": 1, "seeds": 1},
-        # torch sees none of the declared GPUs: the trials train on the CPU.
-        "devices": "cpu",
-        "backend": {"ray": {"address": cluster.address, "gpus_per_worker": 1, "cpus_per_worker": 1}},
-    }
-    (tmp_path / "faulty.yaml").write_text(to_yaml(study))
-    with (tmp_path / "output").open("w") as output:
-        search = subprocess.Popen(
-            [sys.executable, "-m", "hpo.cli", "run", str(tmp_path / "faulty.yaml")], stdout=output, stderr=output
-        )
+    # As many workers as there are declared GPUs; torch sees none of them: the trials train on the CPU.
+    backend = {"ray": {"address": cluster.address, "gpus_per_worker": 1, "cpus_per_worker": 1}}
+    study = study_on(write_material(tmp_path), trials=TRIALS, workers=None, backend=backend)
+    search = start(command_for(tmp_path, study))
     try:
-        wait_for(lambda: training(home) == 4 or search.poll() is not None, 240)
-        assert search.poll() is None, (tmp_path / "output").read_text()
+        wait_until(lambda: len(at_work(home, "search")) == 4)
         end_machine(node)
-        assert search.wait(timeout=400) == 0, (tmp_path / "output").read_text()
+        code, told = end_of(search)
     finally:
-        search.kill()
-        search.wait()
-    told = (tmp_path / "output").read_text()
+        end_all(home)
+    assert code == 0, told
     assert told.count("another takes its place") == 2, told
     found = check_whole(home, trials=TRIALS)
     assert sum(trial.user_attrs["attempt"] > 1 for trial in found.trials) == 2
