@@ -98,12 +98,17 @@ def _model_colours(trials: Sequence[FrozenTrial]) -> dict[str, str]:
     return {model: COLOURS[place % len(COLOURS)] for place, model in enumerate(models)}
 
 
-def _hover(trial: FrozenTrial) -> str:
+def shown_params(trial: FrozenTrial) -> dict[str, str]:
+    """A trial's parameters for people, its frozen layers as `2 of 6`."""
     params = parameters(params_of(trial))
     if trial.user_attrs.get("frozen_layers"):
         params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
+    return params
+
+
+def _hover(trial: FrozenTrial) -> str:
     lines = [f"<b>trial {trial.number}</b> ({trial.state.name.lower()})"]
-    lines += [f"{shorten(key)}: {shorten(value)}" for key, value in params.items()]
+    lines += [f"{shorten(key)}: {shorten(value)}" for key, value in shown_params(trial).items()]
     # plotly fills %{…} in, also where a name happens to hold it.
     return "<br>".join(lines).replace("%{", "%&#123;")
 

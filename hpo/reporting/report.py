@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.readable import NOTHING, count, duration, interval, number, parameters, score
-from hpo.reporting.figures import is_finite, own_sections
+from hpo.reporting.figures import is_finite, own_sections, shown_params
 from hpo.reporting.optuna_figures import optuna_sections
 from hpo.reporting.portable import portable_command
 from hpo.reporting.section import Section, shorten
@@ -86,14 +86,7 @@ def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | 
         return None
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
     best = max(complete, key=lambda trial: sign * (trial.value or 0.0))
-    return {"trial": best.number, "value": best.value, "params": _params(best)}
-
-
-def _params(trial: FrozenTrial) -> dict[str, str]:
-    params = parameters(params_of(trial))
-    if trial.user_attrs.get("frozen_layers"):
-        params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
-    return params
+    return {"trial": best.number, "value": best.value, "params": shown_params(best)}
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +116,7 @@ def _tiles(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
 
 def _trial_table(trials: Iterable[FrozenTrial], metric: str) -> dict[str, Any]:
     """All trials as texts, with a number beside each cell that can be sorted by one."""
-    rows = [(trial, _params(trial)) for trial in trials]
+    rows = [(trial, shown_params(trial)) for trial in trials]
     names = list(dict.fromkeys(name for _, params in rows for name in params))
     # A parameter that is the same everywhere says nothing in a row: told once above the table.
     fixed = {name: rows[0][1].get(name, "") for name in names if len({params.get(name) for _, params in rows}) == 1}
