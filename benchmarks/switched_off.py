@@ -60,9 +60,9 @@ def main() -> None:
     for part in filter(None, os.environ["SWITCHED_OFF"].split(",")):
         PARTS[part]()
     if len(sys.argv) == 1:
-        from hpo.workflow import worker
+        from hpo.workflow import spawned
 
-        worker.main()
+        spawned.main()
     else:
         from hpo import cli
         from hpo.workflow import placing

@@ -10,6 +10,7 @@ import typer
 
 from hpo import console
 from hpo.core.errors import HpoError
+from hpo.core.importing import importing
 
 app = typer.Typer(
     name="hpo",
@@ -244,7 +245,8 @@ def worker(
 
     Here, or on any machine that reaches the database and finds data and models at the same paths.
     """
-    from hpo.workflow.worker import work_by_hand
+    with importing():
+        from hpo.workflow.worker import work_by_hand
 
     work_by_hand(study, storage, device)
 

@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
 from hpo.study.freeze_thaw import FreezeThawPruner
@@ -313,15 +313,11 @@ class Worker:
         self.storage.remove_session()
 
     def _beat(self) -> None:
+        # One statement under one lock: sixteen workers' beats cost a server as much as all their reports.
+        shown: dict[str, Any] = {**self._progress, "warning": self._warning, "ended": False}  # for `ended` see `take`
+        row = update(WorkerRow).where(WorkerRow.worker_id == self.worker_id)
         with self.storage.transaction() as session:
-            row = session.get(WorkerRow, self.worker_id, with_for_update=True)
-            if row is not None:
-                row.beat += 1
-                row.beat_at = func.now()
-                row.ended = False  # see `take`
-                row.warning = self._warning
-                for name, value in self._progress.items():
-                    setattr(row, name, value)
+            told = session.connection().execute(row.values(beat=WorkerRow.beat + 1, beat_at=func.now(), **shown))
             # No row: the study was deleted.
-            stop = row is None or is_stopped(session, self._study_id)
+            stop = told.rowcount == 0 or is_stopped(session, self._study_id)
         self.stop_requested = stop

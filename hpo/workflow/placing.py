@@ -12,7 +12,7 @@ from hpo.core.errors import ConfigError, StorageError
 from hpo.core.paths import default_storage, home, run_folder
 from hpo.training.precision import NOT_FOR_CPUS, Execution, available_devices, choose_execution, cores, place_workers
 
-WORKER = "hpo.workflow.worker"
+WORKER = "hpo.workflow.spawned"
 
 
 @dataclass(frozen=True)

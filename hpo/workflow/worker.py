@@ -1,14 +1,11 @@
-"""A worker process: takes one run at a time from the study until all three stages are done.
+"""A worker: takes one run at a time from the study until all three stages are done.
 
 hpo worker --study NAME --storage URL        # by hand, on any machine that reaches the database
-python -m hpo.workflow.worker                # started by `hpo run`; reads its specification from standard input
 """
 
-import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +15,8 @@ from dataclasses import dataclass, replace
 import optuna
 from optuna.trial import TrialState
 
-from hpo.backends.backend import LEFT
 from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import TRY_AGAIN, HpoError, StorageError, StudyError
+from hpo.core.errors import TRY_AGAIN, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import prune_waiting, seconds_left, set_phase
@@ -31,7 +27,6 @@ from hpo.study.sampler import build_pruner, build_sampler
 from hpo.study.status import read_status
 from hpo.study.storage import Storage, open_storage
 from hpo.study.takeover import reclaim
-from hpo.training.model import import_early
 from hpo.training.precision import choose_execution, cores, place_workers
 from hpo.workflow.confirm import confirm_job
 from hpo.workflow.leased_run import LeasedRun, clear_stage
@@ -220,38 +215,12 @@ class Workplace:
         return tell
 
 
-def main() -> None:
-    """Entry point of a spawned worker: imports first, then the specification, then work."""
-    _log_to_stderr()
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):  # Ctrl-C, a scheduler's warnings: for its parent
-        signal.signal(number, signal.SIG_IGN)
-    stop, terminated = threading.Event(), threading.Event()
-
-    def leave(*_: object) -> None:
-        terminated.set()
-        stop.set()
-
-    signal.signal(signal.SIGTERM, leave)
-    import_early()
-    given = sys.stdin.readline()
-    if not given:
-        return  # the parent found a mistake before there was anything to do, or is gone
-    threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
-    try:
-        done = Workplace(WorkerSpec(**json.loads(given)).here(), stop=stop).work()
-    except HpoError as error:
-        log.error("%s", error)
-        raise SystemExit(error.exit_code) from None
-    if terminated.is_set() and not done:
-        raise SystemExit(LEFT)
-
-
 def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue.
 
     Then the exit code tells a scheduler to start it again (`TRY_AGAIN`, or 130 after Ctrl-C).
     """
-    _log_to_stderr()
+    log_to_stderr()
     stop = threading.Event()
     codes: list[int] = []
 
@@ -272,16 +241,7 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
         raise SystemExit(codes[0])
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """What a worker logs goes to its standard error: a file of the study's logs, or a scheduler's."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def _leave_with_parent(stop: threading.Event) -> None:
-    """Set `stop` when the parent is gone (its end of the pipe is closed): no worker outlives its search."""
-    os.read(sys.stdin.fileno(), 1)  # unbuffered: a thread that waits in a buffered read blocks the process's end
-    stop.set()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A worker process that does what its specification says: it stands for `hpo.workflow.worker`, without its imports."""
+"""A worker process that does what its specification says: it stands for `hpo.workflow.spawned`, without its imports."""
 
 import json
 import os

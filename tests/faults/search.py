@@ -21,7 +21,7 @@ from hpo.study.status import WorkerStatus, read_status
 from hpo.study.storage import Storage, StorageAway, open_storage
 from tests.small_models import save_bert, write_reviews
 
-WORKER = "hpo.workflow.worker"
+WORKER = "hpo.workflow.spawned"
 RUNGS = 4
 PATIENCE = 600.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
 
