@@ -221,14 +221,14 @@ def test_best_of_hpo(case: Case) -> Answer:
     """The trials of a search that `hpo run` carried out, its best one's score on test, and its final model's."""
     import optuna
 
+    from hpo.study.record import params_of
     from hpo.study.storage import open_storage
-    from hpo.workflow.objective import params_of
 
     study = optuna.load_study(study_name=case["name"], storage=open_storage(case["storage"]))
     result = study.user_attrs["result"]
     return {
         "trials": trials_of(study),
-        "test": score_on_test(case["study"], params_of(study.best_trial).model_dump(exclude_none=True)),
+        "test": score_on_test(case["study"], params_of(study.best_trial)),
         "final_test": result["test"]["metrics"]["accuracy"],
         "confirmed": result["winner"]["mean"],
     }

@@ -18,10 +18,11 @@ from hpo import console
 from hpo.core.config import load_config
 from hpo.core.errors import TrialError
 from hpo.core.readable import score
+from hpo.core.trial import TrialParams
+from hpo.study.record import params_of
 from hpo.study.storage import open_storage
 from hpo.training.fine_tune import FineTuning
 from hpo.training.precision import choose_execution, cores, place_workers
-from hpo.workflow.objective import params_of
 from hpo.workflow.result import open_study
 from hpo.workflow.run import write_reports
 from hpo.workflow.stages import finished_trials
@@ -33,7 +34,7 @@ TOP = 3
 def finish(bench: Workbench, trial: FrozenTrial) -> float | None:
     """The value the trial would have ended with; None when it fails on the way."""
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(bench.plan(params_of(trial), trial.user_attrs["seed"], Path(folder)))
+        run = FineTuning(bench.plan(TrialParams(**params_of(trial)), trial.user_attrs["seed"], Path(folder)))
         try:
             return [report.value for report in run.reports()][-1]
         except TrialError:

@@ -230,6 +230,8 @@ def write_table(rows: list[dict[str, Any]], file: Path) -> None:
     curve, text = pyarrow.list_(pyarrow.float32()), pyarrow.string()
     schema = {"dataset": text, "params": text, "steps": pyarrow.list_(pyarrow.int32())}
     schema |= {"values": curve, "seconds": curve, "failed": pyarrow.bool_()}
+    if "memory_mb" in rows[0]:
+        schema["memory_mb"] = pyarrow.int32()
     table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(schema.items()))
     pyarrow.parquet.write_table(table, file, compression="zstd")
     print(f"{file}: {len(rows)} configurations, {file.stat().st_size / 2**20:.2f} MB")

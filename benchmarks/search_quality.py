@@ -156,7 +156,11 @@ def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], file: Path) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of tables")
-    parser.add_argument("--quick", action="store_true", help="one table a family, 4 workers, 3 seeds, without GP")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one table a family, 4 workers, 3 seeds, without the slow gp and freeze_thaw",
+    )
     parser.add_argument("--family", nargs="*", help="families of tables; all unless told")
     parser.add_argument("--method", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 16])
@@ -171,7 +175,7 @@ def main() -> None:
     methods, workers, seeds = arguments.method, arguments.workers, arguments.seeds
     if arguments.quick:
         tables = list({table.family: table for table in tables}.values())
-        methods, workers, seeds = [name for name in methods if name != "gp"], [4], 3
+        methods, workers, seeds = [name for name in methods if name not in ("gp", "freeze_thaw")], [4], 3
     cases = [
         Case(table.family, table.name, method, count, seed)
         for seed in range(seeds)

@@ -18,15 +18,17 @@ from hpo.study.rules import FAILURE, PAUSED, RUNGS
 from hpo.study.sampler import build_pruner, build_sampler
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
+BY_STEPS = {"name": "SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 2}
 # As a study file names them.
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random": (RANDOM, {"name": "none"}),
     "tpe": (TPE, {"name": "none"}),
     "tpe+median": (TPE, {"name": "MedianPruner"}),
     "tpe+hyperband": (TPE, {"name": "HyperbandPruner"}),
-    "tpe+halving": (TPE, {"name": "successive_halving"}),
+    "tpe+halving": (TPE, BY_STEPS),
+    "tpe+shares": (TPE, {"name": "successive_halving"}),
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
-    "freeze_thaw+halving": ({"name": "freeze_thaw"}, {"name": "successive_halving"}),
+    "hpo": ({}, {}),  # the defaults
     "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
 }
 POINTS = 96  # of a regret curve, evenly over the compute

@@ -79,7 +79,7 @@ def main() -> None:
     known = {(row["kind"], *row["case"]) for row in rows}
     tables = [table for table in read_tables(arguments.data) if table.family in arguments.family]
     cases = [
-        (kind, table, Case(table.family, table.name, "freeze_thaw+halving", arguments.workers, seed))
+        (kind, table, Case(table.family, table.name, "hpo", arguments.workers, seed))
         for table in tables
         for seed in range(arguments.seeds)
         for kind in KINDS

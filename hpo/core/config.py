@@ -84,7 +84,7 @@ class Generation(Config):
 
 
 class Fidelity(Config):
-    """When a trial reports and may be pruned: rungs, the same for every trial."""
+    """When a trial reports and may be pruned: its rungs."""
 
     rungs_per_epoch: int = Field(1, ge=1, le=20, description="Evaluations in each epoch.")
 
@@ -125,7 +125,7 @@ class StudyConfig(Config):
     direction: Literal["maximize", "minimize"] | None = Field(None, description="null: the metric's own.")
     max_length: int | None = Field(None, ge=4, description="Tokens per example; null: from the data and models.")
     max_seconds: float | None = Field(None, gt=0, description="Seconds of sound per example; null: 30.")
-    sampler: dict[str, Any] = Field({"name": "tpe"}, description="hpo's default, or an Optuna sampler by name.")
+    sampler: dict[str, Any] = Field({"name": "freeze_thaw"}, description="hpo's default, or an Optuna sampler by name.")
     pruner: dict[str, Any] = Field(
         {"name": "successive_halving"}, description="hpo's default, or an Optuna pruner by name."
     )

@@ -9,19 +9,20 @@ import optuna
 
 from hpo.core.errors import ConfigError, did_you_mean
 from hpo.study.freeze_thaw import FreezeThawPruner, FreezeThawSampler
+from hpo.study.halving import HalvingPruner
 
 
 def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
     """Build the sampler called `given["name"]` with the rest of `given` as its arguments.
 
-    `tpe`, the default, is Optuna's multivariate TPE; where the space has conditions it samples by groups, or the
-    conditional parameters would leave the joint model. `freeze_thaw` is hpo's own (`FreezeThawSampler`).
+    `freeze_thaw`, the default, is hpo's own (`FreezeThawSampler`). `tpe` is Optuna's multivariate TPE; where the space
+    has conditions it samples by groups, or the conditional parameters would leave the joint model.
     Raises `ConfigError` for an unknown name or argument.
     """
     arguments = {"seed": seed, "group": conditional and given.get("multivariate", True), **given}
-    name = arguments.pop("name", "tpe")
+    name = arguments.pop("name", "freeze_thaw")
     kinds = _classes(optuna.samplers, optuna.samplers.BaseSampler)
-    kind = _look_up("sampler", name, {"tpe": optuna.samplers.TPESampler, "freeze_thaw": FreezeThawSampler, **kinds})
+    kind = _look_up("sampler", name, {"freeze_thaw": FreezeThawSampler, "tpe": optuna.samplers.TPESampler, **kinds})
     if issubclass(kind, optuna.samplers.TPESampler):
         arguments = {"multivariate": True, "constant_liar": True, **arguments}
     known = inspect.signature(kind).parameters
@@ -32,8 +33,8 @@ def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> opt
 def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     """Build the pruner called `given["name"]` with the rest of `given` as its arguments.
 
-    `successive_halving`, the default, is asynchronous successive halving (Li et al., 2020) over the rungs: at
-    rungs 1, 2, 4, … a trial goes on only when it is among the better half of those that came so far. (By thirds, 3
+    `successive_halving`, the default, compares trials at the same shares of their own schedules (`HalvingPruner`):
+    one goes on only when it is among the better half of those that came so far. (By thirds, 3
     of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
     time: `benchmarks/pruned_trials.py`.) `freeze_thaw`, for the sampler of that name, pauses trials and goes on with
     those of most promise (`FreezeThawPruner`). `none` never prunes. Raises `ConfigError` for an unknown name
@@ -41,11 +42,9 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     """
     arguments = dict(given)
     name = arguments.pop("name", "successive_halving")
-    if name == "successive_halving":
-        arguments = {"min_resource": 1, "reduction_factor": 2, **arguments}
     own = {
         "freeze_thaw": FreezeThawPruner,
-        "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
+        "successive_halving": HalvingPruner,
         "none": optuna.pruners.NopPruner,
     }
     return _build(

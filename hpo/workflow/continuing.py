@@ -69,7 +69,7 @@ def earlier_studies(
             raise StudyError(f"warm_start: there is no study '{name}' in {storage}.{did_you_mean(name, known)}")
         study = optuna.load_study(study_name=name, storage=storage)
         different = _other_meaning(study, config, data)
-        if different and config.sampler.get("name") != "freeze_thaw":
+        if different and config.sampler.get("name", "freeze_thaw") != "freeze_thaw":
             raise StudyError(
                 f"warm_start: the trials of '{name}' cannot be taken over, their values mean something else:\n  "
                 + "\n  ".join(different)

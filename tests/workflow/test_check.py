@@ -128,7 +128,7 @@ def test_a_model_that_is_nowhere_is_told_with_the_nearest(
             r"first_trials\[0\]\.frozen_layers: 3 is more than the 1 layers of s",
         ),
         ({"sampler": "TPSampler"}, r"Did you mean 'TPESampler'"),
-        ({"pruner": {"patience": 3}}, r"pruner\.patience: SuccessiveHalvingPruner takes no such argument"),
+        ({"pruner": {"patience": 3}}, r"pruner\.patience: HalvingPruner takes no such argument"),
         ({"devices": "cuda:99"}, r"devices: 'cuda:99' is not on this machine"),
         ({"direction": "minimize"}, r"direction"),
         ({"metric": "acuracy"}, r"accuracy"),
