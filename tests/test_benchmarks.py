@@ -1,4 +1,4 @@
-"""The benchmarks find in hpo what they import from it: they run by hand, and much later than what they measure changes."""
+"""What the benchmarks import from hpo is there: they run by hand, much later than what they measure changes."""
 
 import ast
 from importlib import import_module
