@@ -28,6 +28,11 @@ NEAREST_TO_NONE = {
 }
 
 
+# The head alone, on features that are computed once: the cheapest look at what a model knows of the data (linear
+# probing: Alain & Bengio, 2016; before fine-tuning: Kumar et al., 2022).
+PROBE = {"frozen_share": 1.0}
+
+
 @dataclass(frozen=True)
 class FirstTrials:
     """Configurations in the order in which they are tried, and what a person should hear of how they were chosen."""
@@ -81,12 +86,13 @@ def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits]) -> Firs
 
 
 def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstTrials:
-    """Good defaults, one for each model before variants.
+    """Good defaults, one for each model before variants; first of all the head alone (`PROBE`) of the first model.
 
     First ones take at most half of the budget, variants are added up to a third of it. One with adapters is none where
     the space has no adapters, and the other way round: other rates go with them.
     """
     of_each: list[list[Point]] = []
+    probe: list[Point] = []
     moved = left_out = 0
     for model, traits in models.items():
         points: list[Point] = []
@@ -96,16 +102,20 @@ def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstT
             entry = {**params_in(given), "model": model}
             point, changed = _complete(entry, config.search_space, traits.layers, "search_space.first_trials")
             peft = point.get("peft", getattr(config.search_space.parameters.get("peft"), "value", "none"))
-            if given and peft != given.get("peft", "none"):
+            if given.items() >= PROBE.items():
+                head_alone = TrialParams(**point).resolve_frozen_layers(traits.layers) == traits.layers
+                probe = probe or [point] * head_alone
+            elif given and peft != given.get("peft", "none"):
                 left_out += 1
             elif point not in points:
                 points.append(point)
                 moved += bool(changed)
         of_each.append(points)
-    firsts = [points[0] for points in of_each if points][: max(1, config.budget.max_trials // 2)]
+    firsts = probe + [points[0] for points in of_each if points]
+    firsts = firsts[: max(1, config.budget.max_trials // 2)]
     variants = [point for turn in zip_longest(*(points[1:] for points in of_each)) for point in turn if point]
     queue = firsts + variants[: max(0, config.budget.max_trials // 3 - len(firsts))]
-    left_out += sum(map(len, of_each)) - len(queue)
+    left_out += len(probe) + sum(map(len, of_each)) - len(queue)
     told = f"first_trials: none are named, so {count(len(queue), 'good default')} of the models' own recipes go first"
     more = [f"{moved} moved into the search space"] * bool(moved) + [f"{left_out} left out"] * bool(left_out)
     return FirstTrials(tuple(queue), f"{told}: {', '.join(more)}." if more else "")

@@ -171,6 +171,9 @@ PORTFOLIO = [
 ]
 
 
+NOTHING_FROZEN = {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}
+
+
 def good_defaults(trials: int = 32, models: dict[str, ModelTraits] = FAMILIES, **changed: Any) -> FirstTrials:
     config = make(models=list(FAMILIES), budget={"max_trials": trials}, portfolio=PORTFOLIO, **changed)
     return suggesting.first_trials(config, models)
@@ -195,6 +198,17 @@ def test_good_defaults_go_first_one_for_each_model_before_variants() -> None:
         assert trial.params == point  # of the space, whole
     best_first = {label: FAMILIES[label] for label in ("org/b", "org/a")}  # c is dropped
     assert [p["model"] for p in good_defaults(models=best_first).points] == ["org/b", "org/a", "org/a"]
+
+
+def test_the_head_alone_of_the_first_model_goes_before_all_where_the_space_can_freeze_all_layers() -> None:
+    portfolio = [{"frozen_share": 1.0, "learning_rate": 2e-4}, *PORTFOLIO]
+    config = make(models=list(FAMILIES), budget={"max_trials": 32}, portfolio=portfolio)
+    first, *others = suggesting.first_trials(config, FAMILIES).points
+    assert (first["model"], first["learning_rate"]) == ("org/a", 2e-4)
+    assert TrialParams(**first).resolve_frozen_layers(2) == 2
+    assert others == list(good_defaults().points)
+    narrow = config.model_copy(update={"search_space": make(search_space=NOTHING_FROZEN).search_space})
+    assert [p["model"] for p in suggesting.first_trials(narrow, FAMILIES).points][:3] == list(FAMILIES)
 
 
 def test_good_defaults_are_few_against_the_budget() -> None:
