@@ -11,9 +11,9 @@ grid's, its one confirming run is not counted): its own sampler, pruner and conf
 Both end alike: the winner is trained on train and validation, and measured on test once.
 
 The bundled models take larger rates. Theirs are the papers' times 40, of which the largest, 2e-3, is the one that
-their own README found best; hpo's space is then that of the quickstart, 1e-4 to 5e-3, and its first trial the
-quickstart's. Each search is a `hpo run` in a process, with a home and a cache of its own, and one line of the file
-when it ends: the same command goes on from there. Where other work shares the machine, compare the CPU seconds too.
+their own README found best; hpo's space is then that of the quickstart, 1e-4 to 5e-3. Each search is a `hpo run` in a
+process, with a home and a cache of its own, and one line of the file when it ends: the same command goes on from there.
+Where other work shares the machine, compare the CPU seconds too.
 """
 
 import argparse
@@ -44,7 +44,6 @@ BUNDLED = ROOT / "examples" / "models"
 RATES, BATCHES, EPOCHS = (2e-5, 3e-5, 5e-5), (16, 32), (2, 3, 4)
 BUNDLED_FACTOR = 40
 BUNDLED_SPACE = {"low": 1e-4, "high": 5e-3, "log": True}
-BUNDLED_START = {"learning_rate": 2e-3, "batch_size": 32, "epochs": 4, "warmup_ratio": 0.1, "dropout": 0.1}
 SIDES = ("grid", "hpo")
 MOST = {"validation": 300, "test": 2000}  # rows
 Row = dict[str, Any]
@@ -95,7 +94,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
 
         ready = read_yaml(ready_made("search_spaces") / "text-encoders.yaml")
         space = {name: written for name, written in ready.items() if name != "first_trials"}
-        more |= {"search_space": {**space, "learning_rate": BUNDLED_SPACE}, "first_trials": [BUNDLED_START]}
+        more |= {"search_space": {**space, "learning_rate": BUNDLED_SPACE}, "portfolio": ready["first_trials"]}
     return {"name": "hpo", **shared, **more}
 
 
