@@ -24,8 +24,15 @@ _SERVER_LOCKS = {
     "postgresql": ("SELECT pg_try_advisory_lock(6844527)", "SELECT pg_advisory_unlock(6844527)"),
     "mysql": ("SELECT GET_LOCK('hpo-schema', 0)", "SELECT RELEASE_LOCK('hpo-schema')"),
 }
-# MySQL's DATETIME counts whole seconds, so a trial of half a second took none or one.
-_MICROSECONDS = "ALTER TABLE trials MODIFY datetime_start DATETIME(6), MODIFY datetime_complete DATETIME(6)"
+# MySQL's DATETIME counts whole seconds, so a trial of half a second took none or one. The letters of a MariaDB server
+# are latin1 in either case unless it is told otherwise: it refused a study named in others, and "Run" was "run".
+_MYSQL = [
+    "ALTER TABLE trials MODIFY datetime_start DATETIME(6), MODIFY datetime_complete DATETIME(6)",
+    *(
+        f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        for table in ("studies", "hpo_workers", "hpo_leases")
+    ),
+]
 _SCHEMA_SECONDS = 120.0  # making the tables takes one or two
 
 
@@ -141,7 +148,8 @@ def _make(engine: Engine, url: URL, options: dict[str, Any]) -> None:
     Base.metadata.create_all(engine)
     if url.get_backend_name() == "mysql":
         with engine.begin() as connection:
-            connection.execute(text(_MICROSECONDS))
+            for statement in _MYSQL:
+                connection.execute(text(statement))
     with engine.begin() as connection, suppress(IntegrityError):
         connection.execute(insert(SchemaRow).values(schema_id=1, version=SCHEMA_VERSION))
 

@@ -15,6 +15,7 @@ from hpo.study import schema
 from hpo.study.lease import Worker
 from hpo.study.storage import Storage, open_storage
 from hpo.study.tables import LeaseRow, StudyRow, WorkerRow
+from tests.study.conftest import MakeStudy
 
 
 def execute(url: str, statement: str) -> None:
@@ -143,3 +144,24 @@ def test_deleting_a_study_deletes_its_children(storage: Storage, study: optuna.S
     child.tell(child.ask(), state=TrialState.FAIL)
     optuna.delete_study(study_name="study", storage=storage)
     assert storage.get_all_studies() == []
+
+
+def test_names_and_paths_of_all_letters_are_kept_and_either_case_is_another_study(
+    storage: Storage, make_study: MakeStudy
+) -> None:
+    names = ["Отзывы \N{FIRE}", "Отзывы \N{DROPLET}", "Run", "run"]
+    studies = [make_study(name) for name in names]
+    assert [study.study_name for study in storage.get_all_studies()] == names
+    assert [optuna.load_study(study_name=name, storage=storage)._study_id for name in names] == [
+        study._study_id for study in studies
+    ]
+    worker = Worker(storage, studies[0], "cpu")
+    trial = worker.take(studies[0])
+    assert trial is not None
+    worker.give_back(trial, checkpoint="/исследования/\N{FIRE}")
+    with storage.reading() as session:
+        assert session.scalars(select(LeaseRow.checkpoint)).one() == "/исследования/\N{FIRE}"
+    worker.warn("нет места \N{FIRE}")
+    worker.close()
+    with storage.reading() as session:
+        assert session.scalars(select(WorkerRow.warning)).one() == "нет места \N{FIRE}"
