@@ -35,9 +35,9 @@ class Server:
     user: str  # the system's user it runs as when the tests run as root
     folder_query: str
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path | None = None) -> None:
         # Not below pytest's own folder: root alone may look into that.
-        self.folder = Path(tempfile.mkdtemp(prefix="hpo-server-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="hpo-server-", dir=place))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self.port = free_port()
@@ -227,9 +227,9 @@ SERVERS: dict[str, type[PostgreSQL] | type[MariaDB]] = {"postgresql": PostgreSQL
 DATABASES = ["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in SERVERS)]
 
 
-def start(name: str) -> Server:
-    """A private server, or a skipped test where its package is not installed."""
+def start(name: str, place: Path | None = None) -> Server:
+    """A private server with its files in `place`, or a skipped test where its package is not installed."""
     kind = SERVERS[name]
     if kind.find() is None:
         pytest.skip(f"{name} is not installed (Debian: apt-get install postgresql mariadb-server)")
-    return kind()
+    return kind(place)

@@ -1,30 +1,16 @@
 """The report and optuna-dashboard, opened in a headless Chromium on a finished study."""
 
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
 import hpo
 from hpo.core.paths import run_folder
+from tests.browser.conftest import dashboard
 from tests.small_models import save_bert, write_reviews
 
 pytestmark = pytest.mark.browser
-
-FLAGS = [
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -50,25 +36,6 @@ def result(tmp_path: Path) -> hpo.Result:
     )
 
 
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A page of a Chromium of this system; errors in its console are collected in `page.problems`."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS, chromium_sandbox=False)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(180_000)  # a busy machine drew a report of 4 MB in over 30 s
-        page.problems = []
-        page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        yield page
-        browser.close()
-
-
 def test_the_report_shows_the_study(result: hpo.Result, page: Any) -> None:
     page.goto((run_folder(result.name) / "report.html").as_uri())
     assert page.locator("h1").inner_text().strip() == "reviews & <b>more</b>"
@@ -83,13 +50,7 @@ def test_the_report_shows_the_study(result: hpo.Result, page: Any) -> None:
 
 
 def test_the_dashboard_shows_the_study(result: hpo.Result, page: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "hpo.cli", "dashboard", "--port", str(port)])
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_for(address)
+    with dashboard() as address:
         page.goto(f"{address}/dashboard")
         page.get_by_text(". reviews & <b>more</b>").last.click()
         page.wait_for_selector(".js-plotly-plot .main-svg")
@@ -102,11 +63,3 @@ def test_the_dashboard_shows_the_study(result: hpo.Result, page: Any) -> None:
         assert "learning_rate" in text
         assert "seconds" in text
         assert "metrics" in text
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-def _wait_for(address: str) -> None:
-    """Until the server answers: a minute at most."""
-    urllib3.request("GET", address, retries=urllib3.Retry(connect=70, backoff_factor=0.1, backoff_max=1.0))

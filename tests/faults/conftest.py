@@ -1,6 +1,8 @@
 """A database of each kind with one study in it; a small study to be searched in processes of its own."""
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,21 @@ def command(study_file: dict[str, Any], tmp_path: Path) -> list[str]:
 @pytest.fixture
 def home(_home: None) -> Path:
     return Path(os.environ["HPO_HOME"])
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 16 MB, or as many as the test says, which servers may look into as well."""
+    folder = Path(tempfile.mkdtemp(prefix="hpo-small-"))
+    folder.chmod(0o755)
+    root = [] if os.getuid() == 0 else ["sudo", "-n"]
+    size = f"size={getattr(request, 'param', 16)}m,mode=1777"
+    if subprocess.run([*root, "mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=False).returncode != 0:
+        folder.rmdir()
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run([*root, "umount", "-l", str(folder)], check=True)  # a database may still be open here
+    folder.rmdir()
 
 
 @pytest.fixture(autouse=True)

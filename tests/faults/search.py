@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,18 @@ def write_metric(folder: Path, fault: str) -> Path:
     lines = "\n".join(f"            {line}" for line in fault.splitlines())
     file.write_text(METRIC.format(folder=str(folder), fault=lines))
     return file
+
+
+def slow_metric(folder: Path) -> tuple[str, Path]:
+    """A metric whose validations take ten seconds, and no processor, for as long as the file returned with it is there:
+    time to strike that no busy machine runs out of."""
+    slow = folder / "slow"
+    slow.touch()
+    fault = f"""import pathlib, time
+until = time.monotonic() + 10
+while pathlib.Path({str(slow)!r}).exists() and time.monotonic() < until:
+    time.sleep(0.1)"""
+    return str(write_metric(folder, fault)), slow
 
 
 def command_for(folder: Path, study: dict[str, Any]) -> list[str]:
@@ -214,3 +227,10 @@ def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study
     assert not workers_of(home)
     assert not list((run_folder("faulty") / "checkpoints").glob("*"))
     return study
+
+
+def fill(file: Path) -> None:
+    """Leave no byte free on the file system of `file`."""
+    with file.open("wb", buffering=0) as writing, suppress(OSError):
+        while True:
+            writing.write(bytes(4096))

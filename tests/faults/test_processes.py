@@ -1,10 +1,6 @@
 """What befalls one process of a search: its device fails, the machine's memory or disk ends. The others live."""
 
-import os
 import sqlite3
-import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from tests.faults.search import (
     check_whole,
     command_for,
     end_of,
+    fill,
     mid_trial,
     run_to_the_end,
     start,
@@ -141,30 +138,11 @@ def test_a_model_that_the_memory_limit_does_not_hold_costs_its_trials_only(
     assert {trial.params["model"] for trial in found.trials} == {"bert", "large"}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB: SQLite's log alone grows to 4 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    root = [] if os.getuid() == 0 else ["sudo", "-n"]
-    mount = [*root, "mount", "-t", "tmpfs", "-o", "size=16m,mode=1777", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False).returncode != 0:
-        pytest.skip("only root may mount a small file system")
-    yield folder
-    subprocess.run([*root, "umount", "-l", str(folder)], check=True)  # the database is still open here
-
-
-def fill(file: Path) -> None:
-    """Leave no byte free on the file system of `file`."""
-    with file.open("wb", buffering=0) as writing, suppress(OSError):
-        while True:
-            writing.write(bytes(4096))
-
-
 @pytest.mark.parametrize("holds", ["database", "checkpoints"])
 def test_a_full_disk_pauses_the_search_and_it_goes_on(
     holds: str, command: list[str], home: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of 16 MB: SQLite's log alone grows to 4 MB."""
     database = (small_disk if holds == "database" else home.parent) / "faulty.db"
     monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{database}")
     if holds == "checkpoints":

@@ -1,0 +1,84 @@
+"""optuna-dashboard on a search whose workers die: it shows each trial once, and running only what somebody works on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import dashboard
+from tests.faults.search import (
+    at_work,
+    check_whole,
+    command_for,
+    end_all,
+    end_of,
+    slow_metric,
+    start,
+    study_on,
+    wait_until,
+    workers_now,
+    write_material,
+)
+
+pytestmark = pytest.mark.browser
+
+TRIALS, EPOCHS = 8, 8
+STATES = ("Complete", "Pruned", "Running", "Waiting", "Fail")
+
+
+@pytest.fixture
+def home(_home: None) -> Iterator[Path]:
+    home = Path(os.environ["HPO_HOME"])
+    yield home
+    end_all(home)
+
+
+def shown(page: Any) -> dict[int, str]:
+    """The trials in the dashboard's list, with the state that stands at each."""
+    lines = page.locator("body").inner_text().splitlines()
+    found: dict[int, str] = {}
+    for place, line in enumerate(lines[:-1]):
+        name, _, number = line.strip().partition(" ")
+        if name == "Trial" and number.isdigit() and lines[place + 1].strip() in STATES:
+            assert int(number) not in found, f"trial {number} is shown twice"
+            found[int(number)] = lines[place + 1].strip()
+    return found
+
+
+def test_no_ghost_trials_while_workers_die(home: Path, tmp_path: Path, page: Any) -> None:
+    metric, slow = slow_metric(tmp_path)
+    study = study_on(write_material(tmp_path), trials=TRIALS, epochs=EPOCHS, workers=4, metric=metric)
+    study["search_space"] |= {"batch_size": 64}
+    search = start(command_for(tmp_path, study))
+    wait_until(lambda: len(at_work(home, "search")) == 4)
+    with dashboard() as address:
+        page.goto(f"{address}/dashboard/studies/1/trials")
+
+        def agree() -> bool:
+            """Whether what is shown as running is what living workers have in hand, and all else is not."""
+            page.reload()
+            page.get_by_text("Trial 0", exact=False).first.wait_for()
+            held = {worker.trial for worker in workers_now(home) if worker.phase == "search"} - {None}
+            return {number for number, state in shown(page).items() if state == "Running"} == held != set()
+
+        wait_until(agree)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            victim = wait_until(lambda: at_work(home, "search"))[0]
+            os.kill(victim.pid, number)
+            wait_until(lambda pid=victim.pid: pid not in [worker.pid for worker in workers_now(home)])
+            wait_until(agree)
+        slow.unlink()
+        code, output = end_of(search)
+        assert code == 0, output
+        trials = check_whole(home, trials=TRIALS, rungs=EPOCHS).trials
+        page.reload()
+        page.get_by_text(f"{TRIALS} Trials").wait_for()
+        found = wait_until(lambda: shown(page))  # as many as the window has
+        assert found.items() <= dict.fromkeys(range(TRIALS), "Complete").items()
+        resumed = next(trial for trial in trials if trial.user_attrs["attempt"] == 2)
+        page.goto(f"{address}/dashboard/studies/1/trials?numbers={resumed.number}")
+        page.get_by_text(f"worker {resumed.user_attrs['worker']}").wait_for()
+        page.get_by_text("attempt 2", exact=True).wait_for()
