@@ -191,6 +191,11 @@ class Outlook:
         best = np.full(len(points), self._rival())
         return price(best, mean, variance**0.5, after**0.5, share * cost, (1 - share) * cost)
 
+    def any_new(self, rng: np.random.RandomState) -> Array | None:
+        """A random configuration, in units; None where all were tried."""
+        units = self.region.candidates(rng, self.region.units[:0])
+        return units[0] if len(units) else None
+
     def best_new(self, rng: np.random.RandomState) -> tuple[Array | None, float]:
         """The configuration, in units, that is worth the highest price, and that; None where all were tried."""
         order = np.argsort(self.mean)[:BEST]

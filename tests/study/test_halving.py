@@ -38,31 +38,32 @@ def pruned_at(study: optuna.Study, rungs: int, values: list[float]) -> int | Non
 
 def test_trials_are_compared_at_the_same_share_of_their_own_schedules() -> None:
     # After as many rungs (4) the long one is better, at a quarter of each one's schedule it is worse.
-    study = study_of((4, {1: 0.5}), (4, {1: 0.4}))
-    assert pruned_at(study, 16, [0.1, 0.2, 0.3, 0.45, 0.6]) == 4
+    study = study_of((4, {1: 0.5}), (4, {1: 0.4}), (4, {1: 0.3}))
+    assert pruned_at(study, 16, [0.1, 0.2, 0.3, 0.35, 0.6]) == 4
     assert pruned_at(study, 16, [0.1, 0.2, 0.3, 0.55, 0.6]) is None
 
 
 def test_a_trial_that_reports_seldom_is_held_against_values_between_the_others_reports() -> None:
-    study = study_of((8, {1: 0.0, 2: 0.4, 3: 0.8}), (8, {1: 0.0, 2: 0.2, 3: 0.4}))
-    assert pruned_at(study, 3, [0.5, 0.6, 0.7]) is None  # its first report counts as that at a quarter: 0.4, 0.2
-    assert pruned_at(study, 3, [0.3, 0.6, 0.7]) == 1
+    study = study_of((8, {1: 0.0, 2: 0.4, 3: 0.8}), (8, {1: 0.0, 2: 0.2, 3: 0.4}), (8, {1: 0.0, 2: 0.1}))
+    assert pruned_at(study, 3, [0.5, 0.6, 0.7]) is None  # its first report counts as that at a quarter: 0.4, 0.2, 0.1
+    assert pruned_at(study, 3, [0.15, 0.6, 0.7]) == 1
 
 
-def test_the_first_goes_on_and_then_the_better_half_by_the_studys_direction() -> None:
+def test_the_first_three_go_on_and_then_the_better_half_by_the_studys_direction() -> None:
     study = study_of(direction="minimize")
-    assert pruned_at(study, 4, [0.5] * 4) is None
-    assert pruned_at(study, 4, [0.6] * 4) == 1
-    assert pruned_at(study, 4, [0.4] * 4) is None
+    for value in (0.5, 0.6, 0.7):
+        assert pruned_at(study, 4, [value] * 4) is None
+    assert pruned_at(study, 4, [0.65] * 4) == 1
+    assert pruned_at(study, 4, [0.55] * 4) is None
 
 
 def test_what_the_infrastructure_failed_and_what_diverged_is_no_measure() -> None:
-    study = study_of((4, {1: float("nan")}))
+    study = study_of((4, {1: float("nan")}), (4, {1: 0.0}), (4, {1: 0.0}))
     failed = study.ask()
     failed.report(0.9, 1)
     failed.set_user_attr(INFRASTRUCTURE, True)
     study.tell(failed, state=TrialState.FAIL)
-    assert pruned_at(study, 4, [0.1, 0.1, 0.1, 0.1]) is None
+    assert pruned_at(study, 4, [-0.1, -0.1, -0.1, -0.1]) is None  # with the other two it is the third
     assert pruned_at(study, 4, [float("nan")]) == 1
 
 
