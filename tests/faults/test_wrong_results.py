@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 import hpo
 from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
+from hpo.study.evidence import EVIDENCE
 from hpo.study.lease import Worker
 from hpo.study.record import curve_of
 from hpo.study.storage import open_storage
@@ -71,9 +72,11 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     assert first.user_attrs["taken_from"] == "faulty #0" and "taken_from" not in other.user_attrs
     assert first.value == first.intermediate_values[1] and curve_of(first)
     with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
-        hpo.run({**new, "name": "other", "metric": "loss"}, storage=url)
+        hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
+    learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
+    assert learnt.user_attrs[EVIDENCE] == ["faulty"] and "taken_from" not in learnt.trials[0].user_attrs
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
-        hpo.run({**new, "name": "other", "warm_start": ["fauly"]}, storage=url)
+        hpo.run({**new, "name": "third", "warm_start": ["fauly"]}, storage=url)
 
 
 @pytest.fixture(scope="module")
