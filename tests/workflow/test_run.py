@@ -20,7 +20,7 @@ from hpo.study.rules import PAUSED
 from hpo.study.status import ATTEMPT, read_status
 from hpo.study.storage import open_storage
 from hpo.tasks.text_classification import TextClassification
-from hpo.workflow import worker
+from hpo.workflow import spawned
 from hpo.workflow.replay import replay, retrain
 from hpo.workflow.result import Predictor, best_configuration
 from hpo.workflow.stages import confirm_jobs
@@ -82,10 +82,10 @@ def test_the_workers_of_a_new_study_begin_before_its_data_is_read(
 def test_a_waiting_worker_has_imported_what_reading_a_model_takes() -> None:
     script = """
 import sys
-from hpo.workflow import worker
+from hpo.workflow import spawned
 late = {"evaluate", "transformers.modeling_utils"}
 assert not late & sys.modules.keys()
-worker.main()
+spawned.main()
 print(*sorted(late & sys.modules.keys()))
 """
     # Its specification never comes: the parent has found a mistake.
