@@ -120,7 +120,9 @@ def pack(folder: Path, file: Path) -> None:
             "failed": row["failure"] is not None,
         }
         for source in sorted(folder.glob("*.jsonl"))
-        for row in map(json.loads, source.read_text(encoding="utf-8").splitlines())
+        for row in sorted(
+            map(json.loads, source.read_text(encoding="utf-8").splitlines()), key=lambda row: row["number"]
+        )
     ]
     write_table(rows, file)
 

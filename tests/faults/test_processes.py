@@ -119,7 +119,7 @@ def test_a_model_that_the_memory_limit_does_not_hold_costs_its_trials_only(
     limit = (
         "\nimport resource, sys, psutil\n"
         "free = resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY\n"
-        "if free and any('worker' in part for part in sys.orig_argv):\n"
+        "if free and any('spawned' in part for part in sys.orig_argv):\n"
         "    most = psutil.Process().memory_info().vms + 900 * 2**20\n"
         "    resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
     )
