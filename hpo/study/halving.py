@@ -2,11 +2,10 @@
 
 import numpy as np
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from hpo.study.rules import INFRASTRUCTURE
-from hpo.study.standing import Curve, curve_of, furthest_step
+from hpo.study.standing import Curve, curve_of, furthest_step, sign_of
 
 # Trials that must have come as far before one is stopped: with fewer, who is best of them is chance, and one that
 # learns fast early on stops all who follow (mean final regret on recorded fine-tuning, with 1 and 4 workers, 0.08 and
@@ -35,7 +34,7 @@ class HalvingPruner(optuna.pruners.BasePruner):
         """Whether to stop `trial` at its last report."""
         known = [t for t in study.get_trials(deepcopy=False) if INFRASTRUCTURE not in t.user_attrs]
         whole = furthest_step(known)
-        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
+        sign = sign_of(study)
         own = curve_of(trial, sign, whole)
         if own is None:
             return bool(trial.intermediate_values)  # what it reported is not finite

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr, ndtri
 
@@ -17,7 +16,7 @@ from hpo.study.record import CURVE
 from hpo.study.region import Region
 from hpo.study.ridge import Ridge
 from hpo.study.rules import INFRASTRUCTURE
-from hpo.study.standing import Curve, curve_of, furthest_step, rungs_of, standings, truncated
+from hpo.study.standing import Curve, curve_of, furthest_step, rungs_of, sign_of, standings, truncated
 
 Array = np.ndarray
 
@@ -233,7 +232,7 @@ _sources: WeakKeyDictionary[optuna.Study, list[Source]] = WeakKeyDictionary()
 def outlook_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Outlook:
     """The outlook of a study's trials, with the lengths that were found last, or new ones when due."""
     kernel, known = _kernels.get(study, (None, 0))
-    outlook = Outlook(trials, _sign(study), kernel, known, sources_of(study))
+    outlook = Outlook(trials, sign_of(study), kernel, known, sources_of(study))
     if outlook.fitted:
         _kernels[study] = outlook.kernel, outlook.count
     return outlook
@@ -249,10 +248,5 @@ def sources_of(study: optuna.Study) -> list[Source]:
 
 
 def _source(study: optuna.Study) -> Source:
-    outlook = Outlook(study.get_trials(deepcopy=False), _sign(study))
+    outlook = Outlook(study.get_trials(deepcopy=False), sign_of(study))
     return Source(outlook.region, outlook.process)
-
-
-def _sign(study: optuna.Study) -> float:
-    """What makes smaller better of a study's values."""
-    return 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0

@@ -102,11 +102,11 @@ def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstT
             entry = {**params_in(given), "model": model}
             point, changed = _complete(entry, config.search_space, traits.layers, "search_space.first_trials")
             peft = point.get("peft", getattr(config.search_space.parameters.get("peft"), "value", "none"))
-            if given.items() >= PROBE.items():
+            if given and peft != given.get("peft", "none"):
+                left_out += 1
+            elif given.items() >= PROBE.items():
                 head_alone = TrialParams(**point).resolve_frozen_layers(traits.layers) == traits.layers
                 probe = probe or [point] * head_alone
-            elif given and peft != given.get("peft", "none"):
-                left_out += 1
             elif point not in points:
                 points.append(point)
                 moved += bool(changed)
