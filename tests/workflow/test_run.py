@@ -20,7 +20,7 @@ from hpo.study.rules import PAUSED
 from hpo.study.status import ATTEMPT, read_status
 from hpo.study.storage import open_storage
 from hpo.tasks.text_classification import TextClassification
-from hpo.workflow import spawned
+from hpo.workflow import worker
 from hpo.workflow.replay import replay, retrain
 from hpo.workflow.result import Predictor, best_configuration
 from hpo.workflow.stages import confirm_jobs
