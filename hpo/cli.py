@@ -10,7 +10,7 @@ import typer
 
 from hpo import console
 from hpo.core.errors import HpoError
-from hpo.core.importing import importing
+from hpo.core.importing import importing, keep_imported
 
 app = typer.Typer(
     name="hpo",
@@ -93,7 +93,8 @@ def run(
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
 ) -> None:
     """Run a study to its final model, or go on where it stopped."""
-    from hpo.workflow.run import run as run_study
+    with importing():
+        from hpo.workflow.run import run as run_study
 
     result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
     console.show_result(result.record, result.study.user_attrs["metric"], _next_commands(result, file))
@@ -247,7 +248,7 @@ def worker(
     """
     with importing():
         from hpo.workflow.worker import work_by_hand
-
+    keep_imported()
     work_by_hand(study, storage, device)
 
 

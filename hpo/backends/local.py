@@ -28,20 +28,27 @@ class LocalBackend:
     """Starts `python -m MODULE` processes, hands each a line of JSON on its standard input, watches them.
 
     A process can be started before its specification is known (`warm_up`): its imports then run while the parent
-    still checks the data. Specifications travel by pipe, never in a process listing: they may hold a password.
+    still checks the data. No more than `early` of them are: the imports of more than there are cores to spare hold up
+    the parent, and with it the first trial. Specifications travel by pipe, never in a process listing: they may hold a
+    password.
     """
 
     waiting = 0
 
-    def __init__(self, module: str, logs: Path, threads: int, room: int = 1) -> None:
+    def __init__(self, module: str, logs: Path, threads: int, room: int = 1, early: int = 1) -> None:
         self.room = room
+        self._early = early
         self._module = module
         self._logs = logs
         self._threads = threads  # of each worker
         self._children: dict[int, _Child] = {}
 
     def warm_up(self, slot: int) -> None:
-        """Start the process of `slot`; it waits for its specification."""
+        """Start the process of `slot`, if it is among the early ones; it waits for its specification."""
+        if self.running < self._early:
+            self._begin(slot)
+
+    def _begin(self, slot: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{slot}.log"
         with log.open("ab") as output:
@@ -73,7 +80,7 @@ class LocalBackend:
     def _start(self, slot: int, specification: Specification) -> None:
         child = self._children.get(slot)
         if child is None or child.given or child.process.poll() is not None:
-            self.warm_up(slot)
+            self._begin(slot)
             child = self._children[slot]
         assert child.process.stdin is not None
         try:

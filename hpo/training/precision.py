@@ -2,7 +2,8 @@
 
 import functools
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -90,6 +91,16 @@ def apply(execution: Execution) -> None:
             total = torch.cuda.get_device_properties(execution.device).total_memory
             part = (total / execution.workers - CONTEXT_BYTES) / total
             torch.cuda.set_per_process_memory_fraction(max(part, 0.01), execution.device)
+
+
+@contextmanager
+def all_cores(execution: Execution) -> Iterator[None]:
+    """Let this process's threads take every core meanwhile, then those of `execution` again."""
+    torch.set_num_threads(cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(execution.threads)
 
 
 def available_devices() -> list[str]:

@@ -51,7 +51,8 @@ def _local(config: StudyConfig) -> Placement:
     devices = place_workers(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     places = tuple(Place(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
-    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices)), places)
+    early = max(1, cores() - 1)  # one core is this process's own
+    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), places)
 
 
 def _ray(config: StudyConfig) -> Placement:

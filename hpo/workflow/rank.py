@@ -16,6 +16,7 @@ from hpo.study.ranking import RankedModel, Ranking, best_first
 from hpo.training.batching import IGNORED, Features, Indices
 from hpo.training.frozen_states import frozen_states
 from hpo.training.layers import stack_items
+from hpo.training.precision import all_cores
 from hpo.training.transferability import transferability
 from hpo.workflow.check import inspect_models
 from hpo.workflow.constrain import keep_to_constraints
@@ -74,7 +75,8 @@ def rank_models(bench: Workbench) -> Ranking:
     labels = bench.config.labels
     with console.progress(f"ranking {len(labels)} models on the data", total=len(labels)) as advance:
         places = _rows(bench)
-        return Ranking(len(places), best_first([_scored(bench, label, places, advance) for label in labels]))
+        with all_cores(bench.execution):  # the study's workers have nothing to do yet
+            return Ranking(len(places), best_first([_scored(bench, label, places, advance) for label in labels]))
 
 
 def _scored(bench: Workbench, label: str, places: Indices, advance: Callable[..., None]) -> RankedModel:

@@ -14,6 +14,7 @@ import optuna
 from hpo import console
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
+from hpo.core.importing import importing
 from hpo.core.paths import default_storage, run_folder
 from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, list_studies, set_phase
@@ -91,7 +92,7 @@ def _configure(
 
 def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
     """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
-    with console.progress("starting"):
+    with console.progress("starting"), importing():
         from hpo.workflow.placing import place_study
         from hpo.workflow.supervisor import Supervisor
 
@@ -109,7 +110,7 @@ def _search(
 
     What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
     """
-    with console.progress("checking the models"):
+    with console.progress("checking the models"), importing():
         from hpo.workflow.check import inspect_models, study_warnings
         from hpo.workflow.constrain import keep_to_constraints
         from hpo.workflow.create import create_study

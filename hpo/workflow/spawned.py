@@ -12,7 +12,7 @@ import threading
 
 from hpo.backends.backend import LEFT
 from hpo.core.errors import HpoError
-from hpo.core.importing import importing
+from hpo.core.importing import importing, keep_imported
 
 log = logging.getLogger("hpo.worker")
 
@@ -33,6 +33,7 @@ def main() -> None:
         from hpo.workflow.worker import WorkerSpec, Workplace, log_to_stderr
 
         import_early()
+    keep_imported()
     log_to_stderr()
     if terminated.is_set():
         raise SystemExit(LEFT)

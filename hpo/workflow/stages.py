@@ -7,9 +7,11 @@
 Every run of `FineTuning` is thus a leased trial: counted exactly, resumed when its worker dies, seen in the dashboard.
 """
 
+import heapq
 import math
 import statistics
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import optuna
@@ -20,6 +22,9 @@ from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name
 from hpo.study.record import params_of
+
+CONFIRM_SHARE = 0.2  # of a study's hours, at most: who has few of them has better uses for them than six more runs
+FINAL_SECONDS = 2.0  # for the final model's interval on test, a baseline and the files: as small models take
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,32 @@ def stage_folder(study: optuna.Study) -> str:
     return folder_name(study.study_name)
 
 
-def reserve_seconds(search: optuna.Study, config: StudyConfig, workers: int) -> float:
-    """Seconds to keep back for confirming and the final model, by how long complete trials took; 0 before the first."""
-    best = finished_trials(search)[: config.confirm.top]
-    took = [trial.duration.total_seconds() for trial in best if trial.duration]
-    if not took:
-        return 0.0
-    rounds = math.ceil(config.confirm.top * config.confirm.seeds / max(workers, 1))
-    return (rounds + 1.5) * max(took)
+@dataclass(frozen=True)
+class Reserve:
+    """Seconds that a search leaves to the stages after it."""
+
+    confirm: float
+    final: float
+
+
+def reserve(search: optuna.Study, config: StudyConfig, workers: int, hours_in_seconds: float) -> Reserve:
+    """What to keep back for confirming and the final model, by how long the best trained; 0 before the first.
+
+    The confirming runs of what is best so far, each by the worker that is free first, or `CONFIRM_SHARE` of the hours
+    where that is less, but one run. Then the longest of them as the final model, which trains on the rows of
+    validation too, and is measured and written.
+    """
+    own = [t for t in finished_trials(search) if t.duration and "seconds" in t.user_attrs]
+    done = [(sum(t.user_attrs["seconds"].values()), t.duration or timedelta()) for t in own]
+    if not done:
+        return Reserve(0.0, 0.0)
+    # The median: a process's first trial also lasts as long as what it does once, another as long as it waited.
+    beside = statistics.median(lasted.total_seconds() - trained for trained, lasted in done)
+    took = [trained + beside for trained, _ in done[: config.confirm.top]]
+    free = [0.0] * max(workers, 1)
+    for seconds in took * config.confirm.seeds:
+        heapq.heapreplace(free, free[0] + seconds)
+    confirm = min(max(free), max(CONFIRM_SHARE * hours_in_seconds, max(took)))
+    sizes = search.user_attrs["data"]["sizes"]
+    rows = 1 + sizes.get("validation", 0) / sizes["train"]
+    return Reserve(confirm, (rows if config.refit != "none" else 0) * max(took) + FINAL_SECONDS)

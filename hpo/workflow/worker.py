@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import optuna
 from optuna.trial import TrialState
@@ -19,7 +20,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import TRY_AGAIN, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
-from hpo.study.budget import prune_waiting, seconds_left, set_phase
+from hpo.study.budget import prune_waiting, seconds_allowed, seconds_left, set_phase
 from hpo.study.lease import Worker
 from hpo.study.ranking import RankedSampler, ranking_of
 from hpo.study.rules import is_stopped
@@ -38,8 +39,9 @@ from hpo.workflow.stages import (
     confirm_name,
     confirmed,
     final_name,
+    finished_trials,
     is_idle,
-    reserve_seconds,
+    reserve,
 )
 from hpo.workflow.workbench import Workbench
 
@@ -123,7 +125,8 @@ class Workplace:
         # The worker's id is mixed in: with one seed, two workers would draw the same trials.
         seed = (self.config.seed * 7919 + self.worker.worker_id) % 2**31
         study = self._open(self.search.study_name, seed, conditional)
-        objective = Objective(self.bench, self._out_of_time, self._tell_progress("search"))
+        over = partial(self._out_of_time, "search", study)
+        objective = Objective(self.bench, over, self._tell_progress("search"))
         return self._stage("search", study, objective)
 
     def _confirm(self) -> bool:
@@ -163,7 +166,7 @@ class Workplace:
             # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
             # the look and the taking is taken or waited for in the second.
             was_idle, idle = idle, is_idle(study)
-            over = phase == "search" and self._persist(self._out_of_time)
+            over = self._persist(lambda: self._out_of_time(phase, study))
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 if not begun:  # only now: one who comes to a study that is further on does not set it back
@@ -183,13 +186,19 @@ class Workplace:
                 time.sleep(POLL_SECONDS)
         return False
 
-    def _out_of_time(self) -> bool:
-        """Whether the search must end so that confirming and the final model fit into the study's hours."""
-        left = seconds_left(self.search)
-        if left is None:
+    def _out_of_time(self, phase: str, study: optuna.Study) -> bool:
+        """Whether no run of this stage may begin any more, so that the next ones fit into the study's hours.
+
+        At least one configuration is confirmed.
+        """
+        left, allowed = seconds_left(self.search), seconds_allowed(self.search)
+        if left is None or allowed is None or phase == "retrain":
             return False
         workers = len(read_status(self.storage, self.search.study_name).workers)
-        return left <= reserve_seconds(self.search, self.config, workers)
+        kept = reserve(self.search, self.config, workers, allowed)
+        if phase == "search":
+            return left <= kept.confirm + kept.final
+        return left <= kept.final and bool(finished_trials(study))
 
     def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:

@@ -204,7 +204,7 @@ def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any], monkeypat
     states = [trial.state for trial in result.study.trials]
     assert states.count(TrialState.COMPLETE) == 2
     assert states.count(TrialState.PRUNED) == 4  # what still waited is told so, and not begun
-    assert len(result.record["confirmed"]) == 2
+    assert len(result.record["confirmed"]) == 1  # as few as there must be: no hours are left
     assert read_status(open_storage(), "reviews").hours_run > 0
 
 
