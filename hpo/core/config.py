@@ -100,7 +100,10 @@ class Budget(Config):
 
 
 class Confirm(Config):
-    """How the winner is confirmed: the best `top` configurations, again on `seeds` fresh seeds each."""
+    """How the winner is confirmed: the best `top` configurations, again on `seeds` fresh seeds each.
+
+    With `budget.max_hours`, as many of these runs as fit into a fifth of it, but one.
+    """
 
     top: int = Field(3, ge=1)
     seeds: int = Field(2, ge=1)

@@ -21,6 +21,7 @@ from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.constrain import keep_to_constraints
 from hpo.workflow.placing import place_study
+from hpo.workflow.stages import CONFIRM_SHARE
 from hpo.workflow.techniques import check_techniques
 from hpo.workflow.workbench import Workbench, describe_data
 
@@ -145,7 +146,9 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     confirm = jobs * full / min(workers, jobs)
     search = budget.max_trials * full * 0.5 / workers
     if budget.max_hours is not None:
-        search = min(search, max(0.0, budget.max_hours * 3600 - confirm - final))
+        hours = budget.max_hours * 3600
+        confirm = min(confirm, max(CONFIRM_SHARE * hours, full))
+        search = min(search, max(0.0, hours - confirm - final))
     return {"search": search, "confirm": confirm, "final model": final}
 
 
@@ -160,7 +163,7 @@ def too_little_time(bench: Workbench, plans: list[ModelPlan], times: Mapping[str
     return [
         f"budget.max_hours: of {duration(hours * 3600)} confirming and the final model take about {kept}, which leaves "
         f"the search {duration(times['search'])}; a trial of the quickest model takes about {duration(quickest)}. Give "
-        "more hours, fewer epochs, or less to confirm: confirm: {top: 1, seeds: 1}."
+        "more hours or fewer epochs."
     ]
 
 

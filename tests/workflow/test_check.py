@@ -48,14 +48,15 @@ def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
     assert two == pytest.approx({"search": 10 * full / 4, "confirm": 2 * full, "final model": full})
     few = bench_of({**study, "budget": {"max_trials": 1}, "confirm": {"top": 2, "seeds": 2}})
     assert forecast(few, plans, workers=1)["confirm"] == pytest.approx(2 * full)
-    short = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.1}, "confirm": {"top": 2, "seeds": 2}})
+    short = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.09}, "confirm": {"top": 2, "seeds": 2}})
     times = forecast(short, plans, workers=1)
-    assert sum(times.values()) == pytest.approx(360)
+    assert sum(times.values()) == pytest.approx(324)
+    assert times["confirm"] == pytest.approx(324 / 5)
     assert too_little_time(short, plans, times) == too_little_time(bench, plans, one) == []
-    none = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.065}, "confirm": {"top": 2, "seeds": 2}})
+    none = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.03}, "confirm": {"top": 2, "seeds": 2}})
     (told,) = too_little_time(none, plans, forecast(none, plans, workers=1))
-    assert told.startswith("budget.max_hours: of 3 m 54 s confirming and the final model take about 3 m 50 s")
-    assert "leaves the search 4.0 s; a trial of the quickest model takes about 23 s." in told
+    assert told.startswith("budget.max_hours: of 1 m 48 s confirming and the final model take about 1 m 32 s")
+    assert "leaves the search 16 s; a trial of the quickest model takes about 23 s." in told
 
 
 def test_first_trials_that_do_not_fit_the_budget_are_counted(study: dict[str, Any]) -> None:
