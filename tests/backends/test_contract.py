@@ -182,3 +182,13 @@ def test_killed_at_once(backend: Backend, tmp_path: Path) -> None:
     wait_for(lambda: backend.running == 1)
     assert [(ended.slot, ended.code) for ended in backend.kill()] == [(0, -9)]
     assert (backend.running, backend.waiting, backend.exits()) == (0, 0, [])
+
+
+def test_no_more_processes_begin_early_than_leave_the_parent_a_core(tmp_path: Path) -> None:
+    backend = LocalBackend(MODULE, tmp_path, threads=1, room=2, early=1)
+    try:
+        for slot in (0, 1):
+            backend.warm_up(slot)
+        assert backend.running == 1
+    finally:
+        backend.kill()
