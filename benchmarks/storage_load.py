@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from hpo import console
-from hpo.core.importing import importing
+from hpo.core.importing import importing, keep_imported
 from hpo.study.budget import set_budget
 from hpo.study.lease import Worker
 from hpo.study.sampler import build_pruner, build_sampler
@@ -62,6 +62,7 @@ def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answe
     """One worker process: trials of `seconds` each until the budget is spent."""
     with importing():  # as `hpo.workflow.spawned` begins
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+    keep_imported()
     storage = open_storage(url)
     study = optuna.load_study(
         study_name=name,

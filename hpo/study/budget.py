@@ -9,13 +9,14 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, select
 
 from hpo.core.errors import StudyError
-from hpo.study.rules import BudgetSpent
+from hpo.study.rules import BudgetSpent, count_reserved
 from hpo.study.storage import Storage, storage_of
 from hpo.study.tables import LeaseRow, StudyRow
 
 __all__ = [
     "BudgetSpent",
     "add_seconds",
+    "close",
     "list_studies",
     "prune_waiting",
     "request_stop",
@@ -33,6 +34,15 @@ def set_budget(study: optuna.Study, max_trials: int | None, max_seconds: float |
         models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
         row = session.get(StudyRow, study._study_id) or StudyRow(study_id=study._study_id)
         row.max_trials, row.max_seconds = max_trials, max_seconds
+        session.add(row)
+
+
+def close(study: optuna.Study) -> None:
+    """Let no trial of the study begin any more: its budget is those that there are."""
+    with storage_of(study).transaction() as session:
+        models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
+        row = session.get(StudyRow, study._study_id) or StudyRow(study_id=study._study_id)
+        row.max_trials = count_reserved(session, study._study_id)
         session.add(row)
 
 

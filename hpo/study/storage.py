@@ -198,9 +198,9 @@ class Storage(RDBStorage):
         study = optuna.create_study(study_name=name, storage=self, directions=parent.directions, load_if_exists=True)
         with self.transaction() as session:
             models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
-            row = session.get(StudyRow, study._study_id) or StudyRow(study_id=study._study_id)
-            row.parent_id, row.max_trials, row.phase = parent._study_id, max_trials, phase
-            session.add(row)
+            if session.get(StudyRow, study._study_id) is None:  # else as it is: it may have been closed
+                row = StudyRow(study_id=study._study_id, parent_id=parent._study_id, max_trials=max_trials, phase=phase)
+                session.add(row)
         return study
 
     # What follows are Optuna's writing methods, with hpo's rules before them in the same transaction.

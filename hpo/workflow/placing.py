@@ -1,5 +1,6 @@
 """Which workers a study gets, and where: the backend it names, opened, and what each worker there is handed."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -51,7 +52,7 @@ def _local(config: StudyConfig) -> Placement:
     devices = place_workers(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     places = tuple(Place(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
-    early = max(1, cores() - 1)  # one core is this process's own
+    early = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
     return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), places)
 
 

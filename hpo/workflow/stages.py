@@ -11,7 +11,6 @@ import heapq
 import math
 import statistics
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import optuna
@@ -22,6 +21,7 @@ from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name
 from hpo.study.record import params_of
+from hpo.study.status import ATTEMPT
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: who has few of them has better uses for them than six more runs
 FINAL_SECONDS = 2.0  # for the final model's interval on test, a baseline and the files: as small models take
@@ -145,6 +145,12 @@ def confirmed(
     return sorted(found, key=lambda c: (bool(c.broken), sign * c.mean))
 
 
+def is_one_confirmed(confirm: optuna.Study, constraints: Constraints) -> bool:
+    """Whether a configuration that keeps to the constraints has a complete confirming run."""
+    measured = [trial.user_attrs.get("footprint") for trial in finished_trials(confirm)]
+    return any(footprint is None or not constraints.broken_by(Footprint(**footprint)) for footprint in measured)
+
+
 def best_default(search: optuna.Study) -> FrozenTrial | None:
     """The best complete trial among the configurations tried first."""
     return next((t for t in finished_trials(search) if t.user_attrs.get("origin") == "first trial"), None)
@@ -161,6 +167,7 @@ class Reserve:
 
     confirm: float
     final: float
+    run: float = 0.0  # one confirming run, of the longest
 
 
 def reserve(search: optuna.Study, config: StudyConfig, workers: int, hours_in_seconds: float) -> Reserve:
@@ -170,17 +177,20 @@ def reserve(search: optuna.Study, config: StudyConfig, workers: int, hours_in_se
     where that is less, but one run. Then the longest of them as the final model, which trains on the rows of
     validation too, and is measured and written.
     """
-    own = [t for t in finished_trials(search) if t.duration and "seconds" in t.user_attrs]
-    done = [(sum(t.user_attrs["seconds"].values()), t.duration or timedelta()) for t in own]
+    done = [
+        (sum(t.user_attrs["seconds"].values()), t.duration.total_seconds(), t.user_attrs.get(ATTEMPT, 1))
+        for t in finished_trials(search)
+        if t.duration and "seconds" in t.user_attrs
+    ]
     if not done:
         return Reserve(0.0, 0.0)
-    # The median: a process's first trial also lasts as long as what it does once, another as long as it waited.
-    beside = statistics.median(lasted.total_seconds() - trained for trained, lasted in done)
-    took = [trained + beside for trained, _ in done[: config.confirm.top]]
+    # The median: a process's first trial also lasts as long as what it does once. One that went on later, as it waited.
+    beside = statistics.median([lasted - trained for trained, lasted, attempt in done if attempt == 1] or [0.0])
+    took = [trained + beside for trained, _, _ in done[: config.confirm.top]]
     free = [0.0] * max(workers, 1)
     for seconds in took * config.confirm.seeds:
         heapq.heapreplace(free, free[0] + seconds)
     confirm = min(max(free), max(CONFIRM_SHARE * hours_in_seconds, max(took)))
     sizes = search.user_attrs["data"]["sizes"]
-    rows = 1 + sizes.get("validation", 0) / sizes["train"]
-    return Reserve(confirm, (rows if config.refit != "none" else 0) * max(took) + FINAL_SECONDS)
+    rows = 1 + sizes.get("validation", 0) / sizes["train"] if "train" in sizes else 1  # folds: a run is several
+    return Reserve(confirm, (rows if config.refit != "none" else 0) * max(took) + FINAL_SECONDS, max(took))

@@ -20,7 +20,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import TRY_AGAIN, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
-from hpo.study.budget import prune_waiting, seconds_allowed, seconds_left, set_phase
+from hpo.study.budget import close, prune_waiting, seconds_allowed, seconds_left, set_phase
 from hpo.study.lease import Worker
 from hpo.study.ranking import RankedSampler, ranking_of
 from hpo.study.rules import is_stopped
@@ -39,8 +39,8 @@ from hpo.workflow.stages import (
     confirm_name,
     confirmed,
     final_name,
-    finished_trials,
     is_idle,
+    is_one_confirmed,
     reserve,
 )
 from hpo.workflow.workbench import Workbench
@@ -167,6 +167,9 @@ class Workplace:
             # the look and the taking is taken or waited for in the second.
             was_idle, idle = idle, is_idle(study)
             over = self._persist(lambda: self._out_of_time(phase, study))
+            if over and phase == "confirm":
+                # For good: who else comes, or goes on with more hours, confirms no further and names the same winner.
+                self._persist(lambda: close(study))
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 if not begun:  # only now: one who comes to a study that is further on does not set it back
@@ -198,7 +201,7 @@ class Workplace:
         kept = reserve(self.search, self.config, workers, allowed)
         if phase == "search":
             return left <= kept.confirm + kept.final
-        return left <= kept.final and bool(finished_trials(study))
+        return left <= kept.run + kept.final and is_one_confirmed(study, self.config.constraints)
 
     def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:

@@ -14,6 +14,7 @@ from hpo.core.errors import StorageError, StudyError
 from hpo.study import lease
 from hpo.study.budget import (
     add_seconds,
+    close,
     list_studies,
     prune_waiting,
     request_stop,
@@ -190,6 +191,19 @@ def test_a_spent_time_and_a_stop_start_no_trial(worker: Worker, study: optuna.St
     study.enqueue_trial({"x": 1})
     assert worker.take(study) is None
     assert not worker.stop_requested
+
+
+def test_a_closed_study_begins_nothing_more_also_when_it_is_opened_again(worker: Worker, study: optuna.Study) -> None:
+    child = worker.storage.create_child_study("study/confirm", study, 3)
+    trial = worker.take(child)
+    assert trial is not None
+    close(child)
+    worker.give_back(trial)
+    child = worker.storage.create_child_study("study/confirm", study, 3)
+    trial = worker.take(child)
+    assert trial is not None and trial.number == 0
+    worker.finish(child, trial, TrialState.PRUNED)
+    assert worker.take(child) is None
 
 
 def test_a_reservation_whose_answer_got_lost_is_found_again(worker: Worker, study: optuna.Study) -> None:
