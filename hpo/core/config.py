@@ -102,7 +102,7 @@ class Budget(Config):
 class Confirm(Config):
     """How the winner is confirmed: the best `top` configurations, again on `seeds` fresh seeds each.
 
-    With `budget.max_hours`, as many of these runs as fit into a fifth of it, but one.
+    With `budget.max_hours`, as many of these runs as fit into a fifth of it, and at least one.
     """
 
     top: int = Field(3, ge=1)

@@ -20,7 +20,6 @@ __all__ = [
     "list_studies",
     "prune_waiting",
     "request_stop",
-    "seconds_allowed",
     "seconds_left",
     "seconds_run",
     "set_budget",
@@ -54,11 +53,6 @@ def add_seconds(study: optuna.Study, seconds: float) -> None:
 def seconds_run(study: optuna.Study) -> float:
     """Seconds of wall time for which the study has run, in all its runs."""
     return _row(study).seconds_run
-
-
-def seconds_allowed(study: optuna.Study) -> float | None:
-    """Seconds of wall time that the study may run in all; None without a limit."""
-    return _row(study).max_seconds
 
 
 def seconds_left(study: optuna.Study) -> float | None:

@@ -21,7 +21,7 @@ from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.constrain import keep_to_constraints
 from hpo.workflow.placing import place_study
-from hpo.workflow.stages import CONFIRM_SHARE
+from hpo.workflow.stages import within_share
 from hpo.workflow.techniques import check_techniques
 from hpo.workflow.workbench import Workbench, describe_data
 
@@ -147,7 +147,7 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     search = budget.max_trials * full * 0.5 / workers
     if budget.max_hours is not None:
         hours = budget.max_hours * 3600
-        confirm = min(confirm, max(CONFIRM_SHARE * hours, full))
+        confirm = within_share(confirm, full, hours)
         search = min(search, max(0.0, hours - confirm - final))
     return {"search": search, "confirm": confirm, "final model": final}
 

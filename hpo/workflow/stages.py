@@ -21,6 +21,7 @@ from hpo.core.constraints import Constraints, Footprint, least_footprint
 from hpo.core.errors import StudyError
 from hpo.core.paths import folder_name
 from hpo.study.record import params_of
+from hpo.study.standing import sign_of
 from hpo.study.status import ATTEMPT
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: who has few of them has better uses for them than six more runs
@@ -37,7 +38,7 @@ class Job:
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The complete trials of a study, best first; of equals the earlier one."""
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    sign = sign_of(study)
     complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
     return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
@@ -136,7 +137,7 @@ def confirmed(
             broken = constraints.broken_by(footprint) if footprint else ""
             value, params = float(trial.value or 0.0), params_of(trial)
             found.append(Confirmed(number, params, by_seed, value, footprint, broken))
-    sign = -1 if search.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    sign = sign_of(search)
     if not found:
         raise StudyError(f"All confirming runs of '{search.study_name}' failed; see `hpo status`.")
     if all(c.broken for c in found):
@@ -170,6 +171,11 @@ class Reserve:
     run: float = 0.0  # one confirming run, of the longest
 
 
+def within_share(confirm: float, run: float, hours_in_seconds: float) -> float:
+    """Of the seconds `confirm` those that confirming gets: at most `CONFIRM_SHARE` of the hours, at least a `run`."""
+    return min(confirm, max(CONFIRM_SHARE * hours_in_seconds, run))
+
+
 def reserve(search: optuna.Study, config: StudyConfig, workers: int, hours_in_seconds: float) -> Reserve:
     """What to keep back for confirming and the final model, by how long the best trained; 0 before the first.
 
@@ -190,7 +196,7 @@ def reserve(search: optuna.Study, config: StudyConfig, workers: int, hours_in_se
     free = [0.0] * max(workers, 1)
     for seconds in took * config.confirm.seeds:
         heapq.heapreplace(free, free[0] + seconds)
-    confirm = min(max(free), max(CONFIRM_SHARE * hours_in_seconds, max(took)))
+    confirm = within_share(max(free), max(took), hours_in_seconds)
     sizes = search.user_attrs["data"]["sizes"]
     rows = 1 + sizes.get("validation", 0) / sizes["train"] if "train" in sizes else 1  # folds: a run is several
     return Reserve(confirm, (rows if config.refit != "none" else 0) * max(took) + FINAL_SECONDS, max(took))

@@ -20,7 +20,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import TRY_AGAIN, StorageError, StudyError
 from hpo.core.paths import default_storage
 from hpo.core.trial import Report, TrialParams
-from hpo.study.budget import close, prune_waiting, seconds_allowed, seconds_left, set_phase
+from hpo.study.budget import close, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.study.lease import Worker
 from hpo.study.ranking import RankedSampler, ranking_of
 from hpo.study.rules import is_stopped
@@ -161,15 +161,16 @@ class Workplace:
 
     def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
-        was_idle = idle = begun = False
+        was_idle = idle = begun = closed = False
         while not self.bench.stop.is_set():
             # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
             # the look and the taking is taken or waited for in the second.
             was_idle, idle = idle, is_idle(study)
             over = self._persist(lambda: self._out_of_time(phase, study))
-            if over and phase == "confirm":
+            if over and phase == "confirm" and not closed:
                 # For good: who else comes, or goes on with more hours, confirms no further and names the same winner.
                 self._persist(lambda: close(study))
+                closed = True
             trial = None if over else self.worker.take(study)
             if trial is not None:
                 if not begun:  # only now: one who comes to a study that is further on does not set it back
@@ -194,11 +195,11 @@ class Workplace:
 
         At least one configuration is confirmed.
         """
-        left, allowed = seconds_left(self.search), seconds_allowed(self.search)
-        if left is None or allowed is None or phase == "retrain":
+        left = None if phase == "retrain" else seconds_left(self.search)
+        if left is None:
             return False
         workers = len(read_status(self.storage, self.search.study_name).workers)
-        kept = reserve(self.search, self.config, workers, allowed)
+        kept = reserve(self.search, self.config, workers, left + seconds_run(self.search))
         if phase == "search":
             return left <= kept.confirm + kept.final
         return left <= kept.run + kept.final and is_one_confirmed(study, self.config.constraints)
