@@ -26,6 +26,7 @@ from hpo.backends.backend import LEFT, Exit, Specification
 from hpo.backends.local import LocalBackend
 from hpo.core.errors import ConfigError, DeviceLost
 from hpo.core.placing import SlurmConfig
+from hpo.core.process import in_thread
 
 POLL_SECONDS = 0.5
 SAVE_SECONDS = 30.0  # that workers get, of the warning, to save their trials
@@ -52,7 +53,7 @@ class Job:
         return Job, self._given
 
     def __call__(self) -> list[Exit]:
-        signal.signal(signal.SIGTERM, lambda *_: self._warned.set())  # submitit would not heed it
+        signal.signal(signal.SIGTERM, in_thread(lambda _: self._warned.set()))  # submitit would not heed it
         _began(self._signs).touch()
         try:
             return self._work()

@@ -1,6 +1,8 @@
-"""Which process a worker is, so that another process of the same machine can tell for sure that it is dead."""
+"""Processes: which one a worker is, so that another of its machine can tell that it is dead, and signals to them."""
 
+import _thread
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -43,3 +45,16 @@ def is_surely_alive(worker_machine: str, pid: int, start: str) -> bool:
 def own_start() -> str:
     """The start time of this process; empty where the system does not tell."""
     return process_start(os.getpid()) or ""
+
+
+def in_thread(act: Callable[[int], object]) -> Callable[[int, object], None]:
+    """A handler of signals that calls `act(number)` in a thread of its own.
+
+    `Event.set` takes a lock: a handler that calls it waits for ever where it interrupts the main thread, or itself,
+    in doing so. Slurm sends two SIGTERM at once.
+    """
+
+    def handle(number: int, _frame: object) -> None:
+        _thread.start_new_thread(act, (number,))
+
+    return handle

@@ -16,6 +16,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.importing import importing
 from hpo.core.paths import default_storage, run_folder
+from hpo.core.process import in_thread
 from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, list_studies, set_phase
 from hpo.study.ranking import ranking_of
@@ -142,12 +143,12 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
     over, interrupted = threading.Event(), threading.Event()
     follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(_number: int) -> None:
         interrupted.set()
         bench.stop.set()
 
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, interrupt) if main else None
+    before = signal.signal(signal.SIGINT, in_thread(interrupt)) if main else None
     follower.start()
     try:
         Workplace(spec, bench, storage).work()

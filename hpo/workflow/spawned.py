@@ -13,6 +13,7 @@ import threading
 from hpo.backends.backend import LEFT
 from hpo.core.errors import HpoError
 from hpo.core.importing import importing, keep_imported
+from hpo.core.process import in_thread
 
 log = logging.getLogger("hpo.worker")
 
@@ -23,11 +24,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     stop, terminated = threading.Event(), threading.Event()
 
-    def leave(*_: object) -> None:
+    def leave(_number: int) -> None:
         terminated.set()
         stop.set()
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, in_thread(leave))
     with importing():
         from hpo.training.model import import_early
         from hpo.workflow.worker import WorkerSpec, Workplace, log_to_stderr

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import TRY_AGAIN, StorageError, StudyError
 from hpo.core.paths import default_storage
+from hpo.core.process import in_thread
 from hpo.core.trial import Report, TrialParams
 from hpo.study.budget import close, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.study.lease import Worker
@@ -237,12 +238,12 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     stop = threading.Event()
     codes: list[int] = []
 
-    def leave(number: int, _frame: object) -> None:
+    def leave(number: int) -> None:
         codes.append(130 if number == signal.SIGINT else TRY_AGAIN)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+        signal.signal(number, in_thread(leave))
     database = open_storage(storage)
     name = open_study(database, study).study_name
     spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 from hpo.backends.backend import LEFT
+from hpo.core.process import in_thread
 
 
 def main() -> None:
     told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    signal.signal(signal.SIGTERM, in_thread(lambda _: told.set()))
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.readline()
