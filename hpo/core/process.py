@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,14 +48,19 @@ def own_start() -> str:
     return process_start(os.getpid()) or ""
 
 
-def in_thread(act: Callable[[int], object]) -> Callable[[int, object], None]:
+def in_thread(act: Callable[[int], object], *, once: bool = False) -> Callable[[int, object], None]:
     """A handler of signals that calls `act(number)` in a thread of its own.
 
     `Event.set` takes a lock: a handler that calls it waits for ever where it interrupts the main thread, or itself,
     in doing so. Slurm sends two SIGTERM at once.
+
+    With `once`, the process ignores the signal from then on. Without, the interpreter gives up the handler as it ends,
+    and one more signal kills the process, its exit code lost.
     """
 
     def handle(number: int, _frame: object) -> None:
+        if once:
+            signal.signal(number, signal.SIG_IGN)
         _thread.start_new_thread(act, (number,))
 
     return handle

@@ -28,7 +28,7 @@ def main() -> None:
         terminated.set()
         stop.set()
 
-    signal.signal(signal.SIGTERM, in_thread(leave))
+    signal.signal(signal.SIGTERM, in_thread(leave, once=True))
     with importing():
         from hpo.training.model import import_early
         from hpo.workflow.worker import WorkerSpec, Workplace, log_to_stderr
