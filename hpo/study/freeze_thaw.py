@@ -12,10 +12,6 @@ from hpo.study.outlook import FEW, Outlook, outlook_of, sources_of
 from hpo.study.rules import PAUSED
 
 MOST_PAUSED = 50  # trials: an unfinished one is read from the database at every decision, about 1 ms each
-# Share of the first trials that are random though there is evidence: those of one region only would never show that it
-# misleads (mean final regret on TaskSet with values upside down as evidence 0.36 with a fifth, 0.31 with half of them;
-# without evidence 0.29: `benchmarks/warm_start.py`).
-DOUBT = 0.5
 CHANCE = 0.1  # of ending best, which a paused trial must have to go on when the budget allows no new ones
 
 
@@ -23,9 +19,9 @@ class FreezeThawSampler(BaseSampler):
     """Proposes what is worth the highest price of compute: expected improvement and what a look tells, by its cost.
 
     Learns from trials of every state; none is proposed twice while there are others. The first `n_startup_trials` are
-    random, half of them where the study names others as its evidence (`hpo.study.evidence`), and later a share, as in
-    SMAC (Hutter et al., 2011): a model that is sure of a region that is not the best would stay there (mean final
-    regret on recorded tweet_emotion, with 1 and 4 workers, 0.24 without random ones, 0.16 and 0.20 with a fifth).
+    random, unless the study names others as its evidence (`hpo.study.evidence`), and later a share of them, as in SMAC
+    (Hutter et al., 2011): a model that is sure of a region that is not the best would stay there (mean final regret on
+    recorded tweet_emotion, with 1 and 4 workers, 0.24 without random ones, 0.16 and 0.20 with a fifth).
     Among 10, 100 and 1,000 trials a suggestion takes 12, 22 and 56 ms, a decision of the pruner 9, 20 and 48
     (`benchmarks/suggestion_time.py`).
     """
@@ -51,11 +47,10 @@ class FreezeThawSampler(BaseSampler):
     ) -> dict[str, Any]:
         others = _others(study, trial, use_cache=True)  # as they were read for the space: once for a trial
         seen = sum(bool(t.intermediate_values) or t.state.is_finished() for t in others)
-        first = seen < self._startup
-        if not search_space or (first and not sources_of(study)):
+        if not search_space or (seen < self._startup and not sources_of(study)):
             return {}
         outlook = outlook_of(study, others)
-        drawn = self._rng.rand() < (DOUBT if first else self._random_share)
+        drawn = self._rng.rand() < self._random_share
         unit = outlook.any_new(self._rng) if drawn else outlook.best_new(self._rng)[0]
         found = {} if unit is None else outlook.region.params(unit)
         return {name: value for name, value in found.items() if name in search_space}  # some may be fixed by others
