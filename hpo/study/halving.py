@@ -9,7 +9,8 @@ from hpo.study.standing import Curve, curve_of, furthest_step, sign_of
 
 # Trials that must have come as far before one is stopped: with fewer, who is best of them is chance, and one that
 # learns fast early on stops all who follow (mean final regret on recorded fine-tuning, with 1 and 4 workers, 0.08 and
-# 0.09; without this 0.10 and 0.12).
+# 0.09; without this 0.10 and 0.12). At every look, not the first alone: a search begins with a head alone, which learns
+# fast and would stop the whole trainings after it at their second (`benchmarks/data/README.md`).
 FEW = 4
 
 
