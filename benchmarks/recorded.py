@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from sklearn.ensemble import ExtraTreesRegressor
 
 DATA = Path(__file__).parent / "data"
+BEGINNINGS = DATA / "beginnings.json"  # written by `record_curves.py`
 Params = dict[str, Any]
 
 EXACT = 1e3  # a squared distance that no runs with the same choices have
@@ -49,6 +50,8 @@ class Table:
     direction: str
     space: dict[str, BaseDistribution]
     runs: list[Run]
+    order: tuple[str, ...] = ()  # the models, as the product ranks them on the dataset; empty: unknown
+    first_trials: tuple[Run, ...] = ()  # the recorded runs of what it tries first: not part of `runs`
     _points: np.ndarray = field(init=False)
     _weights: np.ndarray = field(init=False)
 
@@ -82,12 +85,15 @@ class Table:
         """Sample a configuration; the recorded run nearest to it, by the parameters that matter for the result.
 
         The model must be the same. No run of it is had twice (`taken` keeps them): a small change is not without
-        effect.
+        effect. A first trial has its own.
         """
         for name, distribution in self.space.items():
             parent, needed = CONDITIONS.get(name, (name, None))
             if needed is None or trial.params[parent] == needed:
                 trial._suggest(name, distribution)
+        for run in self.first_trials:
+            if run.params == trial.params:
+                return run
         away = ((self._points - self._place(trial.params)) ** 2) @ self._weights
         again = [number for number in taken if away[number] < EXACT]
         if len(again) < np.count_nonzero(away < EXACT):
@@ -162,13 +168,18 @@ DIRECTIONS = {"taskset": "minimize", "scaling_law": "minimize", "fine_tuning": "
 def read_tables(folder: Path = DATA) -> list[Table]:
     """All tables of a folder."""
     tables = []
+    known = json.loads(BEGINNINGS.read_text(encoding="utf-8"))
     for file in sorted(folder.glob("*.parquet")):
         for name, rows in pandas.read_parquet(file).groupby("dataset"):
             runs = [
                 Run(json.loads(row.params), tuple(row.steps), tuple(row.values_), tuple(row.seconds), bool(row.failed))
                 for row in rows.rename(columns={"values": "values_"}).itertuples()
             ]
-            tables.append(Table(file.stem, str(name), DIRECTIONS[file.stem], _space(file.stem, runs), runs))
+            table = Table(file.stem, str(name), DIRECTIONS[file.stem], _space(file.stem, runs), runs)
+            if name in known:
+                table.order = tuple(known[name]["order"])
+                table.first_trials = tuple(Run(**run) for run in known[name]["first_trials"])
+            tables.append(table)
     return tables
 
 

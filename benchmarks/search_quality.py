@@ -27,7 +27,7 @@ from recorded import DATA, Table, read_tables
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Lines
-from simulated import METHODS, POINTS, Case, replay
+from simulated import METHODS, POINTS, WHOLE, Case, replay
 
 PEER = "tpe+hyperband"
 RESAMPLES = 1000
@@ -138,7 +138,7 @@ def plot(found: Mapping[tuple[str, int], Mapping[str, Curves]], file: Path) -> N
     compute = np.arange(1, POINTS + 1) / POINTS
     for row, curves in enumerate(found.values(), start=1):
         for name, curve in curves.items():
-            colour = qualitative.D3[list(METHODS).index(name) % 10]
+            colour = qualitative.Plotly[list(METHODS).index(name) % 10]
             low, high = np.quantile(curve.resampled, (0.025, 0.975), axis=0)
             group = {"legendgroup": name, "line_color": colour}
             band = go.Scatter(
@@ -182,6 +182,7 @@ def main() -> None:
         for count in workers
         for table in tables
         for method in methods
+        if method != WHOLE or table.first_trials
     ]
     results = replay_all(tables, cases, arguments.wholes, arguments.results)
     found = show(results, Console(width=160))

@@ -13,11 +13,13 @@ from recorded import Run, Table
 
 from hpo.study.freeze_thaw import FreezeThawPruner
 from hpo.study.outlook import SWITCH
+from hpo.study.ranking import RankedSampler
 from hpo.study.record import CURVE, record
 from hpo.study.rules import FAILURE, PAUSED, RUNGS
 from hpo.study.sampler import build_pruner, build_sampler
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
+WHOLE = "hpo, first trials"
 BY_STEPS = {"name": "SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 2}
 # As a study file names them.
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -29,6 +31,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe+shares": (TPE, {"name": "successive_halving"}),
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
     "hpo": ({}, {}),  # the defaults
+    WHOLE: ({}, {}),  # and what the product knows before the first trial: a ranking of the models, good defaults
     "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
 }
 POINTS = 96  # of a regret curve, evenly over the compute
@@ -47,10 +50,12 @@ class Case(NamedTuple):
 
 
 class Queue(InMemoryStorage):
-    """Hands out no waiting trial: a worker takes paused ones where the pruner says so."""
+    """Hands out no paused trial: a worker takes one where the pruner says so."""
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        return state != TrialState.RUNNING and super().set_trial_state_values(trial_id, state, values)
+        if state == TrialState.RUNNING and PAUSED in self.get_trial(trial_id).user_attrs:
+            return False
+        return super().set_trial_state_values(trial_id, state, values)
 
     def thaw(self, trial_id: int) -> None:
         super().set_trial_state_values(trial_id, TrialState.RUNNING)
@@ -155,6 +160,10 @@ def replay(
         sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
         pruner=build_pruner(pruner),
     )
+    if case.method == WHOLE:
+        study.sampler = RankedSampler(study.sampler, table.order, case.seed)
+        for run in table.first_trials:
+            study.enqueue_trial(run.params)
     prepare(study)
     search = Search(table, study)
     seconds = min(wholes, MOST * len(table.runs)) * table.whole / case.workers

@@ -2,9 +2,11 @@
 
     python benchmarks/warm_start.py --seeds 5 --results warm_start.jsonl
 
-A search with hpo's own sampler begins with nothing, or with a finished study of random configurations as its
-evidence: of another dataset of the same family, which helps as far as the datasets are alike; the same with its values
-upside down, which misleads as much as anything can; or both. Regret is as in `search_quality.py`.
+A search with hpo's defaults, with its first trials where they were recorded, begins with nothing more, or with a
+finished study of random configurations as its evidence: of another dataset of the same family, which helps as far as
+the datasets are alike; the same with its values dealt anew among its trials, which tells nothing; with its values
+upside down, which misleads as much as anything can; or one that helps and one that misleads. Regret is as in
+`search_quality.py`.
 """
 
 import argparse
@@ -21,12 +23,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Lines
 from search_quality import average
-from simulated import POINTS, Case, replay
+from simulated import POINTS, WHOLE, Case, replay
 
 from hpo.study.evidence import EVIDENCE
 from hpo.study.rules import RUNGS
 
-KINDS = {"none": (), "helpful": (1,), "misleading": (-1,), "both": (1, -1)}  # signs of the earlier studies' values
+# Of the earlier studies' values the signs; 0: dealt anew.
+KINDS = {"none": (), "helpful": (1,), "unrelated": (0,), "misleading": (-1,), "helpful and misleading": (1, -1)}
 MARKS = (1 / 8, 1 / 4, 1 / 2, 1)  # of the compute
 
 
@@ -35,18 +38,19 @@ def earlier(table: Table, sign: int, trials: int, seed: int, study: optuna.Study
     given = optuna.create_study(
         study_name=f"{study.study_name}-{sign}", storage=study._storage, direction=table.direction
     )
-    for number in np.random.default_rng(seed).permutation(len(table.runs))[:trials]:
-        run = table.runs[number]
-        params = {name: run.params[name] for name in table.space if name in run.params}
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(len(table.runs))[:trials]
+    for number, dealt in zip(numbers, numbers if sign else rng.permutation(numbers), strict=True):
+        config, run = table.runs[number].params, table.runs[dealt]
+        params = {name: config[name] for name in table.space if name in config}
+        values = [] if run.failed else [(sign or 1) * value for value in run.values]
         given.add_trial(
             create_trial(
                 state=TrialState.FAIL if run.failed else TrialState.COMPLETE,
-                value=None if run.failed else sign * run.values[-1],
+                value=None if run.failed else values[-1],
                 params=params,
                 distributions={name: table.space[name] for name in params},
-                intermediate_values={
-                    step: sign * value for step, value in zip(run.steps, run.values, strict=False) if not run.failed
-                },
+                intermediate_values=dict(zip(run.steps, values, strict=False)),
                 user_attrs={RUNGS: run.steps[-1]},
             )
         )
@@ -79,7 +83,7 @@ def main() -> None:
     known = {(row["kind"], *row["case"]) for row in rows}
     tables = [table for table in read_tables(arguments.data) if table.family in arguments.family]
     cases = [
-        (kind, table, Case(table.family, table.name, "hpo", arguments.workers, seed))
+        (kind, table, Case(table.family, table.name, WHOLE if table.first_trials else "hpo", arguments.workers, seed))
         for table in tables
         for seed in range(arguments.seeds)
         for kind in KINDS

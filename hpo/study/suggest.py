@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import optuna
@@ -63,15 +63,16 @@ def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, models: Sequence[
     return TrialParams(**values)
 
 
-def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstTrials:
+def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits], ranked: bool = False) -> FirstTrials:
     """The configurations to try first, as Optuna parameters of the study's space.
 
     Those the study names, each with every one of `models` that it suits, in their order. Raises `ConfigError` for a
     value that no trial of the space could have. Where it names none, the study's `portfolio`: one good default for each
-    model before variants, moved into the space, and no more than a part of the budget.
+    model before variants, moved into the space, and no more than a part of the budget. Where `models` are `ranked`, the
+    first one's alone: whole trainings of all the others cost more than they tell (`benchmarks/data/README.md`).
     """
     if not config.first_trials:
-        return _portfolio(config, models)
+        return _portfolio(config, dict(islice(models.items(), 1)) if ranked else models)
     queue: list[Point] = []
     for number, given in enumerate(config.first_trials):
         for model in [given["model"]] if "model" in given else models:

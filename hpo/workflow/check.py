@@ -16,7 +16,6 @@ from hpo.core.readable import count, duration
 from hpo.core.search_space import Categorical, Fixed, Float, Int
 from hpo.core.trial import TrialParams
 from hpo.study.sampler import build_pruner, build_sampler
-from hpo.study.suggest import first_trials
 from hpo.tasks.metrics import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.constrain import keep_to_constraints
@@ -85,7 +84,7 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
         )
         plans.append(plan)
     check_techniques(bench)
-    first_trials(bench.config, bench.traits(bench.config.labels))
+    bench.first_trials()
     return plans
 
 
@@ -97,8 +96,8 @@ def study_warnings(bench: Workbench) -> list[str]:
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
-    queue, most = first_trials(config, bench.traits(config.labels)), config.budget.max_trials
-    found += [queue.note] * bool(queue.note)
+    queue, most = bench.first_trials(), config.budget.max_trials
+    found += [queue.note] * bool(queue.note and not bench.ranked)  # else the ranking says what goes first
     first = len(queue.points)
     if first >= most:
         left_out = f", and {count(first - most, 'of them is', 'of them are')} not tried" if first > most else ""

@@ -10,7 +10,6 @@ from hpo.study.budget import list_studies, request_stop, set_budget, set_phase
 from hpo.study.evidence import EVIDENCE
 from hpo.study.ranking import RANKING, Ranking
 from hpo.study.storage import Storage
-from hpo.study.suggest import first_trials
 from hpo.study.warm_start import take_over
 from hpo.workflow.continuing import earlier_studies
 from hpo.workflow.workbench import Workbench, describe_data, versions
@@ -37,7 +36,7 @@ def create_study(bench: Workbench, storage: Storage, ranking: Ranking | None = N
         for source in same:
             take_over(study, source, config.search_space, config.labels)
         study.set_user_attr(EVIDENCE, [source.study_name for source in others])
-        queue = first_trials(config, bench.traits(ranking.order if ranking else config.labels)).points
+        queue = bench.first_trials(ranking.order if ranking else ()).points
         for params in queue[: config.budget.max_trials]:
             study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)
         study.set_user_attr("first_trials", len(queue))  # last: killed before, the next run goes on enqueuing

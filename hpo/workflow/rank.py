@@ -42,7 +42,7 @@ def rank_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Se
         for line in keep_to_constraints(bench):
             console.note(line)
         inspect_models(bench)
-    reason = why_no_ranking(bench)
+    reason = bench.why_no_ranking()
     if reason:
         raise ConfigError(f"There is nothing to rank: {reason}.")
     return rank_models(bench)
@@ -50,21 +50,15 @@ def rank_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Se
 
 def rank_if_wanted(bench: Workbench) -> Ranking | None:
     """The ranking with which a search begins, told in a line; None where there is none, or the study wants none."""
-    if not bench.config.rank or why_no_ranking(bench):
+    if not bench.ranked:
         return None
     ranking = rank_models(bench)
     shown = ", ".join(f"{m.model} {score(m.score)}" for m in ranking.models)
-    console.note(f"  models by what their frozen features tell of the labels, tried in this order: {shown}")
+    console.note(f"  models by what their frozen features tell of the labels, the best is tried first: {shown}")
+    queue = bench.first_trials(ranking.order)
+    if queue.note:
+        console.note(f"  {queue.note}")
     return ranking
-
-
-def why_no_ranking(bench: Workbench) -> str:
-    """Why the study's models cannot be ranked; empty: they can."""
-    if not bench.task.ranked:
-        return f"{bench.task.name} has no ranking: its labels are no classes and no numbers that features could tell"
-    if len(bench.config.labels) < 2:
-        return "there is one model"
-    return ""
 
 
 def rank_models(bench: Workbench) -> Ranking:

@@ -18,6 +18,7 @@ from hpo.core.trial import TrialParams
 from hpo.data.folds import Places
 from hpo.data.splits import take
 from hpo.data.subset import draw_rows
+from hpo.study.suggest import FirstTrials, first_trials
 from hpo.tasks import get_task, with_metric, with_portfolio
 from hpo.tasks.metrics import Scorer
 from hpo.tasks.task import TaskData
@@ -61,6 +62,23 @@ class Workbench:
     def features(self, split: str, model: str, places: Sequence[int] | None = None) -> Features:
         """The encoded rows of `split`, or those at `places`, for the candidate called `model`."""
         return self._features.get(split, self.candidates[model].processor, self.max_length(model), places)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the models are ranked before the first trial."""
+        return self.config.rank and not self.why_no_ranking()
+
+    def why_no_ranking(self) -> str:
+        """Why the study's models cannot be ranked; empty: they can."""
+        if not self.task.ranked:
+            return f"{self.task.name} has no ranking: its labels are no classes and no numbers that features could tell"
+        if len(self.config.labels) < 2:
+            return "there is one model"
+        return ""
+
+    def first_trials(self, order: Sequence[str] = ()) -> FirstTrials:
+        """What the study tries first; `order` is that of the ranked models, empty: there is no ranking."""
+        return first_trials(self.config, self.traits(order or self.config.labels), ranked=bool(order))
 
     def traits(self, models: Sequence[str]) -> dict[str, ModelTraits]:
         """What of each of `models` decides which configurations suit it, in their order."""

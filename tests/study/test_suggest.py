@@ -211,6 +211,15 @@ def test_the_head_alone_of_the_first_model_goes_before_all_where_the_space_can_f
     assert [p["model"] for p in suggesting.first_trials(narrow, FAMILIES).points][:3] == list(FAMILIES)
 
 
+def test_of_ranked_models_only_the_best_has_its_good_defaults_tried_first() -> None:
+    config = make(models=list(FAMILIES), budget={"max_trials": 32}, portfolio=PORTFOLIO)
+    assert suggesting.first_trials(config, FAMILIES, ranked=True).points == tuple(
+        point for point in good_defaults().points if point["model"] == "org/a"
+    )
+    named = make(models=list(FAMILIES), first_trials=[{"epochs": 5}])
+    assert len(suggesting.first_trials(named, FAMILIES, ranked=True).points) == len(FAMILIES)  # as the person said
+
+
 def test_good_defaults_are_few_against_the_budget() -> None:
     assert [p["model"] for p in good_defaults(9).points] == ["org/a", "org/b", "org/c"]  # no room for a variant
     assert [p["model"] for p in good_defaults(4).points] == ["org/a", "org/b"]

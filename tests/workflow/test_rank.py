@@ -13,7 +13,7 @@ from hpo.core.paths import home, run_folder
 from hpo.study.ranking import Ranking, ranking_of
 from hpo.training.precision import Execution
 from hpo.workflow import rank
-from hpo.workflow.rank import rank_models, rank_study, why_no_ranking
+from hpo.workflow.rank import rank_models, rank_study
 from hpo.workflow.run import write_reports
 from hpo.workflow.workbench import Workbench
 from tests.contracts.task_data import write_rows
@@ -55,7 +55,7 @@ def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
     ranking = ranking_of(result.study)
     assert ranking is not None and ranking.order[-1] == "blind"
     assert [trial.params["model"] for trial in result.study.trials[:3]] == ranking.order
-    assert f"tried in this order: {ranking.order[0]}" in told
+    assert f"the best is tried first: {ranking.order[0]}" in told
     agreed = result.record["ranking"]
     assert agreed["tau"] is None or -1 <= agreed["tau"] <= 1
     assert {m["model"] for m in agreed["models"] if m["best"] is not None} >= {result.params["model"]}
@@ -73,7 +73,7 @@ def test_a_ranking_can_be_turned_off_and_one_model_has_none(
     off = Workbench(load_config({**study, "rank": False}), Execution())
     assert rank.rank_if_wanted(off) is None
     alone = Workbench(load_config({**study, "models": study["models"][:1]}), Execution())
-    assert why_no_ranking(alone) == "there is one model" and rank.rank_if_wanted(alone) is None
+    assert alone.why_no_ranking() == "there is one model" and rank.rank_if_wanted(alone) is None
 
 
 @pytest.mark.parametrize(
