@@ -3,8 +3,13 @@
 import _thread
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 def machine() -> str:
@@ -48,19 +53,37 @@ def own_start() -> str:
     return process_start(os.getpid()) or ""
 
 
-def in_thread(act: Callable[[int], object], *, once: bool = False) -> Callable[[int, object], None]:
+def in_thread(act: Callable[[int], object], *, then: Handler | None = None) -> Handler:
     """A handler of signals that calls `act(number)` in a thread of its own.
 
     `Event.set` takes a lock: a handler that calls it waits for ever where it interrupts the main thread, or itself,
     in doing so. Slurm sends two SIGTERM at once.
 
-    With `once`, the process ignores the signal from then on. Without, the interpreter gives up the handler as it ends,
-    and one more signal kills the process, its exit code lost.
+    `then` handles the signal from then on. A process that ends because of it gives `SIG_IGN`: the interpreter gives up
+    other handlers as it ends, and one more signal would kill the process, its exit code lost.
     """
 
-    def handle(number: int, _frame: object) -> None:
-        if once:
-            signal.signal(number, signal.SIG_IGN)
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if then is not None:
+            signal.signal(number, then)
         _thread.start_new_thread(act, (number,))
 
     return handle
+
+
+@contextmanager
+def on_interrupt(act: Callable[[], object], *, once: bool = False) -> Iterator[None]:
+    """Have Ctrl-C call `act` in a thread of its own; with `once`, a second one raises `KeyboardInterrupt` as ever.
+
+    Python raises that exception wherever the main thread is, and where that is a finaliser or a weak reference's
+    callback, it is printed and lost. Outside the main thread, and where Ctrl-C is ignored, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, in_thread(lambda _: act(), then=before if once else None))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

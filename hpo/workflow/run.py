@@ -1,7 +1,6 @@
 """One search from configuration to final model: checks everything, creates the study once, has it worked on."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from hpo.core.config import StudyConfig, load_config
 from hpo.core.errors import StudyError
 from hpo.core.importing import importing
 from hpo.core.paths import default_storage, run_folder
-from hpo.core.process import in_thread
+from hpo.core.process import on_interrupt
 from hpo.data.tables import keep_tables
 from hpo.study.budget import add_seconds, list_studies, set_phase
 from hpo.study.ranking import ranking_of
@@ -143,20 +142,17 @@ def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
     over, interrupted = threading.Event(), threading.Event()
     follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
 
-    def interrupt(_number: int) -> None:
+    def interrupt() -> None:
         interrupted.set()
         bench.stop.set()
 
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, in_thread(interrupt)) if main else None
-    follower.start()
-    try:
-        Workplace(spec, bench, storage).work()
-    finally:
-        over.set()
-        follower.join()
-        if main:
-            signal.signal(signal.SIGINT, before)
+    with on_interrupt(interrupt):
+        follower.start()
+        try:
+            Workplace(spec, bench, storage).work()
+        finally:
+            over.set()
+            follower.join()
     if interrupted.is_set():
         set_phase(study, "stopped")
         console.note("stopped: the trial in hand is saved, and the same command goes on with it")

@@ -28,7 +28,7 @@ def main() -> None:
         terminated.set()
         stop.set()
 
-    signal.signal(signal.SIGTERM, in_thread(leave, once=True))
+    signal.signal(signal.SIGTERM, in_thread(leave, then=signal.SIG_IGN))
     with importing():
         from hpo.training.model import import_early
         from hpo.workflow.worker import WorkerSpec, Workplace, log_to_stderr

@@ -1,5 +1,6 @@
 """The parent's side of a run: worker processes started, watched, replaced and stopped."""
 
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from hpo.backends.backend import LEFT, Exit
 from hpo.core.config import StudyConfig
 from hpo.core.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.core.paths import default_storage
+from hpo.core.process import on_interrupt
 from hpo.study.budget import add_seconds, set_phase
 from hpo.study.status import StudyStatus, read_status
 from hpo.study.storage import Storage, StorageAway
@@ -49,9 +51,13 @@ class Supervisor:
         On Ctrl-C all trials in hand are saved and returned, and `KeyboardInterrupt` goes on; on a second one the
         processes are ended at once.
         """
-        self._start(list(self._restarts))
+        interrupted = threading.Event()
         try:
-            console.live(self._read, lambda: self._tick(study))
+            with on_interrupt(interrupted.set, once=True):
+                self._start(list(self._restarts))
+                console.live(self._read, lambda: interrupted.is_set() or self._tick(study), wait=interrupted.wait)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             self._stop(study)
             raise

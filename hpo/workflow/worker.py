@@ -243,7 +243,7 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, in_thread(leave, once=True))
+        signal.signal(number, in_thread(leave, then=signal.SIG_IGN))
     database = open_storage(storage)
     name = open_study(database, study).study_name
     spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()

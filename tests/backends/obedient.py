@@ -14,7 +14,7 @@ from hpo.core.process import in_thread
 
 def main() -> None:
     told = threading.Event()
-    signal.signal(signal.SIGTERM, in_thread(lambda _: told.set(), once=True))
+    signal.signal(signal.SIGTERM, in_thread(lambda _: told.set(), then=signal.SIG_IGN))
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.readline()

@@ -2,8 +2,11 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 
-from hpo.core.process import in_thread
+import pytest
+
+from hpo.core.process import in_thread, on_interrupt
 
 
 def test_a_signal_that_comes_while_another_is_acted_upon_waits_for_nothing() -> None:
@@ -22,7 +25,7 @@ def test_a_signal_that_comes_once_more_as_the_process_ends_does_not_kill_it() ->
     told = (
         "import signal, sys\n"
         "from hpo.core.process import in_thread\n"
-        "signal.signal(signal.SIGTERM, in_thread(lambda _: None, once=True))\n"
+        "signal.signal(signal.SIGTERM, in_thread(lambda _: None, then=signal.SIG_IGN))\n"
         "class Last:\n"
         "    def __del__(self, send=signal.raise_signal, number=signal.SIGTERM): send(number)\n"
         "sys.last = Last()\n"
@@ -30,3 +33,32 @@ def test_a_signal_that_comes_once_more_as_the_process_ends_does_not_kill_it() ->
         "raise SystemExit(75)\n"
     )
     assert subprocess.run([sys.executable, "-c", told], timeout=60).returncode == 75
+
+
+def test_ctrl_c_is_not_lost_where_an_exception_is_and_a_second_one_raises_it() -> None:
+    class Last:
+        pass
+
+    interrupted = threading.Event()
+    last = Last()
+    # What a weak reference's callback raises goes nowhere.
+    watched = weakref.ref(last, lambda _: signal.raise_signal(signal.SIGINT))
+    with on_interrupt(interrupted.set, once=True):
+        del last
+        assert watched() is None and interrupted.wait(20)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    """As in the background of a shell."""
+    interrupted = threading.Event()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with on_interrupt(interrupted.set):
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN and not interrupted.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
