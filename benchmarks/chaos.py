@@ -32,19 +32,19 @@ from optuna.trial import TrialState
 from rich.table import Table
 from sqlalchemy import select
 
-from hpo import console
-from hpo.core.config import load_config
+from hpo.config.space_files import ready_made
+from hpo.config.study import load_config
 from hpo.core.paths import run_folder
-from hpo.core.ready_made import ready_made
-from hpo.study.record import KEPT, curve_of
-from hpo.study.rules import FAILURE
-from hpo.study.status import read_status
-from hpo.study.storage import Storage, StorageAway, open_storage
-from hpo.study.tables import LeaseRow, WorkerRow
-from hpo.training.precision import choose_execution
-from hpo.workflow.create import create_study
+from hpo.reporting.console import console
+from hpo.storage.models import LeaseRow, WorkerRow
+from hpo.storage.records import KEPT, curve_of
+from hpo.storage.status import read_status
+from hpo.storage.storage import Storage, StorageAway, open_storage
+from hpo.storage.transactions import FAILURE
+from hpo.training.execution import choose_execution
+from hpo.workflow.context import Workbench
+from hpo.workflow.launch.create import create_study
 from hpo.workflow.stages import stage_folder
-from hpo.workflow.workbench import Workbench
 from tests import servers
 
 WORKERS, GRACE_SECONDS = 4, 60.0

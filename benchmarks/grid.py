@@ -91,9 +91,9 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
     assert seconds is not None, "the grid comes first"
     more = {"search_space": "text-encoders", "budget": {"max_trials": 100_000, "max_hours": seconds / 3600}}
     if bundled[0]:
-        from hpo.core.first_trial import ModelTraits, suits
-        from hpo.core.ready_made import ready_made
-        from hpo.core.yaml_file import read_yaml
+        from hpo.config.first_trials import ModelTraits, suits
+        from hpo.config.space_files import ready_made
+        from hpo.config.yaml import read_yaml
 
         ready = read_yaml(ready_made("search_spaces") / "text-encoders.yaml")
         space = {name: written for name, written in ready.items() if name != "first_trials"}
@@ -110,7 +110,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
 
 def search(case: Case, models: list[Path], source: Path, seconds: float | None) -> Row:
     """Run one side in a process of its own; what it found, and what it took."""
-    from hpo.core.yaml_file import to_yaml
+    from hpo.config.yaml import to_yaml
 
     with tempfile.TemporaryDirectory(prefix="hpo-grid-") as place:
         home = Path(place)
@@ -140,7 +140,7 @@ def found_in(home: Path, name: str) -> Row:
     import optuna
 
     import hpo
-    from hpo.study.budget import seconds_run
+    from hpo.storage.budget import seconds_run
 
     url = f"sqlite:///{home / 'hpo.db'}"
     result = hpo.load(name, storage=url)

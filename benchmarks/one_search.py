@@ -29,8 +29,8 @@ def search_with_trainer(case: Case) -> Answer:
     from one_trial import accuracy, training_arguments
     from transformers import Trainer
 
-    from hpo.core.config import load_config
-    from hpo.study.suggest import suggest
+    from hpo.config.study import load_config
+    from hpo.search.suggest import suggest
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(case["threads"])
@@ -122,8 +122,8 @@ class TextData:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        from hpo.training.layers import find_stack, freeze
-        from hpo.training.model import set_dropout
+        from hpo.training.models.candidate import set_dropout
+        from hpo.training.models.layers import find_stack, freeze
 
         names = dict(enumerate(self._names))
         head = {"num_labels": len(names), "id2label": names, "label2id": {name: n for n, name in names.items()}}
@@ -145,8 +145,8 @@ def search_with_ray(case: Case) -> Answer:
     from ray._private import ray_constants
     from ray.tune.schedulers import ASHAScheduler
 
-    from hpo.core.config import load_config
-    from hpo.core.search_space import Categorical, Float, Int
+    from hpo.config.search_space import Categorical, Float, Int
+    from hpo.config.study import load_config
 
     config = load_config(case["study"])
     domains: dict[str, Any] = {"model": tune.choice(config.labels)}
@@ -206,7 +206,7 @@ def train_for_ray(given: dict[str, Any], study: str) -> None:
     """One trial of Ray's: hpo's training, a report an epoch."""
     from ray import tune
 
-    from hpo.core.trial import TrialParams
+    from hpo.config.trial_params import TrialParams
     from hpo.training.fine_tune import FineTuning
 
     if study not in _benches:
@@ -221,8 +221,8 @@ def test_best_of_hpo(case: Case) -> Answer:
     """The trials of a search that `hpo run` carried out, its best one's score on test, and its final model's."""
     import optuna
 
-    from hpo.study.record import params_of
-    from hpo.study.storage import open_storage
+    from hpo.storage.records import params_of
+    from hpo.storage.storage import open_storage
 
     study = optuna.load_study(study_name=case["name"], storage=open_storage(case["storage"]))
     result = study.user_attrs["result"]
@@ -235,16 +235,16 @@ def test_best_of_hpo(case: Case) -> Answer:
 
 
 def open_bench(study: str, threads: int) -> Any:
-    from hpo.core.config import load_config
-    from hpo.training.precision import choose_execution
-    from hpo.workflow.workbench import Workbench
+    from hpo.config.study import load_config
+    from hpo.training.execution import choose_execution
+    from hpo.workflow.context import Workbench
 
     return Workbench(load_config(study), choose_execution("cpu", threads))
 
 
 def score_on_test(study: str, params: dict[str, Any]) -> float:
     """Train one configuration again as its trial was, on the training split alone; its accuracy on test."""
-    from hpo.core.trial import TrialParams
+    from hpo.config.trial_params import TrialParams
     from hpo.training.evaluate import evaluate
     from hpo.training.fine_tune import FineTuning
 

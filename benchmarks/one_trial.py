@@ -24,9 +24,9 @@ Figures = dict[str, float]
 
 def read_data(case: Case) -> Any:
     """The case's data: the first rows of each shuffled split that it names, the same on all sides."""
-    from hpo.core.config import DataConfig
-    from hpo.tasks import get_task
-    from hpo.tasks.task import fingerprint
+    from hpo.config.study import DataConfig
+    from hpo.tasks.base import fingerprint
+    from hpo.tasks.registry import get_task
 
     task = get_task("text-classification")
     data = task.prepare(DataConfig(path=case["data"]), 0)
@@ -43,11 +43,11 @@ def read_data(case: Case) -> Any:
 
 def run_hpo(case: Case) -> list[Figures]:
     """Two trials of the case in one warm process: the first, and a later one (another seed)."""
-    from hpo.core.config import load_config
-    from hpo.core.trial import TrialParams
+    from hpo.config.study import load_config
+    from hpo.config.trial_params import TrialParams
+    from hpo.training.execution import choose_execution
     from hpo.training.fine_tune import FineTuning
-    from hpo.training.precision import choose_execution
-    from hpo.workflow.workbench import Workbench
+    from hpo.workflow.context import Workbench
 
     config = load_config(
         {
@@ -89,7 +89,7 @@ def training_arguments(side: str, device: str, folder: str, **given: Any) -> Any
     """`TrainingArguments` as they come (`default`), or as an expert sets them (`tuned`), and what is `given`."""
     from transformers import TrainingArguments
 
-    from hpo.training.precision import choose_execution
+    from hpo.training.execution import choose_execution
 
     cpu = device == "cpu"
     tuned: dict[str, Any] = {
@@ -122,8 +122,8 @@ def run_trainer(case: Case) -> list[Figures]:
     import transformers
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
 
-    from hpo.tasks import get_task
-    from hpo.training.layers import find_stack, freeze
+    from hpo.tasks.registry import get_task
+    from hpo.training.models.layers import find_stack, freeze
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(case["threads"])

@@ -148,17 +148,17 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     """Carry out a search of `trials` in this process; the spans, and the megabytes held after each trial."""
     import optuna
 
-    from hpo.core.config import load_config
+    from hpo.config.study import load_config
     from hpo.core.paths import default_storage
-    from hpo.study.lease import Worker
-    from hpo.study.storage import open_storage
+    from hpo.storage.lease import Worker
+    from hpo.storage.storage import open_storage
+    from hpo.training.execution import choose_execution
     from hpo.training.fine_tune import FineTuning
-    from hpo.training.memory import _resident_bytes
-    from hpo.training.model import Candidate
-    from hpo.training.precision import choose_execution
-    from hpo.workflow.create import create_study
-    from hpo.workflow.workbench import Workbench
-    from hpo.workflow.worker import WorkerSpec, Workplace
+    from hpo.training.memory.micro_batch import _resident_bytes
+    from hpo.training.models.candidate import Candidate
+    from hpo.workflow.context import Workbench
+    from hpo.workflow.launch.create import create_study
+    from hpo.workflow.worker.loop import WorkerSpec, Workplace
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     clock, memory = Clock(), []

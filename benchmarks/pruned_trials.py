@@ -14,19 +14,19 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import console
-from hpo.core.config import load_config
-from hpo.core.errors import TrialError
-from hpo.core.readable import score
-from hpo.core.trial import TrialParams
-from hpo.study.record import params_of
-from hpo.study.storage import open_storage
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.core.format import score
+from hpo.errors import TrialError
+from hpo.reporting.console import console
+from hpo.storage.records import params_of
+from hpo.storage.storage import open_storage
+from hpo.training.execution import choose_execution, cores, place_workers
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import choose_execution, cores, place_workers
+from hpo.workflow.context import Workbench
 from hpo.workflow.result import open_study
 from hpo.workflow.run import write_reports
 from hpo.workflow.stages import finished_trials
-from hpo.workflow.workbench import Workbench
 
 TOP = 3
 

@@ -30,17 +30,17 @@ from transfer_scores import Floats, h_score, log_maximum_evidence, nearest_neigh
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-rank-models"))
 
-from hpo.core.config import load_config
-from hpo.core.errors import TrialError
-from hpo.core.trial import TrialParams
-from hpo.study.ranking import rank_correlation
-from hpo.tasks import get_task
-from hpo.tasks.task import TaskData, fingerprint
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.errors import TrialError
+from hpo.search.ranking import rank_correlation
+from hpo.tasks.base import TaskData, fingerprint
+from hpo.tasks.registry import get_task
+from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.training.frozen_states import FrozenStates, frozen_states
-from hpo.training.precision import choose_execution, cores
-from hpo.training.transferability import probe, target_columns, transferability
-from hpo.workflow.workbench import Workbench
+from hpo.training.ranking.layer_features import FrozenStates, frozen_states
+from hpo.training.ranking.transferability import probe, target_columns, transferability
+from hpo.workflow.context import Workbench
 
 MODELS = Path(__file__).resolve().parents[1] / "examples" / "models"
 BUNDLED = [str(MODELS / name) for name in ("bert-3x128", "roberta-4x128", "distilbert-2x160", "electra-6x112")]

@@ -28,15 +28,15 @@ from rich.progress import track
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-record-curves"))
 
-from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import TrialError
-from hpo.study.suggest import suggest
-from hpo.tasks import get_task
-from hpo.tasks.task import TaskData, fingerprint
+from hpo.config.study import StudyConfig, load_config
+from hpo.errors import TrialError
+from hpo.search.suggest import suggest
+from hpo.tasks.base import TaskData, fingerprint
+from hpo.tasks.registry import get_task
+from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import choose_execution, cores
+from hpo.workflow.context import Workbench
 from hpo.workflow.rank import rank_models
-from hpo.workflow.workbench import Workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTERS = {

@@ -9,7 +9,8 @@ Regret is that of the best *complete* trial so far: 0 is the table's best final 
 the sum over all workers, in whole trainings of the table's mean length: 32, or a quarter of what a small table holds.
 Intervals are 95%, by bootstrap over seeds.
 
-No search knows another one's curves. (`hpo.study.outlook` assumes a few round numbers; none was fitted to the tables.)
+No search knows another one's curves. (`hpo.search.surrogate.acquisition` assumes a few round numbers; none was
+fitted to the tables.)
 With `--results` each run is kept in a file, and the same command goes on.
 """
 

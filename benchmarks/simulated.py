@@ -11,12 +11,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from recorded import Run, Table
 
-from hpo.study.freeze_thaw import FreezeThawPruner
-from hpo.study.outlook import SWITCH
-from hpo.study.ranking import RankedSampler
-from hpo.study.record import CURVE, record
-from hpo.study.rules import FAILURE, PAUSED, RUNGS
-from hpo.study.sampler import build_pruner, build_sampler
+from hpo.search.factory import build_pruner, build_sampler
+from hpo.search.freeze_thaw import FreezeThawPruner
+from hpo.search.ranking import RankedSampler
+from hpo.search.surrogate.acquisition import SWITCH
+from hpo.storage.records import CURVE, record
+from hpo.storage.transactions import FAILURE, PAUSED, RUNGS
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
 WHOLE = "hpo, first trials"

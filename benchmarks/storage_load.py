@@ -30,12 +30,12 @@ import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
-from hpo import console
-from hpo.core.importing import importing, keep_imported
-from hpo.study.budget import set_budget
-from hpo.study.lease import Worker
-from hpo.study.sampler import build_pruner, build_sampler
-from hpo.study.storage import open_storage
+from hpo.core.imports import importing, keep_imported
+from hpo.reporting.console import console
+from hpo.search.factory import build_pruner, build_sampler
+from hpo.storage.budget import set_budget
+from hpo.storage.lease import Worker
+from hpo.storage.storage import open_storage
 from tests import servers
 
 REPORTS = 10
@@ -60,7 +60,7 @@ class Done:
 
 def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answers: Any) -> None:
     """One worker process: trials of `seconds` each until the budget is spent."""
-    with importing():  # as `hpo.workflow.spawned` begins
+    with importing():  # as `hpo.workflow.worker.process` begins
         optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_imported()
     storage = open_storage(url)

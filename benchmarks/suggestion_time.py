@@ -21,10 +21,10 @@ from recorded import CONDITIONS, FINE_TUNING
 from rich.console import Console
 from rich.table import Table as Lines
 
-from hpo.study.freeze_thaw import MOST_PAUSED, FreezeThawPruner, FreezeThawSampler
-from hpo.study.record import CURVE
-from hpo.study.rules import PAUSED, RUNGS
-from hpo.study.storage import open_storage
+from hpo.search.freeze_thaw import MOST_PAUSED, FreezeThawPruner, FreezeThawSampler
+from hpo.storage.records import CURVE
+from hpo.storage.storage import open_storage
+from hpo.storage.transactions import PAUSED, RUNGS
 
 WHOLE = 16  # rungs of a trial
 SPACE = {"model": optuna.distributions.CategoricalDistribution(["a", "b", "c", "d"]), **FINE_TUNING}

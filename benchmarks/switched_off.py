@@ -16,7 +16,7 @@ import numpy as np
 
 def cache() -> None:
     """Frozen layers are computed in every epoch of every trial."""
-    from hpo.training.prefix_cache import PrefixStore
+    from hpo.training.frozen.cache import PrefixStore
 
     def attach(self: Any, start: Any, model: Any, splits: Any, epochs: Any, stop: Any) -> Any:
         return splits, "not used: switched off"
@@ -60,14 +60,14 @@ def main() -> None:
     for part in filter(None, os.environ["SWITCHED_OFF"].split(",")):
         PARTS[part]()
     if len(sys.argv) == 1:
-        from hpo.workflow import spawned
+        from hpo.workflow.worker import process
 
-        spawned.main()
+        process.main()
     else:
         from hpo import cli
-        from hpo.workflow import placing
+        from hpo.workflow.launch import placement
 
-        placing.WORKER = "switched_off"
+        placement.WORKER = "switched_off"
         cli.main()
 
 

@@ -77,7 +77,7 @@ class Place:
     """One dataset: its rows and studies in a folder, and the searches on them."""
 
     def __init__(self, data: Path, folder: Path, arguments: argparse.Namespace) -> None:
-        from hpo.core.config import load_config
+        from hpo.config.study import load_config
 
         self.name = data.name
         self._folder = folder
@@ -104,7 +104,7 @@ class Place:
         return {**self._told(meter, json.loads(answer.read_text())), "side": side, "seed": seed}
 
     def _study(self, seed: int, variant: Variant, trials: int) -> dict[str, Any]:
-        from hpo.core.yaml_file import read_yaml
+        from hpo.config.yaml import read_yaml
 
         plain = self._quickstart.to_plain()
         if not variant.first_trials:

@@ -25,8 +25,8 @@ from rich.table import Table as Lines
 from search_quality import average
 from simulated import POINTS, WHOLE, Case, replay
 
-from hpo.study.evidence import EVIDENCE
-from hpo.study.rules import RUNGS
+from hpo.search.surrogate.transfer import EVIDENCE
+from hpo.storage.transactions import RUNGS
 
 # Of the earlier studies' values the signs; 0: dealt anew.
 KINDS = {"none": (), "helpful": (1,), "unrelated": (0,), "misleading": (-1,), "helpful and misleading": (1, -1)}

@@ -15,8 +15,8 @@ import urllib3
 from rich.console import Console
 
 from hpo.core.paths import run_folder
-from hpo.live_view import panel
-from hpo.study.status import StudyStatus, read_status
+from hpo.reporting.console.live_view import panel
+from hpo.storage.status import StudyStatus, read_status
 
 HERE = Path(__file__).parent
 PORT = 8129
@@ -37,7 +37,7 @@ def pages(name: str) -> None:
     """Photograph the top of the study's report, and the dashboard's page of it."""
     from playwright.sync_api import sync_playwright
 
-    from hpo.study.storage import open_storage
+    from hpo.storage.storage import open_storage
     from hpo.workflow.result import open_study
 
     number = open_study(open_storage(), name)._study_id
@@ -69,7 +69,7 @@ def _wait_for(address: str) -> None:
 
 
 def main() -> None:
-    from hpo.study.storage import open_storage
+    from hpo.storage.storage import open_storage
 
     what, name = sys.argv[1:]
     if what == "pages":

@@ -11,19 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.core.config import StudyConfig, load_config
-    from hpo.core.errors import HpoError
+    from hpo.config.study import StudyConfig, load_config
+    from hpo.errors import HpoError
     from hpo.workflow.result import Result, load
     from hpo.workflow.run import run
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "HpoError": "hpo.core.errors",
+    "HpoError": "hpo.errors",
     "Result": "hpo.workflow.result",
-    "StudyConfig": "hpo.core.config",
+    "StudyConfig": "hpo.config.study",
     "load": "hpo.workflow.result",
-    "load_config": "hpo.core.config",
+    "load_config": "hpo.config.study",
     "run": "hpo.workflow.run",
 }
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hpo import console
-from hpo.core.errors import HpoError
-from hpo.core.importing import importing, keep_imported
+from hpo.core.imports import importing, keep_imported
+from hpo.errors import HpoError
+from hpo.reporting.console import console
 
 app = typer.Typer(
     name="hpo",
@@ -67,7 +67,7 @@ def check(file: StudyFile, settings: Settings = None) -> None:
 
     Shows its plan, and a forecast of its time.
     """
-    from hpo.workflow.check import check_study
+    from hpo.workflow.checks.study import check_study
 
     check_study(file, settings or ())
 
@@ -107,8 +107,8 @@ def status(
     storage: StorageUrl = None,
 ) -> None:
     """Show how far a study is: trials, best so far, workers, failures, disk use."""
-    from hpo.study.status import read_status
-    from hpo.study.storage import open_storage
+    from hpo.storage.status import read_status
+    from hpo.storage.storage import open_storage
 
     database = open_storage(storage)
     study = name or _latest(database)
@@ -122,9 +122,9 @@ def status(
 @app.command("list", epilog="Example:  hpo list")
 def list_(storage: StorageUrl = None) -> None:
     """List all studies of the database, the latest last."""
-    from hpo.study.budget import list_studies
-    from hpo.study.status import read_status
-    from hpo.study.storage import open_storage
+    from hpo.storage.budget import list_studies
+    from hpo.storage.status import read_status
+    from hpo.storage.storage import open_storage
 
     database = open_storage(storage)
     console.show_studies([read_status(database, name) for name in list_studies(database)])
@@ -146,7 +146,7 @@ def best(
 
         console.emit(json.dumps(found, indent=1))
     elif as_yaml:
-        from hpo.core.yaml_file import to_yaml
+        from hpo.config.yaml import to_yaml
 
         console.emit(to_yaml({"first_trials": [found["first_trial"]]}).rstrip())
     else:
@@ -183,7 +183,7 @@ def predict(
     storage: StorageUrl = None,
 ) -> None:
     """Predict with a study's final model."""
-    from hpo.core.errors import ConfigError
+    from hpo.errors import ConfigError
     from hpo.workflow.result import Predictor, load
 
     if bool(texts) == (file is not None):
@@ -213,7 +213,7 @@ def dashboard(
 ) -> None:
     """Open optuna-dashboard on all studies of the database."""
     from hpo.reporting.dashboard import is_loopback, serve
-    from hpo.study.storage import open_storage
+    from hpo.storage.storage import open_storage
 
     if not is_loopback(host):
         console.warn(f"anyone who reaches {host}:{port} can change and delete the studies: it asks for no password.")
@@ -247,7 +247,7 @@ def worker(
     Here, or on any machine that reaches the database and finds data and models at the same paths.
     """
     with importing():
-        from hpo.workflow.worker import work_by_hand
+        from hpo.workflow.worker.loop import work_by_hand
     keep_imported()
     work_by_hand(study, storage, device)
 
@@ -258,8 +258,8 @@ def stop(name: Name = None, storage: StorageUrl = None) -> None:
 
     Each saves its trial and leaves; `hpo run` goes on from there.
     """
-    from hpo.study.storage import open_storage
-    from hpo.workflow.stopping import stop_study
+    from hpo.storage.storage import open_storage
+    from hpo.workflow.stop import stop_study
 
     database = open_storage(storage)
     study = name or _latest(database)
@@ -278,8 +278,8 @@ def delete(
 ) -> None:
     """Delete a study: its trials in the database, and its folder with report and models."""
     from hpo.core.paths import run_folder
-    from hpo.study.storage import storage_of
-    from hpo.workflow.stopping import delete_study
+    from hpo.storage.storage import storage_of
+    from hpo.workflow.stop import delete_study
 
     study = _open(name, storage)
     trials, folder = len(study.get_trials(deepcopy=False)), run_folder(name)
@@ -297,14 +297,14 @@ def _latest(database: Any) -> str:
 
 
 def _open(name: str | None, storage: str | None) -> Any:
-    from hpo.study.storage import open_storage
+    from hpo.storage.storage import open_storage
     from hpo.workflow.result import open_study
 
     return open_study(open_storage(storage), name)
 
 
 def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
-    from hpo.tasks import get_task
+    from hpo.tasks.registry import get_task
     from hpo.workflow.result import example_command
 
     study, path = shlex.quote(result.name), shlex.quote(str(file))

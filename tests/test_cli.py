@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import hpo
 from hpo import cli
-from hpo.core.yaml_file import parse_yaml
+from hpo.config.yaml import parse_yaml
 from tests.small_models import save_bert, write_reviews
 
 STUDY = """\
@@ -233,16 +233,16 @@ def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpo.workflow import worker
+    from hpo.workflow.worker import loop
 
-    work = worker.Workplace.work
+    work = loop.Workplace.work
 
-    def interrupted(self: worker.Workplace) -> None:
+    def interrupted(self: loop.Workplace) -> None:
         signal.raise_signal(signal.SIGINT)
         work(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.Workplace, "work", interrupted)
+        patch.setattr(loop.Workplace, "work", interrupted)
         code, out, _ = run("run", "reviews.yaml", "--name", "later")
         assert code == 130 and "the trial in hand is saved, and the same command goes on with it" in out
     assert "stopped" in right(run("status"))

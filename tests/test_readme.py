@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpo.core.config import load_config
-from hpo.core.trial import TrialParams
-from hpo.core.yaml_file import parse_yaml
-from hpo.tasks import TASKS
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.config.yaml import parse_yaml
+from hpo.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

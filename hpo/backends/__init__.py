@@ -1,1 +1,1 @@
-"""Where workers run: one file a backend. `hpo.workflow.placing` opens the one that a study names."""
+"""Where workers run: one file for each backend."""

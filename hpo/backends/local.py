@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from hpo.backends.backend import Exit, Specification, last_line
+from hpo.backends.base import Exit, Specification, last_line
 from hpo.core.process import machine
 
 

@@ -17,10 +17,10 @@ import ray
 from ray._private import ray_constants, services
 from ray.exceptions import RayError
 
-from hpo.backends.backend import Exit, Specification
+from hpo.backends.base import Exit, Specification
 from hpo.backends.local import LocalBackend
-from hpo.core.errors import ConfigError, DeviceLost, StorageError
 from hpo.core.process import machine
+from hpo.errors import ConfigError, DeviceLost, StorageError
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 5.0  # between two looks at how large the cluster is

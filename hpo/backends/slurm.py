@@ -22,11 +22,11 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-from hpo.backends.backend import LEFT, Exit, Specification
+from hpo.backends.base import LEFT, Exit, Specification
 from hpo.backends.local import LocalBackend
-from hpo.core.errors import ConfigError, DeviceLost
-from hpo.core.placing import SlurmConfig
+from hpo.config.backend import SlurmConfig
 from hpo.core.process import in_thread
+from hpo.errors import ConfigError, DeviceLost
 
 POLL_SECONDS = 0.5
 SAVE_SECONDS = 30.0  # that workers get, of the warning, to save their trials

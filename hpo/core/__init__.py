@@ -1,1 +1,1 @@
-"""What everything else builds on: pydantic and the standard library only."""
+"""Paths, processes, caches and formatting: the standard library only."""

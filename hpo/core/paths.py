@@ -5,8 +5,6 @@ import os
 import re
 from pathlib import Path
 
-from hpo.core.errors import ConfigError
-
 
 def home() -> Path:
     """The folder of all results: the environment variable HPO_HOME, else `studies` in the current folder."""
@@ -43,18 +41,3 @@ def folder_name(name: str) -> str:
     if plain == name:
         return name
     return f"{plain or 'study'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def check_study_name(name: str) -> str:
-    """Return `name`, or raise `ConfigError` for one no database keeps: empty, with NUL, or over 512 characters."""
-    if not name.strip():
-        raise ConfigError("name: a study needs a name that is not empty.")
-    if "\0" in name:
-        raise ConfigError("name: a study's name cannot hold a NUL character.")
-    if len(name) > 512:
-        raise ConfigError(f"name: a study's name has at most 512 characters; this one has {len(name)}.")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ConfigError("name: a study's name must be valid UTF-8.") from None
-    return name

@@ -1,1 +1,1 @@
-"""Labelled data: reading, splitting, checking."""
+"""Labelled data: readers, sources, labels, splits, media files."""

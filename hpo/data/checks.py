@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.errors import DataError
+from hpo.core.wording import counted, rows_named, some
 from hpo.data.columns import column_values, holds_strings
-from hpo.data.folds import check_classes_of_folds
-from hpo.data.splits import text_keys
-from hpo.data.wording import counted, rows_named, some
+from hpo.data.splits.kfold import check_classes_of_folds
+from hpo.data.splits.make import text_keys
+from hpo.errors import DataError
 
 
 def read_texts(rows: Dataset, column: str, origin: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.errors import DataError, did_you_mean
+from hpo.errors import DataError, did_you_mean
 
 # In the order of preference; compared without case.
 PAIRS = (

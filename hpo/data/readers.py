@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.errors import DataError
+from hpo.errors import DataError
 
 # A JSON column of several types: what each value was, and its spelling, so that `1` and `"1"` stay apart.
 MIXED = pa.struct({"type": pa.string(), "json": pa.string()})

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError, did_you_mean
-from hpo.data.class_folders import read_class_folders
-from hpo.data.groups import group_splits
+from hpo.config.study import DataConfig
+from hpo.data.media.class_folders import read_class_folders
 from hpo.data.readers import READERS, read_file
+from hpo.data.splits.groups import group_splits
+from hpo.errors import DataError, did_you_mean
 
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),

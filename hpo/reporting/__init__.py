@@ -1,1 +1,1 @@
-"""What a person looks at afterwards."""
+"""The report, the model card, the dashboard and the console."""

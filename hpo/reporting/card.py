@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.core.model_ref import label_models
-from hpo.core.readable import count, duration, interval, parameters, score
-from hpo.core.yaml_file import to_yaml
+from hpo.config.model_ref import label_models
+from hpo.config.yaml import to_yaml
+from hpo.core.format import count, duration, interval, parameters, score
 from hpo.reporting.markdown import code, literal, table
 from hpo.reporting.portable import portable_command, portable_name
-from hpo.tasks import get_task
+from hpo.tasks.registry import get_task
 
 # The hub's own rule for a repository's name.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -8,7 +8,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
-from hpo.core.readable import duration, interval, parameters, score
+from hpo.core.format import duration, interval, parameters, score
 from hpo.reporting.markdown import literal
 
 # Tells hpo's notes, which are written anew, from a person's, which are left alone.

@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import PurePath
 
-from hpo.study.database import hide_password
+from hpo.storage.urls import hide_password
 
 
 def portable_name(name: str) -> str:

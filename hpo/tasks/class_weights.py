@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.tasks.task import Task
+from hpo.tasks.base import Task
 
 if TYPE_CHECKING:
     import torch

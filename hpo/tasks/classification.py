@@ -8,13 +8,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hpo.core.config import DataConfig
+from hpo.config.study import DataConfig
 from hpo.data.checks import check_classes
 from hpo.data.columns import column_values
-from hpo.data.labels import read_classes
+from hpo.data.labels.classes import read_classes
+from hpo.tasks.base import Labels, Predictions, Task, TaskData, describe_classes, named_head
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
-from hpo.tasks.metrics import Direction, Scorer, load_metric
-from hpo.tasks.task import Labels, Predictions, Task, TaskData, describe_classes, named_head
+from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
 
 if TYPE_CHECKING:
     import evaluate
@@ -107,6 +107,6 @@ class Classification(Task):
 
 
 def _own_metric() -> "evaluate.Metric":
-    from hpo.tasks.classification_metric import ClassificationMetrics
+    from hpo.tasks.metrics.classification import ClassificationMetrics
 
     return ClassificationMetrics()

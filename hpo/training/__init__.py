@@ -1,1 +1,1 @@
-"""Fine-tuning with torch, never Optuna."""
+"""Fine-tuning with torch; never imports Optuna."""

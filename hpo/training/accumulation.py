@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpo.tasks.task import Task
-from hpo.training.batching import Features, Indices, micro_batches, take_labels
-from hpo.training.out_of_memory import does_not_fit, is_out_of_memory, release
-from hpo.training.precision import Execution
+from hpo.tasks.base import Task
+from hpo.training.batches.batching import Features, Indices, micro_batches, take_labels
+from hpo.training.execution import Execution
+from hpo.training.memory.out_of_memory import does_not_fit, is_out_of_memory, release
 
 
 class TooMany(Exception):

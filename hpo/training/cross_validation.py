@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from hpo.core.trial import Report
-from hpo.training.checkpoint import Progress, fold_folder, random_state, saved_progress, set_random_state
+from hpo.config.trial_params import Report
+from hpo.training.checkpoints.checkpoint import Progress, fold_folder, random_state, saved_progress, set_random_state
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.fine_tune import FineTuning, Stopped
-from hpo.training.memory import has_room
-from hpo.training.out_of_memory import release
+from hpo.training.memory.micro_batch import has_room
+from hpo.training.memory.out_of_memory import release
 from hpo.training.plan import TrainingPlan
 
 

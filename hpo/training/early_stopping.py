@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpo.tasks.metrics import Direction
+from hpo.tasks.metrics.scorer import Direction
 
 
 def should_stop_early(values: Sequence[float], direction: Direction, patience: int | None) -> bool:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpo.tasks.metrics import Scorer
-from hpo.tasks.task import Task
-from hpo.training.batching import Features, Indices, evaluation_batches, take_labels
-from hpo.training.out_of_memory import with_fewer_tokens
-from hpo.training.precision import Execution
+from hpo.tasks.base import Task
+from hpo.tasks.metrics.scorer import Scorer
+from hpo.training.batches.batching import Features, Indices, evaluation_batches, take_labels
+from hpo.training.execution import Execution
+from hpo.training.memory.out_of_memory import with_fewer_tokens
 
 # A step of writing computes one token of each text, so that more texts fit at once than where all tokens are computed;
 # a batch of few keeps neither a CPU nor a GPU busy.

@@ -22,23 +22,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.core.errors import Diverged
-from hpo.core.trial import Report
+from hpo.config.trial_params import Report
+from hpo.errors import Diverged
 from hpo.training.accumulation import Accumulation
-from hpo.training.adapters import AdapterWeights, Lora, frozen_statistics, quantize_body
-from hpo.training.attention import use_cpu_attention, use_fused_attention
-from hpo.training.batching import Features, Indices, epoch_batches, take_labels
-from hpo.training.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
-from hpo.training.dropout import use_bit_dropout, use_plain_dropout
+from hpo.training.batches.batching import Features, Indices, epoch_batches, take_labels
+from hpo.training.batches.word_dropout import drop_words, hidden_token
+from hpo.training.checkpoints.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
+from hpo.training.cpu.attention import use_cpu_attention, use_fused_attention
+from hpo.training.cpu.dropout import use_bit_dropout, use_plain_dropout
+from hpo.training.cpu.embeddings import train_used_rows
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
-from hpo.training.layers import find_depths, freeze, train_mode
-from hpo.training.middle_start import MiddleStart
+from hpo.training.execution import Execution
+from hpo.training.frozen.partial_forward import MiddleStart
+from hpo.training.models.layers import find_depths, freeze, train_mode
+from hpo.training.models.lora import AdapterWeights, Lora, frozen_statistics, quantize_body
 from hpo.training.optimizer import build_optimizer, build_scheduler, decay_of
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
-from hpo.training.vocabulary import train_used_rows
-from hpo.training.word_dropout import drop_words, hidden_token
 
 
 class Stopped(Exception):

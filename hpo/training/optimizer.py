@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpo.core.trial import TrialParams
+from hpo.config.trial_params import TrialParams
 
 
 def build_optimizer(model: nn.Module, params: TrialParams, depths: Mapping[int, int] | None = None) -> Any:

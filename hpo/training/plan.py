@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.core.trial import TrialParams
-from hpo.tasks.metrics import Scorer
-from hpo.tasks.task import Task
-from hpo.training.batching import Features
-from hpo.training.memory import MemoryStore
-from hpo.training.model import Candidate
-from hpo.training.precision import Execution
-from hpo.training.prefix_cache import PrefixStore
+from hpo.config.trial_params import TrialParams
+from hpo.tasks.base import Task
+from hpo.tasks.metrics.scorer import Scorer
+from hpo.training.batches.batching import Features
+from hpo.training.execution import Execution
+from hpo.training.frozen.cache import PrefixStore
+from hpo.training.memory.micro_batch import MemoryStore
+from hpo.training.models.candidate import Candidate
 
 
 @dataclass(frozen=True)

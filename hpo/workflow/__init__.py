@@ -1,1 +1,1 @@
-"""Where the search and the training meet."""
+"""Where search and training meet."""

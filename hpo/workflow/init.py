@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import ConfigError, DataError, did_you_mean
+from hpo.config.space_files import ready_made
+from hpo.config.study import DataConfig
+from hpo.config.yaml import inline
 from hpo.core.paths import folder_name
-from hpo.core.ready_made import ready_made
-from hpo.core.yaml_file import inline
 from hpo.data.sources import load_splits
-from hpo.tasks import get_task, recognise_task
-from hpo.tasks.task import ENCODERS, Task, TaskData
+from hpo.errors import ConfigError, DataError, did_you_mean
+from hpo.tasks.base import ENCODERS, Task, TaskData
+from hpo.tasks.registry import get_task, recognise_task
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:
@@ -143,8 +143,8 @@ def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
 
     The bundled models are proposed only when the hub is out of reach and none of the others is in its cache.
     """
-    from hpo.training.hub import hub_is_out_of_reach
-    from hpo.training.precision import available_devices
+    from hpo.training.execution import available_devices
+    from hpo.training.models.hub import hub_is_out_of_reach
 
     if size is not None and size not in task.hub_models:
         raise ConfigError(f"--size {size}: choose one of {', '.join(task.hub_models)}.")

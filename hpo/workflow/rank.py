@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from hpo import console
-from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, OutOfMemory
-from hpo.core.readable import score
-from hpo.data.subset import draw_rows
-from hpo.study.ranking import RankedModel, Ranking, best_first
-from hpo.training.batching import IGNORED, Features, Indices
-from hpo.training.frozen_states import frozen_states
-from hpo.training.layers import stack_items
-from hpo.training.precision import all_cores
-from hpo.training.transferability import transferability
-from hpo.workflow.check import inspect_models
-from hpo.workflow.constrain import keep_to_constraints
-from hpo.workflow.placing import place_study
-from hpo.workflow.workbench import Workbench
+from hpo.config.study import load_config
+from hpo.core.format import score
+from hpo.data.splits.subsample import draw_rows
+from hpo.errors import ConfigError, OutOfMemory
+from hpo.reporting.console import console
+from hpo.search.ranking import RankedModel, Ranking, best_first
+from hpo.training.batches.batching import IGNORED, Features, Indices
+from hpo.training.execution import all_cores
+from hpo.training.models.layers import stack_items
+from hpo.training.ranking.layer_features import frozen_states
+from hpo.training.ranking.transferability import transferability
+from hpo.workflow.checks.constraints import keep_to_constraints
+from hpo.workflow.checks.study import inspect_models
+from hpo.workflow.context import Workbench
+from hpo.workflow.launch.placement import place_study
 
 ROWS = 2000
 TOKENS = 5000  # with a label each, where each token has one

@@ -8,16 +8,16 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from hpo.core.config import load_config
-from hpo.core.errors import StudyError
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
 from hpo.core.paths import run_folder
-from hpo.core.trial import TrialParams
-from hpo.study.record import EXECUTION, params_of
+from hpo.errors import StudyError
+from hpo.storage.records import EXECUTION, params_of
 from hpo.training.cross_validation import start
+from hpo.training.execution import Execution, available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import Execution, available_devices, choose_execution, cores
-from hpo.workflow.retrain import measure_on_test, refit_plan, save_final
-from hpo.workflow.workbench import Workbench, versions
+from hpo.workflow.context import Workbench, versions
+from hpo.workflow.worker.final_model import measure_on_test, refit_plan, save_final
 
 
 @dataclass(frozen=True)

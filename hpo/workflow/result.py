@@ -9,13 +9,13 @@ from typing import Any
 
 import optuna
 
-from hpo.core.errors import DataError, StudyError, did_you_mean
-from hpo.core.model_ref import ModelRef
-from hpo.study.budget import list_studies
-from hpo.study.record import params_of
-from hpo.study.storage import Storage, open_storage
-from hpo.tasks import get_task
-from hpo.tasks.task import Task
+from hpo.config.model_ref import ModelRef
+from hpo.errors import DataError, StudyError, did_you_mean
+from hpo.storage.budget import list_studies
+from hpo.storage.records import params_of
+from hpo.storage.storage import Storage, open_storage
+from hpo.tasks.base import Task
+from hpo.tasks.registry import get_task
 from hpo.workflow.stages import finished_trials
 
 
@@ -118,7 +118,7 @@ def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Model, processor and record of a final model's folder. Raises `StudyError` when it is not there."""
     import transformers
 
-    from hpo.training.processor import load_processor
+    from hpo.training.models.processor import load_processor
 
     if not (folder / "hpo.json").is_file():
         raise StudyError(f"There is no final model at {folder}; `hpo retrain` makes it again.")

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from hpo import console
-from hpo.core.config import StudyConfig, load_config
-from hpo.core.errors import StudyError
-from hpo.core.importing import importing
+from hpo.config.study import StudyConfig, load_config
+from hpo.core.imports import importing
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.process import on_interrupt
-from hpo.data.tables import keep_tables
-from hpo.study.budget import add_seconds, list_studies, set_phase
-from hpo.study.ranking import ranking_of
-from hpo.study.status import read_status
-from hpo.study.storage import Storage, StorageAway, open_storage
-from hpo.tasks import get_task, with_metric
-from hpo.tasks.metrics import check_direction
-from hpo.tasks.task import TaskData
-from hpo.workflow.continuing import as_decided, is_finished, known_study
+from hpo.data.in_memory import keep_tables
+from hpo.errors import StudyError
+from hpo.reporting.console import console
+from hpo.search.ranking import ranking_of
+from hpo.storage.budget import add_seconds, list_studies, set_phase
+from hpo.storage.status import read_status
+from hpo.storage.storage import Storage, StorageAway, open_storage
+from hpo.tasks.base import TaskData
+from hpo.tasks.metrics.scorer import check_direction
+from hpo.tasks.registry import get_task, with_metric
+from hpo.workflow.launch.resume import as_decided, is_finished, known_study
 from hpo.workflow.result import Result
 
 if TYPE_CHECKING:
-    from hpo.workflow.supervisor import Supervisor
+    from hpo.workflow.launch.supervisor import Supervisor
 
 CLOCK_SECONDS = 0.5
 
@@ -93,8 +93,8 @@ def _configure(
 def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
     """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
     with console.progress("starting"), importing():
-        from hpo.workflow.placing import place_study
-        from hpo.workflow.supervisor import Supervisor
+        from hpo.workflow.launch.placement import place_study
+        from hpo.workflow.launch.supervisor import Supervisor
 
         supervisor = Supervisor(config, storage, place_study(config))
         ending.callback(supervisor.close)
@@ -111,11 +111,11 @@ def _search(
     What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
     """
     with console.progress("checking the models"), importing():
-        from hpo.workflow.check import inspect_models, study_warnings
-        from hpo.workflow.constrain import keep_to_constraints
-        from hpo.workflow.create import create_study
+        from hpo.workflow.checks.constraints import keep_to_constraints
+        from hpo.workflow.checks.study import inspect_models, study_warnings
+        from hpo.workflow.context import Workbench
+        from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
-        from hpo.workflow.workbench import Workbench
 
         bench = Workbench(as_decided(config, known) if known else config, supervisor.placement.execution_here(), data)
         dropped = [] if known else keep_to_constraints(bench)
@@ -135,7 +135,7 @@ def _search(
 
 def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
     """One worker in this very process: for notebooks, debuggers and tests. Ctrl-C saves the trial in hand first."""
-    from hpo.workflow.worker import WorkerSpec, Workplace
+    from hpo.workflow.worker.loop import WorkerSpec, Workplace
 
     device, threads = bench.execution.device, bench.execution.threads
     spec = WorkerSpec(study.study_name, bench.config.storage or default_storage(), device, threads, threads)
@@ -180,9 +180,9 @@ def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> Non
 
 def write_reports(study: optuna.Study) -> Path:
     """Write the page, the table and the dashboard's notes of a study; returns the page."""
+    from hpo.reporting.csv import write_trials_csv
     from hpo.reporting.dashboard import annotate_study
-    from hpo.reporting.report import write_report
-    from hpo.reporting.trials_csv import write_trials_csv
+    from hpo.reporting.html.report import write_report
 
     folder = run_folder(study.study_name)
     with console.progress("writing the report"):

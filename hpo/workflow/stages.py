@@ -16,13 +16,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.core.config import StudyConfig
-from hpo.core.constraints import Constraints, Footprint, least_footprint
-from hpo.core.errors import StudyError
+from hpo.config.constraints import Constraints, Footprint, least_footprint
+from hpo.config.study import StudyConfig
 from hpo.core.paths import folder_name
-from hpo.study.record import params_of
-from hpo.study.standing import sign_of
-from hpo.study.status import ATTEMPT
+from hpo.errors import StudyError
+from hpo.search.curves import sign_of
+from hpo.storage.records import params_of
+from hpo.storage.status import ATTEMPT
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: who has few of them has better uses for them than six more runs
 FINAL_SECONDS = 2.0  # for the final model's interval on test, a baseline and the files: as small models take

@@ -1,4 +1,4 @@
-"""A worker process that does what its specification says: it stands for `hpo.workflow.spawned`, without its imports."""
+"""A worker process that does what its specification says: a stand-in for `hpo.workflow.worker.process`."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from hpo.backends.backend import LEFT
+from hpo.backends.base import LEFT
 from hpo.core.process import in_thread
 
 

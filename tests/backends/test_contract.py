@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.backends.backend import LEFT, Backend, Exit
+from hpo.backends.base import LEFT, Backend, Exit
 from hpo.backends.local import LocalBackend
-from hpo.core.placing import SlurmConfig
+from hpo.config.backend import SlurmConfig
 from hpo.core.process import machine
 from tests import slurm
 

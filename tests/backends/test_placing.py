@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, StorageError
-from hpo.training import precision
-from hpo.training.precision import apply, choose_execution, place_workers
-from hpo.workflow import placing
-from hpo.workflow.placing import place_study
+from hpo.config.study import load_config
+from hpo.errors import ConfigError, StorageError
+from hpo.training import execution
+from hpo.training.execution import apply, choose_execution, place_workers
+from hpo.workflow.launch import placement
+from hpo.workflow.launch.placement import place_study
 
 SERVER = "postgresql+psycopg://me:s3cr3t@127.0.0.1/hpo"
 
@@ -47,7 +47,9 @@ def test_it_is_written_as_it_was_given(given: Any) -> None:
 
 @pytest.mark.parametrize(("backend", "package"), [("ray", "ray"), ("slurm", "submitit")])
 def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name))
+    monkeypatch.setattr(
+        placement, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name)
+    )
     with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo\[{backend}\]'"):
         place_study(load_config(written(backend=backend, workers=2)))
 
@@ -73,7 +75,7 @@ def test_a_file_is_no_database_for_slurm() -> None:
 
 
 def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    monkeypatch.setattr(execution, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
     assert place_workers("auto", None, 2) == ["cuda:0", "cuda:1"] * 2
     assert place_workers("cuda:1", None, 3) == ["cuda:1"] * 3
     assert place_workers("auto", 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.core.errors import ConfigError, StorageError
-from hpo.study.status import read_status
+from hpo.errors import ConfigError, StorageError
+from hpo.storage.status import read_status
 from tests.backends.test_contract import MODULE, ROOT, seen, specification, wait_for
 from tests.faults.search import (
     at_work,

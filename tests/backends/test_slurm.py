@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.core.errors import DeviceLost
+from hpo.config.backend import SlurmConfig
 from hpo.core.paths import run_folder
-from hpo.core.placing import SlurmConfig
+from hpo.errors import DeviceLost
 from tests import servers, slurm
 from tests.backends.test_contract import MODULE, ROOT, URL, seen, specification, wait_for, wait_for_exits
 from tests.faults.search import (

@@ -6,10 +6,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpo.core.config import DataConfig, load_config
-from hpo.core.first_trial import ModelTraits
-from hpo.study.suggest import first_trials, suggest
-from hpo.tasks import TASKS
+from hpo.config.first_trials import ModelTraits
+from hpo.config.study import DataConfig, load_config
+from hpo.search.suggest import first_trials, suggest
+from hpo.tasks.registry import TASKS
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.init import write_study_file
 from tests.contracts.task_data import CASES, write_rows

@@ -14,24 +14,24 @@ import pytest
 import torch
 
 import hpo
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.core.model_ref import ModelRef
-from hpo.core.trial import TrialParams
-from hpo.data.media import as_item
-from hpo.data.sounds import read_sound
-from hpo.tasks import TASKS, get_task, recognise_task
-from hpo.tasks.task import TaskData
-from hpo.training.batching import take_labels
+from hpo.config.model_ref import ModelRef
+from hpo.config.study import DataConfig
+from hpo.config.trial_params import TrialParams
+from hpo.data.media.files import as_item
+from hpo.data.media.sounds import read_sound
+from hpo.errors import DataError
+from hpo.tasks.base import TaskData
+from hpo.tasks.registry import TASKS, get_task, recognise_task
+from hpo.training.batches.batching import take_labels
+from hpo.training.batches.features import FeatureStore
 from hpo.training.evaluate import evaluate
-from hpo.training.features import FeatureStore
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning, Stopped
-from hpo.training.layers import find_heads
-from hpo.training.model import Candidate, Candidates, resolve_max_length, save_model
+from hpo.training.frozen.cache import USED, PrefixStore
+from hpo.training.models.candidate import Candidate, Candidates, resolve_max_length, save_model
+from hpo.training.models.layers import find_heads
+from hpo.training.models.processor import load_processor
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
-from hpo.training.prefix_cache import USED, PrefixStore
-from hpo.training.processor import load_processor
 from tests.contracts.task_data import CASES, ENCODERS, write_rows
 from tests.small_models import save_model as save_small
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hpo.core.errors import ConfigError
-from hpo.core.paths import check_study_name, default_storage, folder_name, home, run_folder
+from hpo.config.validation import check_study_name
+from hpo.core.paths import default_storage, folder_name, home, run_folder
+from hpo.errors import ConfigError
 
 NAMES = [
     "reviews",

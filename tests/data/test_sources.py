@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
+from hpo.config.study import DataConfig
 from hpo.data.readers import read_file
 from hpo.data.sources import RawSplits, load_splits
-from hpo.tasks import get_task
+from hpo.errors import DataError
+from hpo.tasks.registry import get_task
 
 ROWS = {"text": ["one, two", 'she said "no"', "three\nfour"], "label": ["a", "b", "a"]}
 

@@ -13,7 +13,7 @@ import typer
 from ruamel.yaml import YAML
 
 from hpo.cli import app
-from hpo.core.errors import TRY_AGAIN
+from hpo.errors import TRY_AGAIN
 from tests import slurm
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 import pytest
 
-from hpo.study.budget import set_budget
-from hpo.study.storage import open_storage
+from hpo.storage.budget import set_budget
+from hpo.storage.storage import open_storage
 from tests.faults.search import command_for, end_all, study_on, write_material
 from tests.servers import DATABASES
 

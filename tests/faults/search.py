@@ -14,15 +14,15 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
-from hpo.core.errors import StudyError
+from hpo.config.yaml import to_yaml
 from hpo.core.paths import default_storage, run_folder
-from hpo.core.yaml_file import to_yaml
-from hpo.study.record import KEPT, curve_of
-from hpo.study.status import WorkerStatus, read_status
-from hpo.study.storage import Storage, StorageAway, open_storage
+from hpo.errors import StudyError
+from hpo.storage.records import KEPT, curve_of
+from hpo.storage.status import WorkerStatus, read_status
+from hpo.storage.storage import Storage, StorageAway, open_storage
 from tests.small_models import save_bert, write_reviews
 
-WORKER = "hpo.workflow.spawned"
+WORKER = "hpo.workflow.worker.process"
 RUNGS = 4
 PATIENCE = 600.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
 

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.core.config import load_config
-from hpo.core.trial import TrialParams
-from hpo.training import features, prefix_cache
-from hpo.training.batching import Features
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.training.batches import features
+from hpo.training.batches.batching import Features
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import Execution
-from hpo.training.prefix_cache import PrefixedFeatures
-from hpo.workflow.workbench import Workbench
+from hpo.training.frozen import cache
+from hpo.training.frozen.cache import PrefixedFeatures
+from hpo.workflow.context import Workbench
 from tests.faults.search import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def strike(marks: Path, name: str) -> bool:
 def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, barrier: Any, answers: Any) -> None:
     """Make a run ready as a worker does; whoever fills a cache first is killed in the middle of it."""
     os.environ["HPO_HOME"] = str(home)  # the process that this one was forked from has that of another test
-    make, fill = features.FeatureStore._make, prefix_cache._fill
+    make, fill = features.FeatureStore._make, cache._fill
 
     def making(self: Any, rows: Any, processor: Any, max_length: int, folder: Path) -> None:
         if killed and strike(marks, "tokens"):
@@ -67,8 +68,8 @@ def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, bar
         fill(values, *given)
         (marks / f"filled-{len(values)}").touch(exist_ok=False)
 
-    features.FeatureStore._make, prefix_cache._fill = making, filling  # type: ignore[method-assign]
-    bench = Workbench(load_config(study), Execution(prefix_cache=prefix_cache.USED))
+    features.FeatureStore._make, cache._fill = making, filling  # type: ignore[method-assign]
+    bench = Workbench(load_config(study), Execution(prefix_cache=cache.USED))
     assert bench.candidates["bert"].stack.count == 2
     barrier.wait(PATIENCE)
     params = TrialParams(model="bert", frozen_layers=1, epochs=2, batch_size=32)
@@ -93,10 +94,10 @@ def test_eight_first_users_of_empty_caches(
     deaths = 2 if killed else 0
     assert ended == [-signal.SIGKILL] * deaths + [0] * (users - deaths)
     told = [answers.get(timeout=PATIENCE) for _ in range(users - deaths)]
-    assert len(set(told)) == 1 and told[0][0] == prefix_cache.USED
+    assert len(set(told)) == 1 and told[0][0] == cache.USED
     assert len(list(tmp_path.glob("filled-*"))) == SPLITS  # each once: a second time would have failed
     assert len(list(tmp_path.glob("made-*"))) == SPLITS
-    for cache in ("tokens", "prefixes"):
-        entries = [path.name for path in (home / "cache" / cache).iterdir() if path.is_dir()]
+    for kind in ("tokens", "prefixes"):
+        entries = [path.name for path in (home / "cache" / kind).iterdir() if path.is_dir()]
         assert len([name for name in entries if "." not in name]) == SPLITS
         assert len([name for name in entries if "." in name]) == killed  # left by the dead one, and read by nobody

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.core.errors import TRY_AGAIN
 from hpo.core.paths import run_folder
+from hpo.errors import TRY_AGAIN
 from tests.faults.search import (
     PATIENCE,
     at_work,

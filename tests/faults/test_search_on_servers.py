@@ -10,8 +10,8 @@ from optuna.storages._rdb import models
 from sqlalchemy import select
 
 from hpo.core.paths import run_folder
-from hpo.study.status import WorkerStatus
-from hpo.study.storage import open_storage
+from hpo.storage.status import WorkerStatus
+from hpo.storage.storage import open_storage
 from tests import servers
 from tests.faults.search import (
     PATIENCE,

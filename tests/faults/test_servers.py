@@ -14,13 +14,13 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 
-from hpo.core.errors import StorageError
-from hpo.study import lease, schema
-from hpo.study.budget import set_budget
-from hpo.study.database import engine_options, read_url
-from hpo.study.lease import Worker
-from hpo.study.storage import StorageAway, open_storage
-from hpo.study.takeover import Watch
+from hpo.errors import StorageError
+from hpo.storage import lease, schema
+from hpo.storage.budget import set_budget
+from hpo.storage.lease import Worker
+from hpo.storage.reclaim import Watch
+from hpo.storage.storage import StorageAway, open_storage
+from hpo.storage.urls import engine_options, read_url
 from tests import servers
 from tests.faults.conftest import TRIALS, with_study
 from tests.faults.search import PATIENCE, wait_until
@@ -155,7 +155,7 @@ def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
 
 def test_a_black_hole_is_given_up(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel of a stopped server takes what it is sent: only a deadline on this side ends the wait."""
-    monkeypatch.setattr("hpo.study.database.ANSWER_SECONDS", 2)
+    monkeypatch.setattr("hpo.storage.urls.ANSWER_SECONDS", 2)
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
     server.freeze()
@@ -181,7 +181,7 @@ def test_a_black_hole_is_given_up(server: servers.Server, url: str, monkeypatch:
 
 
 def test_a_held_row_is_waited_for_then_told(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.study.database.LOCK_SECONDS", 1)
+    monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
     storage, other = open_storage(url), open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
     with other.engine.begin() as holder:
@@ -194,7 +194,7 @@ def test_a_held_row_is_waited_for_then_told(server: servers.Server, url: str, mo
 
 
 def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.study.database.LOCK_SECONDS", 1)
+    monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
     other = open_storage(url)
     with worker_on(url) as (worker, study), ThreadPoolExecutor(1) as pool:
         with other.engine.begin() as holder:
@@ -210,7 +210,7 @@ def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeyp
 def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
     server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hpo.study.database.LOCK_SECONDS", 1)
+    monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
     other = open_storage(url)
     with worker_on(url) as (worker, study):
@@ -268,7 +268,7 @@ def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: serv
 
 def test_who_makes_the_tables_slowly_stays_alone(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends idle transactions, and their locks: the next process saw half of the tables."""
-    monkeypatch.setattr("hpo.study.database.IDLE_SECONDS", 1)
+    monkeypatch.setattr("hpo.storage.urls.IDLE_SECONDS", 1)
     url = read_url(server.url())
     engine = create_engine(url, **engine_options(url))
     with schema._alone(engine, url):

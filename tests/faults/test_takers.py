@@ -11,11 +11,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo.study import takeover
-from hpo.study.lease import Worker
-from hpo.study.storage import Storage, open_storage
-from hpo.study.tables import LeaseRow
-from hpo.study.takeover import reclaim
+from hpo.storage import reclaim as reclaiming
+from hpo.storage.lease import Worker
+from hpo.storage.models import LeaseRow
+from hpo.storage.reclaim import reclaim
+from hpo.storage.storage import Storage, open_storage
 from tests.faults.search import PATIENCE
 
 TAKERS = 8
@@ -35,7 +35,7 @@ def die_while_taking_over(url: str, committed: bool) -> None:
     if committed:
         assert reclaim(storage, study) == [0]
     else:
-        takeover._release = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        reclaiming._release = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
         reclaim(storage, study)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,13 +15,13 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.errors import StudyError
 from hpo.core.paths import run_folder
-from hpo.study.evidence import EVIDENCE
-from hpo.study.lease import Worker
-from hpo.study.record import curve_of
-from hpo.study.storage import open_storage
-from hpo.workflow import worker
+from hpo.errors import StudyError
+from hpo.search.surrogate.transfer import EVIDENCE
+from hpo.storage.lease import Worker
+from hpo.storage.records import curve_of
+from hpo.storage.storage import open_storage
+from hpo.workflow.worker import loop
 from tests.faults.search import check_whole, study_of, wait_until, write_metric
 
 spawn = multiprocessing.get_context("spawn")
@@ -104,10 +104,10 @@ def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases: list[str] = []
-    monkeypatch.setattr(worker, "set_phase", lambda study, phase: phases.append(phase))
+    monkeypatch.setattr(loop, "set_phase", lambda study, phase: phases.append(phase))
     url = f"sqlite:///{finished}"
     before = dump(url)
-    worker.Workplace(worker.WorkerSpec("faulty", url, "cpu", 1, 1)).work()
+    loop.Workplace(loop.WorkerSpec("faulty", url, "cpu", 1, 1)).work()
     assert phases == ["finished"] and dump(url) == before
 
 
@@ -168,7 +168,7 @@ def dashboard(storage: Any) -> Callable[[str, Any], str]:
 
 
 def run_with_many_checkpoints(study: dict[str, Any]) -> None:
-    from hpo.workflow.workbench import Workbench
+    from hpo.workflow.context import Workbench
 
     plan = Workbench.plan
     Workbench.plan = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.1)  # type: ignore[method-assign]

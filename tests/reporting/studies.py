@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from hpo.study.record import CURVE, PARAMS, params_of, record
+from hpo.storage.records import CURVE, PARAMS, params_of, record
 
 MODELS = ("bert-3x128", "distilbert-4x96", "electra <script>alert(1)</script>", "=cmd|' /C calc'!A0")
 RUNGS = 4

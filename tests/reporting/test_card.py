@@ -1,19 +1,15 @@
 """The model card: true to the result, read by the hub, no folder of the machine, hostile texts inert."""
 
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpo.core.yaml_file import parse_yaml
+from hpo.config.yaml import parse_yaml
 from hpo.reporting.card import model_card
 from hpo.reporting.markdown import code, literal, table
 from hpo.reporting.portable import portable_command, portable_name
-
-sys.path.insert(0, str(Path(__file__).parent))
-from studies import make_study
+from tests.reporting.studies import make_study
 
 
 def make_card(**changes: Any) -> str:

@@ -1,17 +1,13 @@
 """optuna-dashboard: hpo's notes, a person's notes left alone, and who can reach the server."""
 
-import sys
 import threading
 import urllib.request
-from pathlib import Path
 
 import pytest
 from optuna.storages import InMemoryStorage
 
 from hpo.reporting.dashboard import annotate_study, is_loopback
-
-sys.path.insert(0, str(Path(__file__).parent))
-from studies import make_study
+from tests.reporting.studies import make_study
 
 
 def test_notes_tell_the_winner_and_escape() -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_data import Prepare
 
-from hpo.core.config import DataConfig
-from hpo.tasks import get_task
-from hpo.tasks.task import TaskData
+from hpo.config.study import DataConfig
+from hpo.tasks.base import TaskData
+from hpo.tasks.registry import get_task
+from tests.tasks.small_data import Prepare
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hpo.tasks.task import TaskData
+from hpo.tasks.base import TaskData
 
 Prepare = Callable[..., TaskData]
 

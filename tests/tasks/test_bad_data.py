@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_data import Prepare, rows
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.tasks import get_task
+from hpo.config.study import DataConfig
+from hpo.errors import DataError
+from hpo.tasks.registry import get_task
+from tests.tasks.small_data import Prepare, rows
 
 PLENTY = ["yes", "no"] * 20
 

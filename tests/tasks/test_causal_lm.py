@@ -9,16 +9,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.core.model_ref import ModelRef
-from hpo.tasks import recognise_task
-from hpo.tasks.causal_lm import CausalLM
-from hpo.tasks.turns import PLAIN_TEMPLATE, parts_of_chat
-from hpo.training.batching import Features
+from hpo.config.model_ref import ModelRef
+from hpo.config.study import DataConfig
+from hpo.errors import DataError
+from hpo.tasks.generation.causal_lm import CausalLM
+from hpo.tasks.generation.chat import PLAIN_TEMPLATE, parts_of_chat
+from hpo.tasks.registry import recognise_task
+from hpo.training.batches.batching import Features
 from hpo.training.evaluate import evaluate
-from hpo.training.model import Candidate, load_candidate
-from hpo.training.precision import Execution
+from hpo.training.execution import Execution
+from hpo.training.models.candidate import Candidate, load_candidate
 from tests.small_models import save_model
 
 TASK = CausalLM()
@@ -210,7 +210,7 @@ def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
 
 def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
     """A plain text is what a user says; and the template is saved with the tokenizer."""
-    from hpo.tasks.task import TaskData
+    from hpo.tasks.base import TaskData
 
     rows = Dataset.from_dict({"text": ["user: good"], "messages": [CHAT]})
     data = TaskData(rows, rows, None, (), {"messages": "messages"}, (), "")

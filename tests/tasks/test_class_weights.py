@@ -8,9 +8,9 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hpo.core.errors import ConfigError
-from hpo.tasks import TASKS
+from hpo.errors import ConfigError
 from hpo.tasks.class_weights import balanced_weights
+from hpo.tasks.registry import TASKS
 
 LABELS = np.array([0] * 12 + [1] * 3 + [3])  # class 2 is not there
 

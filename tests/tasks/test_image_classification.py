@@ -10,16 +10,16 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import ConfigError, DataError, ModelError
-from hpo.core.model_ref import ModelRef
-from hpo.data.images import open_image
-from hpo.data.media import as_item
-from hpo.tasks import get_task, recognise_task
-from hpo.tasks.image_augmentation import AUGMENTATIONS, augment_images
-from hpo.tasks.task import TaskData
-from hpo.training.features import FeatureStore
-from hpo.training.processor import load_processor
+from hpo.config.model_ref import ModelRef
+from hpo.config.study import DataConfig
+from hpo.data.media.files import as_item
+from hpo.data.media.images import open_image
+from hpo.errors import ConfigError, DataError, ModelError
+from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
+from hpo.tasks.base import TaskData
+from hpo.tasks.registry import get_task, recognise_task
+from hpo.training.batches.features import FeatureStore
+from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_image_processor
 
@@ -178,7 +178,7 @@ def test_augmentation_changes_images_and_comes_from_torchs_generator(name: str) 
 
 def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path, tmp_path: Path) -> None:
     from hpo.training.fine_tune import FineTuning
-    from hpo.training.prefix_cache import PrefixStore
+    from hpo.training.frozen.cache import PrefixStore
     from tests.contracts.test_tasks import make_plan
 
     settings = {"frozen_layers": 1, "epochs": 1, "dropout": 0.0}
@@ -191,7 +191,7 @@ def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path,
 
 
 def test_an_unknown_augmentation_is_told(folder: Path, tmp_path: Path) -> None:
-    from hpo.workflow.check import check_study
+    from hpo.workflow.checks.study import check_study
     from tests.small_models import save_model
 
     save_model(tmp_path / "tiny", "vit")
@@ -218,7 +218,7 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
     def missing(module: str) -> None:
         raise ImportError(module)
 
-    monkeypatch.setattr("hpo.data.extras.import_module", missing)
+    monkeypatch.setattr("hpo.data.optional.import_module", missing)
     with pytest.raises(DataError, match=r"pip install 'hpo\[vision\]'"):
         prepare(folder)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo.core.errors import ConfigError
-from hpo.tasks import get_task
+from hpo.errors import ConfigError
 from hpo.tasks.classification import DIRECTIONS
-from hpo.tasks.metrics import check_direction
+from hpo.tasks.metrics.scorer import check_direction
+from hpo.tasks.registry import get_task
 
 TASK = get_task("text-classification")
 
@@ -60,7 +60,7 @@ def test_equal_to_sklearn(classes: int, drawn: int) -> None:
 def test_it_is_an_evaluate_metric_that_gathers_batches_too(tmp_path: Path) -> None:
     import evaluate
 
-    from hpo.tasks.classification_metric import ClassificationMetrics
+    from hpo.tasks.metrics.classification import ClassificationMetrics
 
     random = np.random.default_rng(0)
     predicted, true = random.integers(5, size=(2, 90))

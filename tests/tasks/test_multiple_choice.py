@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.tasks import get_task
-from hpo.tasks.task import TaskData
+from hpo.config.study import DataConfig
+from hpo.errors import DataError
+from hpo.tasks.base import TaskData
+from hpo.tasks.registry import get_task
 from tests.small_models import save_tokenizer
 
 TASK = get_task("multiple-choice")

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.tasks import get_task
-from hpo.tasks.entity_metric import EntityMetrics, entities
-from hpo.tasks.multi_label_metric import MultiLabelMetrics
-from hpo.tasks.regression_metric import RegressionMetrics
-from hpo.tasks.squad_metric import AnswerMetrics
+from hpo.tasks.metrics.entities import EntityMetrics, entities
+from hpo.tasks.metrics.multi_label import MultiLabelMetrics
+from hpo.tasks.metrics.regression import RegressionMetrics
+from hpo.tasks.metrics.squad import AnswerMetrics
+from hpo.tasks.registry import get_task
 
 TAGS = ("O", "B-place", "I-place", "B-person", "I-person", "I-group", "E-group", "S-group")
 
@@ -131,8 +131,8 @@ def test_metrics_of_a_person_get_names_and_units(tmp_path: Any) -> None:
 
     from datasets import Dataset
 
-    from hpo.tasks.metrics import one_each
-    from hpo.tasks.task import TaskData
+    from hpo.tasks.base import TaskData
+    from hpo.tasks.metrics.scorer import one_each
 
     rows = Dataset.from_dict({"text": [["a"]], "label": [[0]]})
     data = TaskData(rows, rows, None, ("O", "B-place"), {}, (), "")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.tasks import get_task, recognise_task
-from hpo.tasks.task import TaskData
-from hpo.tasks.token_classification import IGNORED
-from hpo.training.batching import Features
+from hpo.config.study import DataConfig
+from hpo.errors import DataError
+from hpo.tasks.base import TaskData
+from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.text.token_classification import IGNORED
+from hpo.training.batches.batching import Features
 
 Read = Callable[..., TaskData]
 
@@ -270,7 +270,7 @@ def test_windows_hold_the_answer_and_give_it_back(name: str) -> None:
 def test_the_best_span_is_the_best_of_all_pairs() -> None:
     import torch
 
-    from hpo.tasks.question_answering import LONGEST_ANSWER, best_spans
+    from hpo.tasks.text.question_answering import LONGEST_ANSWER, best_spans
 
     torch.manual_seed(0)
     logits = torch.randn(4, 90, 2)

@@ -10,21 +10,21 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig, Generation, load_config
-from hpo.core.errors import DataError
-from hpo.core.model_ref import ModelRef
-from hpo.core.trial import TrialParams
-from hpo.tasks import get_task, recognise_task
-from hpo.tasks.rouge_metric import KINDS, RougeMetrics
-from hpo.tasks.translation import Translation
-from hpo.tasks.translation_metric import TranslationMetrics
-from hpo.tasks.writing import token_loss
+from hpo.config.model_ref import ModelRef
+from hpo.config.study import DataConfig, Generation, load_config
+from hpo.config.trial_params import TrialParams
+from hpo.errors import DataError
+from hpo.tasks.generation.generate import token_loss
+from hpo.tasks.generation.translation import Translation
+from hpo.tasks.metrics.rouge import KINDS, RougeMetrics
+from hpo.tasks.metrics.translation import TranslationMetrics
+from hpo.tasks.registry import get_task, recognise_task
+from hpo.training.batches.features import FeatureStore
 from hpo.training.evaluate import evaluate
-from hpo.training.features import FeatureStore
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.model import load_candidate
+from hpo.training.models.candidate import load_candidate
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_model
 

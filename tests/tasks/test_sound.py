@@ -13,17 +13,17 @@ import soundfile
 import torch
 from datasets import Dataset
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import DataError
-from hpo.core.model_ref import ModelRef
-from hpo.data.media import as_item, item_array
-from hpo.data.sounds import read_sound
-from hpo.data.transcripts import normalise_transcript, vocabulary
-from hpo.tasks import get_task, recognise_task
-from hpo.tasks.audio_augmentation import AUGMENTATIONS, augment_sound
-from hpo.tasks.speech_recognition import greedy
-from hpo.training.features import FeatureStore
-from hpo.training.processor import load_processor
+from hpo.config.model_ref import ModelRef
+from hpo.config.study import DataConfig
+from hpo.data.labels.transcripts import normalise_transcript, vocabulary
+from hpo.data.media.files import as_item, item_array
+from hpo.data.media.sounds import read_sound
+from hpo.errors import DataError
+from hpo.tasks.audio.speech_recognition import greedy
+from hpo.tasks.augmentation.audio import AUGMENTATIONS, augment_sound
+from hpo.tasks.registry import get_task, recognise_task
+from hpo.training.batches.features import FeatureStore
+from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
 from tests.small_models import RATE, save_feature_extractor
 

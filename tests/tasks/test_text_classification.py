@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
-from small_data import Prepare, rows
 
-from hpo.core.config import DataConfig
-from hpo.core.errors import ConfigError, DataError
-from hpo.tasks import TASKS, get_task
+from hpo.config.study import DataConfig
+from hpo.errors import ConfigError, DataError
+from hpo.tasks.registry import TASKS, get_task
 from tests.conftest import NO_DATA
+from tests.tasks.small_data import Prepare, rows
 
 TASK = get_task("text-classification")
 REAL = Path(__file__).parents[2].parent / "shared" / "datasets"

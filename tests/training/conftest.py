@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.core.model_ref import ModelRef
-from hpo.core.trial import TrialParams
-from hpo.tasks.text_classification import TextClassification
-from hpo.training.batching import Features
-from hpo.training.model import Candidate, load_candidate
+from hpo.config.model_ref import ModelRef
+from hpo.config.trial_params import TrialParams
+from hpo.tasks.text.text_classification import TextClassification
+from hpo.training.batches.batching import Features
+from hpo.training.execution import Execution
+from hpo.training.models.candidate import Candidate, load_candidate
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
 from tests.small_models import WORDS, save_model
 
 HEAD = {"num_labels": 2, "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}

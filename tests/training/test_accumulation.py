@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.errors import OutOfMemory
+from hpo.errors import OutOfMemory
 from hpo.training.evaluate import evaluate
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.layers import stack_items
+from hpo.training.frozen.cache import PrefixStore
+from hpo.training.models.layers import stack_items
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
-from hpo.training.prefix_cache import PrefixStore
 
 Plan = Callable[..., TrainingPlan]
 TOLD = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"

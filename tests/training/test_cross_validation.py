@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.core.trial import Report
+from hpo.config.trial_params import Report
 from hpo.training import cross_validation, fine_tune
-from hpo.training.batching import Features
-from hpo.training.checkpoint import remove_checkpoints
+from hpo.training.batches.batching import Features
+from hpo.training.checkpoints.checkpoint import remove_checkpoints
 from hpo.training.cross_validation import CrossValidation, start
 from hpo.training.fine_tune import FineTuning, Stopped
+from hpo.training.frozen.cache import USED, PrefixStore
 from hpo.training.plan import TrainingPlan
-from hpo.training.prefix_cache import USED, PrefixStore
 from tests.training.conftest import make_features
 
 Plan = Callable[..., TrainingPlan]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.core.errors import Diverged
-from hpo.core.trial import Report
+from hpo.config.trial_params import Report
+from hpo.errors import Diverged
 from hpo.training.evaluate import evaluate
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.plan import TrainingPlan
-from hpo.training.precision import Execution
 from tests.training.conftest import make_features
 
 Plan = Callable[..., TrainingPlan]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import hpo.training.fine_tune as fine_tune
-from hpo.core.trial import Scheduler, TrialParams
+from hpo.config.trial_params import Scheduler, TrialParams
 from hpo.training.fine_tune import FineTuning
 from hpo.training.optimizer import build_scheduler
 from hpo.training.plan import TrainingPlan
-from tests.training.test_prefix_cache import data
-from tests.training.test_vocabulary import few_words
+from tests.training.cpu.test_embeddings import few_words
+from tests.training.frozen.test_cache import data
 
 Plan = Callable[..., TrainingPlan]
 

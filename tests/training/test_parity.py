@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from hpo.training.batching import Features, epoch_batches
+from hpo.training.batches.batching import Features, epoch_batches
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 
@@ -107,7 +107,7 @@ def test_same_losses_as_trainer(
 ) -> None:
     # Batches stay whole: the sum over their parts is the same but for its rounding, which 50 steps multiply (that it is
     # the same is a test of test_accumulation).
-    monkeypatch.setattr("hpo.training.batching.PART", 10**9)
+    monkeypatch.setattr("hpo.training.batches.batching.PART", 10**9)
     # 6 rows of 48 in the last batch of each epoch: 7 steps of 8 epochs.
     ours = plan(
         name,

@@ -10,17 +10,17 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo import console
-from hpo.core.errors import ConfigError, StudyError
 from hpo.core.paths import run_folder
-from hpo.study.record import curve_of
-from hpo.study.status import read_status
-from hpo.study.storage import open_storage
+from hpo.errors import ConfigError, StudyError
+from hpo.reporting.console import console
+from hpo.storage.records import curve_of
+from hpo.storage.status import read_status
+from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
-from hpo.training.mirror import Mirror
-from hpo.workflow.stopping import delete_study
-from hpo.workflow.workbench import Workbench
-from tests.training.test_mirror import Flaky, flaky
+from hpo.training.checkpoints.remote import Mirror
+from hpo.workflow.context import Workbench
+from hpo.workflow.stop import delete_study
+from tests.training.checkpoints.test_remote import Flaky, flaky
 
 __all__ = ["flaky"]  # a fixture
 

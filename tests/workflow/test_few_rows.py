@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.core.config import load_config
-from hpo.core.trial import TrialParams
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.precision import Execution
-from hpo.workflow.retrain import refit_plan
-from hpo.workflow.workbench import Workbench
+from hpo.workflow.context import Workbench
+from hpo.workflow.worker.final_model import refit_plan
 
 
 @pytest.fixture

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 import hpo
-from hpo.core.config import load_config
-from hpo.core.errors import StudyError
+from hpo.config.study import load_config
+from hpo.config.trial_params import TrialParams
+from hpo.core.format import score
 from hpo.core.paths import run_folder
-from hpo.core.readable import score
-from hpo.core.trial import TrialParams
-from hpo.study.record import curve_of
-from hpo.study.status import read_status
-from hpo.study.storage import open_storage
+from hpo.errors import StudyError
+from hpo.storage.records import curve_of
+from hpo.storage.status import read_status
+from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
-from hpo.training.precision import Execution
+from hpo.training.execution import Execution
+from hpo.workflow.context import Workbench
 from hpo.workflow.replay import replay
-from hpo.workflow.retrain import refit_plan
-from hpo.workflow.workbench import Workbench
+from hpo.workflow.worker.final_model import refit_plan
 
 
 @pytest.fixture

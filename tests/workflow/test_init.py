@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 import hpo
-from hpo.core.config import load_config
-from hpo.core.errors import ConfigError, DataError, HpoError
-from hpo.core.yaml_file import read_yaml
-from hpo.tasks import get_task
-from hpo.tasks.task import ENCODERS
-from hpo.training import hub, precision
+from hpo.config.study import load_config
+from hpo.config.yaml import read_yaml
+from hpo.errors import ConfigError, DataError, HpoError
+from hpo.tasks.base import ENCODERS
+from hpo.tasks.registry import get_task
+from hpo.training import execution
+from hpo.training.models import hub
 from hpo.workflow import init
-from hpo.workflow.check import check_study
+from hpo.workflow.checks.study import check_study
 from hpo.workflow.init import propose_models, write_study_file
 
 CLASSES = get_task("text-classification")
@@ -143,9 +144,9 @@ def test_a_mistake_is_told_and_nothing_is_written(
 
 def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "hub_is_out_of_reach", lambda: False)
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(execution, "available_devices", lambda: ["cpu"])
     assert propose_models(None, CLASSES)[0] == ENCODERS["small"]
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cuda:0", "cpu"])
+    monkeypatch.setattr(execution, "available_devices", lambda: ["cuda:0", "cpu"])
     assert propose_models(None, CLASSES)[0] == ENCODERS["base"]
     for size, models in ENCODERS.items():
         proposed, remark = propose_models(size, CLASSES)
@@ -156,7 +157,7 @@ def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.Mo
 def test_without_the_hub_its_cache_is_used_and_the_bundled_models_last(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workshop: Path
 ) -> None:
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(execution, "available_devices", lambda: ["cpu"])
     monkeypatch.setattr(init, "is_cached", lambda name: "MiniLM" in name)
     assert propose_models(None, CLASSES) == (ENCODERS["small"][:1], "The hub is out of reach; these are in its cache.")
     monkeypatch.setattr(init, "is_cached", lambda name: False)

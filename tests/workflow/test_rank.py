@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import hpo
-from hpo.core.config import load_config
-from hpo.core.errors import ConfigError
+from hpo.config.study import load_config
 from hpo.core.paths import home, run_folder
-from hpo.study.ranking import Ranking, ranking_of
-from hpo.training.precision import Execution
+from hpo.errors import ConfigError
+from hpo.search.ranking import Ranking, ranking_of
+from hpo.training.execution import Execution
 from hpo.workflow import rank
+from hpo.workflow.context import Workbench
 from hpo.workflow.rank import rank_models, rank_study
 from hpo.workflow.run import write_reports
-from hpo.workflow.workbench import Workbench
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_model
 
@@ -115,7 +115,7 @@ def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch:
 def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:
     import optuna
 
-    from hpo.study.ranking import RANKING, RankedModel
+    from hpo.search.ranking import RANKING, RankedModel
 
     search = optuna.create_study(study_name="unfinished")
     models = (RankedModel("<b>", 1, 1, 0.5, 0.1), RankedModel("c", 1, 1, None, 0.1, "it does not fit"))

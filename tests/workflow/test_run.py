@@ -13,18 +13,18 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.core.paths import run_folder
-from hpo.study.record import KEPT, curve_of, params_of
-from hpo.study.rules import PAUSED
-from hpo.study.status import ATTEMPT, read_status
-from hpo.study.storage import open_storage
-from hpo.tasks.text_classification import TextClassification
-from hpo.workflow import worker
+from hpo.errors import ConfigError, DataError, StorageError, StudyError
+from hpo.storage.records import KEPT, curve_of, params_of
+from hpo.storage.status import ATTEMPT, read_status
+from hpo.storage.storage import open_storage
+from hpo.storage.transactions import PAUSED
+from hpo.tasks.text.text_classification import TextClassification
+from hpo.workflow.launch.supervisor import Supervisor
 from hpo.workflow.replay import replay, retrain
 from hpo.workflow.result import Predictor, best_configuration
 from hpo.workflow.stages import confirm_jobs
-from hpo.workflow.supervisor import Supervisor
+from hpo.workflow.worker import loop
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def test_the_workers_of_a_new_study_begin_before_its_data_is_read(
 def test_a_waiting_worker_has_imported_what_reading_a_model_takes() -> None:
     script = """
 import sys
-from hpo.workflow import spawned
+from hpo.workflow.worker import process
 late = {"evaluate", "transformers.modeling_utils"}
 assert not late & sys.modules.keys()
-spawned.main()
+process.main()
 print(*sorted(late & sys.modules.keys()))
 """
     # Its specification never comes: the parent has found a mistake.
@@ -198,7 +198,7 @@ def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any], monkeypat
     def seconds_left(search: optuna.Study) -> float:
         return 0.0 if len([t for t in search.trials if t.state == TrialState.COMPLETE]) >= 2 else 1e6
 
-    monkeypatch.setattr(worker, "seconds_left", seconds_left)
+    monkeypatch.setattr(loop, "seconds_left", seconds_left)
     study["first_trials"] = [{"learning_rate": rate} for rate in (1e-2, 5e-3, 2e-3)]
     result = hpo.run({**study, "budget": {"max_trials": 400, "max_hours": 1}, "pruner": "none"})
     states = [trial.state for trial in result.study.trials]

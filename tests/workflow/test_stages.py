@@ -7,8 +7,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.core.config import StudyConfig, load_config
-from hpo.core.constraints import Constraints
+from hpo.config.constraints import Constraints
+from hpo.config.study import StudyConfig, load_config
 from hpo.workflow.stages import CONFIRM_SHARE, FINAL_SECONDS, Reserve, is_one_confirmed, reserve
 
 BEGAN = datetime(2026, 1, 1)

@@ -1,0 +1,1 @@
+"""What users write: study files, search spaces, first trials, and their validation."""

@@ -1,0 +1,60 @@
+"""A configuration to try first, and which models it is meant for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from hpo.config.base import Config
+from hpo.config.trial_params import TrialParams
+from hpo.config.validation import explain
+from hpo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelTraits:
+    """What of a candidate decides which configurations suit it. `model_type` is its config's."""
+
+    layers: int
+    model_type: str = ""
+    params: int = 0
+
+
+class Suits(Config):
+    """Which models a first trial is for: `when: {model_type: [bert, roberta], min_params: 50e6, max_params: 250e6}`."""
+
+    model_type: tuple[str, ...] | None = Field(None, description="The `model_type` of the model's config, or several.")
+    min_params: int = Field(0, ge=0, description="Parameters that it has at least.")
+    max_params: int | None = Field(None, ge=0, description="Parameters that it has at most.")
+
+    @field_validator("model_type", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    def includes(self, model: ModelTraits) -> bool:
+        of_type = self.model_type is None or model.model_type in self.model_type
+        return of_type and self.min_params <= model.params <= (self.max_params or model.params)
+
+
+def suits(entry: Mapping[str, Any]) -> Suits:
+    """Which models an entry of `first_trials` is for."""
+    return Suits.model_validate(entry.get("when") or {})
+
+
+def params_in(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that an entry of `first_trials` names."""
+    return {name: value for name, value in entry.items() if name != "when"}
+
+
+def check_first_trial(entry: Mapping[str, Any], where: str, model: str) -> None:
+    """Raise `ConfigError` where an entry is no configuration; `model` stands for any that is not named."""
+    try:
+        suits(entry)
+    except ValidationError as error:
+        raise ConfigError(f"{where}.when.{explain(error, Suits)}") from None
+    try:
+        TrialParams.model_validate({"model": model, **params_in(entry)})
+    except ValidationError as error:
+        raise ConfigError(f"{where}.{explain(error, TrialParams)}") from None

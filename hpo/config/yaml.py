@@ -1,0 +1,76 @@
+"""Strict YAML: what a person sees is what is read.
+
+YAML 1.2 through ruamel.yaml, so that `1e-5` is a number and `no` a word; a key given twice and a tag are
+errors with their line. Safe loading only.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import ConfigError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping from a file; raises `ConfigError` naming the file and line of a mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"There is no file {path.absolute()}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parse a YAML mapping; `where` names it in errors."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        problem = str(error.problem).split(" with value")[0]
+        raise ConfigError(f"{where}, line {line}: {problem}. A key stands only once.") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else "?"
+        raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem or error.context}.") from None
+    except (YAMLError, ValueError) as error:  # a character that YAML forbids; a date such as 2026-13-45
+        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0].rstrip('.')}.") from None
+    if not isinstance(loaded, dict):
+        found = "nothing" if loaded is None else type(loaded).__name__
+        raise ConfigError(f"{where}: expected `key: value` lines, found {found}.")
+    return loaded
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Write a mapping of plain values as block-style YAML, in its own order."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(dict(values), stream)
+    return stream.getvalue()
+
+
+def inline(value: str | Sequence[str]) -> str:
+    """A text, or a list of texts, as YAML on one line: quoted only where it must be.
+
+    >>> inline("label"), inline("1e-5"), inline(["a: b", "c"])
+    ('label', '"1e-5"', '["a: b", c]')
+    """
+    if not isinstance(value, str):
+        return f"[{', '.join(map(inline, value))}]"
+    try:
+        plain = parse_yaml(f"key: [{value}]", "") == {"key": [value]}
+    except ConfigError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())

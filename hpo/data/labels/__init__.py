@@ -1,0 +1,1 @@
+"""Label columns: one file for each kind of label."""

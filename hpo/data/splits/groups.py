@@ -1,0 +1,63 @@
+"""Splits by a column: rows of one group (a patient, an author, a document) are never on two sides."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from hpo.config.study import DataConfig
+from hpo.core.wording import counted
+from hpo.data.columns import GROUP, column_values, missing_column
+from hpo.data.splits.make import drop_shared, missing_sizes, take
+from hpo.data.splits.stratify import deal
+from hpo.errors import DataError
+
+
+def group_splits(
+    given: Mapping[str, Dataset], origins: Mapping[str, str], config: DataConfig, seed: int
+) -> tuple[dict[str, Dataset], list[str]]:
+    """The splits without the column `config.group`, what is missing taken from train by whole groups.
+
+    A group that two given splits share stays in the one that is touched later (test, then validation); its rows are
+    dropped from the other. With `config.folds`, train has a column of numbers in its place, by which folds are made.
+    Returns the splits and notes on what was made and dropped. Raises `DataError` where the column or its values are
+    missing, or too few groups are left.
+    """
+    groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
+    splits, notes = drop_shared(given, groups, f"'{config.group}'", "data.group")
+    sizes = missing_sizes(splits, config)
+    known = _groups(splits["train"], config, origins["train"])
+    if sizes:
+        rows = splits["train"]
+        if len(set(known)) <= len(sizes):
+            need = "each need one of their own" if len(sizes) > 1 else "needs one of its own"
+            raise DataError(
+                f"data.group: {origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
+                f"{' and '.join(sizes)} {need}, and train another."
+            )
+        sides = deal(known, [0] * len(known), sizes, seed)
+        splits |= {split: take(rows, places) for split, places in sides.items()}
+        made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
+        notes.append(
+            f"{made} taken from {len(rows)} training rows, whole groups of the {len(set(known))} by '{config.group}', "
+            f"seed {seed}"
+        )
+        known = [known[place] for place in sides["train"]]
+    splits = {split: rows.remove_columns(config.group) for split, rows in splits.items()}
+    if config.folds is not None:
+        _, numbers = np.unique(np.array(known, dtype=str), return_inverse=True)
+        splits["train"] = Dataset(splits["train"].data.table.append_column(GROUP, pa.array(numbers, pa.int64())))
+        notes.append(f"folds of whole groups by '{config.group}'")
+    return splits, notes
+
+
+def _groups(rows: Dataset, config: DataConfig, origin: str) -> list[str]:
+    assert config.group is not None
+    if config.group not in rows.column_names:
+        raise missing_column("data.group", config.group, rows.column_names, origin)
+    values = column_values(rows, config.group)
+    empty = next((place for place, value in enumerate(values, 1) if value is None or value == ""), None)
+    if empty is not None:
+        raise DataError(f"{origin}: row {empty} has no '{config.group}': data.group needs a value in each row.")
+    return [str(value) for value in values]

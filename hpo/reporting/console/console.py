@@ -1,0 +1,318 @@
+"""Everything that hpo shows in a terminal, a notebook or a pipe: the only file that prints.
+
+Names and texts come from people and data, so markup is off everywhere and control characters are replaced. rich is
+imported late: `hpo --help` needs none of it.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hpo.core.format import NOTHING, count, duration, number, parameters, score
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from hpo.storage.status import StudyStatus
+
+TABLE_WIDTH_IN_A_PIPE = 140
+
+
+def _console(stderr: bool = False) -> "Console":
+    """A console for the stream as it is now; NO_COLOR and COLUMNS are honoured by rich."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = TABLE_WIDTH_IN_A_PIPE
+    return console
+
+
+def show(*renderables: "RenderableType") -> None:
+    """Print rich renderables, or texts as they are, one below the other."""
+    console = _console()
+    for renderable in renderables:
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def emit(text: str) -> None:
+    """Print text for another program (JSON, YAML, CSV) untouched: never wrapped, coloured or cleaned."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Tell something in passing."""
+    from hpo.reporting.console.live_view import printable
+
+    _console().print(printable(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Tell what a person should know before going on; on stderr."""
+    _labelled("Warning", "yellow", text)
+
+
+def error(text: str) -> None:
+    """Tell why it ends here; on stderr."""
+    _labelled("Error", "bold red", text)
+
+
+def ask(question: str) -> bool:
+    """Ask a person for a yes; raises `ConfigError` where there is nobody to answer."""
+    from hpo.errors import ConfigError
+    from hpo.reporting.console.live_view import printable
+
+    try:
+        return input(f"{printable(question)} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise ConfigError("Nobody answered. Where nobody can be asked: --yes") from None
+
+
+def _labelled(label: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    from hpo.reporting.console.live_view import printable
+
+    _console(stderr=True).print(Text.assemble((f"{label}: ", style), printable(text)), soft_wrap=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show that something longer than two seconds is going on; yields `advance(steps=1)`.
+
+    On stderr, so that what a command answers can be piped. A bar (or a spinner, where `total` is unknown) in a
+    terminal, one line before and one after elsewhere.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from hpo.reporting.console.live_view import one_line
+
+    console, start = _console(stderr=True), time.monotonic()
+    if not _can_redraw(console):
+        console.print(f"{one_line(description)} …", soft_wrap=True)
+        yield lambda steps=1: None
+        if time.monotonic() - start >= 2:
+            console.print(f"{one_line(description)}: done in {duration(time.monotonic() - start)}", soft_wrap=True)
+        return
+    counted = (BarColumn(), MofNCompleteColumn()) if total else ()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *counted, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(one_line(description), total=total)
+        yield lambda steps=1: bar.advance(task, steps)
+
+
+def live(
+    read: "Callable[[], StudyStatus]",
+    done: Callable[[], bool],
+    seconds: float = 0.5,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
+    """Follow a study until `done()`: a live panel in a terminal or notebook, plain lines elsewhere.
+
+    `read` is called every `seconds`, for which `wait` waits, and once more when it is done. What it raises goes on to
+    the caller, with the terminal as it was.
+    """
+    console = _console()
+    with _view(console) as update:
+        while not done():
+            update(read())
+            wait(seconds)
+        update(read())
+
+
+@contextmanager
+def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
+    """How this console shows one status after another."""
+    from rich.live import Live
+
+    from hpo.reporting.console.live_view import Lines, panel
+
+    if console.is_jupyter:
+        yield _notebook_view()
+    elif _can_redraw(console):
+        with Live(console=console, auto_refresh=False) as view:
+            yield lambda status: view.update(panel(status), refresh=True)
+    else:
+        lines = Lines()
+
+        def update(status: "StudyStatus") -> None:
+            for line in lines.new(status, time.monotonic()):
+                console.print(line, soft_wrap=True)
+
+        yield update
+
+
+def _can_redraw(console: "Console") -> bool:
+    """Whether lines can be drawn over. FORCE_COLOR makes rich take a log file for a terminal: colour, but no more."""
+    return console.is_interactive and not console.is_jupyter and console.file.isatty()
+
+
+def _notebook_view() -> "Callable[[StudyStatus], None]":
+    """One output cell that changes in place; rich's own Live needs ipywidgets for that, this does not."""
+    from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]
+    from rich.console import Console
+
+    from hpo.reporting.console.live_view import panel
+
+    handle = display(HTML(""), display_id=True)
+    pre = '<pre style="font-family:Menlo,Consolas,monospace;line-height:1.2">{code}</pre>'
+
+    def update(status: "StudyStatus") -> None:
+        page = Console(record=True, file=io.StringIO(), width=100, markup=False, emoji=False, force_jupyter=False)
+        page.print(panel(status))
+        handle.update(HTML(page.export_html(inline_styles=True, code_format=pre)))
+
+    return update
+
+
+def show_status(status: "StudyStatus") -> None:
+    """The live view once, as it is now."""
+    from hpo.reporting.console.live_view import panel
+
+    show(panel(status))
+
+
+def show_studies(rows: "Sequence[StudyStatus]") -> None:
+    """One line a study: `hpo list`."""
+    from hpo.reporting.console.layout import table as new_table
+    from hpo.reporting.console.live_view import PHASES, finished_trials, one_line
+
+    if not rows:
+        note("No studies yet. Start one with: hpo init DATA")
+        return
+    table = new_table("study", "metric", "phase", trials="right", best="right", time="right")
+    for row in rows:
+        trials = f"{finished_trials(row)} of {row.max_trials}"
+        best, ran = score(row.best_value), duration(row.hours_run * 3600)
+        table.add_row(one_line(row.name), one_line(row.metric), PHASES.get(row.phase, row.phase), trials, best, ran)
+    show(table)
+
+
+def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial: int | None = None) -> None:
+    """The best configuration, one parameter a line."""
+    from rich.text import Text
+
+    from hpo.reporting.console.layout import pairs
+    from hpo.reporting.console.live_view import one_line
+
+    origin = f"  trial {trial}" if trial is not None else ""
+    show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), pairs(parameters(params)))
+
+
+def show_plan(
+    study: str,
+    data: Mapping[str, Any],
+    models: Sequence[Mapping[str, Any]],
+    forecast: Mapping[str, float] | None = None,
+    warnings: Sequence[str] = (),
+) -> None:
+    """What `hpo check` found.
+
+    `data` holds `sizes` (rows by split), `labels` and `notes`. Each of `models` holds `model`, `architecture`,
+    `parameters` (a count), `layers`, `max_length` (tokens, or samples of sound) and `seconds_per_epoch` (None where it
+    was not timed). `forecast` holds seconds by phase.
+    """
+    from rich.text import Text
+
+    from hpo.reporting.console.layout import millions, pairs
+    from hpo.reporting.console.layout import table as new_table
+    from hpo.reporting.console.live_view import one_line
+
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
+    labels = data["labels"]
+    few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
+    facts = {"study": study, "rows": sizes} | ({"classes": f"{len(labels)}: {few}"} if labels else {})
+    show(pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
+    columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
+    table = new_table("model", "architecture", **columns)
+    for row in models:
+        table.add_row(
+            one_line(row["model"]),
+            one_line(row.get("architecture", NOTHING)),
+            millions(row.get("parameters")),
+            number(row.get("layers")),
+            number(row.get("max_length")),
+            duration(row.get("seconds_per_epoch")),
+        )
+    show(table)
+    if forecast:
+        parts = ", ".join(f"{one_line(phase)} {duration(seconds)}" for phase, seconds in forecast.items())
+        total = duration(sum(forecast.values()))
+        show(Text.assemble("\nforecast: about ", (total, "bold"), f" ({parts})" if len(forecast) > 1 else ""))
+    for line in warnings:
+        warn(line)
+
+
+def show_ranking(ranking: Mapping[str, Any]) -> None:
+    """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_plain` has them."""
+    from hpo.reporting.console.layout import millions
+    from hpo.reporting.console.layout import table as new_table
+    from hpo.reporting.console.live_view import one_line
+
+    names = ("parameters", "layers", "score", "seconds")
+    table = new_table("", "model", **dict.fromkeys(names, "right"))
+    for place, row in enumerate(ranking["models"], 1):
+        told = score(row["score"]) if row["score"] is not None else one_line(row["why"])
+        sizes = millions(row["parameters"]), number(row["layers"])
+        table.add_row(str(place), one_line(row["model"]), *sizes, told, f"{row['seconds']:.1f}")
+    show(table, f"\nscore: share of the labels' variance told by frozen features, on {count(ranking['rows'], 'row')}")
+
+
+def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()) -> None:
+    """The end of a study. `result` is its `result` attribute; `commands` are (command, what it does) pairs."""
+    from hpo.reporting.console.result_view import result_parts
+
+    show(*result_parts(result, metric, commands))
+
+
+def show_replay(
+    steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
+) -> None:
+    """A trial's recorded values beside those of its replay, and what could not be the same."""
+    from hpo.reporting.console.layout import table as new_table
+
+    table = new_table("rung", recorded="right", replayed="right", difference="right")
+    for step, before, now in zip(steps, recorded, replayed, strict=True):
+        table.add_row(str(step), f"{before:.6f}", f"{now:.6f}", number(now - before))
+    show(table)
+    for line in not_applied:
+        warn(f"not as recorded: {line}")
+
+
+def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Predictions, what was said before what it was said of; tab-separated in a pipe, with entities as JSON."""
+    import json
+
+    from hpo.reporting.console.layout import table as new_table
+    from hpo.reporting.console.live_view import one_line
+
+    if not rows:
+        return
+    piped = not _console().file.isatty()
+    names = [name for name in rows[0] if name != "tags" or piped]
+    lines = [[_cell(row[name], json.dumps if piped else _entity) for name in names] for row in rows]
+    if piped:
+        emit("\n".join("\t".join(line) for line in lines))
+        return
+    table = new_table(*names)
+    for line in lines:
+        table.add_row(*map(one_line, line))
+    show(table)
+
+
+def _cell(value: Any, entity: Callable[[Any], str]) -> str:
+    """A prediction as text: a number in short, several values one after the other."""
+    from hpo.reporting.console.live_view import one_line
+
+    if isinstance(value, float):
+        return score(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(one, entity) for one in value)
+    return entity(value) if isinstance(value, dict) else one_line(value)
+
+
+def _entity(found: Mapping[str, Any]) -> str:
+    return f"{found['text']} ({found['label']})"

@@ -1,0 +1,70 @@
+"""The trials of a study as one flat CSV file, for spreadsheets."""
+
+import csv
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.storage.records import params_of
+
+# What a spreadsheet takes for the start of a formula, and what it may skip before one.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+FIRST_COLUMNS = ("number", "state", "value", "seconds")
+LAST_COLUMNS = ("seed", "worker", "attempt", "failure")
+
+
+def write_trials_csv(study: optuna.Study, path: Path) -> None:
+    """Write one row a trial: number, state, value, resolved parameters, metrics, seconds, failure.
+
+    A text that a spreadsheet would run as a formula gets a leading apostrophe; numbers stay numbers. The file
+    appears whole or not at all.
+    """
+    rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
+    columns = list(dict.fromkeys((*FIRST_COLUMNS, *_sorted_keys(rows), *LAST_COLUMNS)))
+    columns.sort(key=LAST_COLUMNS.__contains__)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(inert(column) for column in columns)
+        writer.writerows([inert(row.get(column)) for column in columns] for row in rows)
+    part.replace(path)
+
+
+def inert(cell: Any) -> Any:
+    """A cell that no spreadsheet runs.
+
+    >>> inert("=1+1"), inert(-1.5), inert(" -x")
+    ("'=1+1", -1.5, "' -x")
+    """
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, int | float):
+        return cell
+    text = str(cell).replace("\0", "")
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
+
+
+def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    attrs = trial.user_attrs
+    row: dict[str, Any] = {"number": trial.number, "state": trial.state.name.lower()}
+    row["value"] = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
+    row["seconds"] = trial.duration.total_seconds() if trial.duration else None
+    row |= {f"params.{name}": value for name, value in params_of(trial).items()}
+    row |= {f"metrics.{name}": value for name, value in attrs.get("metrics", {}).items()}
+    row |= {f"spread.{name}": value for name, value in (attrs.get("spread") or {}).items()}
+    row |= {f"seconds.{phase}": value for phase, value in attrs.get("seconds", {}).items()}
+    single = ("frozen_layers", "train_loss", "gap", "epochs_trained", "peak_memory_mb", *LAST_COLUMNS)
+    row |= {name: attrs[name] for name in single if name in attrs}
+    return row
+
+
+def _sorted_keys(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Every key of any row, in the order of first appearance, families (params., metrics., …) together."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    families = ("params", "metrics", "spread", "seconds")
+    return sorted(keys, key=lambda key: families.index(key.split(".")[0]) if "." in key else len(families))

@@ -1,0 +1,238 @@
+"""hpo's own figures of a study: curves, models compared, the gap between losses, and the confusion matrix."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.core.format import duration, number, parameters, score
+from hpo.reporting.html.section import Section, shorten, without
+from hpo.storage.records import curve_of, params_of
+
+# Readable on white and on near-black alike.
+COLOURS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
+# A page with 300 curves opens at once; with thousands a browser stalls.
+MOST_CURVES = 300
+MOST_CLASSES = 30
+
+
+def own_sections(
+    study: optuna.Study,
+    complete: Sequence[FrozenTrial],
+    metric: str,
+    confusion: dict[str, Any] | None,
+    measured: bool = False,
+) -> Iterator[Section]:
+    """The four sections; `complete` are the trials with a finite value, `metric` is escaped.
+
+    Where the final model was `measured` on test and there is no confusion, its task knows no such thing.
+    """
+    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    yield _curves(study.get_trials(deepcopy=False), metric, maximize)
+    yield _models(complete, metric, maximize)
+    yield _gaps(complete, metric)
+    if confusion or not measured:
+        yield confusion_section(confusion)
+
+
+def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Section:
+    section = Section(
+        "Learning curves",
+        "The value of every trial at its rungs, one colour a model; pruned trials are faint and dotted. "
+        "Click a model in the legend to hide it.",
+    )
+    drawn = [trial for trial in trials if curve(trial)[0]]
+    if not drawn:
+        return without(section, "no trial has reported a value yet")
+    if len(drawn) > MOST_CURVES:
+        drawn.sort(key=lambda trial: curve(trial)[1][-1], reverse=maximize)
+        drawn = sorted(drawn[:MOST_CURVES], key=lambda trial: trial.number)
+        section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are drawn.")
+    colours, figure = _model_colours(drawn), go.Figure()
+    for model, colour in colours.items():  # the legend, in full colour whatever became of a model's first trial
+        line = {"color": colour, "width": 2.5}
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=shorten(model), legendgroup=shorten(model), line=line)
+    for trial in drawn:
+        epochs, values = curve(trial)
+        model, pruned = model_of(trial), trial.state == TrialState.PRUNED
+        figure.add_scatter(
+            x=epochs,
+            y=values,
+            mode="lines+markers",
+            legendgroup=shorten(model),
+            showlegend=False,
+            opacity=0.4 if pruned else 0.9 if len(drawn) <= 60 else 0.5,
+            line={"color": colours[model], "width": 1 if pruned else 1.8, "dash": "dot" if pruned else "solid"},
+            marker={"size": 5},
+            hovertemplate=f"{_hover(trial)}<br>epoch %{{x:.4g}}: <b>%{{y:.4f}}</b><extra></extra>",
+        )
+    figure.update_layout(xaxis_title="epoch", yaxis_title=metric, hovermode="closest")
+    section.figures.append(figure)
+    return section
+
+
+def curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
+    """The epochs and finite values that a trial reported; rung numbers where epochs were not recorded."""
+    points = [(point["epoch"], point["value"]) for point in curve_of(trial) if "value" in point]
+    points = [
+        (epoch, value) for epoch, value in points or sorted(trial.intermediate_values.items()) if is_finite(value)
+    ]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def model_of(trial: FrozenTrial) -> str:
+    """The label of a trial's model."""
+    return str(params_of(trial).get("model", "model"))
+
+
+def is_finite(value: float | None) -> bool:
+    """Whether there is a value that can be drawn."""
+    return value is not None and math.isfinite(value)
+
+
+def _model_colours(trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    models = sorted({model_of(trial) for trial in trials})
+    return {model: COLOURS[place % len(COLOURS)] for place, model in enumerate(models)}
+
+
+def shown_params(trial: FrozenTrial) -> dict[str, str]:
+    """A trial's parameters for people, its frozen layers as `2 of 6`."""
+    params = parameters(params_of(trial))
+    if trial.user_attrs.get("frozen_layers"):
+        params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
+    return params
+
+
+def _hover(trial: FrozenTrial) -> str:
+    lines = [f"<b>trial {trial.number}</b> ({trial.state.name.lower()})"]
+    lines += [f"{shorten(key)}: {shorten(value)}" for key, value in shown_params(trial).items()]
+    # plotly fills %{…} in, also where a name happens to hold it.
+    return "<br>".join(lines).replace("%{", "%&#123;")
+
+
+def _models(complete: Sequence[FrozenTrial], metric: str, maximize: bool) -> Section:
+    section = Section("Models compared", "Every complete trial of each model; a star marks the model's best.")
+    if not complete:
+        return without(section, "no trial is complete yet")
+    figure, colours = go.Figure(), _model_colours(complete)
+    for model, colour in colours.items():
+        mine = [trial for trial in complete if model_of(trial) == model]
+        figure.add_box(
+            x=[trial.value for trial in mine],
+            name=shorten(model),
+            boxpoints="all",
+            jitter=0.4,
+            pointpos=0,
+            fillcolor="rgba(128,128,128,0.08)",
+            line={"color": colour, "width": 1.2},
+            marker={"size": 6, "color": colour},
+            hoveron="points",
+            text=[_hover(trial) for trial in mine],
+            hovertemplate="%{text}<br><b>%{x:.4f}</b><extra></extra>",
+            showlegend=False,
+        )
+    choose = max if maximize else min
+    best = {model: choose(trial.value or 0.0 for trial in complete if model_of(trial) == model) for model in colours}
+    figure.add_scatter(
+        x=list(best.values()),
+        y=[shorten(model) for model in best],
+        mode="markers+text",
+        marker={"symbol": "star", "size": 13, "color": "#e0b020", "line": {"width": 0.5, "color": "#555"}},
+        text=[score(value) for value in best.values()],
+        textposition="top center",
+        hoverinfo="skip",
+        showlegend=False,
+        cliponaxis=False,
+    )
+    figure.update_layout(xaxis_title=metric, height=140 + 70 * len(colours), yaxis={"autorange": "reversed"})
+    section.figures.append(figure)
+    return section
+
+
+def _gaps(complete: Sequence[FrozenTrial], metric: str) -> Section:
+    section = Section(
+        "Training and validation loss",
+        "The gap (validation loss less training loss) of complete trials: far above zero, a trial has learnt its "
+        "training data by heart.",
+    )
+    told = [trial for trial in complete if is_finite(trial.user_attrs.get("gap"))]
+    if not told:
+        return without(section, "no complete trial has recorded its losses")
+    figure = go.Figure()
+    for model, colour in _model_colours(told).items():
+        mine = [trial for trial in told if model_of(trial) == model]
+        losses = [trial.user_attrs.get("metrics", {}).get("loss") for trial in mine]
+        figure.add_scatter(
+            x=[trial.user_attrs["gap"] for trial in mine],
+            y=[trial.value for trial in mine],
+            mode="markers",
+            name=shorten(model),
+            marker={"size": 8, "color": colour, "opacity": 0.85},
+            text=[
+                f"{_hover(trial)}<br>training loss {number(trial.user_attrs.get('train_loss'))}, "
+                f"validation loss {number(loss)}, {duration(sum(trial.user_attrs.get('seconds', {}).values()))}"
+                for trial, loss in zip(mine, losses, strict=True)
+            ],
+            hovertemplate="%{text}<br>gap %{x:.3f}<extra></extra>",
+        )
+    figure.add_vline(x=0, line={"width": 1, "dash": "dash", "color": "#888"})
+    figure.update_layout(xaxis_title="gap between validation and training loss", yaxis_title=metric, showlegend=True)
+    section.figures.append(figure)
+    return section
+
+
+def confusion_section(confusion: dict[str, Any] | None) -> Section:
+    """The confusion matrix on the test split; a table of the most confused pairs where classes are many."""
+    section = Section(
+        "Confusion matrix", "The final model on the test split: rows are true classes, columns predicted."
+    )
+    if not confusion:
+        return without(section, "the final model has not been evaluated on the test split")
+    labels, matrix = confusion["labels"], confusion["matrix"]
+    if len(labels) > MOST_CLASSES:
+        lead = f"With {len(labels)} classes a matrix cannot be read; these pairs the final model confuses most."
+        return Section("Most confused classes", lead, rows=confused_pairs(labels, matrix))
+    names = [shorten(label, 32) for label in labels]
+    shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            # Places, not names: two long labels may look alike once shortened.
+            x=list(range(len(names))),
+            y=list(range(len(names))),
+            text=matrix,
+            texttemplate="%{text}" if len(labels) <= 15 else None,
+            customdata=[[[true, predicted] for predicted in names] for true in names],
+            hovertemplate="%{customdata[0]} taken for %{customdata[1]}: %{text} (%{z:.0%})<extra></extra>",
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, "rgba(76,141,214,0)"], [1, "rgba(76,141,214,1)"]],
+            showscale=False,
+            xgap=1,
+            ygap=1,
+        )
+    )
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
+    figure.update_layout(
+        xaxis={**ticks, "title": "predicted", "tickangle": -45 if len(labels) > 5 else 0},
+        yaxis={**ticks, "title": "true", "autorange": "reversed"},
+        height=max(320, 160 + 34 * len(labels)),
+    )
+    section.figures.append(figure)
+    return section
+
+
+def confused_pairs(
+    labels: Sequence[Any], matrix: Sequence[Sequence[int]], most: int = 25
+) -> list[tuple[str, str, int]]:
+    """The (true, predicted, count) cells off the diagonal, most frequent first."""
+    cells = [
+        (str(labels[i]), str(labels[j]), int(cell))
+        for i, row in enumerate(matrix)
+        for j, cell in enumerate(row)
+        if i != j and cell
+    ]
+    return sorted(cells, key=lambda cell: -cell[2])[:most]

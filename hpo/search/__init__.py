@@ -1,0 +1,1 @@
+"""Samplers, pruners and warm start on Optuna; never imports torch."""

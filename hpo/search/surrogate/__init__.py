@@ -1,0 +1,1 @@
+"""The surrogate model of configurations, curves and costs."""

@@ -1,0 +1,66 @@
+"""Taking over the finished trials of other studies: what they found counts in a wider space, or with more models."""
+
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from hpo.config.search_space import SearchSpace
+from hpo.config.trial_params import TrialParams
+from hpo.search.suggest import suggest
+from hpo.storage.records import KEPT, PARAMS, params_of
+from hpo.storage.transactions import TAKEN_FROM
+
+# What a trial was in its own study only: who worked on it, and why it was tried.
+_OF_ITS_OWN_STUDY = frozenset({"worker", "attempt", "origin", TAKEN_FROM})
+
+
+def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
+    """Copy the complete and pruned trials of `source` that `space` could have sampled; returns how many it was.
+
+    The copies keep values, reports and what was recorded, and do not count in the budget. Those taken over before
+    are not again. The caller sees to it that values of the two studies mean the same.
+    """
+    known = {trial.user_attrs.get(TAKEN_FROM) for trial in study.get_trials(deepcopy=False)}
+    taken = 0
+    for trial in source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        origin = f"{source.study_name} #{trial.number}"
+        copy = None if origin in known else _fitted(trial, origin, space, models)
+        if copy is not None:
+            study.add_trial(copy)
+            taken += 1
+    return taken
+
+
+def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
+    """The trial as one of `space`; None where that holds no such configuration."""
+    if PARAMS not in trial.system_attrs:
+        return None
+    recorded = TrialParams(**params_of(trial)).in_use()
+    # What the other study fixed, or left at its default, may be searched here.
+    fixed = FixedTrial({**recorded, **trial.params})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a value outside: `create_trial` refuses it
+            params = suggest(fixed, space, models).in_use()
+        copy = optuna.trial.create_trial(
+            state=trial.state,
+            value=trial.value,
+            params=fixed.params,
+            distributions=fixed.distributions,
+            intermediate_values=trial.intermediate_values,
+            user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OF_ITS_OWN_STUDY}
+            | {TAKEN_FROM: origin},
+            system_attrs={key: trial.system_attrs[key] for key in KEPT if key in trial.system_attrs},
+        )
+    except ValueError:
+        return None
+    frozen = {"frozen_share"} if params["frozen_share"] is None else {"frozen_share", "frozen_layers"}
+    if any(params.get(name) != recorded.get(name) for name in (params.keys() | recorded.keys()) - frozen):
+        return None  # fixed here to something else, or not searched and not its default
+    if trial.duration is not None:
+        copy.datetime_complete = datetime.now()
+        copy.datetime_start = copy.datetime_complete - trial.duration  # the forecast of the hours reads it
+    return copy

@@ -1,0 +1,1 @@
+"""The study database: Optuna storage, leases, budget, records."""

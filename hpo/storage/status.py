@@ -1,0 +1,262 @@
+"""What a study looks like right now, read with a few SQL statements so that 5,000 trials cost under a second."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import json_to_distribution
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session
+
+from hpo.core.cache import DiskUse, measure
+from hpo.core.process import is_surely_dead
+from hpo.errors import StudyError, did_you_mean
+from hpo.storage.budget import list_studies
+from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
+from hpo.storage.storage import Storage
+from hpo.storage.transactions import FAILURE, count_taken
+
+# The user attribute of a study that names its metric.
+METRIC = "metric"
+# The user attribute of a trial that says how many layers its sampled share froze, as "4 of 6".
+FROZEN_LAYERS = "frozen_layers"
+# The user attribute of a trial that tells each metric's deviation between folds, where there are some.
+SPREAD = "spread"
+# The user attribute of a trial that counts how many times it was handed out.
+ATTEMPT = "attempt"
+NEWEST_FAILURES = 5
+
+_NAMES = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+Trials = models.TrialModel
+Values = models.TrialValueModel
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker process, as its row in the database tells."""
+
+    worker_id: int
+    host: str
+    pid: int
+    device: str
+    phase: str  # starting, search, confirm, retrain, waiting, gone
+    trial: int | None = None
+    attempt: int | None = None  # how often the trial in hand was handed out
+    step: int | None = None  # the last rung reported
+    epoch: float | None = None
+    epochs: int | None = None  # of the trial in hand
+    beat_age: float = 0.0  # seconds since its last beat, by the database's clock
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """One study: how far it is, who works on it, and the best trial so far."""
+
+    name: str
+    metric: str
+    direction: str  # maximize or minimize
+    phase: str  # search, confirm, retrain, finished, stopped
+    counts: dict[str, int]  # running, waiting, complete, pruned, failed
+    max_trials: int  # those taken over from other studies included
+    max_hours: float | None
+    hours_run: float
+    best_trial: int | None = None
+    best_value: float | None = None
+    best_params: dict[str, Any] = field(default_factory=dict)
+    best_spread: float | None = None  # the best value's deviation between folds; None without folds
+    workers: tuple[WorkerStatus, ...] = ()
+    confirm_done: int = 0
+    confirm_total: int = 0
+    resumed: int = 0  # trials that went on with another worker, or after a stop or a pause
+    failures: tuple[tuple[int, str], ...] = ()  # trial number, reason: the newest few
+    warnings: tuple[str, ...] = ()  # what workers told that costs no trial
+    disk: DiskUse | None = None  # None where it was not measured
+
+
+def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStatus:
+    """The status of the study `name`, with the disk it takes here if asked. Raises `StudyError` where there is none."""
+    with storage.reading() as session:
+        found = session.execute(
+            select(models.StudyModel.study_id, StudyRow)
+            .outerjoin(StudyRow, StudyRow.study_id == models.StudyModel.study_id)
+            .where(models.StudyModel.study_name == name)
+        ).one_or_none()
+        if found is None or found[1] is None:
+            raise StudyError(_unknown(storage, name, exists=found is not None))
+        study_id, row = found
+        counts = _counts(session, study_id)
+        taken = count_taken(session, study_id)
+        maximize = _direction(session, study_id) == StudyDirection.MAXIMIZE
+        best_id, best_trial, best_value = _best(session, study_id, maximize)
+        confirm_done, confirm_total = _confirm_counts(session, study_id)
+        workers, warnings = _workers(session, study_id)
+        metric = str(_attribute(session, study_id, METRIC) or "value")
+        told = {} if best_id is None else _told(session, best_id, (FROZEN_LAYERS, SPREAD))
+        spread, best_params = told.pop(SPREAD, {}), {} if best_id is None else {**_params(session, best_id), **told}
+        return StudyStatus(
+            name=name,
+            metric=metric,
+            direction="maximize" if maximize else "minimize",
+            phase=row.phase,
+            counts=counts,
+            max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + taken,
+            max_hours=None if row.max_seconds is None else row.max_seconds / 3600,
+            hours_run=row.seconds_run / 3600,
+            best_trial=best_trial,
+            best_value=best_value,
+            best_params=best_params,
+            best_spread=spread.get(metric),
+            workers=workers,
+            confirm_done=confirm_done,
+            confirm_total=confirm_total,
+            resumed=_resumed(session, study_id),
+            failures=_failures(session, study_id),
+            warnings=warnings,
+            disk=measure(name, (_attribute(session, study_id, "config") or {}).get("checkpoints")) if disk else None,
+        )
+
+
+def _unknown(storage: Storage, name: str, exists: bool) -> str:
+    if exists:
+        return f"The study {name!r} is in {storage}, but was not made by hpo."
+    known = list_studies(storage)
+    there = f"There are: {', '.join(known[-10:])}." if known else "There is none yet: `hpo run STUDY.yaml` makes one."
+    return f"There is no study {name!r} in {storage}.{did_you_mean(name, known)} {there}"
+
+
+def _workers(session: Session, study_id: int) -> tuple[tuple[WorkerStatus, ...], tuple[str, ...]]:
+    """The workers that are there, and what any worker, gone or not, has warned of."""
+    told = session.execute(
+        select(WorkerRow, LeaseRow.attempt, func.now())
+        .outerjoin(LeaseRow, LeaseRow.worker_id == WorkerRow.worker_id)
+        .where(WorkerRow.study_id == study_id, ~WorkerRow.ended | WorkerRow.warning.is_not(None))
+        .order_by(WorkerRow.worker_id)
+    ).all()
+    here = {
+        row.worker_id: WorkerStatus(
+            worker_id=row.worker_id,
+            host=row.host,
+            pid=row.pid,
+            device=row.device,
+            phase="gone" if is_surely_dead(row.machine, row.pid, row.process_start) else row.phase,
+            trial=row.trial,
+            attempt=attempt,
+            step=row.step,
+            epoch=row.epoch,
+            epochs=row.epochs,
+            # PostgreSQL tells the zone of its own time, which is UTC as for all else here.
+            beat_age=max(0.0, (now.replace(tzinfo=None) - row.beat_at).total_seconds()),
+        )
+        for row, attempt, now in told
+        if not row.ended
+    }
+    return tuple(here.values()), tuple(dict.fromkeys(row.warning for row, *_ in told if row.warning))
+
+
+def _counts(session: Session, study_id: int) -> dict[str, int]:
+    rows = session.execute(
+        select(Trials.state, func.count()).where(Trials.study_id == study_id).group_by(Trials.state)
+    ).all()
+    found = {_NAMES[state]: many for state, many in rows}
+    return {name: found.get(name, 0) for name in _NAMES.values()}
+
+
+def _direction(session: Session, study_id: int) -> StudyDirection | None:
+    return session.scalar(
+        select(models.StudyDirectionModel.direction)
+        .where(models.StudyDirectionModel.study_id == study_id)
+        .order_by(models.StudyDirectionModel.objective)
+        .limit(1)
+    )
+
+
+def _attribute(session: Session, study_id: int, key: str) -> Any:
+    attributes = models.StudyUserAttributeModel
+    text = session.scalar(select(attributes.value_json).where(attributes.study_id == study_id, attributes.key == key))
+    return None if text is None else json.loads(text)
+
+
+def _best(session: Session, study_id: int, maximize: bool) -> tuple[int | None, int | None, float | None]:
+    """The id, number and value of the best complete trial; of equals the earliest."""
+    best = session.execute(
+        select(Trials.trial_id, Trials.number, Values.value)
+        .join(Values, and_(Values.trial_id == Trials.trial_id, Values.objective == 0))
+        .where(
+            Trials.study_id == study_id,
+            Trials.state == TrialState.COMPLETE,
+            Values.value_type == Values.TrialValueType.FINITE,
+        )
+        .order_by(Values.value.desc() if maximize else Values.value.asc(), Trials.trial_id)
+        .limit(1)
+    ).one_or_none()
+    return (None, None, None) if best is None else (best[0], best[1], best[2])
+
+
+def _params(session: Session, trial_id: int) -> dict[str, Any]:
+    rows = session.execute(
+        select(
+            models.TrialParamModel.param_name,
+            models.TrialParamModel.param_value,
+            models.TrialParamModel.distribution_json,
+        )
+        .where(models.TrialParamModel.trial_id == trial_id)
+        .order_by(models.TrialParamModel.param_id)
+    )
+    return {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
+
+
+def _told(session: Session, trial_id: int, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of a trial's user attributes that it has."""
+    attributes = models.TrialUserAttributeModel
+    rows = session.execute(
+        select(attributes.key, attributes.value_json).where(attributes.trial_id == trial_id, attributes.key.in_(keys))
+    )
+    return {key: json.loads(text) for key, text in rows}
+
+
+def _failures(session: Session, study_id: int) -> tuple[tuple[int, str], ...]:
+    reasons = models.TrialUserAttributeModel
+    rows = session.execute(
+        select(Trials.number, reasons.value_json)
+        .outerjoin(reasons, and_(reasons.trial_id == Trials.trial_id, reasons.key == FAILURE))
+        .where(Trials.study_id == study_id, Trials.state == TrialState.FAIL)
+        .order_by(Trials.trial_id.desc())
+        .limit(NEWEST_FAILURES)
+    )
+    return tuple((number, "no reason was recorded" if text is None else str(json.loads(text))) for number, text in rows)
+
+
+def _resumed(session: Session, study_id: int) -> int:
+    attempts = models.TrialUserAttributeModel
+    many = session.scalar(
+        select(func.count())
+        .select_from(attempts)
+        .join(Trials, Trials.trial_id == attempts.trial_id)
+        .where(Trials.study_id == study_id, attempts.key == ATTEMPT, attempts.value_json != "1")
+    )
+    return many or 0
+
+
+def _confirm_counts(session: Session, study_id: int) -> tuple[int, int]:
+    """How many runs of the newest confirm study are over, and how many it has."""
+    child = session.scalars(
+        select(StudyRow)
+        .where(StudyRow.parent_id == study_id, StudyRow.phase == "confirm")
+        .order_by(StudyRow.study_id.desc())
+        .limit(1)
+    ).one_or_none()
+    if child is None:
+        return 0, 0
+    counts = _counts(session, child.study_id)
+    over = counts["complete"] + counts["pruned"] + counts["failed"]
+    return over, sum(counts.values()) if child.max_trials is None else child.max_trials

@@ -1,1 +1,0 @@
-"""The search: Optuna and SQLAlchemy, never torch."""

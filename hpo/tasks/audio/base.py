@@ -1,0 +1,102 @@
+"""What the tasks on sound share: clips as waveforms or spectrograms, with a mask where the model takes one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.data.media.files import Item
+from hpo.data.media.sounds import MAX_SECONDS, decode_sound, read_sound
+from hpo.errors import DataError
+from hpo.tasks.base import Batch
+from hpo.tasks.media import MediaTask, padded
+
+TOKENS_A_SECOND = 50  # what models make of a second: a vector each 20 ms
+SHORTEST = 0.05  # seconds: wav2vec2's convolutions need 25 ms, and its layers more than one vector
+AUGMENTATIONS = ("shift", "noise", "specaugment")
+
+
+class SoundTask(MediaTask):
+    """A sound file → what is said of it.
+
+    Any sampling rate and number of channels is read; clips are cut to `max_seconds` and kept as what the feature
+    extractor makes of them, in 16 bits.
+    """
+
+    kind = "audio"
+    encoded_at_once = 64
+    search_space = "audio"
+    augmentations: tuple[str, ...] = AUGMENTATIONS
+
+    def measure(self, item: Item) -> float:
+        sound, rate = decode_sound(item)
+        return len(sound) / rate
+
+    def remark(self, measures: Sequence[float], origin: str) -> list[str]:
+        longest = max(measures)
+        note = f"{origin}: sounds of {float(np.median(measures)):.2g} s, the longest of {longest:.3g} s"
+        cut = f"; they are cut to {MAX_SECONDS:.0f} s, unless `max_seconds` says otherwise"
+        return [note + (cut if longest > MAX_SECONDS else "")]
+
+    def check_model(self, model: Any, processor: Any) -> str:
+        """Whether the model reads sound as its extractor makes it of two clips of unlike length."""
+        import torch
+
+        rate = extractor_of(processor).sampling_rate
+        clips = [np.sin(np.arange(round(seconds * rate)) / 20).astype(np.float32) for seconds in (0.5, 0.3)]
+        name, arrays = self._features(clips, processor)
+        batch = padded(name, arrays)
+        try:
+            with torch.inference_mode():
+                self.logits(model, self.finish_batch(batch, processor))
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            return (
+                f"it cannot read what its feature extractor ({type(extractor_of(processor)).__name__}) makes: {reason}"
+            )
+        return ""
+
+    def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
+        rate = extractor_of(processor).sampling_rate
+        clips = [read_sound(item, rate)[: max_length or None] for item in items]
+        shortest = round(SHORTEST * rate)
+        clips = [clip if len(clip) >= shortest else np.pad(clip, (0, shortest - len(clip))) for clip in clips]
+        return self._features(clips, processor)
+
+    def _features(self, clips: Sequence[NDArray[Any]], processor: Any) -> tuple[str, list[NDArray[Any]]]:
+        extractor = extractor_of(processor)
+        name = extractor.model_input_names[0]
+        whole = {} if is_spectrogram(extractor) else {"padding": False}
+        made = extractor(list(clips), sampling_rate=extractor.sampling_rate, return_attention_mask=False, **whole)
+        arrays = [np.asarray(values, np.float16) for values in made[name]]
+        if len({array.shape for array in arrays}) > 1 and arrays[0].ndim > 1:
+            raise DataError(f"{type(extractor).__name__} makes spectrograms of different lengths, which are not read.")
+        return name, arrays
+
+    def costs(self, arrays: Sequence[NDArray[Any]], processor: Any) -> list[int]:
+        rate = extractor_of(processor).sampling_rate
+        # A spectrogram has a column each 10 ms, whichever way it lies.
+        seconds = [len(array) / rate if array.ndim == 1 else max(array.shape) / 100 for array in arrays]
+        return [max(1, round(TOKENS_A_SECOND * duration)) for duration in seconds]
+
+    def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
+        from hpo.tasks.augmentation.audio import augment_sound
+
+        return augment_sound(batch, names)
+
+    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+        """The mask of padding stays where the extractor says that the model takes one."""
+        if "attention_mask" in batch and not extractor_of(processor).return_attention_mask:
+            return {name: tensor for name, tensor in batch.items() if name != "attention_mask"}
+        return batch
+
+
+def extractor_of(processor: Any) -> Any:
+    """The feature extractor that a processor is, or holds."""
+    return getattr(processor, "feature_extractor", processor)
+
+
+def is_spectrogram(extractor: Any) -> bool:
+    """Whether it makes spectrograms of one length, by padding, rather than waveforms."""
+    return hasattr(extractor, "num_mel_bins") or hasattr(extractor, "hop_length")

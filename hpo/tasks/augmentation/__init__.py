@@ -1,0 +1,1 @@
+"""Data augmentation for images and audio."""

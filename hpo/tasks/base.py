@@ -1,0 +1,353 @@
+"""What a task is: which columns, which head, how to encode, which loss and metric. One file a task implements it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hpo.config.study import DataConfig, Generation, StudyConfig
+from hpo.data.splits.kfold import Places, fold_places
+from hpo.errors import ConfigError
+from hpo.tasks.metrics.scorer import Scorer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+Batch = dict[str, "torch.Tensor"]
+TextInput = str | tuple[str, str]
+Predictions = Sequence[Any] | NDArray[Any]
+
+LITTLE = 500  # training rows below which few steps are what makes tuning fail
+ENCODERS = {
+    "small": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-uncased"),
+    "base": ("FacebookAI/roberta-base", "answerdotai/ModernBERT-base", "google-bert/bert-base-uncased"),
+    "large": ("FacebookAI/roberta-large", "answerdotai/ModernBERT-large"),
+}
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A person's data as a task uses it: checked, split, with canonical columns.
+
+    `columns` maps a role (text, text_pair, label) to the source column; `notes` say what was recognised, made and
+    dropped; `fingerprint` is the SHA-256 of the content, whatever the file it stood in. Where a model learns numbers,
+    the rows hold them standardised, and `scale` is the mean and the deviation that they had in the training split.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset | None
+    label_names: tuple[str, ...]
+    columns: Mapping[str, str]
+    notes: tuple[str, ...]
+    fingerprint: str
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def splits(self) -> dict[str, Dataset]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: rows for split, rows in named.items() if rows is not None}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split; with folds, those of train and validation together."""
+        sizes = {split: len(rows) for split, rows in self.splits.items()}
+        if self.folds:
+            return {f"in {len(self.folds)} folds": sizes.pop("train") + sizes.pop("validation"), **sizes}
+        return sizes
+
+    @property
+    def folds(self) -> Places:
+        """The rows of each fold, as a split and places in it; empty without k-fold validation.
+
+        Validation is the first fold, train are the others.
+        """
+        return fold_places(self.splits)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Each split's labels, a row each; the names of the classes in order; `notes` say what was changed."""
+
+    values: Mapping[str, Sequence[Any]]
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Encoded(Protocol):
+    """A split as a model reads it. An example may be several inputs: the windows of a long text."""
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """One entry an input, of shape [inputs] or [inputs, k]; None where each token has a label."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, tuple[Any, Any]]:
+        """What the model reads, and labels of which an input has several.
+
+        All inputs' values one after the other, and where each input's begin and the last one's end.
+        """
+        ...
+
+    @property
+    def inputs(self) -> Dataset:
+        """What `Task.encode` made: one row an input."""
+        ...
+
+    @property
+    def rows(self) -> Dataset:
+        """What it was made from, as `Task.prepare` left it: one row an example."""
+        ...
+
+    @property
+    def processor(self) -> Any:
+        """What it was made with: a tokenizer."""
+        ...
+
+
+def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[str]) -> str:
+    """SHA-256 over a task's name, its classes in order and every row in order."""
+    digest = hashlib.sha256(json.dumps([task, list(label_names)]).encode())
+    for split, rows in sorted(splits.items()):
+        names = sorted(rows.column_names)
+        digest.update(json.dumps([split, names, len(rows)]).encode())
+        for row in zip(*(rows.with_format(None)[name][:] for name in names), strict=True):
+            digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def logits_of(output: Any) -> "torch.Tensor":
+    """A model's logits; those of a head that marks spans side by side, of shape [inputs, tokens, 2]."""
+    import torch
+
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    logits: torch.Tensor = output["logits"]
+    return logits
+
+
+def describe_classes(names: Sequence[str]) -> str:
+    """How many classes, and the first few of them."""
+    plain = [" ".join(name.split()) for name in names]
+    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in plain[:5])
+    return f"{len(plain)} classes: {few}{', …' if len(plain) > 5 else ''}"
+
+
+def named_head(names: Sequence[str]) -> dict[str, Any]:
+    """A head with one output a class, and the names of the classes."""
+    numbered = dict(enumerate(names))
+    return {
+        "num_labels": len(numbered),
+        "id2label": numbered,
+        "label2id": {name: number for number, name in numbered.items()},
+    }
+
+
+class Task(Protocol):
+    """One kind of problem. Nothing here keeps state: the same task serves every trial.
+
+    A task derives from it and fills in what is left open; what has a body here holds for most.
+    """
+
+    name: str
+    auto_class: str
+    """The `transformers` class that makes the model, such as AutoModelForSequenceClassification."""
+    pipeline_tag: str
+    """What the hub calls such a model."""
+    processor_class: str = "AutoTokenizer"
+    """The `transformers` class that reads what makes a model's inputs."""
+    final_processor_class: str = "AutoTokenizer"
+    """The same for a final model."""
+    encoded_at_once: int | None = None
+    """So many rows are given to `encode` at once, where what it makes is large; None: all of them."""
+    augmentations: tuple[str, ...] = ()
+    """The names that the parameter `augmentation` may join: what `augment` knows."""
+    default_metric: str
+    metric_names: tuple[str, ...]
+    """hpo's own metrics for it."""
+    usage: str
+    """Python that uses the final model with plain transformers, for its card."""
+    limits: str
+    """A sentence for the card: what the model's answers are not."""
+    weights: "torch.Tensor | None" = None
+    """How much each class weighs in the loss (see `balanced`); None: all the same."""
+    ranked: bool = False
+    """Whether models can be ranked by how well their frozen features tell the labels (`hpo rank`)."""
+    has_classes: bool = False
+    """Whether `balanced` is implemented."""
+    search_space: str = "text-encoders"
+    """The ready-made space that suits the task where data is not scarce (see `suggest_space`)."""
+    hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
+    """Well-known candidates with safetensors weights on the hub that `hpo init` proposes, by what a person can afford.
+
+    The sizes are small, base and large.
+    """
+    generation: Generation | None = None
+    """How the task's predictions are written, where they are texts that a model generates (`write`)."""
+
+    def configured(self, config: StudyConfig) -> "Task":
+        """The task as a study sets it."""
+        return self
+
+    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        """Whether rows with such columns, as `config` names them, are likely meant for this task (`hpo init` asks)."""
+        ...
+
+    def prepare(self, config: DataConfig, seed: int) -> TaskData:
+        """Load, check and split the data. Raises `DataError` for every mistake in it; loads no torch."""
+        ...
+
+    def describe(self, data: TaskData) -> str:
+        """The labels in a few words, such as `2 classes: no, yes`."""
+        ...
+
+    def suggest_metric(self, data: TaskData) -> tuple[str, str]:
+        """The metric to optimise on such data, and the reason where it is not the default."""
+        return self.default_metric, ""
+
+    def suggest_space(self, data: TaskData) -> str:
+        """The ready-made search space that `hpo init` writes for such data."""
+        little = self.search_space == "text-encoders" and len(data.train) < LITTLE
+        return "small-data" if little else self.search_space
+
+    def head(self, data: TaskData) -> dict[str, Any]:
+        """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""
+        ...
+
+    def complete_processor(self, processor: Any, data: TaskData) -> Any:
+        """What makes the inputs of a model, of what it came with: some of it may have to come from the data."""
+        return processor
+
+    def check_model(self, model: Any, processor: Any) -> str:
+        """Why a model with its processor cannot do this task, told before anything is trained; empty: it can."""
+        return ""
+
+    def encode(self, rows: Dataset, processor: Any, max_length: int) -> Dataset:
+        """Rows as inputs, cut to `max_length` (tokens, samples) or into several of that length, without padding.
+
+        Columns: what the model reads (input_ids and token_type_ids, lists of int32; pixels as nested fixed-size lists;
+        sound as lists of 16-bit floats), length (what an input takes to compute, in tokens), and where `rows` has them
+        labels: a number, a vector (Arrow's fixed-size list), or several numbers (list), such as one a token, padded
+        with -100. A column whose name begins with `_` is not given to the model: `compare` reads it.
+        """
+        ...
+
+    def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
+        """A batch of training examples changed at random, by torch's generator, before `finish_batch` gets it."""
+        return batch
+
+    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+        """What the model is given, of a batch of encoded and padded inputs with their `attention_mask`."""
+        return batch
+
+    def begin(self, model: Any, train: Encoded) -> None:
+        """Set in place what a fresh model has to know of the rows it will be trained on, such as their length."""
+        return
+
+    def logits(self, model: Any, batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+        """What a model says to a batch, as `loss` and `predictions` take it."""
+        return logits_of(model(**batch))
+
+    def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
+        """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
+
+        `logits` are [inputs, …] or [inputs, tokens, …], of a head that marks spans [inputs, tokens, 2] (start, end).
+        What a token of padding got must not matter.
+        """
+        ...
+
+    def count(self, labels: Any) -> float:
+        """How many examples (or tokens) of a batch the loss sums over; with class weights, what they weigh."""
+        return len(labels)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "Task":
+        """This task with a loss in which each of `classes` weighs the same in all, by the training inputs' `labels`.
+
+        Raises `ConfigError` where a task has none.
+        """
+        raise ConfigError(f"class_weights: balanced is for tasks with classes, and {self.name} has none.")
+
+    def strata(self, rows: Dataset) -> Sequence[int]:
+        """A number for each row, such as its class: splits and subsets hold the same share of each number."""
+        return [0] * len(rows)
+
+    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+        """What is kept of a batch's logits, one entry an input: metrics are computed from it when all are there."""
+        ...
+
+    def write(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
+        """The tokens that a model generates for a batch, one entry an input, where the task has a `generation`.
+
+        `inputs` are padded; `greedy` is for a quick look, without beams.
+        """
+        return ()
+
+    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The predictions of all inputs of `split` in order as a metric takes them, and what they should be.
+
+        Both have one entry an example.
+        """
+        return np.asarray(predictions), np.asarray(split.labels)
+
+    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+        """The metric by name, or from a person's Python file. Raises `ConfigError` listing those there are.
+
+        `data` tells what class numbers and standardised numbers stand for; without it they stand for themselves.
+        """
+        ...
+
+    def confusion(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any] | None:
+        """`labels` and `matrix` (counts, true × predicted) of what `compare` gave; None where a task has none."""
+        return None
+
+    def finish(self, model: Any, data: TaskData) -> None:
+        """Change a trained model in place to what is saved: one that answers in the person's own units."""
+        return
+
+    def predict(
+        self,
+        model: "PreTrainedModel",
+        processor: Any,
+        rows: Sequence[Any],
+        max_length: int,
+        batch_size: int = 64,
+    ) -> list[dict[str, Any]]:
+        """Predict for inputs in their order, by a final model; the input itself stands last in each answer."""
+        ...
+
+    def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
+        """An input as `hpo predict` takes one: a text, or two, as the data had `columns` (role → column)."""
+        return ("a text", "another text") if "text_pair" in columns else ("a text",)
+
+    def inputs_from(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
+        """The inputs that the words of a command are, as `predict` takes them; None: one of them is not whole."""
+        if len(self.example_inputs(columns)) == 1:
+            return list(words)
+        return None if len(words) % 2 else list(zip(words[::2], words[1::2], strict=True))
+
+    def reads(self, columns: Mapping[str, str]) -> str:
+        """What one input is made of, for people: `pairs of 'question' and 'context'`."""
+        named = [f"'{column}'" for role, column in columns.items() if role != "label"]
+        return f"pairs of {' and '.join(named)}" if len(named) == 2 else ", ".join(named)
+
+    def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
+        """Read inputs to predict for from a file.
+
+        `columns` are those the model was trained on (role → column); where the file has others, they are
+        recognised. Raises `DataError`.
+        """
+        ...
+
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        """A simple model's name and its metric on the test split; None where none applies."""
+        return None

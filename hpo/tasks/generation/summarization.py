@@ -1,0 +1,100 @@
+"""Summarization: a text → a shorter one that says what matters."""
+
+from collections import Counter
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from hpo.config.study import DataConfig
+from hpo.data.columns import LABELS, column_values, holds_strings
+from hpo.data.labels.targets import recognise_pair
+from hpo.tasks.base import TaskData
+from hpo.tasks.baselines import copy_baseline
+from hpo.tasks.generation.seq2seq import Seq2Seq
+from hpo.tasks.metrics.scorer import Direction
+
+if TYPE_CHECKING:
+    import evaluate
+
+DIRECTIONS: dict[str, Direction] = {
+    "rouge1": "maximize",
+    "rouge2": "maximize",
+    "rougeL": "maximize",
+    "loss": "minimize",
+}
+TELLING = ("summary", "summaries", "highlights", "tldr")  # no other task has columns of these names
+
+
+class Summarization(Seq2Seq):
+    """A text → a shorter one that says what matters."""
+
+    name = "summarization"
+    pipeline_tag = "summarization"
+    default_metric = "rougeL"
+    hub_models = MappingProxyType(
+        {
+            "small": ("google-t5/t5-small", "google/flan-t5-small"),
+            "base": ("facebook/bart-base", "google/flan-t5-base"),
+            "large": ("facebook/bart-large", "google/flan-t5-large"),
+        }
+    )
+    directions = DIRECTIONS
+    metric_names = tuple(DIRECTIONS)
+    pairs = (
+        (
+            (
+                "document",
+                "article",
+                "dialogue",
+                "text",
+                "source",
+                "abstract",
+                "body",
+                "content",
+                "report",
+                "transcript",
+            ),
+            ("summary", "highlights", "tldr", "summaries", "abstract", "headline", "title", "target"),
+        ),
+    )
+
+    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        found = recognise_pair(rows, config, self.pairs)
+        if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
+            return False
+        # A review has a summary too, but it is its class or its stars that are to be told.
+        classes = {name for name in LABELS if name not in ("target", "output", "topic", "tag")}
+        return config.label is not None or not classes & {name.lower() for name in rows.column_names}
+
+    def own_metric(self) -> "Callable[[], evaluate.Metric]":
+        return _rouge
+
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        """The text's first sentences, as many as a summary of the training split mostly has."""
+        many = Counter(len(sentences(right[0])) for right in column_values(data.train, "label")).most_common(1)[0][0]
+        name = "the text's first sentence" if many == 1 else f"the text's first {many} sentences"
+        return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.metrics(metric))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, by their full stops and the like.
+
+    >>> sentences("One. Two, e.g. this? three")
+    ['One.', 'Two, e.g. this?', 'three']
+    """
+    found, words = [], text.split()
+    begin = 0
+    for place, word in enumerate(words, 1):
+        long = len(word.strip(".!?\"')")) > 1 and "." not in word[:-1]
+        if place == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
+            found.append(" ".join(words[begin:place]))
+            begin = place
+    return found
+
+
+def _rouge() -> "evaluate.Metric":
+    from hpo.tasks.metrics.rouge import RougeMetrics
+
+    return RougeMetrics()

@@ -1,0 +1,66 @@
+"""Translation: a text → the same in another language, or in another style."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from hpo.config.study import DataConfig
+from hpo.data.columns import column_values, holds_strings
+from hpo.data.labels.targets import recognise_pair, unfold
+from hpo.tasks.base import TaskData
+from hpo.tasks.baselines import copy_baseline
+from hpo.tasks.generation.seq2seq import Seq2Seq
+from hpo.tasks.metrics.scorer import Direction
+
+if TYPE_CHECKING:
+    import evaluate
+
+DIRECTIONS: dict[str, Direction] = {"bleu": "maximize", "chrf": "maximize", "loss": "minimize"}
+
+
+class Translation(Seq2Seq):
+    """A text → the same in another language, or in another style."""
+
+    name = "translation"
+    pipeline_tag = "translation"
+    default_metric = "bleu"
+    hub_models = MappingProxyType(
+        {
+            "small": ("google-t5/t5-small", "google/flan-t5-small"),
+            "base": ("google-t5/t5-base", "google/flan-t5-base"),
+            "large": ("google-t5/t5-large", "google/flan-t5-large"),
+        }
+    )
+    directions = DIRECTIONS
+    metric_names = tuple(DIRECTIONS)
+    pairs = (
+        (("source", "src", "source_text", "source_sentence"), ("target", "tgt", "target_text", "target_sentence")),
+        (("en", "english"), ("de", "fr", "es", "it", "ro", "zh", "ru", "ja", "german", "french", "spanish")),
+    )
+
+    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        if unfold(rows) is not rows:
+            return True
+        found = recognise_pair(rows, config, self.pairs)
+        names = {name for pair in self.pairs for side in pair for name in side}
+        if found is None or not {name.lower() for name in found} <= names:
+            return False
+        # Classes may stand in a column `target` too: they repeat.
+        return all(holds_strings(rows, name) for name in found) and (
+            len(set(column_values(rows, found[1]))) > len(rows) / 2
+        )
+
+    def own_metric(self) -> "Callable[[], evaluate.Metric]":
+        return _translation
+
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        """The text as it is."""
+        return copy_baseline("the text as it is", str, data, self.metrics(metric))
+
+
+def _translation() -> "evaluate.Metric":
+    from hpo.tasks.metrics.translation import TranslationMetrics
+
+    return TranslationMetrics()

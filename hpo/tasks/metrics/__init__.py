@@ -1,0 +1,1 @@
+"""Metrics as `evaluate.Metric` classes, one file for each kind of prediction."""

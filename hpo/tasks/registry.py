@@ -1,0 +1,61 @@
+"""One file a task. To add one: its file, and its line here; the contract tests pick it up."""
+
+from datasets import Dataset
+
+from hpo.config.space_files import read_space_file, ready_made
+from hpo.config.study import DataConfig, StudyConfig
+from hpo.errors import ConfigError, did_you_mean
+from hpo.tasks.audio.audio_classification import AudioClassification
+from hpo.tasks.audio.speech_recognition import SpeechRecognition
+from hpo.tasks.base import Task
+from hpo.tasks.generation.causal_lm import CausalLM
+from hpo.tasks.generation.summarization import Summarization
+from hpo.tasks.generation.translation import Translation
+from hpo.tasks.text.multi_label import MultiLabelClassification
+from hpo.tasks.text.multiple_choice import MultipleChoice
+from hpo.tasks.text.question_answering import QuestionAnswering
+from hpo.tasks.text.regression import Regression
+from hpo.tasks.text.text_classification import TextClassification
+from hpo.tasks.text.token_classification import TokenClassification
+from hpo.tasks.vision.image_classification import ImageClassification
+
+# `hpo init` takes the first that recognises the data: the least particular stands last.
+TASKS: dict[str, Task] = {
+    "image-classification": ImageClassification(),
+    "speech-recognition": SpeechRecognition(),
+    "audio-classification": AudioClassification(),
+    "multiple-choice": MultipleChoice(),
+    "question-answering": QuestionAnswering(),
+    "token-classification": TokenClassification(),
+    "causal-lm": CausalLM(),
+    "summarization": Summarization(),
+    "translation": Translation(),
+    "multi-label-classification": MultiLabelClassification(),
+    "text-regression": Regression(),
+    "text-classification": TextClassification(),
+}
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`. Raises `ConfigError` naming those there are."""
+    if name not in TASKS:
+        raise ConfigError(f"task: '{name}' is not a task.{did_you_mean(name, TASKS)} Tasks: {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def recognise_task(rows: Dataset, config: DataConfig) -> Task:
+    """The task that rows with such columns are likely meant for; `config` may name those of text and label."""
+    return next(task for task in TASKS.values() if task.recognises(rows, config))
+
+
+def with_metric(config: StudyConfig) -> StudyConfig:
+    """The study with its task's own metric where it names none."""
+    return config if config.metric else config.model_copy(update={"metric": get_task(config.task).default_metric})
+
+
+def with_portfolio(config: StudyConfig) -> StudyConfig:
+    """The study with the good defaults of its task's ready-made space, where its own search space came with none."""
+    if config.portfolio:
+        return config
+    space = read_space_file(get_task(config.task).search_space, ready_made("search_spaces"))
+    return config.model_copy(update={"portfolio": tuple(space.get("first_trials", ()))})

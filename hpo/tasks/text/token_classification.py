@@ -1,0 +1,291 @@
+"""Token classification: a tag for each word, such as the kind of entity that it is part of."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hpo.config.study import DataConfig
+from hpo.data.columns import column_values, missing_column
+from hpo.data.labels.multi_label import holds_lists
+from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognise
+from hpo.data.readers import decode, read_file
+from hpo.data.sources import load_splits
+from hpo.data.splits.make import make_splits
+from hpo.data.splits.usable import labelled_splits
+from hpo.errors import DataError
+from hpo.tasks.base import Encoded, Predictions, Task, TaskData, describe_classes, fingerprint, named_head
+from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
+from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
+from hpo.tasks.text.base import check_exists, ragged_table, run_model
+
+if TYPE_CHECKING:
+    import evaluate
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DIRECTIONS: dict[str, Direction] = {
+    "f1": "maximize",
+    "precision": "maximize",
+    "recall": "maximize",
+    "f1_macro": "maximize",
+    "accuracy": "maximize",
+    "loss": "minimize",
+}
+ALIASES = {"f1_micro": "f1", "overall_f1": "f1", "overall_precision": "precision", "overall_recall": "recall"}
+SAMPLE = ([(0, 1, 0), (1, 1)], [(0, 1, 1), (1, 0)])
+IGNORED = -100
+PIECES = re.compile(r"\w+|[^\w\s]")
+
+
+class TokenClassification(Task):
+    """A tag for each word. See `Task` for what each method promises.
+
+    The first token of a word carries its tag. A text of more than `max_length` tokens becomes several inputs, so that
+    no word goes without.
+    """
+
+    name = "token-classification"
+    auto_class = "AutoModelForTokenClassification"
+    pipeline_tag = "token-classification"
+    default_metric = "f1"
+    search_space = "token-encoders"
+    metric_names = tuple(DIRECTIONS)
+    ranked = True
+    has_classes = True
+    usage = (
+        'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'
+        'tag("a text")'
+    )
+    limits = "It knows the tags above only. It learnt from texts cut into words and punctuation as its data was."
+
+    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+        if isinstance(config.text, tuple) or isinstance(config.label, tuple):
+            return False
+        try:
+            columns = find_tag_columns(rows, "", config.text, config.label)[:2]
+        except DataError:
+            return False
+        return all(holds_lists(rows, column) for column in columns)
+
+    def prepare(self, config: DataConfig, seed: int) -> TaskData:
+        if isinstance(config.text, tuple) or isinstance(config.label, tuple):
+            raise DataError("data: token classification reads one column of words (text) and one of tags (label).")
+        raw = load_splits(config, seed)
+        words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
+        splits, unlabelled = labelled_splits(raw, (words,), tags, what="tags")
+        read = read_tags(splits, words, tags, raw.origins)
+        whole, made = make_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
+        doubtful = check_tags(whole, read.names, raw.origins)
+        return TaskData(
+            whole["train"],
+            whole["validation"],
+            whole.get("test"),
+            read.names,
+            {"text": words, "label": tags},
+            (*notes, *raw.notes, *unlabelled, *read.notes, *made, *doubtful),
+            fingerprint(self.name, whole, read.names),
+        )
+
+    def describe(self, data: TaskData) -> str:
+        return describe_classes(data.label_names).replace("classes", "tags", 1)
+
+    def suggest_metric(self, data: TaskData) -> tuple[str, str]:
+        if any(name.startswith("B-") for name in data.label_names):
+            return "f1", "f1 of whole entities: a part of one is no hit."
+        return "accuracy", "accuracy, since the tags are not those of entities (B-…, I-…, O)."
+
+    def head(self, data: TaskData) -> dict[str, Any]:
+        return named_head(data.label_names)
+
+    def check_model(self, model: Any, tokenizer: Any) -> str:
+        return needs_fast(tokenizer)
+
+    def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
+        """As `Task.encode`; `_example` is the row that an input is of, `_word` the word that begins at a token."""
+        texts = column_values(rows, "text")
+        tags = column_values(rows, "label") if "label" in rows.column_names else None
+        tables = [
+            _encode_batch(
+                texts[start : start + 1000],
+                None if tags is None else tags[start : start + 1000],
+                start,
+                tokenizer,
+                max_length,
+            )
+            for start in range(0, len(rows), 1000)
+        ]
+        return Dataset(pa.concat_tables(tables))
+
+    def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(
+            logits.float().transpose(1, 2),
+            labels,
+            None if self.weights is None else self.weights.to(logits.device),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+
+    def count(self, labels: Any) -> float:
+        return total_weight(labels, self.weights)
+
+    def balanced(self, labels: NDArray[Any], classes: int) -> "TokenClassification":
+        return weighted(self, balanced_weights(labels, classes))
+
+    def strata(self, rows: Dataset) -> list[int]:
+        return rarest_tag(rows)
+
+    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+        tagged = logits.argmax(-1).cpu().numpy()
+        known = (labels != IGNORED).cpu().numpy()
+        return [row[mask] for row, mask in zip(tagged, known, strict=True)]
+
+    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+        references = column_values(split.rows, "label")
+        # A word of which a tokenizer makes nothing counts as the first class: O, where there is one.
+        tags = [[0] * len(row) for row in references]
+        inputs = zip(column_values(split.inputs, "_example"), column_values(split.inputs, "_word"), strict=True)
+        for (example, words), predicted in zip(inputs, predictions, strict=True):
+            for word, tag in zip((word for word in words if word >= 0), predicted.tolist(), strict=True):
+                tags[example][word] = tag
+        return one_each(tags), one_each(references)
+
+    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+        names = () if data is None else data.label_names
+
+        def as_names(values: NDArray[Any]) -> list[list[Any]]:
+            return [[names[tag] if names else tag for tag in row] for row in values]
+
+        return load_metric(metric, partial(_own_metric, names), DIRECTIONS, ALIASES, as_names, SAMPLE)
+
+    def predict(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        rows: Sequence[str | Sequence[str]],
+        max_length: int,
+        batch_size: int = 64,
+    ) -> list[dict[str, Any]]:
+        """As `Task.predict`: `entities` (their words and kinds), the `tags` of all words, and the words (`text`).
+
+        A row is a text, which is cut into words and punctuation, or a list of words.
+        """
+        if not rows:
+            return []
+        words = [PIECES.findall(row) if isinstance(row, str) else list(row) for row in rows]
+        encoded = self.encode(Dataset.from_dict({"text": words}), tokenizer, max_length)
+        at, examples = column_values(encoded, "_word"), column_values(encoded, "_example")
+        outside = model.config.id2label[0]
+        tags = [[outside] * len(row) for row in words]
+        for places, logits in run_model(model, tokenizer, encoded, batch_size):
+            for place, best in zip(places, logits.argmax(-1).tolist(), strict=True):
+                for word, number in zip(at[place], best, strict=False):
+                    if word >= 0:
+                        tags[examples[place]][word] = model.config.id2label[number]
+        return [
+            {"entities": _entities(row, tagged), "tags": tagged, "text": row}
+            for row, tagged in zip(words, tags, strict=True)
+        ]
+
+    def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[str | list[str]]:
+        check_exists(path)
+        if path.suffix.lower() == ".txt":
+            return [line for line in decode(path, encoding).splitlines() if line.strip()]
+        rows = read_file(path, encoding)
+        column = columns["text"] if columns["text"] in rows.column_names else recognise(rows, WORDS)
+        if column is None:
+            raise missing_column(str(path), columns["text"], rows.column_names, "the file")
+        return [
+            value if isinstance(value, str) else list(map(str, value or ())) for value in column_values(rows, column)
+        ]
+
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        """Each word gets the tag that it has most often in training; an unknown one the most frequent tag."""
+        scorer = self.metrics(metric, data)
+        if data.test is None or scorer.name == "loss":
+            return None
+        counts: dict[str, NDArray[Any]] = {}
+        for row, tags in zip(column_values(data.train, "text"), column_values(data.train, "label"), strict=True):
+            for word, tag in zip(row, tags, strict=True):
+                counts.setdefault(word.lower(), np.zeros(len(data.label_names), dtype=int))[tag] += 1
+        usual = int(sum(counts.values(), np.zeros(len(data.label_names), dtype=int)).argmax())
+        best = {word: int(count.argmax()) for word, count in counts.items()}
+        predicted = [[best.get(word.lower(), usual) for word in row] for row in column_values(data.test, "text")]
+        scores = scorer(one_each(predicted), one_each(column_values(data.test, "label")))
+        return "each word's most frequent tag", scores[scorer.name]
+
+
+def needs_fast(tokenizer: Any) -> str:
+    """Why a tokenizer cannot tell where in the text its tokens stand; empty: it can."""
+    if getattr(tokenizer, "is_fast", False):
+        return ""
+    return "its tokenizer does not tell where in the text a token stands: one with a tokenizer.json is needed"
+
+
+def _encode_batch(
+    texts: list[list[str]],
+    tags: list[list[int]] | None,
+    first_row: int,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> pa.Table:
+    """Words joined by spaces and found again by their place: so every fast tokenizer reads them as in a plain text."""
+    encoded = tokenizer(
+        [" ".join(words) for words in texts],
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_offsets_mapping=True,
+        return_overflowing_tokens=True,
+    )
+    starts = [np.cumsum([0, *(len(word) + 1 for word in words)])[:-1] for words in texts]
+    at, kept, labels, reached = [], [], [], dict.fromkeys(range(len(texts)), -1)
+    for place, example in enumerate(encoded["overflow_to_sample_mapping"]):
+        words = _words_begun(encoded["offset_mapping"][place], starts[example], texts[example], reached[example])
+        if not any(word >= 0 for word in words):
+            continue  # nothing but the rest of a very long word
+        reached[example] = max(words)
+        kept.append(place)
+        at.append(words)
+        if tags is not None:
+            labels.append([tags[example][word] if word >= 0 else IGNORED for word in words])
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    columns = {name: [encoded[name][place] for place in kept] for name in names} | {"_word": at}
+    table = ragged_table(columns | ({} if tags is None else {"labels": labels}))
+    examples = [first_row + encoded["overflow_to_sample_mapping"][place] for place in kept]
+    return table.append_column("_example", pa.array(examples, pa.int64()))
+
+
+def _words_begun(
+    offsets: Sequence[tuple[int, int]], starts: NDArray[Any], words: Sequence[str], reached: int
+) -> list[int]:
+    """For each token the number of the word that begins with it, -1 for all others; words up to `reached` are done."""
+    found = []
+    for begin, end in offsets:
+        # By a token's last character: some tokenizers count the space before a word to its first token.
+        word = int(np.searchsorted(starts, end - 1, side="right")) - 1 if end > begin else -1
+        inside = word > reached and end - 1 < starts[word] + len(words[word])
+        found.append(word if inside else -1)
+        reached = word if inside else reached
+    return found
+
+
+def _entities(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]:
+    from hpo.tasks.metrics.entities import entities
+
+    return [{"text": " ".join(words[first : last + 1]), "label": kind} for kind, first, last in entities(tags)]
+
+
+def _own_metric(names: Sequence[str]) -> "evaluate.Metric":
+    from hpo.tasks.metrics.entities import EntityMetrics
+
+    return EntityMetrics(names)

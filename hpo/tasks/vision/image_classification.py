@@ -1,0 +1,107 @@
+"""Image classification: an image → one class of several."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.data.media.files import Item, media_values
+from hpo.data.media.images import open_image
+from hpo.errors import ModelError
+from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
+from hpo.tasks.base import Batch, TaskData
+from hpo.tasks.baselines import logistic_baseline
+from hpo.tasks.classification import Classification
+from hpo.tasks.media import MediaTask
+
+if TYPE_CHECKING:
+    import torch
+
+PATCH = 16 * 16  # pixels that take about as much to compute as a token of a text: a patch of ViT's
+THUMBNAIL = (32, 32)
+
+MODELS = {
+    "small": ("microsoft/resnet-18", "google/mobilenet_v2_1.0_224", "facebook/deit-tiny-patch16-224"),
+    "base": (
+        "google/vit-base-patch16-224-in21k",
+        "facebook/convnext-tiny-224",
+        "microsoft/swin-tiny-patch4-window7-224",
+    ),
+    "large": ("google/vit-large-patch16-224-in21k", "facebook/convnext-large-224-22k"),
+}
+USAGE = """\
+classify = pipeline("image-classification", model="path/to/this/folder")
+classify("an-image.jpg")"""
+
+
+class ImageClassification(Classification, MediaTask):
+    """An image → a class. See `Task` for what each method promises.
+
+    Images are kept as the bytes that the model's processor makes of them (a quarter of its floats), and rescaled and
+    normalised in the batch.
+    """
+
+    name = "image-classification"
+    kind = "image"
+    auto_class = "AutoModelForImageClassification"
+    processor_class = final_processor_class = "AutoImageProcessor"
+    pipeline_tag = "image-classification"
+    encoded_at_once = 256
+    augmentations = tuple(AUGMENTATIONS)
+    search_space = "vision"
+    hub_models = MODELS
+    usage = USAGE
+    limits = "It knows the classes above only, and gives one of them to any image."
+
+    def measure(self, item: Item) -> float:
+        open_image(item)
+        return 0.0
+
+    def check_model(self, model: Any, processor: Any) -> str:
+        """Whether what is kept and then normalised is what the processor itself makes."""
+        from PIL import Image
+
+        noise = np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        own = processor(images=[image], return_tensors="pt")["pixel_values"]
+        ours = self.finish_batch({"pixel_values": _pixels([image], processor)}, processor)["pixel_values"]
+        if ours.shape != own.shape or float((ours - own).abs().max()) > 1e-3:
+            return "its image processor does more than resize, crop, rescale and normalise"
+        return ""
+
+    def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
+        return "pixel_values", list(_pixels([open_image(item) for item in items], processor).numpy())
+
+    def costs(self, arrays: Sequence[NDArray[Any]], processor: Any) -> list[int]:
+        return [max(1, array.shape[1] * array.shape[2] // PATCH) for array in arrays]
+
+    def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
+        return {**batch, "pixel_values": augment_images(batch["pixel_values"], names)}
+
+    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+        """Bytes [images, colours, height, width] as the floats that the model reads."""
+        import torch
+
+        pixels = batch["pixel_values"].float()
+        if processor.do_rescale:
+            pixels *= processor.rescale_factor
+        if processor.do_normalize:
+            mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+            pixels = (pixels - mean) / std
+        return {**batch, "pixel_values": pixels}
+
+    def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
+        def vectors(rows: Any) -> NDArray[Any]:
+            small = [open_image(item).resize(THUMBNAIL) for item in media_values(rows, self.kind)]
+            return np.stack([np.asarray(image, np.float32).ravel() / 255 for image in small])
+
+        return logistic_baseline("logistic regression on pixels", vectors, data, self.metrics(metric))
+
+
+def _pixels(images: Sequence[Any], processor: Any) -> "torch.Tensor":
+    """What the processor makes of images before it rescales and normalises, as bytes."""
+    made = processor(images=list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+    if made.ndim != 4:
+        raise ModelError("The image processor gives images of different shapes: one that resizes or crops is needed.")
+    return made.round().clamp(0, 255).byte() if made.is_floating_point() else made.byte()

@@ -1,0 +1,1 @@
+"""Encoded features and batches."""

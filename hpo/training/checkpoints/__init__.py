@@ -1,0 +1,1 @@
+"""Checkpoints, local and remote."""

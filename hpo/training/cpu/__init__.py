@@ -1,0 +1,1 @@
+"""Faster CPU implementations of attention, dropout and embeddings."""

@@ -1,0 +1,1 @@
+"""Micro-batch size and out-of-memory errors."""

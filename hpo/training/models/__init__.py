@@ -1,0 +1,1 @@
+"""Candidate models: loading, layers, LoRA, quantization, footprint."""

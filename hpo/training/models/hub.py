@@ -1,0 +1,36 @@
+"""Reaching the Hugging Face hub, or knowing at once that it cannot be reached."""
+
+import os
+import socket
+from typing import Any
+from urllib.parse import urlparse
+
+from hpo.config.model_ref import ModelRef
+
+
+def source_of(ref: ModelRef) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained`: what is local, or already in the hub's cache, never waits for the hub."""
+    keywords: dict[str, Any] = {"trust_remote_code": ref.trust_remote_code, "subfolder": ref.subfolder}
+    if ref.revision:
+        keywords["revision"] = ref.revision
+    keywords["local_files_only"] = ref.is_local or hub_is_out_of_reach()
+    return keywords
+
+
+def hub_is_out_of_reach(timeout_seconds: float = 3.0) -> bool:
+    """Whether the hub cannot be asked: told offline, or its host does not answer within `timeout_seconds`.
+
+    The hub's own client retries for 23 s before it says so.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return True
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxied = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    if proxied:
+        return False
+    try:
+        port = host.port or (443 if host.scheme == "https" else 80)
+        socket.create_connection((host.hostname or "", port), timeout_seconds).close()
+    except OSError:
+        return True
+    return False

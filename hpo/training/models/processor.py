@@ -1,0 +1,102 @@
+"""What turns a person's inputs into a model's: its tokenizer, image processor or feature extractor, read from disk."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hpo.config.model_ref import ModelRef
+from hpo.errors import ModelError
+from hpo.training.models.hub import source_of
+
+
+def load_processor(ref: ModelRef, kind: str) -> Any:
+    """The model's own processor of `kind` (a task's `processor_class`), or the one that `processor:` names.
+
+    Raises `ModelError`.
+    """
+    return LOADERS[kind](ref)
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """The model's tokenizer, with a token to pad with."""
+    tokenizer = _load(ref, "AutoTokenizer", "tokenizer")
+    # Without its files, AutoTokenizer silently makes one of special tokens alone: every word would be unknown.
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
+        raise _missing(ref, "tokenizer")
+    if tokenizer.pad_token_id is None:
+        # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if ref.source_prefix:
+        tokenizer.init_kwargs["source_prefix"] = ref.source_prefix  # saved with it, and read again
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
+    return tokenizer
+
+
+def load_image_processor(ref: ModelRef) -> Any:
+    """The model's image processor, on pillow: the other backend needs torchvision."""
+    if ref.processor is None:
+        from transformers import PreTrainedConfig
+
+        with suppress(OSError):  # a folder of a processor alone
+            settings, _ = PreTrainedConfig.get_config_dict(ref.name, **source_of(ref))
+            if settings.get("model_type") == "timm_wrapper":
+                return _as_timm_does(settings["pretrained_cfg"])
+    return _load(ref, "AutoImageProcessor", "image processor", backend="pil")
+
+
+def _as_timm_does(settings: Mapping[str, Any]) -> Any:
+    """What timm makes of an image for a model of its own, as an image processor of transformers.
+
+    The shorter side is scaled to the model's over `crop_pct`, and the middle cut out.
+    """
+    from PIL.Image import Resampling
+    from transformers import CLIPImageProcessorPil
+
+    _, height, width = settings["input_size"]
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": math.floor(max(height, width) / settings.get("crop_pct", 0.875))},
+        crop_size={"height": height, "width": width},
+        resample=Resampling[settings.get("interpolation", "bicubic").upper()],
+        image_mean=list(settings["mean"]),
+        image_std=list(settings["std"]),
+    )
+
+
+def load_feature_extractor(ref: ModelRef) -> Any:
+    """What makes a model's input of sound."""
+    return _load(ref, "AutoFeatureExtractor", "feature extractor")
+
+
+def load_whole_processor(ref: ModelRef) -> Any:
+    """A processor of several parts, as a final model keeps it."""
+    return _load(ref, "AutoProcessor", "processor")
+
+
+LOADERS: dict[str, Callable[[ModelRef], Any]] = {
+    "AutoTokenizer": load_tokenizer,
+    "AutoImageProcessor": load_image_processor,
+    "AutoFeatureExtractor": load_feature_extractor,
+    "AutoProcessor": load_whole_processor,
+}
+
+
+def _load(ref: ModelRef, auto_class: str, noun: str, **more: Any) -> Any:
+    import transformers
+
+    source = source_of(ref)
+    if ref.processor is not None:
+        source = {"local_files_only": Path(ref.processor).is_dir(), "trust_remote_code": ref.trust_remote_code}
+    try:
+        return getattr(transformers, auto_class).from_pretrained(ref.processor or ref.name, **source, **more)
+    except (OSError, ValueError, KeyError) as error:
+        raise _missing(ref, noun) from error
+
+
+def _missing(ref: ModelRef, noun: str) -> ModelError:
+    return ModelError(
+        f"{ref.label}: it has no {noun} that can be read. Name one in the study file: "
+        f"models: [{{name: {ref.name}, processor: HUB_ID_OR_FOLDER}}]."
+    )

@@ -1,0 +1,1 @@
+"""Transferability scores of candidate models."""

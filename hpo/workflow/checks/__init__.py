@@ -1,0 +1,1 @@
+"""Checks and forecasts before anything is trained."""

@@ -1,0 +1,1 @@
+"""Creating or resuming a study and starting its workers."""

@@ -1,0 +1,148 @@
+"""Which workers a study gets, and where: the backend it names, opened, and what each worker there is handed."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hpo.backends.base import Backend
+from hpo.backends.local import LocalBackend
+from hpo.config.study import StudyConfig
+from hpo.core.paths import default_storage, home, run_folder
+from hpo.errors import ConfigError, StorageError
+from hpo.training.execution import NOT_FOR_CPUS, Execution, available_devices, choose_execution, cores, place_workers
+
+WORKER = "hpo.workflow.worker.process"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker has: a device, or how to choose one where it runs, threads, and who shares the memory."""
+
+    device: str
+    threads: int
+    final_threads: int  # for the last run, when the other workers have nothing left to train
+    sharing: int  # workers on the same device; 0: as many as the cores there have room for
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers of one study run: slot n has `places[n]`, a further one (as a cluster grows) the last."""
+
+    backend: Backend
+    places: tuple[Place, ...]
+
+    def place(self, slot: int) -> Place:
+        return self.places[min(slot, len(self.places) - 1)]
+
+    def execution_here(self) -> Execution:
+        """How this process, which may be on another machine than its workers, carries out what it checks itself."""
+        place = self.places[0]
+        device = place.device if place.device in available_devices() else available_devices()[0]
+        return choose_execution(device, min(place.threads, cores()))
+
+
+def place_study(config: StudyConfig) -> Placement:
+    """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where workers cannot run there."""
+    return _PLACE[config.backend.name](config)
+
+
+def _local(config: StudyConfig) -> Placement:
+    devices = place_workers(config.devices, config.workers, config.trials_per_device)
+    threads = max(1, cores() // len(devices))
+    places = tuple(Place(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
+    early = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
+    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), places)
+
+
+def _ray(config: StudyConfig) -> Placement:
+    _needs("ray", "ray")
+    from hpo.backends.ray import RayBackend, Share
+
+    settings, sharing = config.backend.ray, config.trials_per_device
+    device = _one_device(config)
+    gpus = 0.0 if device == "cpu" and settings.gpus_per_worker is None else settings.gpus_per_worker
+    if gpus == 0:
+        _refuse_sharing(config)
+    if gpus is None and sharing is not None:
+        gpus = 1 / sharing
+    backend = RayBackend(
+        WORKER,
+        logs_of(config),
+        settings.address,
+        Share(gpus, settings.cpus_per_worker),
+        config.workers,
+        environment={"HPO_HOME": str(home())},
+        one_machine=_why_one_machine(config),
+    )
+    place = Place(device, backend.threads, backend.threads, sharing or int(backend.on_gpus))
+    return Placement(backend, (place,) * backend.room)
+
+
+def _slurm(config: StudyConfig) -> Placement:
+    _needs("submitit", "slurm")
+    from hpo.backends.slurm import SlurmBackend
+
+    settings, sharing = config.backend.slurm, config.trials_per_device or 1
+    if config.workers is None:
+        raise ConfigError(
+            "workers: say how many the queue is asked for, such as workers: 8; Slurm has no number of its own."
+        )
+    device = _one_device(config)
+    gpus = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(device != "cpu")
+    if gpus == 0:
+        _refuse_sharing(config)
+    alone = _why_one_machine(config)
+    if alone and settings.cluster == "slurm":
+        raise StorageError(alone)
+    storage = {"HPO_STORAGE": config.storage or default_storage()}
+    backend = SlurmBackend(WORKER, logs_of(config), settings, gpus, config.workers, sharing, environment=storage)
+    threads = settings.cpus_per_worker
+    return Placement(backend, (Place(device, threads, threads, sharing),) * config.workers)
+
+
+_PLACE: dict[str, Callable[[StudyConfig], Placement]] = {
+    "local": _local,
+    "inline": _local,
+    "ray": _ray,
+    "slurm": _slurm,
+}
+
+
+def logs_of(config: StudyConfig) -> Path:
+    """The folder of the workers' logs, on the machine where each runs."""
+    return run_folder(config.name) / "logs"
+
+
+def _needs(package: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"backend: {extra} needs the package {package}, which is not installed: pip install 'hpo[{extra}]'"
+        )
+
+
+def _one_device(config: StudyConfig) -> str:
+    """The kind of device of all workers: on a cluster, which GPU it is is the scheduler's to say."""
+    if isinstance(config.devices, str) and config.devices in ("auto", "cpu", "cuda"):
+        return config.devices
+    raise ConfigError(
+        f"devices: {config.devices!r} names devices of one machine; with backend: {config.backend.name} write auto, "
+        "cpu or cuda, and the cluster gives each worker its own."
+    )
+
+
+def _refuse_sharing(config: StudyConfig) -> None:
+    if config.trials_per_device is not None:
+        raise ConfigError(NOT_FOR_CPUS)
+
+
+def _why_one_machine(config: StudyConfig) -> str | None:
+    """Why all workers must run on this machine; None where they need not."""
+    url = config.storage or default_storage()
+    if not url.startswith("sqlite"):
+        return None
+    return (
+        f"storage: {url} is a file of this machine, which workers on others do not reach. Use PostgreSQL or MySQL "
+        "(--storage postgresql+psycopg://USER:PASSWORD@HOST:5432/hpo), or backend: local."
+    )

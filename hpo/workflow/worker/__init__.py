@@ -1,0 +1,1 @@
+"""The worker process: runs trials, confirms the winner, trains the final model."""

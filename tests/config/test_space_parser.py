@@ -1,0 +1,156 @@
+"""How a person writes a search space: what is read, and what each mistake is told."""
+
+from typing import Any
+
+import pytest
+
+from hpo.config.search_space import Categorical, Fixed, Float, Int
+from hpo.config.space_parser import parse_search_space
+from hpo.errors import ConfigError
+
+SCHEDULERS = {"lr_scheduler": ["linear", "cosine"]}
+
+
+def test_each_form_is_read_as_what_it_means() -> None:
+    space = parse_search_space(
+        {
+            "learning_rate": {"low": 1e-6, "high": 5e-4, "log": True},
+            "epochs": {"low": 2, "high": 6},
+            "batch_size": [8, "16", 32.0],
+            "frozen_layers": {"share": [0, 1]},
+            "weight_decay": "1e-2",
+            "lr_scheduler": {"choices": ["linear", "cosine"]},
+            "warmup_ratio": {"low": 0, "high": 0.2, "when": {"lr_scheduler": "linear"}},
+            "dropout": None,
+        }
+    )
+    assert space.parameters == {
+        "learning_rate": Float(low=1e-6, high=5e-4, log=True),
+        "epochs": Int(low=2, high=6),
+        "batch_size": Categorical(choices=(8, 16, 32)),
+        "frozen_share": Float(low=0, high=1),
+        "weight_decay": Fixed(value=0.01),
+        "lr_scheduler": Categorical(choices=("linear", "cosine")),
+        "warmup_ratio": Float(low=0, high=0.2, when={"lr_scheduler": ("linear",)}),
+        "dropout": Fixed(value=None),
+    }
+    assert parse_search_space(space.to_plain()) == space
+    assert space.notes == []
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"learning_rate": 0}, "learning_rate: 0 is not allowed: must be greater than 0"),
+        ({"learning_rate": {"low": 0, "high": 1e-3}}, "learning_rate: 0 is not allowed"),
+        ({"learning_rate": [1e-3, -1e-3]}, "learning_rate: -0.001 is not allowed"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is not allowed: must be a finite number"),
+        ({"learning_rate": {"low": 1e-5, "high": float("inf")}}, "learning_rate: inf is not allowed"),
+        ({"learning_rate": [float("nan")]}, "learning_rate: nan is not allowed"),
+        ({"learning_rate": {"low": 1e-2, "high": 1e-3}}, "learning_rate: low 0.01 is above high 0.001"),
+        ({"weight_decay": {"low": 0, "high": 0.1, "log": True}}, "weight_decay: a log scale needs low > 0"),
+        ({"learning_rate": "fast"}, "learning_rate: fast is not allowed: must be a number"),
+        ({"batch_size": 0}, "batch_size: 0 is not allowed: must be greater than or equal to 1"),
+        ({"batch_size": [8, 2.5]}, "batch_size: 2.5 is not allowed: must be a whole number"),
+        ({"batch_size": {"low": 2.5, "high": 8}}, "batch_size: 2.5 is not allowed: must be a whole number"),
+        ({"batch_size": True}, "batch_size: True is not allowed"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: no such parameter"),
+        ({"epochs": 0}, "epochs: 0 is not allowed"),
+        ({"lora_r": [4, 8]}, "lora_r: of use only with peft: lora, which this search space never has"),
+        ({"peft": "none", "lora_r": 4}, "lora_r: of use only with peft: lora"),
+        ({"peft": "qlora"}, "peft: qlora is not allowed"),
+        ({"epochs": {"low": -1, "high": 3}}, "epochs: -1 is not allowed"),
+        ({"weight_decay": -0.1}, "weight_decay: -0.1 is not allowed: must be greater than or equal to 0"),
+        ({"dropout": 1}, "dropout: 1 is not allowed: must be less than 1"),
+        ({"lr_scheduler": ["linear", "cosin"]}, "lr_scheduler: cosin is not allowed: must be 'linear', 'cosine'"),
+        ({"epochs": {"low": 1, "high": 4, "step": 0}}, "epochs: step 0 must be above 0"),
+        ({"epochs": {"low": 1, "high": 4, "step": 1, "log": True}}, "epochs: a log scale has no step"),
+        ({"learning_rat": 1e-3}, "learning_rat: no such parameter. Did you mean 'learning_rate'?"),
+        ({"learning_rate": {"low": 1e-5, "high": 1e-3, "logg": True}}, "no such key 'logg'. Did you mean 'log'?"),
+        ({"learning_rate": {"low": 1e-5}}, "learning_rate: write {low: …, high: …}, a list of choices, or one value"),
+        ({"model": ["a"]}, "model: the candidates are listed under `models`"),
+        ({"batch_size": []}, "batch_size.choices: must hold at least one value"),
+        ({"batch_size": [8, 8.0]}, "batch_size: a choice stands twice"),
+        ({"batch_size": [[8]]}, "batch_size: [8] is not a single value"),
+        ({"frozen_layers": {"share": [0, 2]}}, "frozen_layers: 2 is not allowed: must be less than or equal to 1"),
+        ({"frozen_layers": {"share": 0.5}}, "frozen_layers: a share is written {share: [low, high]}"),
+        ({"dropout": {"share": [0, 1]}}, "dropout: only frozen_layers can be given as a share"),
+        ({"dropout": {"value": 0.1, "when": "linear"}}, "dropout.when: must hold keys with values"),
+        (
+            {**SCHEDULERS, "dropout": {"value": 0.1, "when": {"lr_schedule": "linear"}}},
+            "dropout.when.lr_schedule: the search space has no 'lr_schedule'. Did you mean 'lr_scheduler'?",
+        ),
+        (
+            {"dropout": {"value": 0.1, "when": {"lr_scheduler": "linear"}}, **SCHEDULERS},
+            "dropout.when.lr_scheduler: 'lr_scheduler' must stand before 'dropout'",
+        ),
+        (
+            {**SCHEDULERS, "dropout": {"value": 0.1, "when": {"lr_scheduler": ["linear", "constant"]}}},
+            "'lr_scheduler' is never constant in this search space",
+        ),
+        (
+            {"frozen_layers": {"share": [0, 1]}, "dropout": {"value": 0.1, "when": {"frozen_layers": 0}}},
+            "'frozen_layers' is a range of real numbers",
+        ),
+    ],
+)
+def test_a_mistake_names_its_parameter_and_what_is_allowed(space: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_search_space(space)
+    assert str(caught.value).startswith("search_space.")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "top", "note"),
+    [
+        (
+            {"low": 0, "high": 0.5, "step": 0.2},
+            0.4,
+            "dropout: step 0.2 does not divide the range: the top is 0.4, not 0.5",
+        ),
+        ({"low": 0, "high": 0.3, "step": 0.1}, 0.3, None),  # 3 × 0.1 is above 0.3 in binary
+        ({"low": 0.1, "high": 0.35, "step": 0.1}, 0.3, "the top is 0.3, not 0.35"),
+    ],
+)
+def test_a_step_that_does_not_divide_the_range_is_told_with_the_top(
+    written: dict[str, Any], top: float, note: str | None
+) -> None:
+    space = parse_search_space({"dropout": written})
+    assert space.parameters["dropout"].effective_high == top  # type: ignore[union-attr]
+    assert (note is None and space.notes == []) or note in space.notes[0]
+    whole = parse_search_space({"epochs": {"low": 1, "high": 6, "step": 2}})
+    assert whole.parameters["epochs"].effective_high == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "nearest"),
+    [
+        (Float(low=0, high=0.3, step=0.1), 0.26, 0.3),
+        (Float(low=0, high=0.3, step=0.1), 9, 0.3),
+        (Float(low=1e-5, high=1e-3), 0, 1e-5),
+        (Int(low=1, high=6, step=2), 6, 5),
+        (Int(low=2, high=6), 3, 3),
+        (Categorical(choices=(8, 16, 64)), 30, 16),
+        (Categorical(choices=("linear", "cosine")), "constant", "linear"),
+        (Categorical(choices=(None, 2)), None, None),
+        (Fixed(value=3), 5, 3),
+    ],
+)
+def test_the_nearest_value_of_a_parameter(parameter: Any, value: Any, nearest: Any) -> None:
+    assert parameter.nearest(value) == nearest
+
+
+def test_a_condition_holds_where_each_named_parameter_has_one_of_its_values() -> None:
+    space = parse_search_space(
+        {
+            **SCHEDULERS,
+            "batch_size": [8, 16],
+            "warmup_ratio": {"low": 0, "high": 0.1, "when": {"lr_scheduler": "cosine", "batch_size": [8]}},
+        }
+    )
+    assert space.conditional
+    assert space.active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 8})
+    assert not space.active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 16})
+    assert not space.active("warmup_ratio", {"lr_scheduler": "cosine"})
+    assert not parse_search_space(SCHEDULERS).conditional

@@ -1,0 +1,70 @@
+"""Strict YAML: what a person sees is what is read, and a mistake is told with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from hpo.config.yaml import inline, parse_yaml, read_yaml, to_yaml
+from hpo.errors import ConfigError
+
+
+def test_numbers_and_words_are_what_they_look_like() -> None:
+    text = "a: 1e-5\nb: no\nc: off\nd: 012\ne: true\nf: 2026-01-01x\ng: [yes, 'no', 3]\n"
+    assert parse_yaml(text, "x") == {
+        "a": 1e-5,
+        "b": "no",
+        "c": "off",
+        "d": 12,
+        "e": True,
+        "f": "2026-01-01x",
+        "g": ["yes", "no", 3],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"x\.yaml, line 3: .*\"a\".* only once"),
+        ("m:\n  k: 1\n  k: 2\n", r"x\.yaml, line 3: .*\"k\""),
+        ("a: 1\nb: !!python/object/apply:os.system ['true']\n", r"x\.yaml, line 2: .*tag"),
+        ("a: [1, 2\nb: 3\n", r"x\.yaml, line \d: not valid YAML"),
+        ("a: 1\n\tb: 2\n", r"x\.yaml, line 2: not valid YAML"),
+        ("- a\n- b\n", r"x\.yaml: expected `key: value` lines, found list"),
+        ("", r"x\.yaml: expected `key: value` lines, found nothing"),
+        ("just words", r"x\.yaml: expected `key: value` lines, found str"),
+        ("a: 1\n---\nb: 2\n", r"x\.yaml, line 2: "),
+        ("a: \x07\n", r"x\.yaml: .*character"),
+        ("a: 2026-13-45\n", r"x\.yaml: .*month"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_yaml(path)
+
+
+def test_a_file_that_cannot_be_read_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"There is no file {tmp_path}/none.yaml"):
+        read_yaml(Path("none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes("name: Zoë".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml.*byte 0xeb"):
+        read_yaml(Path("latin.yaml"))
+    with pytest.raises(ConfigError, match="directory"):
+        read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["label", "no", "1e-5", "3", "a: b", "# x", "it's", '"q"', "a, b", "[x]", "", " padded ", "null", "Größe", "a\tb"],
+)
+def test_any_text_can_stand_on_a_line(value: str) -> None:
+    assert parse_yaml(f"key: {inline(value)}", "") == {"key": value}
+    assert parse_yaml(f"key: {inline([value, 'b'])}  # why", "") == {"key": [value, "b"]}
+
+
+def test_what_is_written_is_read_back_in_its_order() -> None:
+    values = {"z": 1e-5, "a": ["no", None, True], "m": {"text": "line\nline", "odd": "a: b"}, "e": {}, "l": []}
+    assert parse_yaml(to_yaml(values), "") == values
+    assert list(parse_yaml(to_yaml(values), "")) == list(values)

@@ -1,0 +1,63 @@
+"""Tables from Python: the same rows whatever holds them, and the same file for the same rows."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hpo.config.study import DataConfig
+from hpo.data.in_memory import keep_tables
+from hpo.data.sources import load_splits
+from hpo.errors import ConfigError
+
+ROWS = {"text": ["good", "bad", "fine"], "label": ["yes", "no", "yes"]}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [Dataset.from_dict(ROWS), pd.DataFrame(ROWS, index=[7, 8, 9]), {"path": pd.DataFrame(ROWS), "label": "label"}],
+)
+def test_a_table_is_read_back_as_it_is(table: object) -> None:
+    kept = keep_tables(table)
+    config = DataConfig(**kept) if isinstance(kept, dict) else DataConfig(path=kept)
+    assert load_splits(config).train.to_dict() == ROWS
+    assert keep_tables(table) == kept
+    assert len(list(Path(config.path).parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", [DatasetDict, dict])
+def test_splits_stay_splits(kind: type) -> None:
+    part = Dataset.from_dict({"text": ["new"], "label": ["no"]})
+    raw = load_splits(DataConfig(path=keep_tables(kind({"train": Dataset.from_dict(ROWS), "test": part}))))
+    assert raw.train.to_dict() == ROWS and raw.validation is None
+    assert raw.test is not None and raw.test["text"][:] == ["new"]
+
+
+def test_what_is_no_table_stays_and_what_is_no_split_is_told() -> None:
+    assert keep_tables("reviews.csv") == "reviews.csv"
+    assert keep_tables({"path": "reviews.csv"}) == {"path": "reviews.csv"}
+    with pytest.raises(ConfigError, match=r"data: 'dev' is no split: give tables as train, validation, test"):
+        keep_tables({"train": pd.DataFrame(ROWS), "dev": pd.DataFrame(ROWS)})
+    with pytest.raises(ConfigError, match="data: the table cannot be written as parquet"):
+        keep_tables({"test": pd.DataFrame(ROWS), "train": pd.DataFrame({"text": [1, "a"]})})
+    kept = keep_tables(pd.DataFrame(ROWS))  # nothing of the refused table is left in it
+    assert [file.name for file in Path(kept).iterdir()] == ["train.parquet"]
+    assert list(Path(kept).parent.iterdir()) == [Path(kept)]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_folders_that_datasets_saved(shards: int, tmp_path: Path) -> None:
+    rows = Dataset.from_dict(ROWS)
+    rows.save_to_disk(tmp_path / "one", num_shards=shards)
+    assert load_splits(DataConfig(path=str(tmp_path / "one"))).train.to_dict() == ROWS
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "both", num_shards={"train": shards, "test": 1})
+    raw = load_splits(DataConfig(path=str(tmp_path / "both")))
+    assert raw.train.to_dict() == ROWS and raw.test is not None
+    pd.DataFrame(ROWS).to_feather(tmp_path / "rows.feather")
+    assert load_splits(DataConfig(path=str(tmp_path / "rows.feather"))).train.to_dict() == ROWS

@@ -1,0 +1,99 @@
+"""Trials of another study: those that fit the new space are taken over once, and cost no budget."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from hpo.config.space_parser import parse_search_space
+from hpo.config.trial_params import TrialParams
+from hpo.search.suggest import suggest
+from hpo.search.warm_start import take_over
+from hpo.storage.lease import Worker
+from hpo.storage.records import PARAMS, params_of
+from hpo.storage.status import read_status
+from hpo.storage.storage import Storage
+from hpo.storage.transactions import TAKEN_FROM
+
+OLD = parse_search_space(
+    {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16, "frozen_layers": {"share": [0, 1]}}
+)
+SAMPLED = {"model": "bert", "learning_rate": 1e-3, "frozen_share": 0.4}
+
+
+def finished(sampled: dict[str, Any], state: TrialState = TrialState.COMPLETE, **recorded: Any) -> Any:
+    """A trial of the old study, as a worker leaves it."""
+    fixed = optuna.trial.FixedTrial(sampled)
+    params = suggest(fixed, OLD, ["bert"])
+    plain = {**params.model_dump(), "frozen_layers": params.resolve_frozen_layers(6), "frozen_share": None}
+    return create_trial(
+        state=state,
+        value=0.9 if state == TrialState.COMPLETE else None,
+        params=fixed.params,
+        distributions=fixed.distributions,
+        intermediate_values={1: 0.8, 2: 0.9},
+        user_attrs={"seed": 0, "worker": 5, "attempt": 2, "origin": "first trial"},
+        system_attrs={PARAMS: {**plain, **recorded}},
+    )
+
+
+@pytest.fixture
+def old(storage: Storage) -> optuna.Study:
+    study = optuna.create_study(study_name="old", storage=storage, direction="maximize")
+    study.add_trial(finished(SAMPLED))
+    study.add_trial(finished({**SAMPLED, "learning_rate": 5e-3}, TrialState.PRUNED))
+    study.add_trial(finished({**SAMPLED, "learning_rate": 2e-4}))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, [0, 1, 2]),
+        ({"learning_rate": {"low": 1e-6, "high": 1.0, "log": True}}, [0, 1, 2]),  # wider
+        ({"learning_rate": {"low": 5e-4, "high": 1.0, "log": True}}, [0, 1]),  # narrower at one end
+        ({"batch_size": [16, 32]}, [0, 1, 2]),  # fixed then, searched now
+        ({"batch_size": 32}, []),
+        ({"weight_decay": {"low": 0.0, "high": 0.1}}, [0, 1, 2]),  # its default then
+        ({"weight_decay": 0.1}, []),
+        ({"frozen_layers": 2}, [0, 1, 2]),  # 0.4 of 6 layers
+        ({"frozen_layers": 3}, []),
+    ],
+)
+def test_what_the_new_space_could_have_sampled_is_taken_over(
+    changed: dict[str, Any], taken: list[int], old: optuna.Study, study: optuna.Study
+) -> None:
+    written = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16}
+    space = parse_search_space({**written, "frozen_layers": {"share": [0, 1]}, **changed})
+    assert take_over(study, old, space, ["bert", "roberta"]) == len(taken)
+    assert [trial.user_attrs[TAKEN_FROM] for trial in study.trials] == [f"old #{number}" for number in taken]
+    for copy, number in zip(study.trials, taken, strict=True):
+        source = old.trials[number]
+        assert (copy.state, copy.value, copy.intermediate_values) == (
+            source.state,
+            source.value,
+            source.intermediate_values,
+        )
+        assert params_of(copy) == params_of(source) and "worker" not in copy.user_attrs
+        assert copy.params.keys() >= {"model", "learning_rate"}
+    assert take_over(study, old, space, ["bert", "roberta"]) == 0  # each once
+    assert take_over(study, old, space, ["roberta"]) == 0
+
+
+def test_they_cost_no_budget_and_the_sampler_reads_them(
+    old: optuna.Study, study: optuna.Study, storage: Storage
+) -> None:
+    take_over(study, old, OLD, ["bert", "roberta"])
+    worker = Worker(storage, study, "cpu")
+    numbers = []
+    while (trial := worker.take(study)) is not None:
+        params = suggest(trial, OLD, ["bert", "roberta"])
+        assert isinstance(params, TrialParams)
+        worker.finish(study, trial, TrialState.COMPLETE, 0.5)
+        numbers.append(trial.number)
+    worker.close()
+    assert numbers == list(range(3, 13))  # the budget is 10
+    status = read_status(storage, "study")
+    assert status.max_trials == sum(status.counts.values()) == 13
+    assert status.best_trial == 0

@@ -1,0 +1,162 @@
+"""A database that is away for a while: the training goes on, reports wait, and the trial's end waits for its return."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError, PendingRollbackError
+
+from hpo.errors import StorageError
+from hpo.storage import retry
+from hpo.storage.lease import Worker
+from hpo.storage.retry import Patience, StorageAway, passes
+from hpo.storage.storage import Storage, open_storage
+
+pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def worker(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    """A worker whose database lets it wait for a lock for a moment only."""
+    monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    worker = Worker(open_storage(url), study, "cpu", threading.Event())
+    yield worker
+    worker.close()
+
+
+@contextmanager
+def away(url: str) -> Iterator[None]:
+    """Nobody else can write."""
+    holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        holder.close()
+
+
+def its_study(worker: Worker) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=worker.storage, sampler=RandomSampler(seed=1))
+
+
+def test_reports_wait_in_the_outbox_and_only_the_end_waits(url: str, worker: Worker) -> None:
+    study = its_study(worker)
+    trial = worker.take(study)
+    assert trial is not None
+    trial.report(0.1, 1)
+    with ThreadPoolExecutor(1) as pool:
+        with away(url):
+            trial.report(0.2, 2)
+            trial.report(0.3, 3)  # neither waits
+            worker.checkpointed(trial, "/somewhere")
+            ending = pool.submit(worker.finish, study, trial, TrialState.COMPLETE, 0.3)
+            time.sleep(0.3)
+            assert not ending.done()
+        ending.result(timeout=30)
+    told = study.trials[0]
+    assert told.state == TrialState.COMPLETE and told.value == 0.3
+    assert told.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
+
+
+def test_a_trial_given_back_takes_its_reports_with_it(url: str, worker: Worker) -> None:
+    study = its_study(worker)
+    trial = worker.take(study)
+    assert trial is not None
+    with away(url):
+        trial.report(0.2, 1)
+    worker.give_back(trial)
+    assert study.trials[0].intermediate_values == {1: 0.2} and study.trials[0].state == TrialState.WAITING
+
+
+def test_pruning_is_skipped_while_the_database_is_away(worker: Worker) -> None:
+    def ask() -> bool:
+        asked.append(1)
+        raise StorageAway("away")
+
+    asked: list[int] = []
+    assert not worker.storage.unless_away(ask) and asked
+    assert worker.storage.unless_away(lambda: True)
+    worker.storage.is_away = True
+    assert not worker.storage.unless_away(lambda: True)
+
+
+def test_an_end_whose_acknowledgement_got_lost_is_not_someone_elses(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = its_study(worker)
+    trial = worker.take(study)
+    assert trial is not None
+    tell = optuna.storages.RDBStorage.set_trial_state_values
+
+    def answer_lost(self: Any, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        tell(self, trial_id, state, values)
+        monkeypatch.undo()
+        raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database is locked"))
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", answer_lost)
+    worker.finish(study, trial, TrialState.COMPLETE, 0.5)
+    assert study.trials[0].value == 0.5
+    assert "someone else" not in caplog.text
+    assert worker.take(study) is not None
+
+
+def test_patience_ends(url: str, study: optuna.Study) -> None:
+    def fail() -> None:
+        tries.append(1)
+        raise StorageAway("away")
+
+    tries: list[int] = []
+    leave = threading.Event()
+    leave.set()
+    with pytest.raises(StorageAway):
+        Patience(3600, leave).persist(fail)  # told to leave
+    with pytest.raises(StorageAway):
+        Patience().persist(fail)
+    assert len(tries) == 2
+    with pytest.raises(StorageAway):
+        Patience(0.3).persist(fail)
+    assert len(tries) > 3
+    with pytest.raises(StorageError, match="wrong"):
+        Patience(3600).persist(lambda: _raise(StorageError("wrong")))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("backend", "says", "may_pass"),
+    [
+        ("sqlite", "database is locked", True),
+        ("sqlite", "database or disk is full", False),
+        ("sqlite", "no such table: trials", False),
+        ("postgresql", "the connection is closed", True),
+        ("postgresql", "canceling statement due to lock timeout", True),
+        ("postgresql", 'password authentication failed for user "me"', False),
+        ("postgresql", "could not extend file: No space left on device", False),
+        ("mysql", "(1205, 'Lock wait timeout exceeded; try restarting transaction')", True),
+        ("mysql", "(1114, \"The table 'trials' is full\")", False),
+        ("mysql", "(1045, \"Access denied for user 'me'\")", False),
+    ],
+)
+def test_what_passes_by_itself(url: str, backend: str, says: str, may_pass: bool) -> None:
+    assert passes(OperationalError("SELECT 1", {}, Exception(says)), backend) == may_pass
+    assert passes(PendingRollbackError("Can't reconnect"), backend)
+    assert not passes(ValueError(says), backend)
+
+
+def test_a_storage_without_a_worker_waits_for_nothing(url: str, storage: Storage, study: optuna.Study) -> None:
+    with away(url), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
+        impatient = open_storage(url)
+        with pytest.raises(StorageAway, match="locked"):
+            impatient.set_study_user_attr(study._study_id, "a", 1)

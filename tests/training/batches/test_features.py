@@ -1,0 +1,99 @@
+"""Tokens are made once by whoever comes first, for all processes of the machine."""
+
+import multiprocessing
+import threading
+import uuid
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hpo.tasks.base import TaskData
+from hpo.tasks.text.text_classification import TextClassification
+from hpo.training.batches.features import FeatureStore
+from tests.small_models import WORDS, save_tokenizer
+
+ROWS = 2_500  # more than one batch of the encoder
+
+
+class CountedTask(TextClassification):
+    """Leaves a file each time that it encodes."""
+
+    def __init__(self, marks: Path) -> None:
+        self.marks = marks
+
+    def encode(self, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
+        (self.marks / uuid.uuid4().hex).touch()
+        return super().encode(rows, tokenizer, max_length)
+
+
+def make_data() -> TaskData:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS[5:], rng.integers(3, 12))) for _ in range(ROWS)]
+    rows = Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(ROWS)]})
+    return TaskData(rows, rows.select(range(10)), None, ("no", "yes"), {}, (), "a fingerprint")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "marks").mkdir()
+    save_tokenizer(tmp_path / "tokenizer")
+    return tmp_path
+
+
+def get_features(folder: Path) -> tuple[int, int, int]:
+    from transformers import AutoTokenizer
+
+    store = FeatureStore(folder / "cache", CountedTask(folder / "marks"), make_data())
+    features = store.get("train", AutoTokenizer.from_pretrained(folder / "tokenizer"), 8)
+    return len(features), int(features.columns["input_ids"][0].sum()), int(features.lengths.max())
+
+
+def assert_one_good_copy(folder: Path, answers: list[tuple[int, int, int]]) -> None:
+    assert len(set(answers)) == 1
+    assert answers[0][0] == ROWS
+    assert answers[0][2] == 8
+    assert len(list((folder / "marks").iterdir())) == 1
+    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_many_first_users_make_one_good_copy(folder: Path) -> None:
+    """Each with a store and a lock of its own, as in processes of their own: the lock is of the open file."""
+    together = threading.Barrier(4)
+
+    def user(_: int) -> tuple[int, int, int]:
+        together.wait()
+        return get_features(folder)
+
+    with ThreadPoolExecutor(4) as users:
+        assert_one_good_copy(folder, list(users.map(user, range(4))))
+
+
+@pytest.mark.slow
+def test_many_first_processes_make_one_good_copy(folder: Path) -> None:
+    """Their imports alone take some 10 s of processor time."""
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as users:
+        assert_one_good_copy(folder, list(users.map(get_features, [folder] * 3)))
+
+
+def test_what_was_torn_is_made_anew_and_other_lengths_apart(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    task = CountedTask(folder / "marks")
+    store = FeatureStore(folder / "cache", task, make_data())
+    whole = store.get("validation", tokenizer, 32)
+    assert store.get("validation", tokenizer, 32) is whole
+    cut = store.get("validation", tokenizer, 4)
+    assert cut.lengths.max() == 4
+    assert len(list(task.marks.iterdir())) == 2
+    # A process that was killed while it wrote leaves its scratch folder, which nobody reads.
+    made = next(path for path in (folder / "cache").iterdir() if path.is_dir())
+    made.rename(made.with_name(f"{made.name}.4242"))
+    again = FeatureStore(folder / "cache", task, make_data())
+    assert again.get("validation", tokenizer, 32).lengths.tolist() == whole.lengths.tolist()
+    assert again.get("validation", tokenizer, 4).lengths.tolist() == cut.lengths.tolist()
+    assert len(list(task.marks.iterdir())) == 3

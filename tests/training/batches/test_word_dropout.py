@@ -1,0 +1,66 @@
+"""Hidden words: never special tokens, others in each epoch, the same when a run goes on, and no cache beside them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hpo.errors import ModelError
+from hpo.training.batches.word_dropout import drop_words, hidden_token
+from hpo.training.fine_tune import FineTuning
+from hpo.training.frozen.cache import PrefixStore
+from hpo.training.plan import TrainingPlan
+from tests.small_models import WORDS
+from tests.training.conftest import FIRST_WORD, make_features
+from tests.training.cpu.test_embeddings import few_words
+from tests.training.frozen.test_cache import data
+
+Plan = Callable[..., TrainingPlan]
+MASK = WORDS.index("[MASK]")
+
+
+def test_a_share_of_the_words_is_hidden_and_nothing_else_changes() -> None:
+    features = make_features(2000)
+    values, offsets = features.columns["input_ids"]
+    values[offsets[1:] - 1] = 3
+    found = drop_words(features, 0.25, MASK, range(FIRST_WORD), seed=1, epoch=2)
+    after, _ = found.columns["input_ids"]
+    hidden = after != values
+    assert set(after[hidden]) == {MASK}
+    assert hidden[values >= FIRST_WORD].mean() == pytest.approx(0.25, abs=0.01)
+    assert not hidden[values < FIRST_WORD].any()
+    again, other = (drop_words(features, 0.25, MASK, range(FIRST_WORD), 1, epoch) for epoch in (2, 3))
+    assert np.array_equal(again.columns["input_ids"][0], after)
+    assert not np.array_equal(other.columns["input_ids"][0], after)
+    assert np.array_equal(features.columns["input_ids"][0], values)
+
+
+def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path) -> None:
+    of = {**data(), "prefixes": PrefixStore(tmp_path / "prefixes")}
+    expected = list(FineTuning(plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)).reports())
+    plain = list(FineTuning(plan(epochs=2, frozen_layers=1, of=data())).reports())
+    assert expected[-1].train_loss != pytest.approx(plain[-1].train_loss, rel=1e-6)
+    made = plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)
+    run = FineTuning(made)
+    assert next(run.reports()).train_loss == expected[0].train_loss
+    assert run.execution.prefix_cache == "not used: augmentation makes other examples in each epoch"
+    run.save()
+    assert [report.train_loss for report in FineTuning(made).reports()] == [expected[1].train_loss]  # the second epoch
+
+
+def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
+    of = {"train": few_words(make_features()), "validation": few_words(make_features(24, 1))}
+    run = FineTuning(plan(word_dropout=0.5, epochs=1, of=of))
+    assert run._rows is not None
+    before = run.plan.candidate.model.get_input_embeddings().weight[MASK]
+    list(run.reports())
+    assert not (run.model.get_input_embeddings().weight[MASK] == before).all()
+
+
+def test_what_stands_for_a_word() -> None:
+    assert hidden_token(SimpleNamespace(mask_token_id=4, unk_token_id=1)) == 4
+    assert hidden_token(SimpleNamespace(mask_token_id=None, unk_token_id=0)) == 0
+    with pytest.raises(ModelError, match="no token that could stand for a hidden word"):
+        hidden_token(SimpleNamespace(unk_token_id=9, eos_token_id=9))  # GPT-2

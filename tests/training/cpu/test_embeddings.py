@@ -1,0 +1,58 @@
+"""Training the rows that the data uses is training the whole embedding matrix."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import hpo.training.fine_tune as fine_tune
+from hpo.training.batches.batching import Features
+from hpo.training.fine_tune import FineTuning
+from hpo.training.plan import TrainingPlan
+from tests.training.conftest import make_features
+
+Plan = Callable[..., TrainingPlan]
+
+
+def few_words(features: Features, start: int = 8) -> Features:
+    """The same features with tokens of `start`, `start + 1`, `start + 2` alone."""
+    values, offsets = features.columns["input_ids"]
+    features.columns["input_ids"] = (start + values % 3, offsets)
+    return features
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(n, marks=pytest.mark.slow) for n in "roberta deberta-v2 gpt2 llama albert".split())]
+)
+def test_the_trained_model_is_that_of_the_whole_matrix(name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    pad = 1 if name == "roberta" else 0
+    data = {"train": few_words(make_features(pad=pad)), "validation": few_words(make_features(24, 1, pad=pad), 9)}
+    made = plan(name, epochs=3, weight_decay=0.5, dropout=0.1, of=data)
+    run = FineTuning(made)
+    assert run.model.get_input_embeddings().weight.shape[0] in (5, 6)  # four words, padding, and the table's own
+    reports = list(run.reports())
+    monkeypatch.setattr(fine_tune, "train_used_rows", lambda *_: None)
+    whole = FineTuning(made)
+    for one, other in zip(reports, whole.reports(), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
+        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-6)
+    expected = whole.model.state_dict()
+    before = made.candidate.model.state_dict()
+    assert run.model.state_dict().keys() == expected.keys()
+    for key, tensor in run.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-5, atol=1e-6)
+    rows = run.model.get_input_embeddings().weight
+    key = next(
+        key for key, tensor in before.items() if tensor.shape == rows.shape and torch.equal(rows[:0], tensor[:0])
+    )
+    assert not torch.allclose(rows[15], before[key][15], rtol=1e-3)  # decayed, though no text holds it
+    batch = {"input_ids": torch.tensor([[2, 6, 15, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    torch.testing.assert_close(run.model.eval()(**batch).logits, whole.model.eval()(**batch).logits)
+
+
+def test_where_it_does_not_pay_or_fit_the_matrix_stays(plan: Plan) -> None:
+    assert FineTuning(plan())._rows is None  # the data uses most words
+    frozen = plan(frozen_layers=1, of={"train": few_words(make_features())})
+    assert FineTuning(frozen)._rows is None
+    tied = plan("bart", of={"train": few_words(make_features())})
+    assert FineTuning(tied)._rows is None

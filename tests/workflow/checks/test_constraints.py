@@ -1,0 +1,103 @@
+"""Constraints: models that do not keep to them are dropped before they cost anything, and results are held to them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import hpo
+from hpo.config.constraints import Constraints, Footprint, least_footprint
+from hpo.config.study import load_config
+from hpo.errors import ConfigError, ModelError, StudyError
+from hpo.storage.records import PARAMS
+from hpo.training.execution import Execution
+from hpo.training.models.footprint import footprint_of_config, measure_footprint
+from hpo.workflow.checks.constraints import keep_to_constraints
+from hpo.workflow.checks.study import check_study
+from hpo.workflow.context import Workbench
+from hpo.workflow.stages import Job, confirmed
+
+
+def parameters(study: dict[str, Any]) -> dict[str, int]:
+    bench = Workbench(load_config(study), Execution())
+    return {label: bench.candidates[label].parameters for label in bench.config.labels}
+
+
+def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> None:
+    bench = Workbench(load_config(study), Execution())
+    for label in bench.config.labels:
+        candidate = bench.candidates[label]
+        told = footprint_of_config(candidate.ref, bench.task.auto_class, bench.task.head(bench.data))
+        assert told is not None and told.params == candidate.parameters
+        measured = measure_footprint(
+            candidate.build(0), bench.features("validation", label), bench.task, bench.execution.device
+        )
+        assert measured.params == told.params and (measured.latency_ms or 0) > 0
+        assert told.memory_mb < measured.memory_mb < told.memory_mb + 5  # activations of a tiny model's one example
+
+
+def test_a_model_that_is_too_large_is_dropped_unread(
+    study: dict[str, Any], workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = parameters(study)
+    unread = Path(shutil.copytree(workshop / "deep", tmp_path / "unread"))
+    (unread / "model.safetensors").write_bytes(b"no weights")  # reading them would fail
+    study |= {"models": [str(workshop / "shallow"), str(unread)], "budget": {"max_trials": 2}}
+    study |= {"constraints": {"max_params": sizes["shallow"]}, "confirm": {"top": 1, "seeds": 1}}
+    study["first_trials"] = [{"model": "unread"}, {"learning_rate": 1e-2, "epochs": 3}]
+    check_study(study)
+    assert f"unread is dropped: it has {sizes['deep']:,} parameters" in capsys.readouterr().err
+    result = hpo.run(study)
+    assert {trial.params["model"] for trial in result.study.trials} == {"shallow"}
+    assert result.record["footprint"]["params"] == sizes["shallow"]
+    assert result.record["footprint"]["latency_ms"] > 0 and not result.record["broken"]
+    shutil.rmtree(unread)  # going on needs no second look at it
+    assert len(hpo.run({**study, "budget": {"max_trials": 3}}).study.trials) == 3
+    with pytest.raises(StudyError, match=r"constraints\.max_params"):
+        hpo.run({**study, "constraints": {"max_params": 10**9}})
+
+
+@pytest.mark.parametrize(
+    ("constraints", "told"),
+    [
+        ({"max_params": 10}, r"shallow: it has [\d,]+ parameters, constraints\.max_params is 10\n"),
+        ({"max_latency_ms": 1e-6}, r"deep: an answer takes [\d.]+ ms, constraints\.max_latency_ms is 1e-06"),
+        ({"max_memory_mb": 0.001}, r"deep: it takes [\d.]+ MB, constraints\.max_memory_mb is 0\.001"),
+    ],
+)
+def test_where_no_model_is_left_each_is_told_with_its_reason(
+    constraints: dict[str, Any], told: str, study: dict[str, Any]
+) -> None:
+    bench = Workbench(load_config({**study, "constraints": constraints}), Execution())
+    with pytest.raises(ModelError, match=told) as caught:
+        keep_to_constraints(bench)
+    assert "no model is left" in str(caught.value) and "name smaller models" in str(caught.value)
+
+
+def test_mistakes_in_constraints_are_told(study: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"constraints\.max_parms: no such key\. Did you mean 'max_params'"):
+        load_config({**study, "constraints": {"max_parms": 3}})
+    with pytest.raises(ConfigError, match=r"constraints\.max_latency_ms: must be greater than 0"):
+        load_config({**study, "constraints": {"max_latency_ms": 0}})
+    assert load_config({**study, "constraints": {"max_params": 30e6}}).constraints.max_params == 30_000_000
+
+
+def test_a_trained_model_beyond_them_is_not_chosen() -> None:
+    """The better of two is beyond them: of its runs the least counts, the machine was busy in the other."""
+    search, confirm = (optuna.create_study(direction="maximize") for _ in range(2))
+    jobs = [Job(0, 1), Job(1, 1), Job(0, 2), Job(1, 2)]
+    for value in (0.9, 0.8):
+        search.add_trial(optuna.trial.create_trial(value=value, system_attrs={PARAMS: {"model": f"m{value}"}}))
+    for value, latency in ((0.9, 9.0), (0.8, 30.0), (0.9, 8.0), (0.8, 4.0)):
+        attrs = {"footprint": Footprint(params=5, memory_mb=1, latency_ms=latency).model_dump()}
+        confirm.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
+    ranking = confirmed(search, confirm, jobs, Constraints(max_latency_ms=5))
+    assert [c.trial for c in ranking] == [1, 0]
+    assert ranking[0].broken == "" and ranking[0].footprint == Footprint(params=5, memory_mb=1, latency_ms=4)
+    assert ranking[1].broken == "an answer takes 8 ms, constraints.max_latency_ms is 5.0"
+    assert [c.trial for c in confirmed(search, confirm, jobs, Constraints())] == [0, 1]
+    with pytest.raises(StudyError, match=r"none of the confirmed models keeps to them\.\n  trial 0 \(m0\.9\)"):
+        confirmed(search, confirm, jobs, Constraints(max_latency_ms=1))
+    assert least_footprint([]) is None
