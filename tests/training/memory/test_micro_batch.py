@@ -18,8 +18,8 @@ from hpo.tasks.registry import get_task
 from hpo.training.batches.features import FeatureStore
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
+from hpo.training.memory import micro_batch as memory
 from hpo.training.memory.micro_batch import MemoryStore, activation_bound, memory_limit
-from hpo.training.memory.micro_batch import micro_batch as memory
 from hpo.training.models.candidate import load_candidate
 from hpo.training.plan import TrainingPlan
 from tests.contracts.task_data import write_rows
