@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.wording import counted, rows_named, some
+from hpo.core.format import count, rows_named, some
 from hpo.data.columns import column_values, holds_strings
 from hpo.data.splits.kfold import check_classes_of_folds
 from hpo.data.splits.make import text_keys
@@ -31,7 +31,7 @@ def find_empty(texts: Sequence[Sequence[str]], origin: str, drop: bool) -> tuple
     empty = [place for place, row in enumerate(zip(*texts, strict=True)) if not any(text.strip() for text in row)]
     if not empty:
         return set(), []
-    share = f"{len(empty)} of {counted(len(texts[0]), 'row')}"
+    share = f"{len(empty)} of {count(len(texts[0]), 'row')}"
     if not drop:
         raise DataError(
             f"{origin}: {share} with an empty text ({rows_named([place + 1 for place in empty])}). Take them out, or "
@@ -59,9 +59,9 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         where = origins.get(split, f"{split}, made from {origins['train']}")
         unknown = sorted(set(counts[split]) - set(train))
         if unknown:
-            listed = some([f"{names[number]} ({counted(counts[split][number], 'row')})" for number in unknown])
+            listed = some([f"{names[number]} ({count(counts[split][number], 'row')})" for number in unknown])
             raise DataError(
-                f"{where}: {counted(len(unknown), 'class', 'classes')} that no training row has and nothing can learn: "
+                f"{where}: {count(len(unknown), 'class', 'classes')} that no training row has and nothing can learn: "
                 f"{listed}. Add training rows, or take these out."
             )
         if len(counts[split]) < 2:
@@ -72,7 +72,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         absent = [names[c] for c in sorted(set(train) - set(counts[split]))]
         if absent:
             notes.append(
-                f"{counted(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}"
+                f"{count(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}"
                 f"{f'. {advice}' if split in origins else ': too few rows to share'}"
             )
     return notes
@@ -90,6 +90,6 @@ def count_conflicts(splits: Mapping[str, Dataset]) -> list[str]:
             found.append((split, conflicting))
     if not found:
         return []
-    total = sum(count for _, count in found)
-    each = ", ".join(f"{count} in {split}" for split, count in found)
-    return [f"{counted(total, 'text')} with more than one label ({each}): no model can get all right"]
+    total = sum(rows for _, rows in found)
+    each = ", ".join(f"{rows} in {split}" for split, rows in found)
+    return [f"{count(total, 'text')} with more than one label ({each}): no model can get all right"]

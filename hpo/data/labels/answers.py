@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hpo.core.wording import counted, rows_named
+from hpo.core.format import count, rows_named
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_called, groups_of, missing_column
 from hpo.errors import DataError
@@ -63,7 +63,7 @@ def read_questions(
         without = [place for place, found in enumerate(answers) if not found["text"]]
         if without and not drop_empty:
             raise DataError(
-                f"{where}: {len(without)} of {counted(len(rows), 'question')} without an answer "
+                f"{where}: {len(without)} of {count(len(rows), 'question')} without an answer "
                 f"({rows_named([place + 1 for place in without])}). Questions that the context does not answer cannot "
                 "be learnt yet: take them out, or set `data.drop_empty: true`."
             )
@@ -72,7 +72,7 @@ def read_questions(
         if not kept:
             raise DataError(f"{where}: no question has an answer.")
         if without:
-            notes.append(f"{len(without)} of {counted(len(rows), 'question')} of {where} dropped: no answer")
+            notes.append(f"{len(without)} of {count(len(rows), 'question')} of {where} dropped: no answer")
         read[split] = Dataset.from_dict(
             {
                 "text": [questions[place] for place in kept],

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.wording import counted, rows_named, some
+from hpo.core.format import count, rows_named, some
 from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
 from hpo.errors import DataError
@@ -119,13 +119,13 @@ def _number(value: Any) -> float:
 
 def _mixed(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
     first: dict[str, str] = {}
-    count: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for row, label in enumerate(labels, 1):
         if label is not None:
             kind, spelled = label
-            count[kind] += 1
+            counts[kind] += 1
             first.setdefault(kind, f"{spelled} in row {row}")
-    found = ", ".join(f"{counted(count[kind], KINDS.get(kind, kind))} ({first[kind]})" for kind in first)
+    found = ", ".join(f"{count(counts[kind], KINDS.get(kind, kind))} ({first[kind]})" for kind in first)
     return DataError(
         f"{where}: labels of mixed type: {found}. Write all of them as whole numbers or all as words "
         "(a word that is a number can be written 'n1')."
@@ -137,7 +137,7 @@ def _all_present(labels: Sequence[str | int | None], where: str) -> list[str | i
     missing = [row for row, label in enumerate(labels, 1) if label is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {counted(len(labels), 'row')} without a label ({rows_named(missing)}). "
+            f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({rows_named(missing)}). "
             "Fill the labels in or take these rows out."
         )
     return [label for label in labels if label is not None]
@@ -154,7 +154,7 @@ def _refuse_negative(values: Mapping[str, Sequence[str | int | None]], column: s
         negative = [row for row, label in enumerate(labels, 1) if isinstance(label, int) and label < 0]
         if negative:
             raise DataError(
-                f"{where}: {counted(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
+                f"{where}: {count(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
                 f"({rows_named(negative)}). Ids count from 0; a row without a label must be taken out."
             )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.wording import counted, rows_named, some
+from hpo.core.format import count, rows_named, some
 from hpo.data.columns import column_values, missing_column
 from hpo.data.readers import MIXED
 from hpo.data.splits.kfold import check_classes_of_folds
@@ -92,25 +92,25 @@ def check_label_sets(splits: Mapping[str, Dataset], names: Sequence[str], origin
     """Refuse what nothing can be learnt from or judged by; returns notes on what is only doubtful."""
     if len(splits["train"]) < 2 or len(names) < 2:
         raise DataError(
-            f"{origins['train']}: {counted(len(splits['train']), 'row')} with {counted(len(names), 'class', 'classes')}"
+            f"{origins['train']}: {count(len(splits['train']), 'row')} with {count(len(names), 'class', 'classes')}"
             " in all: at least two of each are needed."
         )
     counts = {split: np.array(column_values(rows, "label")).sum(0) for split, rows in splits.items()}
     notes = check_classes_of_folds(
         splits, names, lambda rows: [np.flatnonzero(row).tolist() for row in column_values(rows, "label")]
     )
-    for split, count in counts.items():
-        if not count.any():
+    for split, found in counts.items():
+        if not found.any():
             raise DataError(f"{origins.get(split, split)}: no row has a label: nothing can be judged by it.")
-        unknown = [names[int(place)] for place in np.flatnonzero((count > 0) & (counts["train"] == 0))]
+        unknown = [names[int(place)] for place in np.flatnonzero((found > 0) & (counts["train"] == 0))]
         if unknown:
             raise DataError(
-                f"{origins.get(split, split)}: {counted(len(unknown), 'class', 'classes')} that no training row has "
+                f"{origins.get(split, split)}: {count(len(unknown), 'class', 'classes')} that no training row has "
                 f"and nothing can learn: {some(unknown)}. Add training rows, or take these out."
             )
-        absent = [names[int(place)] for place in np.flatnonzero((count == 0) & (counts["train"] > 0))]
+        absent = [names[int(place)] for place in np.flatnonzero((found == 0) & (counts["train"] > 0))]
         if absent:
-            notes.append(f"{counted(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}")
+            notes.append(f"{count(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}")
     return notes
 
 

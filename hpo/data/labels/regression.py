@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.wording import counted, rows_named
+from hpo.core.format import count, rows_named
 from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
 from hpo.data.splits.kfold import fold_places
@@ -47,7 +47,7 @@ def check_numbers(splits: Mapping[str, Dataset], origins: Mapping[str, str]) -> 
         values = column_values(splits[split], "label")
         if len({values[place] for place in places}) < 2:
             raise DataError(
-                f"data.folds: every label of fold {fold} ({counted(len(places), 'row')}) is {values[places[0]]:g}: "
+                f"data.folds: every label of fold {fold} ({count(len(places), 'row')}) is {values[places[0]]:g}: "
                 "nothing can be judged by it. Fewer folds, or more rows."
             )
     return []
@@ -67,7 +67,7 @@ def _read(rows: Dataset, column: str, where: str) -> list[float]:
     missing = [place for place, value in enumerate(read, 1) if value is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {counted(len(read), 'row')} without a number ({rows_named(missing)}). Fill "
+            f"{where}: {len(missing)} of {count(len(read), 'row')} without a number ({rows_named(missing)}). Fill "
             "them in or take these rows out."
         )
     strange = [place for place, value in enumerate(read, 1) if isinstance(value, str)]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.wording import counted, rows_named, some
+from hpo.core.format import count, rows_named, some
 from hpo.data.columns import column_values, columns_called, groups_of, holds_strings, missing_column
 from hpo.data.labels.multi_label import holds_lists
 from hpo.errors import DataError
@@ -68,13 +68,13 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
         for number, (row, labels) in enumerate(zip(texts[split], spelled[split], strict=True), 1):
             if len(row) != len(labels):
                 raise DataError(
-                    f"{where}, row {number}: {counted(len(row), 'word')} in '{words}' and "
-                    f"{counted(len(labels), 'tag')} in '{tags}': each word needs one."
+                    f"{where}, row {number}: {count(len(row), 'word')} in '{words}' and "
+                    f"{count(len(labels), 'tag')} in '{tags}': each word needs one."
                 )
         kept = [place for place, row in enumerate(texts[split]) if any(word.strip() for word in row)]
         groups[split] = groups_of(rows, kept)
         if len(kept) < len(rows):
-            notes.append(f"{counted(len(rows) - len(kept), 'row')} of {where} dropped: no words in it")
+            notes.append(f"{count(len(rows) - len(kept), 'row')} of {where} dropped: no words in it")
             for read in (texts, spelled):
                 read[split] = [read[split][place] for place in kept]
         if not texts[split]:
@@ -84,7 +84,7 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
     if blank:
         rows_with = [n for n, row in enumerate(spelled["train"], 1) if any(tag in blank for tag in row)]
         raise DataError(
-            f"{origins['train']}: {counted(len(rows_with), 'row')} with an empty tag ({rows_named(rows_with)})."
+            f"{origins['train']}: {count(len(rows_with), 'row')} with an empty tag ({rows_named(rows_with)})."
         )
     inner = getattr(splits["train"].features[tags], "feature", None)
     names = [n for n in inner.names if n in found] if isinstance(inner, ClassLabel) else sorted(found, key=_order)
@@ -106,11 +106,11 @@ def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Map
     if len(counts["train"]) < 2:
         raise DataError(f"{origins['train']}: every word has the tag '{names[0]}': there is nothing to tell apart.")
     notes = []
-    for split, count in counts.items():
+    for split, found in counts.items():
         where = origins.get(split, f"{split}, made from {origins['train']}")
-        if len(count) < 2:
+        if len(found) < 2:
             raise DataError(f"{where}: every word has the same tag: nothing can be judged by it.")
-        unknown = [names[tag] for tag in sorted(set(count) - set(counts["train"]))]
+        unknown = [names[tag] for tag in sorted(set(found) - set(counts["train"]))]
         if unknown:
             notes.append(f"{where}: no training row has {some(unknown)}: it cannot be learnt")
     return notes
@@ -119,8 +119,8 @@ def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Map
 def rarest_tag(rows: Dataset) -> list[int]:
     """For each row the number of the rarest of its tags."""
     tagged = column_values(rows, "label")
-    count = Counter(tag for row in tagged for tag in set(row))
-    return [min(set(row), key=lambda tag: (count[tag], tag)) for row in tagged]
+    rows_with = Counter(tag for row in tagged for tag in set(row))
+    return [min(set(row), key=lambda tag: (rows_with[tag], tag)) for row in tagged]
 
 
 def _order(tag: str) -> tuple[bool, str, str]:

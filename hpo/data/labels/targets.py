@@ -7,7 +7,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.wording import counted, rows_named
+from hpo.core.format import count, rows_named
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import Columns, column_values, columns_called, groups_of, holds_strings, missing_column
 from hpo.data.sources import RawSplits, load_splits
@@ -117,6 +117,6 @@ def _read_targets(rows: Dataset, column: str, origin: str) -> list[list[str]]:
     if wrong:
         raise DataError(
             f"data.label: {origin}, column '{column}' holds lists of something else than texts in "
-            f"{counted(len(wrong), 'row')} ({rows_named(wrong)})."
+            f"{count(len(wrong), 'row')} ({rows_named(wrong)})."
         )
     return [[text for text in value or () if text.strip()] for value in values]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
 
-from hpo.core.wording import counted, rows_named, some
+from hpo.core.format import count, rows_named, some
 from hpo.data.checks import read_texts
 from hpo.errors import DataError
 
@@ -36,12 +36,12 @@ def read_transcripts(
         empty = [row for row, text in enumerate(read[split], 1) if not text]
         if empty:
             raise DataError(
-                f"{origins[split]}, column '{column}': {counted(len(empty), 'transcript')} without a word "
+                f"{origins[split]}, column '{column}': {count(len(empty), 'transcript')} without a word "
                 f"({rows_named(empty)}). Take these rows out, or write what is said."
             )
         changed = sum(" ".join(one.split()) != other for one, other in zip(given, read[split], strict=True))
         if changed:
-            notes.append(f"{counted(changed, 'transcript')} of {origins[split]} in lower case, without punctuation")
+            notes.append(f"{count(changed, 'transcript')} of {origins[split]} in lower case, without punctuation")
     return read, notes
 
 

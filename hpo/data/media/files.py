@@ -17,8 +17,8 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset
 
+from hpo.core.format import count
 from hpo.core.paths import home
-from hpo.core.wording import counted
 from hpo.data.columns import column_values, holds_strings, missing_column
 from hpo.errors import DataError, did_you_mean
 
@@ -180,7 +180,7 @@ def check_files(
         shown = "; ".join(f"row {row}: {reason}" for row, reason in broken[:5])
         more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise DataError(
-            f"{origin}: {len(broken)} of {counted(len(items), kind + ' file')} cannot be read: {shown}{more}. Take "
+            f"{origin}: {len(broken)} of {count(len(items), kind + ' file')} cannot be read: {shown}{more}. Take "
             "them out, or put sound copies in their place."
         )
     sound = {name: (digest, measure) for name, digest, measure, _ in found}

@@ -7,7 +7,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.wording import counted
+from hpo.core.format import count
 from hpo.data.columns import GROUP, column_values, missing_column
 from hpo.data.splits.make import drop_shared, missing_sizes, take
 from hpo.data.splits.stratify import deal
@@ -33,7 +33,7 @@ def group_splits(
         if len(set(known)) <= len(sizes):
             need = "each need one of their own" if len(sizes) > 1 else "needs one of its own"
             raise DataError(
-                f"data.group: {origins['train']} has {counted(len(set(known)), 'group')} by '{config.group}': "
+                f"data.group: {origins['train']} has {count(len(set(known)), 'group')} by '{config.group}': "
                 f"{' and '.join(sizes)} {need}, and train another."
             )
         sides = deal(known, [0] * len(known), sizes, seed)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from datasets import Dataset
 
-from hpo.core.wording import counted, some
+from hpo.core.format import count, some
 from hpo.data.columns import FOLD, column_values
 from hpo.errors import DataError
 
@@ -44,7 +44,7 @@ def check_classes_of_folds(
     if rows_with[rarest] < len(folds):
         most = f"at most {rows_with[rarest]}" if rows_with[rarest] > 1 else "none"
         raise DataError(
-            f"data.folds: {len(folds)} folds, and of '{names[rarest]}' there are {counted(rows_with[rarest], 'row')} "
+            f"data.folds: {len(folds)} folds, and of '{names[rarest]}' there are {count(rows_with[rarest], 'row')} "
             f"outside test: each fold needs one, so that {most} can be made. Fewer folds, or more rows."
         )
     alone = [names[number] for number, found in sorted(folds_with.items()) if len(found) == 1]
@@ -54,4 +54,4 @@ def check_classes_of_folds(
             "train on when they are validated on. Add other rows, or take these out."
         )
     absent = [names[number] for number, found in sorted(folds_with.items()) if len(found) < len(folds)]
-    return [f"{counted(len(absent), 'class', 'classes')} absent from some folds: {some(absent)}"] if absent else []
+    return [f"{count(len(absent), 'class', 'classes')} absent from some folds: {some(absent)}"] if absent else []

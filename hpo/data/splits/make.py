@@ -6,7 +6,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.wording import counted
+from hpo.core.format import count
 from hpo.data.columns import FOLD, GROUP, column_values
 from hpo.data.splits.stratify import deal, deal_folds, inseparable
 from hpo.errors import DataError
@@ -86,9 +86,9 @@ def make_splits(
         if len(rows) == 0:
             whole = given["train"]
             texts, classes = len(set(text_keys(whole))), len(set(strata(whole)))
-            of_classes = f", {counted(classes, 'class', 'classes')}" if even == "label" else ""
+            of_classes = f", {count(classes, 'class', 'classes')}" if even == "label" else ""
             raise DataError(
-                f"data: {counted(len(whole), 'training row')} ({counted(texts, 'different text')}{of_classes}) are too "
+                f"data: {count(len(whole), 'training row')} ({count(texts, 'different text')}{of_classes}) are too "
                 f"few: none is left for {split}."
             )
     return splits, notes
@@ -109,7 +109,7 @@ def _with_folds(rows: Dataset, keys: Sequence[str], strata: Sequence[int], folds
         together = inseparable(keys, column_values(rows, GROUP))
         rows = rows.remove_columns(GROUP)
     if len(set(together)) < folds:
-        few = f"{counted(len(rows), 'row')} that can be kept apart in {counted(len(set(together)), 'part')}"
+        few = f"{count(len(rows), 'row')} that can be kept apart in {count(len(set(together)), 'part')}"
         raise DataError(f"data.folds: {folds} folds need as many different training rows at least; here are {few}.")
     dealt = deal_folds(together, strata, folds, seed)
     numbered = Dataset(rows.data.table.append_column(FOLD, pa.array(dealt, pa.int64())))
@@ -141,7 +141,7 @@ def drop_shared(
             if places and not left:
                 raise DataError(f"{where}: the {same} of every row of {split} is in {other} too: give each its own.")
             if len(left) < len(places):
-                dropped = counted(len(places) - len(left), f"{'training' if split == 'train' else split} row")
+                dropped = count(len(places) - len(left), f"{'training' if split == 'train' else split} row")
                 notes.append(f"{dropped} dropped: the same {same} is in {other}")
             places = left
         if len(places) < len(splits[split]):

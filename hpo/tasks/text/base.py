@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.wording import counted
+from hpo.core.format import count
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, groups_of, missing_column
 from hpo.data.readers import decode, read_file
@@ -87,7 +87,7 @@ class TextTask(Task):
                 if not kept:
                     raise DataError(f"{origins[split]}: the text of every row is empty.")
                 splits[split] = take(rows, kept)
-                where[split] += f" (without its {counted(len(empty), 'empty row')})"
+                where[split] += f" (without its {count(len(empty), 'empty row')})"
                 texts[split] = [[column[place] for place in kept] for column in texts[split]]
         labels = self.read_labels(splits, columns.label, where, config)
         canonical = {
