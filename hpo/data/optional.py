@@ -11,4 +11,6 @@ def needs(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DataError(f"{what} needs a package that is not installed: pip install 'hpo[{extra}]'.") from error
+        raise DataError(
+            f"{what} needs a package that is not installed: pip install 'hpo-finetune[{extra}]'."
+        ) from error

@@ -175,7 +175,8 @@ def _is_ready(connection: Connection, url: URL) -> bool:
             )
         raise StorageError(
             f"storage: {shown} was made by a newer Optuna (its tables are at {revision}, those of Optuna "
-            f"{optuna.__version__} at {head}); it is left as it is. Install a newer one: pip install -U hpo optuna"
+            f"{optuna.__version__} at {head}); it is left as it is. Install a newer one: "
+            "pip install -U hpo-finetune optuna"
         )
     if SchemaRow.__tablename__ not in tables:
         return False

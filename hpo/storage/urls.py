@@ -125,7 +125,7 @@ def _check_server(url: URL, shown: str) -> None:
         )
     if find_spec(driver) is None:
         raise StorageError(
-            f"storage: {shown} needs the driver {driver}, which is not installed: pip install 'hpo[{family}]'"
+            f"storage: {shown} needs the driver {driver}, which is not installed: pip install 'hpo-finetune[{family}]'"
         )
 
 

@@ -172,7 +172,17 @@ def versions() -> dict[str, str]:
     import subprocess
     from importlib.metadata import version
 
-    names = ("hpo", "torch", "transformers", "peft", "datasets", "tokenizers", "optuna", "numpy", "scikit-learn")
+    names = (
+        "hpo-finetune",
+        "torch",
+        "transformers",
+        "peft",
+        "datasets",
+        "tokenizers",
+        "optuna",
+        "numpy",
+        "scikit-learn",
+    )
     found = {name: version(name) for name in names} | {"python": platform.python_version()}
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)

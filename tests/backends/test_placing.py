@@ -50,7 +50,7 @@ def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pyt
     monkeypatch.setattr(
         placement, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name)
     )
-    with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo\[{backend}\]'"):
+    with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo-finetune\[{backend}\]'"):
         place_study(load_config(written(backend=backend, workers=2)))
 
 

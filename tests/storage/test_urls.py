@@ -53,7 +53,7 @@ def test_a_wrong_url_is_told_with_a_right_one_and_without_its_password(url: str,
 
 def test_a_missing_driver_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urls, "find_spec", lambda name: None)
-    with pytest.raises(StorageError, match=r"pip install 'hpo\[postgresql\]'"):
+    with pytest.raises(StorageError, match=r"pip install 'hpo-finetune\[postgresql\]'"):
         open_storage(f"postgresql+psycopg://me:{SECRET.replace('@', '%40')}@host/hpo")
 
 

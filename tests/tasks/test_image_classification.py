@@ -219,7 +219,7 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
         raise ImportError(module)
 
     monkeypatch.setattr("hpo.data.optional.import_module", missing)
-    with pytest.raises(DataError, match=r"pip install 'hpo\[vision\]'"):
+    with pytest.raises(DataError, match=r"pip install 'hpo-finetune\[vision\]'"):
         prepare(folder)
 
 

@@ -192,7 +192,7 @@ def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
         if "timm" in text:
             return ModelError(
                 f"{ref.label}: a model of timm needs packages that are not installed, torchvision among them: "
-                "pip install 'hpo[timm]'."
+                "pip install 'hpo-finetune[timm]'."
             )
         return ModelError(f"{ref.label}: it needs a package that is not installed: {' '.join(text.split())[:200]}")
     if isinstance(error.__cause__, GatedRepoError):

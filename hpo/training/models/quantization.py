@@ -26,7 +26,7 @@ def _bitsandbytes() -> Any:
         import bitsandbytes
     except ImportError as error:
         raise ConfigError(
-            "quantization: 4bit needs a package that is not installed: pip install 'hpo[qlora]'."
+            "quantization: 4bit needs a package that is not installed: pip install 'hpo-finetune[qlora]'."
         ) from error
     return bitsandbytes
 

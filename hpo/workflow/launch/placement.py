@@ -118,7 +118,7 @@ def logs_of(config: StudyConfig) -> Path:
 def _needs(package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(
-            f"backend: {extra} needs the package {package}, which is not installed: pip install 'hpo[{extra}]'"
+            f"backend: {extra} needs the package {package}, which is not installed: pip install 'hpo-finetune[{extra}]'"
         )
 
 

@@ -92,7 +92,7 @@ def test_what_is_missing_is_told_before_anything_is_trained(monkeypatch: pytest.
     with pytest.raises(ConfigError, match="quantization: 4bit is for CUDA devices, and this study's is cpu"):
         check_quantization("cpu")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
-    with pytest.raises(ConfigError, match=r"pip install 'hpo\[qlora\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'hpo-finetune\[qlora\]'"):
         check_quantization("cuda:0")
 
 

@@ -69,7 +69,7 @@ def test_without_timm_it_is_told(tmp_path: Path) -> None:
     )
     torch.save({}, tmp_path / "model.safetensors")
     ref = ModelRef(name=str(tmp_path), label="resnet18")
-    with pytest.raises(ModelError, match=r"resnet18: a model of timm needs .* pip install 'hpo\[timm\]'"):
+    with pytest.raises(ModelError, match=r"resnet18: a model of timm needs .* pip install 'hpo-finetune\[timm\]'"):
         load_candidate(ref, "AutoModelForImageClassification", {"num_labels": 2}, lambda _: None)
 
 
