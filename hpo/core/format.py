@@ -96,20 +96,20 @@ def count(many: int, singular: str, plural: str = "") -> str:
     return f"{many:,} {singular if many == 1 else plural or singular + 's'}"
 
 
-def some(values: Sequence[object], most: int = 5) -> str:
+def first_few(values: Sequence[object], most: int = 5) -> str:
     """The first few values, and how many more there are.
 
-    >>> some([2, 4, 17], most=2)
+    >>> first_few([2, 4, 17], most=2)
     '2, 4 and 1 more'
     """
     shown = ", ".join(str(value) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
-def rows_named(rows: Sequence[int]) -> str:
+def row_numbers(rows: Sequence[int]) -> str:
     """The first few row numbers, which count from 1 below the header.
 
-    >>> rows_named([3])
+    >>> row_numbers([3])
     'row 3 below the header'
     """
-    return f"row{'' if len(rows) == 1 else 's'} {some(rows)} below the header"
+    return f"row{'' if len(rows) == 1 else 's'} {first_few(rows)} below the header"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.format import count, rows_named, some
+from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values, holds_strings
-from hpo.data.splits.kfold import check_classes_of_folds
-from hpo.data.splits.make import text_keys
+from hpo.data.splits.create import text_keys
+from hpo.data.splits.kfold import check_fold_classes
 from hpo.errors import DataError
 
 
@@ -34,7 +34,7 @@ def find_empty(texts: Sequence[Sequence[str]], origin: str, drop: bool) -> tuple
     share = f"{len(empty)} of {count(len(texts[0]), 'row')}"
     if not drop:
         raise DataError(
-            f"{origin}: {share} with an empty text ({rows_named([place + 1 for place in empty])}). Take them out, or "
+            f"{origin}: {share} with an empty text ({row_numbers([place + 1 for place in empty])}). Take them out, or "
             "set `data.drop_empty: true`."
         )
     return set(empty), [f"{share} of {origin} dropped: no text in it"]
@@ -44,7 +44,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
     """Refuse what no classifier can learn from or be judged by; returns notes on what is only doubtful."""
     counts = {split: Counter(column_values(rows, "label")) for split, rows in splits.items()}
     train = counts["train"]
-    notes = check_classes_of_folds(splits, names, lambda rows: [[label] for label in column_values(rows, "label")])
+    notes = check_fold_classes(splits, names, lambda rows: [[label] for label in column_values(rows, "label")])
     if len(splits["train"]) < 2:
         raise DataError(f"{origins['train']}: 1 row is too few to train on: at least two of each class are needed.")
     if len(train) < 2:
@@ -59,7 +59,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         where = origins.get(split, f"{split}, made from {origins['train']}")
         unknown = sorted(set(counts[split]) - set(train))
         if unknown:
-            listed = some([f"{names[number]} ({count(counts[split][number], 'row')})" for number in unknown])
+            listed = first_few([f"{names[number]} ({count(counts[split][number], 'row')})" for number in unknown])
             raise DataError(
                 f"{where}: {count(len(unknown), 'class', 'classes')} that no training row has and nothing can learn: "
                 f"{listed}. Add training rows, or take these out."
@@ -72,7 +72,7 @@ def check_classes(splits: Mapping[str, Dataset], names: Sequence[str], origins: 
         absent = [names[c] for c in sorted(set(train) - set(counts[split]))]
         if absent:
             notes.append(
-                f"{count(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}"
+                f"{count(len(absent), 'class', 'classes')} absent from {split}: {first_few(absent)}"
                 f"{f'. {advice}' if split in origins else ': too few rows to share'}"
             )
     return notes

@@ -56,17 +56,17 @@ def find_columns(rows: Dataset, origin: str, text: str | tuple[str, ...] | None,
     if label is None:
         texts = find_text_columns(rows, origin, text) if text is not None else ()
         label = _recognise_label(rows, texts, origin)
-        notes.append(f"label: recognised in column '{label}'")
+        notes.append(f"label: recognized in column '{label}'")
         twin = _readable_twin(rows, label)
         if twin is not None:
-            notes[-1] = f"label: recognised in column '{twin}', the names of the ids in '{label}'"
+            notes[-1] = f"label: recognized in column '{twin}', the names of the ids in '{label}'"
             label = twin
     elif label not in known:
         raise missing_column("data.label", label, known, origin)
     texts = find_text_columns(rows, origin, text, besides=label)
     if text is None:
         shown = " and ".join(f"'{name}'" for name in texts)
-        notes.insert(0, f"text: recognised in column{'s' if len(texts) > 1 else ''} {shown}")
+        notes.insert(0, f"text: recognized in column{'s' if len(texts) > 1 else ''} {shown}")
     if label in texts:
         raise DataError(f"data.label: '{label}' is the text column too: the label stands in a column of its own.")
     return Columns(texts, label, tuple(notes))
@@ -91,7 +91,7 @@ def find_text_columns(
     for first, second in PAIRS:
         if first in spelled and second in spelled:
             return spelled[first], spelled[second]
-    by_name = columns_called(rows, TEXTS, besides=[besides] if besides is not None else [])
+    by_name = columns_named(rows, TEXTS, besides=[besides] if besides is not None else [])
     if by_name:
         return (by_name[0],)
     strings = [name for name in spelled.values() if holds_strings(rows, name)]
@@ -103,7 +103,7 @@ def find_text_columns(
     )
 
 
-def columns_called(rows: Dataset, names: Iterable[str], besides: Sequence[str] = ()) -> list[str]:
+def columns_named(rows: Dataset, names: Iterable[str], besides: Sequence[str] = ()) -> list[str]:
     """The columns that are called one of `names`, whatever the case, in the order of `names`."""
     spelled = {name.lower(): name for name in rows.column_names if name not in besides}
     return [spelled[name] for name in names if name in spelled]
@@ -129,7 +129,7 @@ def column_values(rows: Dataset, column: str) -> list[Any]:
     return rows.with_format(None)[column][:]
 
 
-def groups_of(rows: Dataset, places: Iterable[int] | None = None) -> dict[str, list[int]]:
+def group_column(rows: Dataset, places: Iterable[int] | None = None) -> dict[str, list[int]]:
     """The column `GROUP` of all rows or those at `places`, for rows that are made of these; empty where it is none."""
     if GROUP not in rows.column_names:
         return {}
@@ -139,7 +139,7 @@ def groups_of(rows: Dataset, places: Iterable[int] | None = None) -> dict[str, l
 
 def _recognise_label(rows: Dataset, texts: tuple[str, ...], origin: str) -> str:
     known = [name for name in rows.column_names if name != GROUP]
-    by_name = columns_called(rows, LABELS, besides=texts)
+    by_name = columns_named(rows, LABELS, besides=texts)
     if by_name:
         return by_name[0]
     others = [name for name in known if name not in texts and (texts or name.lower() not in TEXTS)]

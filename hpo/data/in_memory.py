@@ -11,7 +11,7 @@ from hpo.data.sources import SPLITS
 from hpo.errors import ConfigError
 
 
-def keep_tables(data: Any) -> Any:
+def save_tables(data: Any) -> Any:
     """`data` of a study, where it is a table a file of it; anything else as it is.
 
     A table is a `datasets.Dataset` or a `pandas.DataFrame` (its index is left out); a `DatasetDict` or a mapping of
@@ -25,7 +25,7 @@ def keep_tables(data: Any) -> Any:
             raise ConfigError(f"data: {wrong}: give tables as {', '.join(SPLITS)}.")
         return str(_keep(data))
     if isinstance(data, Mapping) and "path" in data:
-        return {**data, "path": keep_tables(data["path"])}
+        return {**data, "path": save_tables(data["path"])}
     return str(_keep({"train": data})) if _is_table(data) else data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from hpo.errors import DataError
 
 
-def needs(module: str, extra: str, what: str) -> Any:
+def require_module(module: str, extra: str, what: str) -> Any:
     """The module, or a `DataError` that says how to install it: `what` needs the extra `extra` of hpo."""
     try:
         return import_module(module)

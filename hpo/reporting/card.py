@@ -8,8 +8,8 @@ from typing import Any
 from hpo.config.model_ref import label_models
 from hpo.config.yaml import to_yaml
 from hpo.core.format import count, duration, interval, parameters, score
+from hpo.reporting.anonymize import anonymize_command, anonymize_name
 from hpo.reporting.markdown import code, literal, table
-from hpo.reporting.portable import portable_command, portable_name
 from hpo.tasks.registry import get_task
 
 # The hub's own rule for a repository's name.
@@ -85,7 +85,7 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
             {"type": name, "name": f"Test {name}", "value": round(float(value), 6)}
             for name, value in test["metrics"].items()
         ]
-        dataset = {"name": portable_name(path), "type": portable_name(path), "split": "test"}
+        dataset = {"name": anonymize_name(path), "type": anonymize_name(path), "split": "test"}
         entry = {"task": {"type": tag}, "dataset": dataset, "metrics": scores}
         block["model-index"] = [{"name": config["name"], "results": [entry]}]
     return block
@@ -94,7 +94,7 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
 def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) -> str:
     candidates = count(len(config["models"]), "candidate model")
     return (
-        f"{literal(portable_name(base))}, fine-tuned for {literal(config['task'])}. hpo chose the model and how to "
+        f"{literal(anonymize_name(base))}, fine-tuned for {literal(config['task'])}. hpo chose the model and how to "
         f"fine-tune it among {candidates}: this is trial {winner['trial']} of its study."
     )
 
@@ -138,7 +138,7 @@ def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -
     rows = [
         (
             entry["trial"],
-            portable_name(str(entry["params"].get("model", ""))),
+            anonymize_name(str(entry["params"].get("model", ""))),
             score(entry["search_value"]),
             f"{score(entry['mean'])} ± {score(entry['std'])}",
             ", ".join(f"{score(value)} (seed {seed})" for seed, value in entry["values"].items()),
@@ -158,7 +158,7 @@ def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -
 
 def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{rows:,} {literal(split)}" for split, rows in data["sizes"].items())
-    lines = [f"- source: {literal(portable_name(config['data']['path']))}", f"- rows: {sizes}"]
+    lines = [f"- source: {literal(anonymize_name(config['data']['path']))}", f"- rows: {sizes}"]
     labels = [str(label) for label in data.get("labels") or ()]
     if labels:
         shown = ", ".join(literal(label) for label in labels[:50])
@@ -198,7 +198,7 @@ def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 def _reproduce(config: Mapping[str, Any], result: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     seeds = ", ".join(str(seed) for seed in result["winner"]["values"])
-    parts = [code(" ".join(portable_command(str(result.get("command", ""))).split()), "sh")]
+    parts = [code(" ".join(anonymize_command(str(result.get("command", ""))).split()), "sh")]
     spent = ", ".join(f"{literal(phase)} {duration(seconds)}" for phase, seconds in result.get("seconds", {}).items())
     lines = [f"- seeds: {config['seed']} in the search" + (f", {seeds} to confirm" if seeds else "")]
     lines.append("- versions: " + ", ".join(f"{literal(name)} {literal(value)}" for name, value in versions.items()))

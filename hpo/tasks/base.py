@@ -13,7 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig, Generation, StudyConfig
-from hpo.data.splits.kfold import Places, fold_places
+from hpo.data.splits.kfold import FoldIndices, fold_indices
 from hpo.errors import ConfigError
 from hpo.tasks.metrics.scorer import Scorer
 
@@ -66,12 +66,12 @@ class TaskData:
         return sizes
 
     @property
-    def folds(self) -> Places:
+    def folds(self) -> FoldIndices:
         """The rows of each fold, as a split and places in it; empty without k-fold validation.
 
         Validation is the first fold, train are the others.
         """
-        return fold_places(self.splits)
+        return fold_indices(self.splits)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from hpo.data.columns import column_values
-from hpo.data.splits.make import TEXT_ROLES, take
+from hpo.data.splits.create import TEXT_ROLES, take
 from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import Scorer, one_each
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.data.columns import LABELS, column_values, columns_called, groups_of, missing_column
+from hpo.data.columns import LABELS, column_values, columns_named, group_column, missing_column
 from hpo.data.media.class_folders import media_files
 from hpo.data.media.files import (
     EXTENSIONS,
@@ -26,8 +26,8 @@ from hpo.data.media.files import (
 )
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import SPLITS, load_splits
-from hpo.data.splits.make import make_splits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Batch, Labels, Task, TaskData, fingerprint
 
@@ -108,7 +108,7 @@ class MediaTask(Task):
             if config.label not in known:
                 raise missing_column("data.label", config.label, known, origin)
             return config.label
-        called = columns_called(rows, self.label_columns)
+        called = columns_named(rows, self.label_columns)
         if not called:
             raise DataError(
                 f"{origin}: which column holds the label? Columns: {', '.join(known)}. Name it in `data.label`."
@@ -121,7 +121,7 @@ class MediaTask(Task):
         named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
         column = find_media_column(raw.train, self.kind, named, origin)
         label = self._label_column(raw.train, config, origin)
-        splits, notes = labelled_splits(raw, (column,), label, self.kind)
+        splits, notes = labeled_splits(raw, (column,), label, self.kind)
         labels = self.read_labels(splits, label, raw.origins, config)
         given = {}
         for split, rows in splits.items():
@@ -131,11 +131,11 @@ class MediaTask(Task):
             notes += self.remark(measures, where)
             values = pa.array(labels.values[split])
             given[split] = Dataset(
-                pa.table({self.kind: item_array(items), "digest": digests, "label": values, **groups_of(rows)})
+                pa.table({self.kind: item_array(items), "digest": digests, "label": values, **group_column(rows)})
             )
         origins = {split: raw.origins[split] for split in given}
         self.check_labels(given, labels.names, origins)
-        whole, made = make_splits(given, config, seed, self.strata)
+        whole, made = create_splits(given, config, seed, self.strata)
         doubtful = self.check_labels(whole, labels.names, origins)
         content = {split: rows.remove_columns(self.kind) for split, rows in whole.items()}
         return TaskData(

@@ -14,9 +14,9 @@ from hpo.config.first_trials import ModelTraits
 from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
 from hpo.core.paths import checkpoints_folder, folder_name, home
-from hpo.data.splits.kfold import Places
-from hpo.data.splits.make import take
-from hpo.data.splits.subsample import draw_rows
+from hpo.data.splits.create import take
+from hpo.data.splits.kfold import FoldIndices
+from hpo.data.splits.subsample import sample_rows
 from hpo.errors import StudyError
 from hpo.search.suggest import FirstTrials, first_trials
 from hpo.tasks.base import TaskData
@@ -131,12 +131,12 @@ class Workbench:
             pairs.append((reduce(Features.concatenate, parts), validation))
         return pairs
 
-    def _drawn(self, params: TrialParams, parts: Places) -> Places:
+    def _drawn(self, params: TrialParams, parts: FoldIndices) -> FoldIndices:
         """The rows of `parts` that a trial trains on: by the study's seed, the same for all of its trials."""
         if not params.is_few:
             return parts
         whole = concatenate_datasets([take(self.data.splits[split], places) for split, places in parts])
-        drawn = draw_rows(self.task.strata(whole), self.config.seed, params.train_fraction, params.shots)
+        drawn = sample_rows(self.task.strata(whole), self.config.seed, params.train_fraction, params.shots)
         ends = np.cumsum([0, *(len(places) for _, places in parts)])
         return [
             (split, [places[place - first] for place in drawn if first <= place < first + len(places)])

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpo.config.study import load_config
 from hpo.core.format import score
-from hpo.data.splits.subsample import draw_rows
+from hpo.data.splits.subsample import sample_rows
 from hpo.errors import ConfigError, OutOfMemory
 from hpo.reporting.console import console
 from hpo.search.ranking import RankedModel, Ranking, best_first
@@ -91,7 +91,7 @@ def _features(bench: Workbench, label: str) -> Features:
     rows = len(bench.data.train)
     if rows <= ROWS:
         return bench.features("train", label)
-    drawn = draw_rows(bench.task.strata(bench.data.train), bench.config.seed, ROWS / rows)
+    drawn = sample_rows(bench.task.strata(bench.data.train), bench.config.seed, ROWS / rows)
     return bench.features("train", label, drawn)
 
 

@@ -14,7 +14,7 @@ from hpo.config.study import StudyConfig, load_config
 from hpo.core.imports import importing
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.process import on_interrupt
-from hpo.data.in_memory import keep_tables
+from hpo.data.in_memory import save_tables
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.search.ranking import ranking_of
@@ -85,7 +85,7 @@ def _configure(
 ) -> StudyConfig:
     options = {"name": name, "budget.max_trials": trials, "budget.max_hours": hours, "storage": storage}
     if isinstance(source, Mapping) and "data" in source:
-        source = {**source, "data": keep_tables(source["data"])}
+        source = {**source, "data": save_tables(source["data"])}
     given = [(key, value) for key, value in options.items() if value is not None]
     return with_metric(load_config(source, [*overrides, *given]))
 

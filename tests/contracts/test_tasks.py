@@ -17,8 +17,8 @@ import hpo
 from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.config.trial_params import TrialParams
+from hpo.data.media.audio import read_audio
 from hpo.data.media.files import as_item
-from hpo.data.media.sounds import read_sound
 from hpo.errors import DataError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task, recognise_task
@@ -311,7 +311,7 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
         served = pipeline(kind.pipeline_tag, model=str(result.model_dir), device="cpu")
         files = sorted(path for path in (tmp_path / "rows").rglob("*") if path.suffix in (".png", ".wav"))
         if kind.pipeline_tag in ("audio-classification", "automatic-speech-recognition"):  # without ffmpeg
-            sound = {"raw": read_sound(as_item(files[0]), served.feature_extractor.sampling_rate)}
+            sound = {"raw": read_audio(as_item(files[0]), served.feature_extractor.sampling_rate)}
             assert served({**sound, "sampling_rate": served.feature_extractor.sampling_rate})
         else:
             assert served(str(files[0]) if files else "the film was good")

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hpo.config.study import DataConfig
-from hpo.data.in_memory import keep_tables
+from hpo.data.in_memory import save_tables
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError
 
@@ -24,29 +24,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [Dataset.from_dict(ROWS), pd.DataFrame(ROWS, index=[7, 8, 9]), {"path": pd.DataFrame(ROWS), "label": "label"}],
 )
 def test_a_table_is_read_back_as_it_is(table: object) -> None:
-    kept = keep_tables(table)
+    kept = save_tables(table)
     config = DataConfig(**kept) if isinstance(kept, dict) else DataConfig(path=kept)
     assert load_splits(config).train.to_dict() == ROWS
-    assert keep_tables(table) == kept
+    assert save_tables(table) == kept
     assert len(list(Path(config.path).parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize("kind", [DatasetDict, dict])
 def test_splits_stay_splits(kind: type) -> None:
     part = Dataset.from_dict({"text": ["new"], "label": ["no"]})
-    raw = load_splits(DataConfig(path=keep_tables(kind({"train": Dataset.from_dict(ROWS), "test": part}))))
+    raw = load_splits(DataConfig(path=save_tables(kind({"train": Dataset.from_dict(ROWS), "test": part}))))
     assert raw.train.to_dict() == ROWS and raw.validation is None
     assert raw.test is not None and raw.test["text"][:] == ["new"]
 
 
 def test_what_is_no_table_stays_and_what_is_no_split_is_told() -> None:
-    assert keep_tables("reviews.csv") == "reviews.csv"
-    assert keep_tables({"path": "reviews.csv"}) == {"path": "reviews.csv"}
+    assert save_tables("reviews.csv") == "reviews.csv"
+    assert save_tables({"path": "reviews.csv"}) == {"path": "reviews.csv"}
     with pytest.raises(ConfigError, match=r"data: 'dev' is no split: give tables as train, validation, test"):
-        keep_tables({"train": pd.DataFrame(ROWS), "dev": pd.DataFrame(ROWS)})
+        save_tables({"train": pd.DataFrame(ROWS), "dev": pd.DataFrame(ROWS)})
     with pytest.raises(ConfigError, match="data: the table cannot be written as parquet"):
-        keep_tables({"test": pd.DataFrame(ROWS), "train": pd.DataFrame({"text": [1, "a"]})})
-    kept = keep_tables(pd.DataFrame(ROWS))  # nothing of the refused table is left in it
+        save_tables({"test": pd.DataFrame(ROWS), "train": pd.DataFrame({"text": [1, "a"]})})
+    kept = save_tables(pd.DataFrame(ROWS))  # nothing of the refused table is left in it
     assert [file.name for file in Path(kept).iterdir()] == ["train.parquet"]
     assert list(Path(kept).parent.iterdir()) == [Path(kept)]
 

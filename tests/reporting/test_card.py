@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from hpo.config.yaml import parse_yaml
+from hpo.reporting.anonymize import anonymize_command, anonymize_name
 from hpo.reporting.card import model_card
 from hpo.reporting.markdown import code, literal, table
-from hpo.reporting.portable import portable_command, portable_name
 from tests.reporting.studies import make_study
 
 
@@ -88,9 +88,9 @@ def test_literal_leaves_nothing_to_markdown() -> None:
     ],
 )
 def test_commands_lose_folders_and_passwords(given: str, told: str) -> None:
-    assert told in portable_command(given)
-    assert "p@ss" not in portable_command(given) and "/home" not in portable_command(given)
+    assert told in anonymize_command(given)
+    assert "p@ss" not in anonymize_command(given) and "/home" not in anonymize_command(given)
 
 
 def test_names_lose_folders() -> None:
-    assert [portable_name(name) for name in ("/a/b", "../b", "~/b", "org/b")] == ["b", "b", "b", "org/b"]
+    assert [anonymize_name(name) for name in ("/a/b", "../b", "~/b", "org/b")] == ["b", "b", "b", "org/b"]

@@ -15,9 +15,9 @@ from datasets import Dataset
 
 from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
-from hpo.data.labels.transcripts import normalise_transcript, vocabulary
+from hpo.data.labels.transcripts import normalize_transcript, vocabulary
+from hpo.data.media.audio import read_audio
 from hpo.data.media.files import as_item, item_array
-from hpo.data.media.sounds import read_sound
 from hpo.errors import DataError
 from hpo.tasks.audio.speech_recognition import greedy
 from hpo.tasks.augmentation.audio import AUGMENTATIONS, augment_sound
@@ -48,7 +48,7 @@ def processor_of(folder: Path, architecture: str = "wav2vec2") -> Any:
 def test_any_rate_and_channels_become_one_channel_of_the_models(rate: int, tmp_path: Path) -> None:
     sound = tone(200, 0.5, rate)
     soundfile.write(tmp_path / "a.wav", np.stack([sound, 0 * sound], 1), rate)
-    read = read_sound(as_item(tmp_path / "a.wav"), 2_000)
+    read = read_audio(as_item(tmp_path / "a.wav"), 2_000)
     assert read.dtype == np.float32 and len(read) == 1_000
     inner = slice(100, -100)  # a filter rings at the ends
     np.testing.assert_allclose(read[inner], tone(200, 0.5, 2_000)[inner] / 2, atol=0.01)
@@ -75,7 +75,7 @@ def test_clips_are_cut_and_kept_in_16_bits(folder: Path, tmp_path: Path) -> None
     assert np.diff(cut.columns["input_values"][1]).max() == 500 < np.diff(offsets).max()
     rows = np.array([3, 1, 7])
     batch = features.collate(rows)
-    sounds = [read_sound(data.train[int(row)]["audio"], RATE) for row in rows]
+    sounds = [read_audio(data.train[int(row)]["audio"], RATE) for row in rows]
     own = processor(sounds, sampling_rate=RATE, padding=True, return_tensors="pt")
     torch.testing.assert_close(batch["input_values"], own["input_values"], atol=2e-3, rtol=1e-3)
     assert torch.equal(batch["attention_mask"], own["attention_mask"].long())
@@ -121,7 +121,7 @@ def test_augmentation_changes_the_sound_and_not_the_padding(name: str, architect
 
 
 def test_transcripts_are_spelled_in_letters_that_can_be_heard() -> None:
-    assert normalise_transcript(" It’s\tTIME – go, “now”!") == "it's time go now"
+    assert normalize_transcript(" It’s\tTIME – go, “now”!") == "it's time go now"
     assert vocabulary(["ba c", "a"]) == ["[PAD]", "[UNK]", "|", "a", "b", "c"]
 
 
@@ -218,4 +218,4 @@ def test_a_hubs_feature_is_read_without_its_decoder(folder: Path, tmp_path: Path
         pq.write_table(kept, tmp_path / "hub" / f"{split}.parquet")
     of_bytes = TASK.prepare(DataConfig(path=str(tmp_path / "hub")), 0)
     assert of_bytes.fingerprint == TASK.prepare(DataConfig(path=str(folder)), 0).fingerprint
-    assert read_sound(of_bytes.train[0]["audio"], RATE).dtype == np.float32
+    assert read_audio(of_bytes.train[0]["audio"], RATE).dtype == np.float32

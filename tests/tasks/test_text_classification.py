@@ -39,18 +39,18 @@ def table(header: str, *lines: str) -> str:
         (table("text,verdict", "x #,guilty", "y #,not"), {"text": "text", "label": "verdict"}),
     ],
 )
-def test_columns_are_recognised_and_said(file: str, columns: dict[str, str], prepare: Prepare) -> None:
+def test_columns_are_recognized_and_said(file: str, columns: dict[str, str], prepare: Prepare) -> None:
     data = prepare({"d.csv": file})
     assert data.columns == columns
     assert data.train.column_names == list(columns)
-    assert all(any(f"'{name}'" in note and "recognised" in note for note in data.notes) for name in columns.values())
+    assert all(any(f"'{name}'" in note and "recognized" in note for note in data.notes) for name in columns.values())
 
 
 def test_named_columns_are_taken_without_a_word(prepare: Prepare) -> None:
     file = table("text,title,body,label,kind", "x,a #,b,0,p", "y,c #,d,1,q")
     data = prepare({"d.csv": file}, text=("title", "body"), label="kind")
     assert data.columns == {"text": "title", "text_pair": "body", "label": "kind"}
-    assert not any("recognised" in note for note in data.notes)
+    assert not any("recognized" in note for note in data.notes)
 
 
 def test_classes_of_a_class_label_keep_their_order(tmp_path: Path) -> None:

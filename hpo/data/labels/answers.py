@@ -5,9 +5,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from hpo.core.format import count, rows_named
+from hpo.core.format import count, row_numbers
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, columns_called, groups_of, missing_column
+from hpo.data.columns import column_values, columns_named, group_column, missing_column
 from hpo.errors import DataError
 
 # Compared without case.
@@ -35,13 +35,13 @@ def find_answer_columns(
     for given, (role, key, names) in zip(named, roles, strict=True):
         if given is not None and given not in rows.column_names:
             raise missing_column(key, given, rows.column_names, origin)
-        column = given or next(iter(columns_called(rows, names)), None)
+        column = given or next(iter(columns_named(rows, names)), None)
         if column is None:
             raise DataError(
                 f"{origin}: which column holds the {role}? Columns: {', '.join(rows.column_names)}. Name it in `{key}`."
             )
         if given is None:
-            notes.append(f"{role}: recognised in column '{column}'")
+            notes.append(f"{role}: recognized in column '{column}'")
         found.append(column)
     return (found[0], found[1], found[2]), notes
 
@@ -64,7 +64,7 @@ def read_questions(
         if without and not drop_empty:
             raise DataError(
                 f"{where}: {len(without)} of {count(len(rows), 'question')} without an answer "
-                f"({rows_named([place + 1 for place in without])}). Questions that the context does not answer cannot "
+                f"({row_numbers([place + 1 for place in without])}). Questions that the context does not answer cannot "
                 "be learnt yet: take them out, or set `data.drop_empty: true`."
             )
         gone = set(without)
@@ -78,7 +78,7 @@ def read_questions(
                 "text": [questions[place] for place in kept],
                 "text_pair": [contexts[place] for place in kept],
                 "label": [answers[place] for place in kept],
-                **groups_of(rows, kept),
+                **group_column(rows, kept),
             }
         )
     return read, notes

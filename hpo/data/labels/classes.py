@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.format import count, rows_named, some
+from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
 from hpo.errors import DataError
@@ -51,7 +51,9 @@ def read_classes(splits: Mapping[str, Dataset], column: str, origins: Mapping[st
         order = sorted(distinct, key=int)
         _refuse_negative(values, column, origins)
         if order != list(range(len(order))):
-            notes.append(f"ids with gaps ({some(order)}) numbered anew from 0 to {len(order) - 1}; their names stay")
+            notes.append(
+                f"ids with gaps ({first_few(order)}) numbered anew from 0 to {len(order) - 1}; their names stay"
+            )
     else:
         order = sorted(distinct, key=str)
         notes += _same_but_case([str(label) for label in order])
@@ -137,7 +139,7 @@ def _all_present(labels: Sequence[str | int | None], where: str) -> list[str | i
     missing = [row for row, label in enumerate(labels, 1) if label is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({rows_named(missing)}). "
+            f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({row_numbers(missing)}). "
             "Fill the labels in or take these rows out."
         )
     return [label for label in labels if label is not None]
@@ -155,7 +157,7 @@ def _refuse_negative(values: Mapping[str, Sequence[str | int | None]], column: s
         if negative:
             raise DataError(
                 f"{where}: {count(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
-                f"({rows_named(negative)}). Ids count from 0; a row without a label must be taken out."
+                f"({row_numbers(negative)}). Ids count from 0; a row without a label must be taken out."
             )
 
 

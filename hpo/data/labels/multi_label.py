@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.format import count, rows_named, some
+from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values, missing_column
 from hpo.data.readers import MIXED
-from hpo.data.splits.kfold import check_classes_of_folds
+from hpo.data.splits.kfold import check_fold_classes
 from hpo.errors import DataError
 
 DELIMITERS = ("|", ";", ",")
@@ -96,7 +96,7 @@ def check_label_sets(splits: Mapping[str, Dataset], names: Sequence[str], origin
             " in all: at least two of each are needed."
         )
     counts = {split: np.array(column_values(rows, "label")).sum(0) for split, rows in splits.items()}
-    notes = check_classes_of_folds(
+    notes = check_fold_classes(
         splits, names, lambda rows: [np.flatnonzero(row).tolist() for row in column_values(rows, "label")]
     )
     for split, found in counts.items():
@@ -106,11 +106,11 @@ def check_label_sets(splits: Mapping[str, Dataset], names: Sequence[str], origin
         if unknown:
             raise DataError(
                 f"{origins.get(split, split)}: {count(len(unknown), 'class', 'classes')} that no training row has "
-                f"and nothing can learn: {some(unknown)}. Add training rows, or take these out."
+                f"and nothing can learn: {first_few(unknown)}. Add training rows, or take these out."
             )
         absent = [names[int(place)] for place in np.flatnonzero((found == 0) & (counts["train"] > 0))]
         if absent:
-            notes.append(f"{count(len(absent), 'class', 'classes')} absent from {split}: {some(absent)}")
+            notes.append(f"{count(len(absent), 'class', 'classes')} absent from {split}: {first_few(absent)}")
     return notes
 
 
@@ -129,7 +129,9 @@ def _read(rows: Dataset, column: str, where: str, delimiter: str | None) -> list
     if holds_lists(rows, column):
         missing = [row for row, value in enumerate(values, 1) if value is None]
         if missing:
-            raise DataError(f"{where}: no list of labels in {rows_named(missing)}. A row without any has an empty one.")
+            raise DataError(
+                f"{where}: no list of labels in {row_numbers(missing)}. A row without any has an empty one."
+            )
         inner = getattr(rows.features[column], "feature", None)
         name = inner.int2str if isinstance(inner, ClassLabel) else str
         return [list(dict.fromkeys(name(label) for label in value)) for value in values]

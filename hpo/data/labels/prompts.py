@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import column_values, columns_called, groups_of, holds_strings, missing_column
+from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.errors import DataError
 
 Message = dict[str, str]
@@ -40,29 +40,29 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
         roles = ["messages"] if is_chat(rows, named[0]) else ["text", "text_pair"]
         found = dict(zip(roles, named, strict=False))
         return found | ({"label": config.label} if config.label else {}), []
-    found = recognise_prompts(rows, config.label)
+    found = recognize_prompts(rows, config.label)
     if not found:
         raise DataError(
             f"{origin}: which column holds the prompt, and which the completion? Columns: "
             f"{', '.join(rows.column_names)}. Name them in `data.text` and `data.label`; or a column of messages, or "
             "of plain texts, in `data.text` alone."
         )
-    return found, [f"{role}: recognised in column '{column}'" for role, column in found.items()]
+    return found, [f"{role}: recognized in column '{column}'" for role, column in found.items()]
 
 
-def recognise_prompts(rows: Dataset, label: str | None = None) -> dict[str, str]:
+def recognize_prompts(rows: Dataset, label: str | None = None) -> dict[str, str]:
     """The columns as `find_prompt_columns` gives them, by their names; empty where there are none such."""
-    chat = next((name for name in columns_called(rows, CHATS) if is_chat(rows, name)), None)
+    chat = next((name for name in columns_named(rows, CHATS) if is_chat(rows, name)), None)
     if chat is not None and label is None:
         return {"messages": chat}
     for prompts, completions in PAIRS:
-        prompt = next(iter(columns_called(rows, prompts)), None)
-        completion = label or next(iter(columns_called(rows, completions)), None)
+        prompt = next(iter(columns_named(rows, prompts)), None)
+        completion = label or next(iter(columns_named(rows, completions)), None)
         if prompt is not None and completion is not None and completion != prompt:
-            beside = [name for name in columns_called(rows, (BESIDE,)) if holds_strings(rows, name)]
+            beside = [name for name in columns_named(rows, (BESIDE,)) if holds_strings(rows, name)]
             pair = {"text_pair": beside[0]} if beside else {}
             return {"text": prompt, **pair, "label": completion}
-    text = columns_called(rows, TEXTS)
+    text = columns_named(rows, TEXTS)
     return {"text": text[0]} if text and len(rows.column_names) == 1 else {}
 
 
@@ -90,7 +90,7 @@ def read_prompts(
         if not kept:
             raise DataError(f"{where}: every row is empty.")
         read[split] = Dataset.from_dict(
-            {name: [values[place] for place in kept] for name, values in made.items()} | groups_of(rows, kept)
+            {name: [values[place] for place in kept] for name, values in made.items()} | group_column(rows, kept)
         )
     return read, notes
 

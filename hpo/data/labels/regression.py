@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.core.format import count, rows_named
+from hpo.core.format import count, row_numbers
 from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
-from hpo.data.splits.kfold import fold_places
+from hpo.data.splits.kfold import fold_indices
 from hpo.errors import DataError
 
 BINS = 10
@@ -22,7 +22,7 @@ def read_numbers(splits: Mapping[str, Dataset], column: str, origins: Mapping[st
     return {split: _read(rows, column, f"{origins[split]}, column '{column}'") for split, rows in splits.items()}
 
 
-def are_numbers(rows: Dataset, column: str) -> bool:
+def has_fractions(rows: Dataset, column: str) -> bool:
     """Whether a column holds numbers, and they are a measure rather than ids: some are fractions."""
     kind = rows.data.table.schema.field(column).type
     if not (pa.types.is_floating(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -43,7 +43,7 @@ def check_numbers(splits: Mapping[str, Dataset], origins: Mapping[str, str]) -> 
         if len(set(values)) < 2:
             where = origins.get(split, f"{split}, made from {origins['train']}")
             raise DataError(f"{where}: every label is {values[0]:g}: nothing can be learnt from it or judged by it.")
-    for fold, (split, places) in enumerate(fold_places(splits), 1):
+    for fold, (split, places) in enumerate(fold_indices(splits), 1):
         values = column_values(splits[split], "label")
         if len({values[place] for place in places}) < 2:
             raise DataError(
@@ -67,7 +67,7 @@ def _read(rows: Dataset, column: str, where: str) -> list[float]:
     missing = [place for place, value in enumerate(read, 1) if value is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {count(len(read), 'row')} without a number ({rows_named(missing)}). Fill "
+            f"{where}: {len(missing)} of {count(len(read), 'row')} without a number ({row_numbers(missing)}). Fill "
             "them in or take these rows out."
         )
     strange = [place for place, value in enumerate(read, 1) if isinstance(value, str)]

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.format import count, rows_named, some
-from hpo.data.columns import column_values, columns_called, groups_of, holds_strings, missing_column
+from hpo.core.format import count, first_few, row_numbers
+from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.data.labels.multi_label import holds_lists
 from hpo.errors import DataError
 
@@ -34,7 +34,7 @@ def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | 
     for key, named, names in (("text", words, WORDS), ("label", tags, TAGS)):
         if named is not None and named not in rows.column_names:
             raise missing_column(f"data.{key}", named, rows.column_names, origin)
-        column = named or recognise(rows, names, besides=found)
+        column = named or recognize_column(rows, names, besides=found)
         if column is None:
             what = "words, a list in each row" if key == "text" else "tags, one for each word"
             raise DataError(
@@ -42,14 +42,14 @@ def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | 
                 f"`data.{key}`."
             )
         if named is None:
-            notes.append(f"{'words' if key == 'text' else 'tags'}: recognised in column '{column}'")
+            notes.append(f"{'words' if key == 'text' else 'tags'}: recognized in column '{column}'")
         found.append(column)
     return found[0], found[1], notes
 
 
-def recognise(rows: Dataset, names: Sequence[str], besides: Sequence[str] = ()) -> str | None:
+def recognize_column(rows: Dataset, names: Sequence[str], besides: Sequence[str] = ()) -> str | None:
     """The first column called one of `names`, those of lists before those of texts."""
-    known = columns_called(rows, names, besides)
+    known = columns_named(rows, names, besides)
     lists = [name for name in known if holds_lists(rows, name)]
     return next(iter(lists or [name for name in known if holds_strings(rows, name)]), None)
 
@@ -72,7 +72,7 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
                     f"{count(len(labels), 'tag')} in '{tags}': each word needs one."
                 )
         kept = [place for place, row in enumerate(texts[split]) if any(word.strip() for word in row)]
-        groups[split] = groups_of(rows, kept)
+        groups[split] = group_column(rows, kept)
         if len(kept) < len(rows):
             notes.append(f"{count(len(rows) - len(kept), 'row')} of {where} dropped: no words in it")
             for read in (texts, spelled):
@@ -84,7 +84,7 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
     if blank:
         rows_with = [n for n, row in enumerate(spelled["train"], 1) if any(tag in blank for tag in row)]
         raise DataError(
-            f"{origins['train']}: {count(len(rows_with), 'row')} with an empty tag ({rows_named(rows_with)})."
+            f"{origins['train']}: {count(len(rows_with), 'row')} with an empty tag ({row_numbers(rows_with)})."
         )
     inner = getattr(splits["train"].features[tags], "feature", None)
     names = [n for n in inner.names if n in found] if isinstance(inner, ClassLabel) else sorted(found, key=_order)
@@ -112,7 +112,7 @@ def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Map
             raise DataError(f"{where}: every word has the same tag: nothing can be judged by it.")
         unknown = [names[tag] for tag in sorted(set(found) - set(counts["train"]))]
         if unknown:
-            notes.append(f"{where}: no training row has {some(unknown)}: it cannot be learnt")
+            notes.append(f"{where}: no training row has {first_few(unknown)}: it cannot be learnt")
     return notes
 
 
@@ -137,7 +137,7 @@ def _lists(rows: Dataset, column: str, where: str) -> list[list[Any]]:
     values = column_values(rows, column)
     missing = [n for n, value in enumerate(values, 1) if value is None or any(entry is None for entry in value)]
     if missing:
-        raise DataError(f"{where}, column '{column}': nothing stands in {rows_named(missing)}.")
+        raise DataError(f"{where}, column '{column}': nothing stands in {row_numbers(missing)}.")
     return values
 
 

@@ -7,23 +7,23 @@ import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.format import count, rows_named
+from hpo.core.format import count, row_numbers
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, columns_called, groups_of, holds_strings, missing_column
+from hpo.data.columns import Columns, column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.data.sources import RawSplits, load_splits
 from hpo.errors import DataError
 
 NESTED = "translation"  # the hub's translation data: a column of {"en": …, "de": …}
 
 
-def load_unfolded(config: DataConfig, seed: int) -> RawSplits:
+def load_flattened(config: DataConfig, seed: int) -> RawSplits:
     """The splits, with the languages of a nested column `translation` as columns of their own."""
     raw = load_splits(config, seed)
-    splits = {split: unfold(rows) for split, rows in raw.present().items()}
+    splits = {split: flatten_translations(rows) for split, rows in raw.present().items()}
     return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), raw.origins, raw.notes)
 
 
-def unfold(rows: Dataset) -> Dataset:
+def flatten_translations(rows: Dataset) -> Dataset:
     """Rows whose column `translation` holds a text for each language, with a column for each instead."""
     table = rows.data.table
     if NESTED not in table.column_names or not pa.types.is_struct(table.schema.field(NESTED).type):
@@ -49,20 +49,20 @@ def find_target_columns(
     for key, given in (("data.text", config.text), ("data.label", config.label)):
         if given is not None and given not in known:
             raise missing_column(key, given, known, origin)
-    found = recognise_pair(rows, config, pairs)
+    found = recognize_pair(rows, config, pairs)
     if found is None:
         raise DataError(
             f"{origin}: which column is read, and which is to be written? Columns: {', '.join(known)}. Name them in "
             "`data.text` and `data.label`."
         )
     named = ((config.text, "text", found[0]), (config.label, "target", found[1]))
-    notes = [f"{role}: recognised in column '{column}'" for given, role, column in named if given is None]
+    notes = [f"{role}: recognized in column '{column}'" for given, role, column in named if given is None]
     if found[0] == found[1]:
         raise DataError(f"data.label: '{found[1]}' is the text column too: what is written stands in its own.")
     return Columns((found[0],), found[1], tuple(notes))
 
 
-def recognise_pair(
+def recognize_pair(
     rows: Dataset, config: DataConfig, pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
 ) -> tuple[str, str] | None:
     """The columns read and written, as named or by the names of `pairs`; None where they cannot be told."""
@@ -70,8 +70,8 @@ def recognise_pair(
     if isinstance(text, tuple) or isinstance(label, tuple):
         return None
     for texts, targets in pairs:
-        read = text or next((name for name in columns_called(rows, texts) if name != label), None)
-        written = label or next((name for name in columns_called(rows, targets) if name != read), None)
+        read = text or next((name for name in columns_named(rows, texts) if name != label), None)
+        written = label or next((name for name in columns_named(rows, targets) if name != read), None)
         if read is not None and written is not None:
             return read, written
     strings = [name for name in rows.column_names if holds_strings(rows, name)]
@@ -102,7 +102,7 @@ def read_pairs(
             raise DataError(f"{where}: the text of every row is empty.")
         read[split] = Dataset.from_dict(
             {"text": [texts[place] for place in kept], "label": [targets[place] for place in kept]}
-            | groups_of(rows, kept)
+            | group_column(rows, kept)
         )
     return read, notes
 
@@ -117,6 +117,6 @@ def _read_targets(rows: Dataset, column: str, origin: str) -> list[list[str]]:
     if wrong:
         raise DataError(
             f"data.label: {origin}, column '{column}' holds lists of something else than texts in "
-            f"{count(len(wrong), 'row')} ({rows_named(wrong)})."
+            f"{count(len(wrong), 'row')} ({row_numbers(wrong)})."
         )
     return [[text for text in value or () if text.strip()] for value in values]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
 
-from hpo.core.format import count, rows_named, some
+from hpo.core.format import count, first_few, row_numbers
 from hpo.data.checks import read_texts
 from hpo.errors import DataError
 
@@ -14,10 +14,10 @@ KEPT = "'’"  # a part of words; other punctuation cannot be heard
 PAD, UNKNOWN, SPACE = "[PAD]", "[UNK]", "|"
 
 
-def normalise_transcript(text: str) -> str:
+def normalize_transcript(text: str) -> str:
     """Lower case, without punctuation, words one space apart.
 
-    >>> normalise_transcript("It's  time – GO!")
+    >>> normalize_transcript("It's  time – GO!")
     "it's time go"
     """
     plain = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
@@ -32,12 +32,12 @@ def read_transcripts(
     read, notes = {}, []
     for split, rows in splits.items():
         given = read_texts(rows, column, origins[split])
-        read[split] = [normalise_transcript(text) for text in given]
+        read[split] = [normalize_transcript(text) for text in given]
         empty = [row for row, text in enumerate(read[split], 1) if not text]
         if empty:
             raise DataError(
                 f"{origins[split]}, column '{column}': {count(len(empty), 'transcript')} without a word "
-                f"({rows_named(empty)}). Take these rows out, or write what is said."
+                f"({row_numbers(empty)}). Take these rows out, or write what is said."
             )
         changed = sum(" ".join(one.split()) != other for one, other in zip(given, read[split], strict=True))
         if changed:
@@ -53,4 +53,4 @@ def vocabulary(transcripts: Sequence[str]) -> list[str]:
 
 def unknown_letters(transcripts: Sequence[str], known: Sequence[str]) -> str:
     """The letters of `transcripts` that are not in the vocabulary `known`, the first few of them; empty: none."""
-    return some(sorted({letter for text in transcripts for letter in text} - {" ", *known}))
+    return first_few(sorted({letter for text in transcripts for letter in text} - {" ", *known}))

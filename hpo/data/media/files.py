@@ -138,7 +138,7 @@ def as_item(given: Any) -> Item:
     return {"bytes": None, "path": str(locate(str(given), [Path()], "to predict"))}
 
 
-def opened(item: Item) -> Any:
+def open_item(item: Item) -> Any:
     """The item as an open file: to be closed, as what `open` returns."""
     return Path(item["path"]).open("rb") if item["bytes"] is None else io.BytesIO(item["bytes"])
 

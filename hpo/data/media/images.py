@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from hpo.data.media.files import Item, opened
-from hpo.data.optional import needs
+from hpo.data.media.files import Item, open_item
+from hpo.data.optional import require_module
 
 
 def open_image(item: Item) -> Any:
@@ -11,8 +11,9 @@ def open_image(item: Item) -> Any:
 
     Raises what pillow raises for a broken or truncated file.
     """
-    image_module, operations = needs("PIL.Image", "vision", "Reading images"), needs("PIL.ImageOps", "vision", "")
-    with opened(item) as file, image_module.open(file) as image:
+    image_module = require_module("PIL.Image", "vision", "Reading images")
+    operations = require_module("PIL.ImageOps", "vision", "Reading images")
+    with open_item(item) as file, image_module.open(file) as image:
         image.load()
         upright = operations.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16 bits of grey, which a plain conversion cuts off at 255

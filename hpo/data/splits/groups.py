@@ -9,8 +9,8 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.core.format import count
 from hpo.data.columns import GROUP, column_values, missing_column
-from hpo.data.splits.make import drop_shared, missing_sizes, take
-from hpo.data.splits.stratify import deal
+from hpo.data.splits.create import drop_overlap, missing_split_sizes, take
+from hpo.data.splits.stratify import stratified_split
 from hpo.errors import DataError
 
 
@@ -25,8 +25,8 @@ def group_splits(
     missing, or too few groups are left.
     """
     groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
-    splits, notes = drop_shared(given, groups, f"'{config.group}'", "data.group")
-    sizes = missing_sizes(splits, config)
+    splits, notes = drop_overlap(given, groups, f"'{config.group}'", "data.group")
+    sizes = missing_split_sizes(splits, config)
     known = _groups(splits["train"], config, origins["train"])
     if sizes:
         rows = splits["train"]
@@ -36,7 +36,7 @@ def group_splits(
                 f"data.group: {origins['train']} has {count(len(set(known)), 'group')} by '{config.group}': "
                 f"{' and '.join(sizes)} {need}, and train another."
             )
-        sides = deal(known, [0] * len(known), sizes, seed)
+        sides = stratified_split(known, [0] * len(known), sizes, seed)
         splits |= {split: take(rows, places) for split, places in sides.items()}
         made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
         notes.append(

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from datasets import Dataset
 
-from hpo.core.format import count, some
+from hpo.core.format import count, first_few
 from hpo.data.columns import FOLD, column_values
 from hpo.errors import DataError
 
-Places = list[tuple[str, list[int]]]  # a split, and rows of it by their place
+FoldIndices = list[tuple[str, list[int]]]  # a split, and rows of it by their place
 
 
-def fold_places(splits: Mapping[str, Dataset]) -> Places:
+def fold_indices(splits: Mapping[str, Dataset]) -> FoldIndices:
     """For each fold, the split that its rows are in, and their places there; empty where there are no folds."""
     if FOLD not in splits["train"].column_names:
         return []
@@ -24,14 +24,14 @@ def fold_places(splits: Mapping[str, Dataset]) -> Places:
     return [members[fold] for fold in sorted(members)]
 
 
-def check_classes_of_folds(
+def check_fold_classes(
     splits: Mapping[str, Dataset], names: Sequence[str], classes_of: Callable[[Dataset], Sequence[Sequence[int]]]
 ) -> list[str]:
     """Refuse folds that some class is too rare for; returns a note on classes that some folds lack.
 
     `classes_of` tells the classes of each row, by their place in `names`.
     """
-    folds = fold_places(splits)
+    folds = fold_indices(splits)
     known = {split: classes_of(splits[split]) for split in {split for split, _ in folds}}
     rows_with: Counter[int] = Counter()
     folds_with: dict[int, set[int]] = defaultdict(set)
@@ -50,8 +50,8 @@ def check_classes_of_folds(
     alone = [names[number] for number, found in sorted(folds_with.items()) if len(found) == 1]
     if alone:
         raise DataError(
-            f"data.folds: all rows of {some(alone)} stay together (copies, or one group), so that none is left to "
+            f"data.folds: all rows of {first_few(alone)} stay together (copies, or one group), so that none is left to "
             "train on when they are validated on. Add other rows, or take these out."
         )
     absent = [names[number] for number, found in sorted(folds_with.items()) if len(found) < len(folds)]
-    return [f"{count(len(absent), 'class', 'classes')} absent from some folds: {some(absent)}"] if absent else []
+    return [f"{count(len(absent), 'class', 'classes')} absent from some folds: {first_few(absent)}"] if absent else []

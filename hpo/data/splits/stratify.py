@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def deal(keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float], seed: int) -> dict[str, list[int]]:
+def stratified_split(
+    keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
     """Deal the rows out: the share `sizes` of each class to each side, the rest to train, copies together.
 
     Every class keeps a group in train, then gives one to validation, then to test, where it has as many.
@@ -29,7 +31,7 @@ def deal(keys: Sequence[str], labels: Sequence[int], sizes: Mapping[str, float],
     return {split: sorted(places) for split, places in sides.items()}
 
 
-def deal_folds(keys: Sequence[Any], labels: Sequence[int], folds: int, seed: int) -> list[int]:
+def stratified_folds(keys: Sequence[Any], labels: Sequence[int], folds: int, seed: int) -> list[int]:
     """The fold of each row, from 0: copies together, each fold with its share of each class and of all rows.
 
     A group of copies, the largest first, goes where its class has the fewest rows by then, of such to the smallest.
@@ -48,7 +50,7 @@ def deal_folds(keys: Sequence[Any], labels: Sequence[int], folds: int, seed: int
     return dealt
 
 
-def inseparable(keys: Sequence[Any], others: Sequence[Any]) -> list[int]:
+def connected_groups(keys: Sequence[Any], others: Sequence[Any]) -> list[int]:
     """A number for each row: rows that share a key, or one of the `others`, have the same one, and so on from these."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

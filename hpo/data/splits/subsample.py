@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def draw_rows(strata: Sequence[int], seed: int, fraction: float = 1.0, shots: int | None = None) -> list[int]:
+def sample_rows(strata: Sequence[int], seed: int, fraction: float = 1.0, shots: int | None = None) -> list[int]:
     """The places of `shots` rows of each stratum (all, where it has no more), or of the share `fraction`, at least one.
 
     The same for the same seed, in order. A larger draw holds every smaller one: the search compares like with like.

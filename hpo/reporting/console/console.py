@@ -177,8 +177,8 @@ def show_status(status: "StudyStatus") -> None:
 
 def show_studies(rows: "Sequence[StudyStatus]") -> None:
     """One line a study: `hpo list`."""
-    from hpo.reporting.console.layout import table as new_table
     from hpo.reporting.console.live_view import PHASES, finished_trials, one_line
+    from hpo.reporting.console.tables import table as new_table
 
     if not rows:
         note("No studies yet. Start one with: hpo init DATA")
@@ -195,8 +195,8 @@ def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial
     """The best configuration, one parameter a line."""
     from rich.text import Text
 
-    from hpo.reporting.console.layout import pairs
     from hpo.reporting.console.live_view import one_line
+    from hpo.reporting.console.tables import pairs
 
     origin = f"  trial {trial}" if trial is not None else ""
     show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), pairs(parameters(params)))
@@ -217,9 +217,9 @@ def show_plan(
     """
     from rich.text import Text
 
-    from hpo.reporting.console.layout import millions, pairs
-    from hpo.reporting.console.layout import table as new_table
     from hpo.reporting.console.live_view import one_line
+    from hpo.reporting.console.tables import millions, pairs
+    from hpo.reporting.console.tables import table as new_table
 
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
     labels = data["labels"]
@@ -248,9 +248,9 @@ def show_plan(
 
 def show_ranking(ranking: Mapping[str, Any]) -> None:
     """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_plain` has them."""
-    from hpo.reporting.console.layout import millions
-    from hpo.reporting.console.layout import table as new_table
     from hpo.reporting.console.live_view import one_line
+    from hpo.reporting.console.tables import millions
+    from hpo.reporting.console.tables import table as new_table
 
     names = ("parameters", "layers", "score", "seconds")
     table = new_table("", "model", **dict.fromkeys(names, "right"))
@@ -272,7 +272,7 @@ def show_replay(
     steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
 ) -> None:
     """A trial's recorded values beside those of its replay, and what could not be the same."""
-    from hpo.reporting.console.layout import table as new_table
+    from hpo.reporting.console.tables import table as new_table
 
     table = new_table("rung", recorded="right", replayed="right", difference="right")
     for step, before, now in zip(steps, recorded, replayed, strict=True):
@@ -286,8 +286,8 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """Predictions, what was said before what it was said of; tab-separated in a pipe, with entities as JSON."""
     import json
 
-    from hpo.reporting.console.layout import table as new_table
     from hpo.reporting.console.live_view import one_line
+    from hpo.reporting.console.tables import table as new_table
 
     if not rows:
         return

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.core.format import NOTHING, count, duration, interval, parameters, score
-from hpo.reporting.console.layout import millions, pairs, table
 from hpo.reporting.console.live_view import one_line
+from hpo.reporting.console.tables import millions, pairs, table
 
 
 def result_parts(

@@ -200,7 +200,7 @@ def confusion_section(confusion: dict[str, Any] | None) -> Section:
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            # Places, not names: two long labels may look alike once shortened.
+            # Indices, not names: two long labels may look alike once shortened.
             x=list(range(len(names))),
             y=list(range(len(names))),
             text=matrix,

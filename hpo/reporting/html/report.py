@@ -11,10 +11,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.format import NOTHING, count, duration, interval, number, parameters, score
+from hpo.reporting.anonymize import anonymize_command
 from hpo.reporting.html.figures import is_finite, own_sections, shown_params
 from hpo.reporting.html.optuna_figures import optuna_sections
 from hpo.reporting.html.section import Section, shorten
-from hpo.reporting.portable import portable_command
 from hpo.search.ranking import agreement
 from hpo.storage.records import params_of
 
@@ -58,7 +58,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "result": {"seconds": {}, "test": None, "refit": "", **result},
         "winner": _entry(result["winner"]) if result else None,
         "confirmed": [_entry(entry) for entry in result.get("confirmed", ())],
-        "command": portable_command(result.get("command", "")),
+        "command": anonymize_command(result.get("command", "")),
         "model_folder": "/".join(Path(result.get("model_dir", "")).parts[-2:]),
         "tiles": _tiles(result, metric),
         "sections": sections,

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.media.audio import read_audio
 from hpo.data.media.files import media_values
-from hpo.data.media.sounds import read_sound
 from hpo.tasks.audio.base import SoundTask
 from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import logistic_baseline
@@ -47,7 +47,7 @@ def _log_spectrogram(item: Any) -> NDArray[Any]:
     """A clip's spectrogram, averaged to so many bands and stretches of time whatever its length."""
     from scipy.signal import spectrogram
 
-    sound = read_sound(item, BASELINE_RATE)
+    sound = read_audio(item, BASELINE_RATE)
     sound = np.pad(sound, (0, max(0, 4 * 256 - len(sound))))
     _, _, power = spectrogram(sound, BASELINE_RATE, nperseg=256, noverlap=192)
     bands, stretches = BASELINE_SHAPE

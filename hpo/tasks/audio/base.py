@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.media.audio import MAX_SECONDS, decode_audio, read_audio
 from hpo.data.media.files import Item
-from hpo.data.media.sounds import MAX_SECONDS, decode_sound, read_sound
 from hpo.errors import DataError
 from hpo.tasks.base import Batch
 from hpo.tasks.media import MediaTask, padded
@@ -30,7 +30,7 @@ class SoundTask(MediaTask):
     augmentations: tuple[str, ...] = AUGMENTATIONS
 
     def measure(self, item: Item) -> float:
-        sound, rate = decode_sound(item)
+        sound, rate = decode_audio(item)
         return len(sound) / rate
 
     def remark(self, measures: Sequence[float], origin: str) -> list[str]:
@@ -59,7 +59,7 @@ class SoundTask(MediaTask):
 
     def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
         rate = extractor_of(processor).sampling_rate
-        clips = [read_sound(item, rate)[: max_length or None] for item in items]
+        clips = [read_audio(item, rate)[: max_length or None] for item in items]
         shortest = round(SHORTEST * rate)
         clips = [clip if len(clip) >= shortest else np.pad(clip, (0, shortest - len(clip))) for clip in clips]
         return self._features(clips, processor)

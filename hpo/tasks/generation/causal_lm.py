@@ -19,12 +19,12 @@ from hpo.data.labels.prompts import (
     join_prompts,
     read_chat,
     read_prompts,
-    recognise_prompts,
+    recognize_prompts,
 )
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
-from hpo.data.splits.make import make_splits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, parts_of_chat, parts_of_completion, parts_of_text
 from hpo.tasks.generation.generate import end_of_text, set_generation, token_loss, write_texts
@@ -77,15 +77,15 @@ class CausalLM(Task):
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
         if config.text is not None or isinstance(config.label, tuple):
             return False
-        return bool(recognise_prompts(rows, config.label))
+        return bool(recognize_prompts(rows, config.label))
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         raw = load_splits(config, seed)
         columns, notes = find_prompt_columns(raw.train, raw.origins["train"], config)
         read = [column for role, column in columns.items() if role != "label"]
-        splits, unlabelled = labelled_splits(raw, read, columns.get("label"), what="completions")
+        splits, unlabelled = labeled_splits(raw, read, columns.get("label"), what="completions")
         given, said = read_prompts(splits, columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, self.strata)
+        whole, made = create_splits(given, config, seed, self.strata)
         return TaskData(
             whole["train"],
             whole["validation"],

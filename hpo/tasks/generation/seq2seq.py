@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig, Generation, StudyConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, missing_column
-from hpo.data.labels.targets import find_target_columns, load_unfolded, read_pairs, unfold
+from hpo.data.labels.targets import find_target_columns, flatten_translations, load_flattened, read_pairs
 from hpo.data.readers import decode as read_lines
 from hpo.data.readers import read_file
-from hpo.data.splits.make import make_splits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.generation.generate import decode, end_of_text, generate, set_generation, token_loss, write_texts
@@ -66,11 +66,11 @@ class Seq2Seq(Task):
         ...
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_unfolded(config, seed)
+        raw = load_flattened(config, seed)
         columns = find_target_columns(raw.train, raw.origins["train"], config, self.pairs)
-        splits, unlabelled = labelled_splits(raw, columns.text, columns.label, what="targets")
+        splits, unlabelled = labeled_splits(raw, columns.text, columns.label, what="targets")
         given, said = read_pairs(splits, columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, self.strata)
+        whole, made = create_splits(given, config, seed, self.strata)
         rows, most = len(whole["validation"]), self.generation.rows
         if rows > most:
             made = [*made, f"at rungs, texts are written for {most} of the {rows} validation rows, always the same"]
@@ -161,7 +161,7 @@ class Seq2Seq(Task):
         check_exists(path)
         if path.suffix.lower() == ".txt":
             return [line for line in read_lines(path, encoding).splitlines() if line.strip()]
-        rows = unfold(read_file(path, encoding))
+        rows = flatten_translations(read_file(path, encoding))
         wanted, known = columns["text"], {name.lower(): name for name in rows.column_names}
         names = (wanted.lower(), *(name for texts, _ in self.pairs for name in texts))
         found = wanted if wanted in rows.column_names else next((known[name] for name in names if name in known), None)

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import LABELS, column_values, holds_strings
-from hpo.data.labels.targets import recognise_pair
+from hpo.data.labels.targets import recognize_pair
 from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import copy_baseline
 from hpo.tasks.generation.seq2seq import Seq2Seq
@@ -61,7 +61,7 @@ class Summarization(Seq2Seq):
     )
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
-        found = recognise_pair(rows, config, self.pairs)
+        found = recognize_pair(rows, config, self.pairs)
         if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
             return False
         # A review has a summary too, but it is its class or its stars that are to be told.

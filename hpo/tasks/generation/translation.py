@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, holds_strings
-from hpo.data.labels.targets import recognise_pair, unfold
+from hpo.data.labels.targets import flatten_translations, recognize_pair
 from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import copy_baseline
 from hpo.tasks.generation.seq2seq import Seq2Seq
@@ -41,9 +41,9 @@ class Translation(Seq2Seq):
     )
 
     def recognises(self, rows: Dataset, config: DataConfig) -> bool:
-        if unfold(rows) is not rows:
+        if flatten_translations(rows) is not rows:
             return True
-        found = recognise_pair(rows, config, self.pairs)
+        found = recognize_pair(rows, config, self.pairs)
         names = {name for pair in self.pairs for side in pair for name in side}
         if found is None or not {name.lower() for name in found} <= names:
             return False

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from hpo.data.optional import needs
+from hpo.data.optional import require_module
 from hpo.tasks.metrics.base import DirectMetric
 
 SOURCE = """@article{levenshtein1966, title={Binary codes capable of correcting deletions, insertions, and reversals},
@@ -29,6 +29,6 @@ class SpeechMetrics(DirectMetric):
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        jiwer = needs("jiwer", "audio", "The word error rate")
+        jiwer = require_module("jiwer", "audio", "The word error rate")
         said, right = list(predictions), list(references)
         return {"wer": float(jiwer.wer(right, said)), "cer": float(jiwer.cer(right, said))}

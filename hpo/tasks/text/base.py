@@ -12,11 +12,11 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.core.format import count
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, groups_of, missing_column
+from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, group_column, missing_column
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import RawSplits, load_splits
-from hpo.data.splits.make import TEXT_ROLES, make_splits, take
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import TEXT_ROLES, create_splits, take
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError, did_you_mean
 from hpo.tasks.base import Labels, Task, TaskData, TextInput, fingerprint, logits_of
 
@@ -56,11 +56,11 @@ class TextTask(Task):
         if isinstance(config.label, tuple) and type(self).load is TextTask.load:
             raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")
         raw, columns = self.load(config, seed)
-        labelled, unlabelled = labelled_splits(raw, columns.text, columns.label)
+        labelled, unlabelled = labeled_splits(raw, columns.text, columns.label)
         given, labels, changed = self._canonical(labelled, columns, raw.origins, config)
         origins = {split: raw.origins[split] for split in given}
         self.check_labels(given, labels.names, origins)
-        splits, made = make_splits(given, config, seed, self.strata)
+        splits, made = create_splits(given, config, seed, self.strata)
         doubtful = self.check_labels(splits, labels.names, origins)
         return TaskData(
             splits["train"],
@@ -93,7 +93,7 @@ class TextTask(Task):
         canonical = {
             split: Dataset.from_dict(
                 {**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": labels.values[split]}
-                | groups_of(splits[split])
+                | group_column(splits[split])
             )
             for split in splits
         }

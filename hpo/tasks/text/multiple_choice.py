@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import column_values, columns_called, find_text_columns, groups_of, missing_column
+from hpo.data.columns import column_values, columns_named, find_text_columns, group_column, missing_column
 from hpo.data.readers import read_file
 from hpo.data.sources import load_splits
-from hpo.data.splits.make import make_splits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Batch, Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.baselines import fit_words, measured
@@ -136,13 +136,13 @@ class MultipleChoice(Task):
             raise DataError("data.label: this task reads one column, which tells the right choice.")
         raw = load_splits(config, seed)
         columns = find_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits, unlabelled = labelled_splits(
+        splits, unlabelled = labeled_splits(
             raw, (*columns.asked, *columns.choices), columns.label, what="right choices"
         )
         given, said = canonical(splits, columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, self.strata, even="place of the right choice")
+        whole, made = create_splits(given, config, seed, self.strata, even="place of the right choice")
         roles = columns.by_role()
-        recognised = [f"{role}: recognised in column '{column}'" for role, column in roles.items() if not config.text]
+        recognised = [f"{role}: recognized in column '{column}'" for role, column in roles.items() if not config.text]
         return TaskData(
             whole["train"],
             whole["validation"],
@@ -277,7 +277,7 @@ def find_columns(rows: Dataset, origin: str, text: str | tuple[str, ...] | None,
             if name not in rows.column_names:
                 raise missing_column(key, name, rows.column_names, origin)
     begins = [match[1] for name in rows.column_names if (match := NUMBERED.fullmatch(name))]
-    candidates = named[-1:] if len(named) > 1 else (*columns_called(rows, LISTS), *begins)
+    candidates = named[-1:] if len(named) > 1 else (*columns_named(rows, LISTS), *begins)
     beginning = next((name for name in candidates if _holding(rows, name)), None)
     if beginning is None:
         raise DataError(
@@ -285,12 +285,12 @@ def find_columns(rows: Dataset, origin: str, text: str | tuple[str, ...] | None,
             "column of lists, or what the names of several columns (choice0, choice1, …) begin with."
         )
     choices = _holding(rows, beginning)
-    label = next(iter(columns_called(rows, LABELS, choices)), None) if label is None else label
+    label = next(iter(columns_named(rows, LABELS, choices)), None) if label is None else label
     if label is None:
         raise DataError(f"{origin}: which column tells the right choice? Columns: {known}. Name it in `data.label`.")
     others = [*choices, *filter(None, [label])]
     for names in (CONTEXTS, QUESTIONS) if not named else ():
-        asked += tuple(columns_called(rows, names, others)[:1])
+        asked += tuple(columns_named(rows, names, others)[:1])
     asked = asked or find_text_columns(rows.remove_columns(others), origin, None)[:1]
     return Columns(asked, choices, beginning, label)
 
@@ -350,7 +350,7 @@ def canonical(
         held = [(rows[place].text, rows[place].choices, rows[place].right(first)) for place in kept]
         texts, choices, right = zip(*held, strict=True)
         columns_of = {"text": texts, "text_pair": _even(choices, most), "label": right}
-        made[split] = Dataset.from_dict(columns_of | groups_of(splits[split], kept))
+        made[split] = Dataset.from_dict(columns_of | group_column(splits[split], kept))
     return made, notes
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, columns_called, missing_column
+from hpo.data.columns import column_values, columns_named, missing_column
 from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions
 from hpo.data.readers import read_file
 from hpo.data.sources import load_splits
-from hpo.data.splits.make import make_splits, normalise
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits, normalize_text
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.baselines import fit_words, measured
@@ -72,16 +72,16 @@ class QuestionAnswering(Task):
             find_answer_columns(rows, "", config.text, config.label)
         except DataError:
             return False
-        return config.text is not None or all(columns_called(rows, names) for names in (QUESTIONS, CONTEXTS, ANSWERS))
+        return config.text is not None or all(columns_named(rows, names) for names in (QUESTIONS, CONTEXTS, ANSWERS))
 
     def prepare(self, config: DataConfig, seed: int) -> TaskData:
         if isinstance(config.label, tuple):
             raise DataError("data.label: this task reads one column of answers.")
         raw = load_splits(config, seed)
         columns, notes = find_answer_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits, unlabelled = labelled_splits(raw, columns[:2], columns[2], what="answers")
+        splits, unlabelled = labeled_splits(raw, columns[:2], columns[2], what="answers")
         given, said = read_questions(splits, columns, raw.origins, config.drop_empty)
-        whole, made = make_splits(given, config, seed, lambda rows: [0] * len(rows), _contexts)
+        whole, made = create_splits(given, config, seed, lambda rows: [0] * len(rows), _contexts)
         return TaskData(
             whole["train"],
             whole["validation"],
@@ -200,7 +200,7 @@ class QuestionAnswering(Task):
         found = []
         for role, names in (("text", QUESTIONS), ("text_pair", CONTEXTS)):
             trained = columns[role]
-            known = [trained] if trained in rows.column_names else columns_called(rows, names)
+            known = [trained] if trained in rows.column_names else columns_named(rows, names)
             if not known:
                 raise missing_column(str(path), trained, rows.column_names, "the file")
             found.append(read_texts(rows, known[0], path.name))
@@ -246,7 +246,7 @@ def _of_context(logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor
 
 
 def _contexts(rows: Dataset) -> list[str]:
-    return [normalise(context) for context in column_values(rows, "text_pair")]
+    return [normalize_text(context) for context in column_values(rows, "text_pair")]
 
 
 def _encode_batch(

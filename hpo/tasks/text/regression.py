@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, find_columns
-from hpo.data.labels.regression import are_numbers, check_numbers, quantile_bins, read_numbers
+from hpo.data.labels.regression import check_numbers, has_fractions, quantile_bins, read_numbers
 from hpo.errors import DataError
 from hpo.tasks.base import Labels, Predictions, TaskData
 from hpo.tasks.baselines import ridge_baseline
@@ -57,7 +57,7 @@ class Regression(TextTask):
         if isinstance(config.label, tuple):
             return False
         try:
-            return are_numbers(rows, find_columns(rows, "", config.text, config.label).label)
+            return has_fractions(rows, find_columns(rows, "", config.text, config.label).label)
         except DataError:
             return False
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, missing_column
 from hpo.data.labels.multi_label import holds_lists
-from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognise
+from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognize_column
 from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
-from hpo.data.splits.make import make_splits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.create import create_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, describe_classes, fingerprint, named_head
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
@@ -79,9 +79,9 @@ class TokenClassification(Task):
             raise DataError("data: token classification reads one column of words (text) and one of tags (label).")
         raw = load_splits(config, seed)
         words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits, unlabelled = labelled_splits(raw, (words,), tags, what="tags")
+        splits, unlabelled = labeled_splits(raw, (words,), tags, what="tags")
         read = read_tags(splits, words, tags, raw.origins)
-        whole, made = make_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
+        whole, made = create_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
         doubtful = check_tags(whole, read.names, raw.origins)
         return TaskData(
             whole["train"],
@@ -201,7 +201,7 @@ class TokenClassification(Task):
         if path.suffix.lower() == ".txt":
             return [line for line in decode(path, encoding).splitlines() if line.strip()]
         rows = read_file(path, encoding)
-        column = columns["text"] if columns["text"] in rows.column_names else recognise(rows, WORDS)
+        column = columns["text"] if columns["text"] in rows.column_names else recognize_column(rows, WORDS)
         if column is None:
             raise missing_column(str(path), columns["text"], rows.column_names, "the file")
         return [

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.core.cache import CACHE_BYTES, make_room, used
-from hpo.data.splits.make import take
+from hpo.data.splits.create import take
 from hpo.tasks.base import Task, TaskData
 from hpo.training.batches.batching import Features
 from hpo.training.batches.tensor_files import TensorFiles, open_tensors

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from hpo.config.model_ref import ModelRef
-from hpo.data.media.sounds import MAX_SECONDS
+from hpo.data.media.audio import MAX_SECONDS
 from hpo.errors import ModelError
 from hpo.tasks.base import Task, TaskData
 from hpo.training.models.hub import hub_is_out_of_reach, source_of

@@ -10,7 +10,7 @@ import pytest
 
 from hpo.config.study import DataConfig, load_config
 from hpo.data.columns import FOLD, column_values
-from hpo.data.splits.stratify import deal_folds, inseparable
+from hpo.data.splits.stratify import connected_groups, stratified_folds
 from hpo.errors import ConfigError, DataError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task
@@ -38,13 +38,13 @@ def texts(data: TaskData) -> list[list[str]]:
 def test_rows_are_dealt_evenly_with_their_copies() -> None:
     labels = [0] * 20 + [1] * 7 + [2] * 3
     keys = [f"text {place // 2}" for place in range(20)] + [f"other {place}" for place in range(10)]
-    folds = deal_folds(keys, labels, 3, seed=1)
+    folds = stratified_folds(keys, labels, 3, seed=1)
     for label, most in ((0, 2), (1, 1), (2, 0)):
         count = Counter(fold for fold, known in zip(folds, labels, strict=True) if known == label)
         assert len(count) == 3 and max(count.values()) - min(count.values()) <= most
     assert all(folds[place] == folds[place + 1] for place in range(0, 20, 2))
-    assert deal_folds(keys, labels, 3, seed=1) == folds != deal_folds(keys, labels, 3, seed=2)
-    assert inseparable(["a", "b", "c", "c", "d"], [1, 1, 2, 3, 3]) == [0, 0, 1, 1, 1]
+    assert stratified_folds(keys, labels, 3, seed=1) == folds != stratified_folds(keys, labels, 3, seed=2)
+    assert connected_groups(["a", "b", "c", "c", "d"], [1, 1, 2, 3, 3]) == [0, 0, 1, 1, 1]
 
 
 def test_each_row_outside_test_is_in_one_fold(tmp_path: Path) -> None:

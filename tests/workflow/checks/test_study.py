@@ -27,7 +27,7 @@ def test_a_good_study_is_shown_with_its_plan_and_a_forecast(
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert lines["rows"] == "rows 240 train, 32 validation, 32 test".split()
     assert lines["classes"] == "classes 2: negative, positive".split()
-    assert "text: recognised in column 'text'" in out
+    assert "text: recognized in column 'text'" in out
     for model, layers in {"shallow": "1", "deep": "3"}.items():
         assert lines[model][1] == "BertForSequenceClassification"
         assert lines[model][4:6] == [layers, "64"]

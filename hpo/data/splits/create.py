@@ -8,13 +8,13 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.core.format import count
 from hpo.data.columns import FOLD, GROUP, column_values
-from hpo.data.splits.stratify import deal, deal_folds, inseparable
+from hpo.data.splits.stratify import connected_groups, stratified_folds, stratified_split
 from hpo.errors import DataError
 
 TEXT_ROLES = ("text", "text_pair")
 
 
-def normalise(*texts: str) -> str:
+def normalize_text(*texts: str) -> str:
     """What makes two texts the same: their words, whatever the case and white space."""
     return "\0".join(" ".join(text.casefold().split()) for text in texts)
 
@@ -24,7 +24,7 @@ def text_keys(rows: Dataset) -> list[str]:
     if "digest" in rows.column_names:  # images and sound
         return column_values(rows, "digest")
     columns = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
-    return [normalise(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
+    return [normalize_text(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
 
 
 def _joined(text: str | list[str]) -> str:
@@ -36,7 +36,7 @@ def take(rows: Dataset, places: Sequence[int]) -> Dataset:
     return Dataset(rows.data.table.take(pa.array(places, pa.int64())))
 
 
-def make_splits(
+def create_splits(
     given: Mapping[str, Dataset],
     config: DataConfig,
     seed: int,
@@ -54,8 +54,8 @@ def make_splits(
     dropped and made. Raises `DataError` where too few rows are left.
     """
     same = "file" if "digest" in given["train"].column_names else "text, case and white space aside,"
-    splits, notes = drop_shared(given, {split: text_keys(rows) for split, rows in given.items()}, same)
-    sizes = missing_sizes(splits, config)
+    splits, notes = drop_overlap(given, {split: text_keys(rows) for split, rows in given.items()}, same)
+    sizes = missing_split_sizes(splits, config)
     if sum(sizes.values()) >= 1:
         raise DataError(
             f"data: test_size {config.test_size} and validation_size {config.validation_size} leave nothing to "
@@ -70,7 +70,7 @@ def make_splits(
     if sizes:
         rows = splits["train"]
         dealt = strata(rows)
-        sides = deal(groups(rows), dealt, sizes, seed)
+        sides = stratified_split(groups(rows), dealt, sizes, seed)
         splits |= {split: take(rows, places) for split, places in sides.items()}
         made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
         notes.append(f"{made} taken from {len(rows)} training rows, {_how(dealt, even)}seed {seed}")
@@ -94,7 +94,7 @@ def make_splits(
     return splits, notes
 
 
-def missing_sizes(given: Mapping[str, Dataset], config: DataConfig) -> dict[str, float]:
+def missing_split_sizes(given: Mapping[str, Dataset], config: DataConfig) -> dict[str, float]:
     """The splits that are to be taken from train, and their shares of it."""
     sizes = {"test": config.test_size, "validation": config.validation_size}
     if config.folds is not None:
@@ -106,12 +106,12 @@ def _with_folds(rows: Dataset, keys: Sequence[str], strata: Sequence[int], folds
     """Rows of which those of the first fold are validation, the others train; the column `FOLD` tells which."""
     together: Sequence[str | int] = keys
     if GROUP in rows.column_names:
-        together = inseparable(keys, column_values(rows, GROUP))
+        together = connected_groups(keys, column_values(rows, GROUP))
         rows = rows.remove_columns(GROUP)
     if len(set(together)) < folds:
         few = f"{count(len(rows), 'row')} that can be kept apart in {count(len(set(together)), 'part')}"
         raise DataError(f"data.folds: {folds} folds need as many different training rows at least; here are {few}.")
-    dealt = deal_folds(together, strata, folds, seed)
+    dealt = stratified_folds(together, strata, folds, seed)
     numbered = Dataset(rows.data.table.append_column(FOLD, pa.array(dealt, pa.int64())))
     first = [place for place, fold in enumerate(dealt) if fold == 0]
     others = [place for place, fold in enumerate(dealt) if fold != 0]
@@ -122,7 +122,7 @@ def _how(dealt: Sequence[int], even: str) -> str:
     return f"stratified by {even}, " if len(set(dealt)) > 1 else ""
 
 
-def drop_shared(
+def drop_overlap(
     given: Mapping[str, Dataset], keys: Mapping[str, Sequence[str]], same: str, where: str = "data"
 ) -> tuple[dict[str, Dataset], list[str]]:
     """The given splits without rows whose key (one a row) is in a split that is touched later; and notes.

@@ -7,20 +7,20 @@ from pathlib import PurePath
 from hpo.storage.urls import hide_password
 
 
-def portable_name(name: str) -> str:
+def anonymize_name(name: str) -> str:
     """A hub id or relative path as it is, an absolute path by its last name.
 
-    >>> portable_name("sentence-transformers/all-MiniLM-L6-v2"), portable_name("/home/me/models/tiny")
+    >>> anonymize_name("sentence-transformers/all-MiniLM-L6-v2"), anonymize_name("/home/me/models/tiny")
     ('sentence-transformers/all-MiniLM-L6-v2', 'tiny')
     """
     path = PurePath(name)
     return path.name if path.is_absolute() or ".." in path.parts or name.startswith("~") else name
 
 
-def portable_command(command: str) -> str:
+def anonymize_command(command: str) -> str:
     """A command line with absolute paths cut to their last names and passwords in URLs hidden.
 
-    >>> portable_command("hpo run /home/me/a.yaml --storage mysql://me:secret@db/x")
+    >>> anonymize_command("hpo run /home/me/a.yaml --storage mysql://me:secret@db/x")
     'hpo run a.yaml --storage mysql://me:***@db/x'
     """
     try:
@@ -34,7 +34,7 @@ def _portable_word(word: str) -> str:
     if "://" in word:
         return re.sub(r"^(.*?\w:///)/.*/", r"\1", hide_password(word))
     key, sign, value = word.partition("=")
-    return f"{key}{sign}{portable_name(value)}" if sign else portable_name(word)
+    return f"{key}{sign}{anonymize_name(value)}" if sign else anonymize_name(word)
 
 
 def _quoted(word: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from hpo.data.sources import RawSplits
-from hpo.data.splits.usable import labelled_splits
+from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 
 
@@ -34,26 +34,26 @@ def raw(train: list[Any], validation: list[Any] | None, test: list[Any] | None, 
     ],
 )
 def test_a_test_split_without_labels_is_left_out(label: Any, none: Any) -> None:
-    splits, notes = labelled_splits(raw([label, label], [label], [none, none]), ("text",), "label", what="answers")
+    splits, notes = labeled_splits(raw([label, label], [label], [none, none]), ("text",), "label", what="answers")
     assert list(splits) == ["train", "validation"]
     assert notes == ["test.jsonl holds no answers and is not used"]
-    assert list(labelled_splits(raw([label], None, [none, label]), ("text",), "label")[0]) == ["train", "test"]
+    assert list(labeled_splits(raw([label], None, [none, label]), ("text",), "label")[0]) == ["train", "test"]
 
 
 def test_a_column_may_be_missing_in_test_only() -> None:
     found = raw(["yes"], None, ["yes"])
     assert found.test is not None
     bare = RawSplits(found.train, None, found.test.remove_columns("label"), found.origins)
-    assert list(labelled_splits(bare, ("text",), "label")[0]) == ["train"]
+    assert list(labeled_splits(bare, ("text",), "label")[0]) == ["train"]
     misspelled = RawSplits(found.train, None, found.test.rename_column("label", "labl"), found.origins)
     with pytest.raises(DataError, match=r"data.label: test.jsonl has no column 'label'. Did you mean 'labl'"):
-        labelled_splits(misspelled, ("text",), "label")
+        labeled_splits(misspelled, ("text",), "label")
     without = RawSplits(found.train, found.test.remove_columns("label"), None, found.origins)
     with pytest.raises(DataError, match=r"data.label: validation.jsonl has no column 'label'"):
-        labelled_splits(without, ("text",), "label")
+        labeled_splits(without, ("text",), "label")
     with pytest.raises(DataError, match=r"data.audio: train.jsonl has no column 'file'"):
-        labelled_splits(found, ("file",), "label", key="audio")
+        labeled_splits(found, ("file",), "label", key="audio")
 
 
 def test_a_task_may_have_no_labels() -> None:
-    assert list(labelled_splits(raw(["x"], None, ["y"]), ("text",), None)[0]) == ["train", "test"]
+    assert list(labeled_splits(raw(["x"], None, ["y"]), ("text",), None)[0]) == ["train", "test"]

@@ -10,7 +10,7 @@ from hpo.data.sources import RawSplits
 from hpo.errors import did_you_mean
 
 
-def labelled_splits(
+def labeled_splits(
     raw: RawSplits, inputs: Sequence[str], label: str | None, key: str = "text", what: str = "labels"
 ) -> tuple[dict[str, Dataset], list[str]]:
     """The splits by name, and notes. Each has the columns `inputs`, which `data.{key}` names, and `label`, if any.

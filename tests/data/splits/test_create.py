@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.data.splits.make import make_splits, normalise, text_keys
+from hpo.data.splits.create import create_splits, normalize_text, text_keys
 
 
 def some_rows(seed: int = 0, rows: int = 1000) -> Dataset:
@@ -23,7 +23,7 @@ def some_rows(seed: int = 0, rows: int = 1000) -> Dataset:
 
 
 def split(rows: Dataset, seed: int = 0, **config: Any) -> dict[str, Dataset]:
-    return make_splits({"train": rows}, DataConfig(path="d.csv", **config), seed)[0]
+    return create_splits({"train": rows}, DataConfig(path="d.csv", **config), seed)[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -58,7 +58,7 @@ def test_the_seed_decides() -> None:
 
 def test_only_what_is_missing_is_made() -> None:
     given = {"train": some_rows(0, 100), "test": Dataset.from_dict({"text": ["one", "two"], "label": [0, 1]})}
-    splits, notes = make_splits(given, DataConfig(path="d.csv"), 0)
+    splits, notes = create_splits(given, DataConfig(path="d.csv"), 0)
     assert splits["test"].to_dict() == given["test"].to_dict()
     assert notes == [
         f"validation ({len(splits['validation'])} rows) taken from 100 training rows, stratified by label, seed 0"
@@ -79,9 +79,9 @@ def test_small_classes_give_each_side_a_text(texts: list[str], train: int, valid
 
 
 def test_what_counts_as_the_same_text() -> None:
-    assert normalise("  Hello\n WORLD ") == normalise("hello world")
-    assert normalise("STRASSE") == normalise("straße")
-    assert normalise("ab", "c") != normalise("a", "bc")
+    assert normalize_text("  Hello\n WORLD ") == normalize_text("hello world")
+    assert normalize_text("STRASSE") == normalize_text("straße")
+    assert normalize_text("ab", "c") != normalize_text("a", "bc")
 
 
 def test_data_floor_stays_light(tmp_path: Path) -> None:

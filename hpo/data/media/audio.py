@@ -7,25 +7,25 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.media.files import Item, opened
-from hpo.data.optional import needs
+from hpo.data.media.files import Item, open_item
+from hpo.data.optional import require_module
 
 MAX_SECONDS = 30.0  # unless the study says otherwise: Whisper's window, and more than speech corpora hold
 
 
-def read_sound(item: Item, rate: int) -> NDArray[np.float32]:
-    """One channel of a sound file, as `decode_sound`, resampled to `rate` samples a second."""
-    sound, own = decode_sound(item)
+def read_audio(item: Item, rate: int) -> NDArray[np.float32]:
+    """One channel of a sound file, as `decode_audio`, resampled to `rate` samples a second."""
+    sound, own = decode_audio(item)
     return resample(sound, own, rate)
 
 
-def decode_sound(item: Item) -> tuple[NDArray[np.float32], int]:
+def decode_audio(item: Item) -> tuple[NDArray[np.float32], int]:
     """One channel (the mean of all) of a sound file, between -1 and 1, and its samples a second.
 
     Raises what soundfile raises for a broken file, and `ValueError` where a file holds no sound or less than it says.
     """
-    soundfile = needs("soundfile", "audio", "Reading sound")
-    with opened(item) as file:
+    soundfile = require_module("soundfile", "audio", "Reading sound")
+    with open_item(item) as file:
         _check_whole(file)
         with soundfile.SoundFile(file) as sound:
             channels, own, frames = sound.read(dtype="float32", always_2d=True), sound.samplerate, sound.frames
