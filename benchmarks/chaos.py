@@ -39,7 +39,7 @@ from hpo.reporting.console import console
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.records import KEPT, curve_of
 from hpo.storage.status import read_status
-from hpo.storage.storage import Storage, StorageAway, open_storage
+from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.storage.transactions import FAILURE
 from hpo.training.execution import choose_execution
 from hpo.workflow.context import Workbench
@@ -159,7 +159,7 @@ class Watcher:
             with self.storage.reading() as session:
                 rows = [tuple(row) for row in session.execute(query)]
             self.finished = read_status(self.storage, self.study.study_name).phase == "finished"
-        except StorageAway:
+        except StorageUnavailable:
             for one in self.held.values():
                 one.dead_since = None  # nobody can take over what nobody can read
             return

@@ -169,7 +169,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
         (FineTuning, "_skip_frozen_layers", "frozen layers' cache"),
         (FineTuning, "_fit_memory", "micro-batch that fits"),
         (Candidate, "build", "copying weights"),
-        (Worker, "take", "taking the trial"),
+        (Worker, "claim", "taking the trial"),
         (Worker, "finish", "telling the result"),
         (optuna.Trial, "_suggest", "sampling parameters"),
         (optuna.Trial, "set_user_attr", "recording attributes"),

@@ -73,7 +73,7 @@ def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answe
     worker, done = Worker(storage, study, "cpu"), Done()
     barrier.wait(300)
     done.began, cpu = time.time(), time.process_time()
-    while (trial := timed(done.takes, worker.take, study)) is not None:
+    while (trial := timed(done.takes, worker.claim, study)) is not None:
         value = trial.suggest_float("x", 0, 1) - trial.suggest_float("rate", 1e-5, 1e-2, log=True)
         for step in range(1, REPORTS + 1):
             time.sleep(seconds / REPORTS)

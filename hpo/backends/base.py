@@ -8,11 +8,11 @@ from typing import Any, Protocol
 Specification = Mapping[str, Any]  # plain values: it travels as JSON
 
 # The exit code of a worker that left when it was told to (SIGTERM), with work left to do: 128 + 15, as in shells.
-LEFT = 143
+STOPPED = 143
 
 
 @dataclass(frozen=True)
-class Exit:
+class WorkerExit:
     """A worker process that ended: its slot, where and which it was, its exit code (negative: the signal)."""
 
     slot: int
@@ -20,20 +20,20 @@ class Exit:
     pid: int
     code: int
     seconds: float  # that it lived
-    said: str  # the last line it wrote
+    last_line: str  # the last line it wrote
     log: str  # where all that it wrote is
 
 
 class Backend(Protocol):
     """Worker processes in numbered slots, each handed one specification. `tests/backends` holds every one to this."""
 
-    def warm_up(self, slot: int) -> None:
+    def prestart(self, slot: int) -> None:
         """Have the worker of `slot` begin with its imports, where it can begin before its specification is known."""
 
     def start(self, specifications: Mapping[int, Specification]) -> None:
         """Start a worker in each of these slots, or as soon as there is room. Raises `HpoError` where none can be."""
 
-    def exits(self) -> list[Exit]:
+    def exits(self) -> list[WorkerExit]:
         """The workers that ended since the last call. Their slots may be started again."""
 
     @property
@@ -41,17 +41,17 @@ class Backend(Protocol):
         """How many workers live."""
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         """How many were started and wait for room, in a queue or for a node."""
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many slots there is place for; more as a cluster grows."""
 
-    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
-        """Ask all workers to save and leave; kill what is still there after `patience_seconds`."""
+    def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
+        """Ask all workers to save and leave; kill what is still there after `grace_seconds`."""
 
-    def kill(self) -> list[Exit]:
+    def kill(self) -> list[WorkerExit]:
         """End all workers at once, and let go of what they ran on."""
 
 

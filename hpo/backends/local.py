@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from hpo.backends.base import Exit, Specification, last_line
+from hpo.backends.base import Specification, WorkerExit, last_line
 from hpo.core.process import machine
 
 
@@ -33,17 +33,17 @@ class LocalBackend:
     password.
     """
 
-    waiting = 0
+    pending = 0
 
-    def __init__(self, module: str, logs: Path, threads: int, room: int = 1, early: int = 1) -> None:
-        self.room = room
+    def __init__(self, module: str, logs: Path, threads: int, capacity: int = 1, early: int = 1) -> None:
+        self.capacity = capacity
         self._early = early
         self._module = module
         self._logs = logs
         self._threads = threads  # of each worker
         self._children: dict[int, _Child] = {}
 
-    def warm_up(self, slot: int) -> None:
+    def prestart(self, slot: int) -> None:
         """Start the process of `slot`, if it is among the early ones; it waits for its specification."""
         if self.running < self._early:
             self._begin(slot)
@@ -94,7 +94,7 @@ class LocalBackend:
         """The process id of a slot's worker."""
         return self._children[slot].process.pid
 
-    def exits(self) -> list[Exit]:
+    def exits(self) -> list[WorkerExit]:
         """The processes that ended since the last call."""
         ended = [
             _exit(slot, child, code)
@@ -110,19 +110,19 @@ class LocalBackend:
         """How many processes are alive."""
         return sum(child.process.poll() is None for child in self._children.values())
 
-    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
-        """Ask all processes to save and leave; kill what is still there after `patience_seconds`."""
+    def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
+        """Ask all processes to save and leave; kill what is still there after `grace_seconds`."""
         for child in self._children.values():
             if child.given:
                 child.process.send_signal(signal.SIGTERM)
             else:
                 child.process.kill()
-        until = time.monotonic() + patience_seconds
+        until = time.monotonic() + grace_seconds
         while self.running and time.monotonic() < until:
             time.sleep(0.05)
         return self.kill()
 
-    def kill(self) -> list[Exit]:
+    def kill(self) -> list[WorkerExit]:
         """End all processes at once."""
         for child in self._children.values():
             child.process.kill()
@@ -131,9 +131,9 @@ class LocalBackend:
         return self.exits()
 
 
-def _exit(slot: int, child: _Child, code: int) -> Exit:
+def _exit(slot: int, child: _Child, code: int) -> WorkerExit:
     seconds = time.monotonic() - child.since
-    return Exit(slot, machine(), child.process.pid, code, seconds, last_line(child.log), str(child.log))
+    return WorkerExit(slot, machine(), child.process.pid, code, seconds, last_line(child.log), str(child.log))
 
 
 def _close(pipe: IO[bytes] | None) -> None:

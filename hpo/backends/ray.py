@@ -17,7 +17,7 @@ import ray
 from ray._private import ray_constants, services
 from ray.exceptions import RayError
 
-from hpo.backends.base import Exit, Specification
+from hpo.backends.base import Specification, WorkerExit
 from hpo.backends.local import LocalBackend
 from hpo.core.process import machine
 from hpo.errors import ConfigError, DeviceLost, StorageError
@@ -29,7 +29,7 @@ OBJECTS_BYTES = 100 * 2**20  # of a new cluster's object store: nothing large pa
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerResources:
     """What one worker gets. None: 1 GPU where the cluster has any; the cores that go with it on its node, at most 4."""
 
     gpus: float | None = None
@@ -39,14 +39,14 @@ class Share:
 @dataclass
 class _Worker:
     actor: Any
-    started: Any  # what `Seat.start` will return
-    ended: Any  # what `Seat.wait` will return
+    started: Any  # what `WorkerActor.start` will return
+    ended: Any  # what `WorkerActor.wait` will return
     machine: str = ""
     pid: int = 0  # 0: it waits for room
     since: float = field(default_factory=time.monotonic)
 
 
-class Seat:
+class WorkerActor:
     """The actor: on its node, it starts one worker process, watches it and stops it."""
 
     def __init__(self, module: str, logs: str, threads: int, environment: Mapping[str, str]) -> None:
@@ -61,7 +61,7 @@ class Seat:
         self._given.set()
         return machine(), pid
 
-    def wait(self) -> Exit:
+    def wait(self) -> WorkerExit:
         """Return when the worker has ended. All that is done to it is done in this one thread."""
         self._given.wait()
         while True:
@@ -70,8 +70,8 @@ class Seat:
                 return ended[0]
             time.sleep(POLL_SECONDS)
 
-    def stop(self, patience_seconds: float) -> None:
-        self._patience = patience_seconds
+    def stop(self, grace_seconds: float) -> None:
+        self._patience = grace_seconds
 
 
 class RayBackend:
@@ -82,7 +82,7 @@ class RayBackend:
         module: str,
         logs: Path,
         address: str | None,
-        share: Share,
+        share: WorkerResources,
         workers: int | None,
         environment: Mapping[str, str],
         one_machine: str | None = None,
@@ -103,7 +103,7 @@ class RayBackend:
             gpus = share.gpus if share.gpus is not None else float(any(node.get("GPU") for node in nodes))
             self.on_gpus = gpus > 0
             self.threads = share.cpus or _cores_of_a_worker(nodes, gpus)
-            self._share = Share(gpus, self.threads)
+            self._share = WorkerResources(gpus, self.threads)
             self._room, self._looked = self._fits(nodes), time.monotonic()
             if workers is None and self._room == 0:
                 raise ConfigError(
@@ -132,19 +132,19 @@ class RayBackend:
         )
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """The workers asked for, else those that the nodes there are now have room for."""
         if self._wanted is None and self._connected and time.monotonic() - self._looked > LOOK_SECONDS:
             self._room, self._looked = max(self._room, self._fits(self._nodes())), time.monotonic()
         return self._wanted or self._room
 
-    def warm_up(self, slot: int) -> None:
+    def prestart(self, slot: int) -> None:
         """Nothing: a place on a node is taken when there is work for it."""
 
     def start(self, specifications: Mapping[int, Specification]) -> None:
         """Ask for an actor for each slot; it starts its worker when a node has room."""
         # Three threads: one waits for the worker's end while others answer.
-        actors = ray.remote(Seat).options(
+        actors = ray.remote(WorkerActor).options(
             num_gpus=self._share.gpus, num_cpus=self.threads, max_concurrency=3, max_restarts=0
         )
         for slot, specification in specifications.items():
@@ -152,7 +152,7 @@ class RayBackend:
             started = actor.start.remote(slot, dict(specification))
             self._workers[slot] = _Worker(actor, started, actor.wait.remote())
 
-    def exits(self) -> list[Exit]:
+    def exits(self) -> list[WorkerExit]:
         """The workers whose process, or whose actor or node, ended since the last call."""
         ended = []
         for slot, worker in list(self._workers.items()):
@@ -171,14 +171,14 @@ class RayBackend:
         except RayError:
             worker.pid = -1  # `ended` tells
 
-    def _exit(self, slot: int, worker: _Worker) -> Exit:
+    def _exit(self, slot: int, worker: _Worker) -> WorkerExit:
         del self._workers[slot]
         try:
             return replace(ray.get(worker.ended), slot=slot)
         except RayError as error:
             said = f"its Ray actor is gone: {_first_line(error)}"
             seconds = time.monotonic() - worker.since
-            return Exit(slot, worker.machine, worker.pid, DeviceLost.exit_code, seconds, said, self._logs)
+            return WorkerExit(slot, worker.machine, worker.pid, DeviceLost.exit_code, seconds, said, self._logs)
         finally:
             ray.kill(worker.actor)
 
@@ -189,25 +189,25 @@ class RayBackend:
         return sum(worker.pid > 0 for worker in self._workers.values())
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         return len(self._workers) - self.running
 
-    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
+    def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
         """Ask all workers to save and leave; let go of those that wait for room."""
         self.exits()
         for slot, worker in list(self._workers.items()):
             if worker.pid > 0:
-                worker.actor.stop.remote(patience_seconds)
+                worker.actor.stop.remote(grace_seconds)
             else:
                 ray.kill(self._workers.pop(slot).actor)
-        ended: list[Exit] = []
-        until = time.monotonic() + patience_seconds + 5.0
+        ended: list[WorkerExit] = []
+        until = time.monotonic() + grace_seconds + 5.0
         while self._workers and time.monotonic() < until:
             ended += self.exits()
             time.sleep(POLL_SECONDS)
         return ended + self.kill()
 
-    def kill(self) -> list[Exit]:
+    def kill(self) -> list[WorkerExit]:
         """End all actors and their workers, and leave the cluster; a cluster that was made here ends with it."""
         ended = self.exits() if self._workers else []
         for worker in self._workers.values():
@@ -219,7 +219,7 @@ class RayBackend:
             time.sleep(POLL_SECONDS)
         for slot, worker in list(self._workers.items()):
             ray.kill(worker.actor)
-            ended.append(Exit(slot, worker.machine, worker.pid, -9, 0.0, "its actor was ended", self._logs))
+            ended.append(WorkerExit(slot, worker.machine, worker.pid, -9, 0.0, "its actor was ended", self._logs))
             del self._workers[slot]
         if self._connected:
             ray.shutdown()

@@ -22,7 +22,7 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-from hpo.backends.base import LEFT, Exit, Specification
+from hpo.backends.base import STOPPED, Specification, WorkerExit
 from hpo.backends.local import LocalBackend
 from hpo.config.backend import SlurmConfig
 from hpo.core.process import in_thread
@@ -52,7 +52,7 @@ class Job:
     def __reduce__(self) -> tuple[Any, ...]:
         return Job, self._given
 
-    def __call__(self) -> list[Exit]:
+    def __call__(self) -> list[WorkerExit]:
         signal.signal(signal.SIGTERM, in_thread(lambda _: self._warned.set()))  # submitit would not heed it
         _began(self._signs).touch()
         try:
@@ -60,8 +60,8 @@ class Job:
         finally:
             self._local.kill()
 
-    def _work(self) -> list[Exit]:
-        ended: dict[int, Exit] = {}
+    def _work(self) -> list[WorkerExit]:
+        ended: dict[int, WorkerExit] = {}
         self._local.start(self._specifications)
         while not self._is_stopped(POLL_SECONDS):
             exits = self._local.exits()
@@ -70,7 +70,7 @@ class Job:
                 exits += self._local.stop(SAVE_SECONDS)
             ended |= {each.slot: each for each in exits}
             # Who had to be killed left as well: told as lost, it would be replaced, and the job yet queued again.
-            left = [each.slot for each in exits if each.code == LEFT or (warned and each.code < 0)]
+            left = [each.slot for each in exits if each.code == STOPPED or (warned and each.code < 0)]
             if left and not self._is_stopped(END_SECONDS):
                 self._warned.clear()  # it was somebody's signal, not the job's end
                 self._local.start({slot: self._specifications[slot] for slot in left if ended.pop(slot)})
@@ -161,7 +161,7 @@ class SlurmBackend:
 
         Raises `ConfigError` where there is no Slurm, or where there are options that it does not know.
         """
-        self.room = workers
+        self.capacity = workers
         self._module, self._logs, self._settings, self._per_job = module, logs, settings, per_job
         self._environment = dict(environment or {})
         self._folder = logs / "jobs"
@@ -194,7 +194,7 @@ class SlurmBackend:
         )
         return executor
 
-    def warm_up(self, slot: int) -> None:
+    def prestart(self, slot: int) -> None:
         """Nothing: a job begins when Slurm says so."""
 
     def start(self, specifications: Mapping[int, Specification]) -> None:
@@ -220,7 +220,7 @@ class SlurmBackend:
         plain = {slot: {**given, "storage": None} for slot, given in specifications.items()}
         return Job(self._module, str(self._logs), threads, plain, signs)
 
-    def exits(self) -> list[Exit]:
+    def exits(self) -> list[WorkerExit]:
         """The workers of the jobs that ended since the last call. A job that is queued again has not ended."""
         ended = []
         for submitted in [each for each in self._jobs if each.job.done()]:
@@ -231,9 +231,9 @@ class SlurmBackend:
             _stop(submitted.signs).write_text("0")  # for a job that was preempted as it ended: Slurm queues it again
         return ended
 
-    def _exits_of(self, submitted: _Submitted) -> list[Exit]:
+    def _exits_of(self, submitted: _Submitted) -> list[WorkerExit]:
         try:
-            found: list[Exit] = submitted.job.result()
+            found: list[WorkerExit] = submitted.job.result()
         except (UncompletedJobError, FailedJobError) as error:
             said = f"its job {submitted.job.job_id} ended without a word: {' '.join(str(error).split())[-300:]}"
             return _gone(submitted, DeviceLost.exit_code, said)
@@ -244,22 +244,22 @@ class SlurmBackend:
         return sum(len(each.slots) for each in self._jobs if each.runs)
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         return sum(len(each.slots) for each in self._jobs if not each.runs)
 
-    def stop(self, patience_seconds: float = 10.0) -> list[Exit]:
+    def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
         """Ask all workers to save and leave; cancel the jobs that are still there some seconds after the patience."""
-        return self._end(patience_seconds)
+        return self._end(grace_seconds)
 
-    def kill(self) -> list[Exit]:
+    def kill(self) -> list[WorkerExit]:
         """End all workers, and cancel the jobs."""
         return self._end(0.0)
 
-    def _end(self, patience_seconds: float) -> list[Exit]:
+    def _end(self, grace_seconds: float) -> list[WorkerExit]:
         for submitted in self._jobs:
-            _stop(submitted.signs).write_text(str(patience_seconds))
+            _stop(submitted.signs).write_text(str(grace_seconds))
         ended = self.exits()
-        until = time.monotonic() + patience_seconds + CANCEL_SECONDS
+        until = time.monotonic() + grace_seconds + CANCEL_SECONDS
         while self.running and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
             ended += self.exits()
@@ -284,11 +284,11 @@ class SlurmBackend:
         self._told = []
 
 
-def _gone(submitted: _Submitted, code: int, said: str) -> list[Exit]:
+def _gone(submitted: _Submitted, code: int, said: str) -> list[WorkerExit]:
     """The ends of workers of which nothing is known but that their job is gone."""
     seconds = time.monotonic() - submitted.since
     log = str(submitted.job.paths.stderr)
-    return [Exit(slot, "", 0, code, seconds, said, log) for slot in submitted.slots]
+    return [WorkerExit(slot, "", 0, code, seconds, said, log) for slot in submitted.slots]
 
 
 @contextmanager

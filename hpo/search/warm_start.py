@@ -11,10 +11,10 @@ from hpo.config.search_space import SearchSpace
 from hpo.config.trial_params import TrialParams
 from hpo.search.suggest import suggest
 from hpo.storage.records import KEPT, PARAMS, params_of
-from hpo.storage.transactions import TAKEN_FROM
+from hpo.storage.transactions import COPIED_FROM
 
 # What a trial was in its own study only: who worked on it, and why it was tried.
-_OF_ITS_OWN_STUDY = frozenset({"worker", "attempt", "origin", TAKEN_FROM})
+_OF_ITS_OWN_STUDY = frozenset({"worker", "attempt", "origin", COPIED_FROM})
 
 
 def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, mod
     The copies keep values, reports and what was recorded, and do not count in the budget. Those taken over before
     are not again. The caller sees to it that values of the two studies mean the same.
     """
-    known = {trial.user_attrs.get(TAKEN_FROM) for trial in study.get_trials(deepcopy=False)}
+    known = {trial.user_attrs.get(COPIED_FROM) for trial in study.get_trials(deepcopy=False)}
     taken = 0
     for trial in source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         origin = f"{source.study_name} #{trial.number}"
@@ -52,7 +52,7 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
             distributions=fixed.distributions,
             intermediate_values=trial.intermediate_values,
             user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OF_ITS_OWN_STUDY}
-            | {TAKEN_FROM: origin},
+            | {COPIED_FROM: origin},
             system_attrs={key: trial.system_attrs[key] for key in KEPT if key in trial.system_attrs},
         )
     except ValueError:

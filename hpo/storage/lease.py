@@ -20,39 +20,39 @@ from sqlalchemy import delete, func, select, update
 from hpo.core.process import machine, own_start
 from hpo.search.freeze_thaw import FreezeThawPruner
 from hpo.storage.models import LeaseRow, WorkerRow
-from hpo.storage.retry import OUTAGE_SECONDS, Patience, StorageAway
+from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import (
     FAILURE,
     PAUSED,
     BudgetSpent,
-    Holder,
+    LeaseHolder,
     LeaseLost,
     StopRequested,
     check_lease,
-    count_death,
+    claim_waiting,
     is_stopped,
-    take_waiting,
+    record_death,
 )
 
 __all__ = ["LeaseLost", "Worker"]
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _patient(method: Method) -> Method:
+def _retried(method: Method) -> Method:
     """The method, whole transactions of it, carried out again while the database is away."""
 
     @wraps(method)
-    def persist(self: "Worker", *args: Any, **kwargs: Any) -> Any:
-        return self.storage.patience.persist(lambda: method(self, *args, **kwargs))
+    def retried(self: "Worker", *args: Any, **kwargs: Any) -> Any:
+        return self.storage.retry_policy.call(lambda: method(self, *args, **kwargs))
 
-    return persist  # type: ignore[return-value]
+    return retried  # type: ignore[return-value]
 
 
 class Progress(TypedDict, total=False):
@@ -81,8 +81,8 @@ class Worker:
         self._progress: Progress = {}
         self._warning: str | None = None
         self._closed = threading.Event()
-        self._holder = Holder(self._register(device))
-        storage.act_as(self._holder, Patience(OUTAGE_SECONDS, stop))
+        self._holder = LeaseHolder(self._register(device))
+        storage.set_lease_holder(self._holder, RetryPolicy(MAX_OUTAGE_SECONDS, stop))
         self._thread = threading.Thread(target=self._beat_on, name="hpo-beats", daemon=True)
         self._thread.start()
 
@@ -129,8 +129,8 @@ class Worker:
         log.warning("%s", text)
         self._warning = text
 
-    @_patient
-    def take(self, study: optuna.Study) -> optuna.Trial | None:
+    @_retried
+    def claim(self, study: optuna.Study) -> optuna.Trial | None:
         """The next trial to work on, leased to this worker; None when none waits and none may be started.
 
         First the trials that were given back or orphaned, the oldest first, then the enqueued ones in their order,
@@ -172,28 +172,28 @@ class Worker:
             if row is not None:
                 row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
             thawed_id = None if thawed is None else thawed._trial_id
-            trial_id = take_waiting(session, study._study_id, self._holder, thawed_id)
+            trial_id = claim_waiting(session, study._study_id, self._holder, thawed_id)
         if trial_id is not None:  # Optuna's cache learns of it
             study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
         return trial_id
 
-    def checkpointed(self, trial: optuna.Trial, where: str) -> None:
+    def record_checkpoint(self, trial: optuna.Trial, where: str) -> None:
         """Record that the trial can go on from `where` (a path or URL). Raises `LeaseLost`.
 
         While the database is away the training goes on, and the next checkpoint or the trial's end is recorded.
         """
         self._holder.checkpoint = where
-        if self.storage.is_away:
+        if self.storage.is_unavailable:
             return
         try:
             with self.storage.transaction() as session:
                 lease = check_lease(session, trial._trial_id, self._holder)
                 lease.checkpoint, lease.deaths = where, 0
-        except StorageAway as error:
+        except StorageUnavailable as error:
             log.warning("trial %d goes on, though its checkpoint is not recorded: %s", trial.number, error)
 
-    @_patient
-    def give_back(self, trial: optuna.Trial, checkpoint: str | None = None, died_of: str | None = None) -> None:
+    @_retried
+    def release(self, trial: optuna.Trial, checkpoint: str | None = None, died_of: str | None = None) -> None:
         """Return the trial to the queue with its number, parameters and reports. Raises `LeaseLost`.
 
         `died_of` says what ends this worker: that counts as a death of the trial's worker.
@@ -203,7 +203,7 @@ class Worker:
             lease = check_lease(session, trial._trial_id, self._holder)
             row = session.get_one(models.TrialModel, trial._trial_id)
             if died_of is not None:
-                count_death(session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {died_of}")
+                record_death(session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {died_of}")
             else:
                 lease.worker_id = None
                 row.state = TrialState.WAITING
@@ -211,7 +211,7 @@ class Worker:
                 lease.checkpoint, lease.deaths = checkpoint, 0
         self._let_go()
 
-    @_patient
+    @_retried
     def pause(self, trial: optuna.Trial, megabytes: float) -> None:
         """Put the trial aside until the pruner wants it to go on, its checkpoint so large. Raises `LeaseLost`."""
         self.storage.send_reports()
@@ -259,11 +259,11 @@ class Worker:
             self._check(trial)  # when the lease was lost, that is the reason
             raise
 
-    @_patient
+    @_retried
     def _send_reports(self) -> None:
         self.storage.send_reports()
 
-    @_patient
+    @_retried
     def _check(self, trial: optuna.Trial) -> None:
         with self.storage.transaction() as session:
             check_lease(session, trial._trial_id, self._holder)
@@ -272,7 +272,7 @@ class Worker:
         """Return the trial in hand, if any, end the row, and let the storage act for nobody."""
         self._closed.set()
         self._thread.join(timeout=5)
-        self.storage.act_as(None)
+        self.storage.set_lease_holder(None)
         with self.storage.transaction() as session:
             # First, as those do who watch: on servers, two who lock in different orders wait for each other.
             row = session.get(WorkerRow, self.worker_id, with_for_update=True)
@@ -284,29 +284,29 @@ class Worker:
             if row is not None:  # else the study was deleted
                 row.ended, row.phase, row.warning = True, "gone", self._warning
                 row.trial = row.step = row.epoch = row.epochs = None
-        self._holder.drop()
+        self._holder.clear()
 
     def _let_go(self) -> None:
-        self._holder.drop()
+        self._holder.clear()
         self.progress(trial=None, step=None, epoch=None, epochs=None)
 
-    @_patient
+    @_retried
     def _forget_lease(self, trial_id: int) -> None:
         with self.storage.transaction() as session:
             session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial_id, LeaseRow.worker_id == self.worker_id))
 
     def _beat_on(self) -> None:
         silent = False
-        while not self._closed.wait(BEAT_SECONDS):
+        while not self._closed.wait(HEARTBEAT_SECONDS):
             try:
                 self._beat()
             except Exception as error:  # whatever it is: a thread that ended here would cost a living trial
-                self.storage.is_away = isinstance(error, StorageAway)
+                self.storage.is_unavailable = isinstance(error, StorageUnavailable)
                 if not silent:
                     log.warning("worker %d cannot beat, and goes on trying: %s", self.worker_id, error)
                 silent = True
             else:
-                self.storage.is_away = False
+                self.storage.is_unavailable = False
                 if silent:
                     log.warning("worker %d beats again", self.worker_id)
                 silent = False
@@ -317,7 +317,9 @@ class Worker:
         shown: dict[str, Any] = {**self._progress, "warning": self._warning, "ended": False}  # for `ended` see `take`
         row = update(WorkerRow).where(WorkerRow.worker_id == self.worker_id)
         with self.storage.transaction() as session:
-            told = session.connection().execute(row.values(beat=WorkerRow.beat + 1, beat_at=func.now(), **shown))
+            told = session.connection().execute(
+                row.values(heartbeat=WorkerRow.heartbeat + 1, heartbeat_at=func.now(), **shown)
+            )
             # No row: the study was deleted.
             stop = told.rowcount == 0 or is_stopped(session, self._study_id)
         self.stop_requested = stop

@@ -7,7 +7,7 @@ from optuna.storages._rdb import models
 from sqlalchemy import DDL, Float, ForeignKey, Integer, String, Text, event, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _STUDY_ID: Any = models.StudyModel.__table__.c.study_id
 _TRIAL_ID: Any = models.TrialModel.__table__.c.trial_id
@@ -60,8 +60,10 @@ class WorkerRow(Base):
     step: Mapped[int | None]
     epoch: Mapped[float | None] = mapped_column(Float(53))
     epochs: Mapped[int | None]
-    beat: Mapped[int] = mapped_column(default=0)
-    beat_at: Mapped[datetime] = mapped_column(default=func.now())  # by the database's clock; for people's eyes only
+    heartbeat: Mapped[int] = mapped_column(default=0)
+    heartbeat_at: Mapped[datetime] = mapped_column(
+        default=func.now()
+    )  # by the database's clock; for people's eyes only
     warning: Mapped[str | None] = mapped_column(Text)
     ended: Mapped[bool] = mapped_column(default=False)
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def with_deadline(seconds: float) -> Any:
+def with_response_timeout(seconds: float) -> Any:
     """The module psycopg for SQLAlchemy's `create_engine(module=...)`, whose connections wait `seconds` at most.
 
     The server's own time-outs do not help where the server is stopped, nor do TCP's: its kernel goes on answering.

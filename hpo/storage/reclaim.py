@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from hpo.core.process import is_surely_alive, is_surely_dead
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.storage import Storage
-from hpo.storage.transactions import count_death
+from hpo.storage.transactions import record_death
 
 Trials = models.TrialModel
 
-_watches: WeakKeyDictionary[Storage, dict[int, "Watch"]] = WeakKeyDictionary()
+_watches: WeakKeyDictionary[Storage, dict[int, "HeartbeatMonitor"]] = WeakKeyDictionary()
 
 
 def reclaim(
@@ -29,20 +29,20 @@ def reclaim(
     *,
     killed_by_us: bool = False,
 ) -> list[int]:
-    """Poll once with this process's own `Watch` of the study; call it again and again. See `Watch.poll`."""
+    """Poll once with the `HeartbeatMonitor` that this process keeps for the study. Call it repeatedly."""
     watches = _watches.setdefault(storage, {})
-    watch = watches.setdefault(study._study_id, Watch(study))
+    watch = watches.setdefault(study._study_id, HeartbeatMonitor(study))
     watch.grace_seconds = grace_seconds
     return watch.poll(storage, dead, killed_by_us=killed_by_us)
 
 
 @dataclass
-class _Sighting:
-    beat: int
+class _LastHeartbeat:
+    heartbeat: int
     silent_seconds: float = 0.0
 
 
-class Watch:
+class HeartbeatMonitor:
     """What one process saw of the beats of a study's workers, by its own monotonic clock.
 
     No time of another machine is read: no time zone or skew can make a worker look dead.
@@ -51,7 +51,7 @@ class Watch:
     def __init__(self, study: optuna.Study, grace_seconds: float = 60.0) -> None:
         self.grace_seconds = grace_seconds
         self._study_id = study._study_id
-        self._sightings: dict[str, _Sighting] = {}
+        self._sightings: dict[str, _LastHeartbeat] = {}
         self._last_poll: float | None = None
 
     def poll(
@@ -81,10 +81,10 @@ class Watch:
         now = time.monotonic()
         passed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
         self._last_poll = now
-        sightings: dict[str, _Sighting] = {}
+        sightings: dict[str, _LastHeartbeat] = {}
         numbers = []
         for worker in self._workers(session):
-            silent = self._look(f"worker {worker.worker_id}", worker.beat, sightings, passed)
+            silent = self._look(f"worker {worker.worker_id}", worker.heartbeat, sightings, passed)
             known_dead = worker.ended or is_surely_dead(worker.machine, worker.pid, worker.process_start)
             # The machine too: two of them give the same process id to different workers.
             seen_dead = (worker.machine, worker.pid) in dead
@@ -99,11 +99,11 @@ class Watch:
         self._sightings = sightings
         return sorted(numbers)
 
-    def _look(self, key: str, beat: int, sightings: dict[str, _Sighting], passed: float) -> float:
+    def _look(self, key: str, beat: int, sightings: dict[str, _LastHeartbeat], passed: float) -> float:
         """Note one beat in `sightings`; returns for how many seconds it has not changed."""
         last = self._sightings.get(key)
-        silent = last.silent_seconds + passed if last is not None and last.beat == beat else 0.0
-        sightings[key] = _Sighting(beat, silent)
+        silent = last.silent_seconds + passed if last is not None and last.heartbeat == beat else 0.0
+        sightings[key] = _LastHeartbeat(beat, silent)
         return silent
 
     def _workers(self, session: Session) -> list[WorkerRow]:
@@ -142,6 +142,6 @@ def _release(session: Session, worker: WorkerRow, blameless: bool) -> list[int]:
             lease.worker_id, trial.state = None, TrialState.WAITING
             continue
         last = f"worker {worker.worker_id} (process {worker.pid} on {worker.host}, {worker.device})"
-        count_death(session, trial, lease, last)
+        record_death(session, trial, lease, last)
     worker.ended, worker.phase, worker.trial = True, "gone", None
     return numbers

@@ -13,7 +13,7 @@ from hpo.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-OUTAGE_SECONDS = 3600.0  # a server's upgrade, a failover, a night's reboot
+MAX_OUTAGE_SECONDS = 3600.0  # a server's upgrade, a failover, a night's reboot
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 
 # What servers say when asking again would not help.
@@ -30,11 +30,11 @@ _FULL = ("no space left", "disk full", "disk is full", "is full")
 T = TypeVar("T")
 
 
-class StorageAway(StorageError):
+class StorageUnavailable(StorageError):
     """The database cannot be reached, or is locked, right now: asking again later can help."""
 
 
-def passes(error: BaseException | None, backend: str) -> bool:
+def is_transient(error: BaseException | None, backend: str) -> bool:
     """Whether what a driver raised is an outage, a lock or a deadlock, and not a mistake or a full disk."""
     if isinstance(error, PendingRollbackError | TimeoutError):
         return True  # a second statement on a connection that was lost; no connection that is free
@@ -46,7 +46,7 @@ def passes(error: BaseException | None, backend: str) -> bool:
     return not any(words in message for words in (*REFUSALS, *_FULL))
 
 
-class Patience:
+class RetryPolicy:
     """How long the threads of a process go on asking while the database is away; without seconds, not at all."""
 
     def __init__(self, seconds: float = 0.0, leave: threading.Event | None = None) -> None:
@@ -54,20 +54,20 @@ class Patience:
         self._leave = leave or threading.Event()
         self._thread = threading.local()
 
-    def persist(self, work: Callable[[], T]) -> T:
+    def call(self, work: Callable[[], T]) -> T:
         """Return `work()`, carried out again until the database is back.
 
-        Gives up, raising `StorageAway`, after the seconds given, or at once when `leave` is set. What is done
+        Gives up, raising `StorageUnavailable`, after the seconds given, or at once when `leave` is set. What is done
         inside of another `persist` is left to that one: a transaction is done again as a whole.
         """
         if self._seconds == 0 or getattr(self._thread, "busy", False):
             return work()
-        with self.lost():
+        with self.disabled():
             return self._persist(work)
 
     @contextmanager
-    def lost(self) -> Iterator[None]:
-        """Nothing is waited for inside, in this thread: `StorageAway` is raised at once."""
+    def disabled(self) -> Iterator[None]:
+        """Nothing is waited for inside, in this thread: `StorageUnavailable` is raised at once."""
         before = getattr(self._thread, "busy", False)
         self._thread.busy = True
         try:
@@ -81,7 +81,7 @@ class Patience:
         while True:
             try:
                 result = work()
-            except StorageAway as error:
+            except StorageUnavailable as error:
                 if since is None:
                     since = time.monotonic()
                     log.warning("the database is away, and is asked again until it is back: %s", error)

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from hpo.errors import StorageError
 from hpo.storage.models import SCHEMA_VERSION, Base, SchemaRow
-from hpo.storage.retry import FIRST_PAUSE, REFUSALS, passes
-from hpo.storage.urls import hide_password, without_secrets
+from hpo.storage.retry import FIRST_PAUSE, REFUSALS, is_transient
+from hpo.storage.urls import hide_password, redact
 
 # Asked for again and again: a statement that waited for the lock would run into the time-outs of all statements.
 _SERVER_LOCKS = {
@@ -53,7 +53,7 @@ def prepare(url: URL, options: dict[str, Any], wait_seconds: float) -> None:
             except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
                 cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
                 # On a busy machine this process itself may be too slow for the server, which ends its transaction.
-                if not passes(cause, url.get_backend_name()) or time.monotonic() >= deadline:
+                if not is_transient(cause, url.get_backend_name()) or time.monotonic() >= deadline:
                     raise StorageError(_cannot_use(url, cause)) from None
             time.sleep(FIRST_PAUSE)
     finally:
@@ -83,7 +83,7 @@ def wait_for_server(engine: Engine, wait_seconds: float) -> None:
         try:
             engine.connect().close()
         except DBAPIError as error:
-            reason = without_secrets(str(error.orig), engine.url)
+            reason = redact(str(error.orig), engine.url)
             if any(words in reason.lower() for words in REFUSALS):
                 raise StorageError(f"storage: the server refuses {shown}: {reason}") from None
             if time.monotonic() >= deadline:
@@ -144,7 +144,7 @@ def _make(engine: Engine, url: URL, options: dict[str, Any]) -> None:
         if url.get_backend_name() == "sqlite":
             # Kept in the file, so set once. Readers and the writer do not wait for each other any more.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    RDBStorage(template_escaped(url), dict(options)).engine.dispose()
+    RDBStorage(escape_template(url), dict(options)).engine.dispose()
     Base.metadata.create_all(engine)
     if url.get_backend_name() == "mysql":
         with engine.begin() as connection:
@@ -198,12 +198,12 @@ def _optuna_revisions() -> tuple[str | None, set[str]]:
     return script.get_current_head(), {revision.revision for revision in script.walk_revisions()}
 
 
-def template_escaped(url: URL) -> str:
+def escape_template(url: URL) -> str:
     """The URL as `RDBStorage` wants it: it takes braces, which a password may hold, for a template."""
     return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
 def _cannot_use(url: URL, cause: BaseException | None) -> str:
     shown = hide_password(url.render_as_string(hide_password=False))
-    reason = without_secrets(str(getattr(cause, "orig", None) or cause), url)
+    reason = redact(str(getattr(cause, "orig", None) or cause), url)
     return f"storage: {shown} cannot be used: {reason}."

@@ -17,7 +17,7 @@ from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
 from hpo.storage.storage import Storage
-from hpo.storage.transactions import FAILURE, count_taken
+from hpo.storage.transactions import FAILURE, count_copied
 
 # The user attribute of a study that names its metric.
 METRIC = "metric"
@@ -55,7 +55,7 @@ class WorkerStatus:
     step: int | None = None  # the last rung reported
     epoch: float | None = None
     epochs: int | None = None  # of the trial in hand
-    beat_age: float = 0.0  # seconds since its last beat, by the database's clock
+    heartbeat_age: float = 0.0  # seconds since its last beat, by the database's clock
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             raise StudyError(_unknown(storage, name, exists=found is not None))
         study_id, row = found
         counts = _counts(session, study_id)
-        taken = count_taken(session, study_id)
+        taken = count_copied(session, study_id)
         maximize = _direction(session, study_id) == StudyDirection.MAXIMIZE
         best_id, best_trial, best_value = _best(session, study_id, maximize)
         confirm_done, confirm_total = _confirm_counts(session, study_id)
@@ -155,7 +155,7 @@ def _workers(session: Session, study_id: int) -> tuple[tuple[WorkerStatus, ...],
             epoch=row.epoch,
             epochs=row.epochs,
             # PostgreSQL tells the zone of its own time, which is UTC as for all else here.
-            beat_age=max(0.0, (now.replace(tzinfo=None) - row.beat_at).total_seconds()),
+            heartbeat_age=max(0.0, (now.replace(tzinfo=None) - row.heartbeat_at).total_seconds()),
         )
         for row, attempt, now in told
         if not row.ended

@@ -23,11 +23,11 @@ from hpo.core.paths import default_storage
 from hpo.errors import StorageError
 from hpo.storage import schema
 from hpo.storage.models import LeaseRow, StudyRow
-from hpo.storage.retry import Patience, StorageAway, passes
-from hpo.storage.transactions import BudgetSpent, Holder, LeaseLost, check_budget, check_lease, lease_of
-from hpo.storage.urls import engine_options, hide_password, read_url, without_secrets
+from hpo.storage.retry import RetryPolicy, StorageUnavailable, is_transient
+from hpo.storage.transactions import BudgetSpent, LeaseHolder, LeaseLost, check_budget, check_lease, lease_of
+from hpo.storage.urls import engine_options, hide_password, parse_url, redact
 
-__all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageAway", "hide_password", "open_storage", "storage_of"]
+__all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageUnavailable", "hide_password", "open_storage", "storage_of"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -51,17 +51,17 @@ def storage_of(study: optuna.Study) -> "Storage":
     return storage
 
 
-def _patient(method: Method) -> Method:
+def _retried(method: Method) -> Method:
     """The method, carried out again while the database is away, as far as the storage's patience goes."""
 
     @wraps(method)
-    def persist(self: "Storage", *args: Any, **kwargs: Any) -> Any:
-        return self.patience.persist(lambda: method(self, *args, **kwargs))
+    def retried(self: "Storage", *args: Any, **kwargs: Any) -> Any:
+        return self.retry_policy.call(lambda: method(self, *args, **kwargs))
 
-    return persist  # type: ignore[return-value]
+    return retried  # type: ignore[return-value]
 
 
-def _patient_reading(method: Method) -> Method:
+def _retried_read(method: Method) -> Method:
     """One of Optuna's reading methods, which tell of an outage in several ways, made patient."""
 
     @wraps(method)
@@ -71,13 +71,13 @@ def _patient_reading(method: Method) -> Method:
         except (SQLAlchemyError, StorageInternalError) as error:
             raise self._translated(error) from error
 
-    return _patient(read)  # type: ignore[return-value]
+    return _retried(read)  # type: ignore[return-value]
 
 
 class Storage(RDBStorage):
     """An `RDBStorage` that keeps hpo's tables beside Optuna's.
 
-    As it comes it does what `RDBStorage` does. After `act_as(holder)` it acts for one worker: creating a trial
+    Behaves as `RDBStorage` until `set_lease_holder(holder)`. From then on it acts for one worker: creating a trial
     reserves budget and lease in the transaction that creates it, or raises `BudgetSpent`; and each write to a
     trial checks in its own transaction that the worker still holds it, or raises `LeaseLost`.
 
@@ -86,16 +86,16 @@ class Storage(RDBStorage):
     """
 
     def __init__(self, url: str, *, wait_seconds: float = 30.0) -> None:
-        self._address = read_url(url)
+        self._address = parse_url(url)
         options = engine_options(self._address)
         schema.prepare(self._address, options, wait_seconds)
         self._thread = threading.local()
-        self._holder: Holder | None = None
+        self._holder: LeaseHolder | None = None
         self._outbox: dict[tuple[int, int], float] = {}  # reports by trial and step, in the order they were made
-        self.patience = Patience()
-        self.is_away = False  # as a worker's last beat found it
+        self.retry_policy = RetryPolicy()
+        self.is_unavailable = False  # as a worker's last beat found it
         super().__init__(
-            schema.template_escaped(self._address), options, skip_compatibility_check=True, skip_table_creation=True
+            schema.escape_template(self._address), options, skip_compatibility_check=True, skip_table_creation=True
         )
         if self._address.get_backend_name() == "sqlite":
             self.engine.dispose()  # the connections of __init__ were made without the listeners
@@ -123,20 +123,20 @@ class Storage(RDBStorage):
             writing = getattr(self._thread, "writing", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
-    def act_as(self, holder: Holder | None, patience: Patience | None = None) -> None:
+    def set_lease_holder(self, holder: LeaseHolder | None, retry_policy: RetryPolicy | None = None) -> None:
         """Act for this worker from now on, in all threads of the process; None acts for nobody, as at the start."""
         self._holder = holder
-        self.patience = patience or Patience()
-        self.is_away = False
+        self.retry_policy = retry_policy or RetryPolicy()
+        self.is_unavailable = False
 
-    def unless_away(self, ask: Callable[[], bool]) -> bool:
+    def unless_unavailable(self, ask: Callable[[], bool]) -> bool:
         """What `ask()` says; False, without waiting, while the database is away."""
-        if self.is_away:
+        if self.is_unavailable:
             return False
         try:
-            with self.patience.lost():
+            with self.retry_policy.disabled():
                 return ask()
-        except StorageAway:
+        except StorageUnavailable:
             return False
 
     @contextmanager
@@ -181,13 +181,13 @@ class Storage(RDBStorage):
             self._thread.writing = False
 
     def _translated(self, error: Exception) -> StorageError:
-        """What a driver raised as an error of ours: `StorageAway` where asking again can help."""
+        """What a driver raised as an error of ours: `StorageUnavailable` where asking again can help."""
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = without_secrets(str(getattr(cause, "orig", None) or cause or error), self._address)
-        kind = StorageAway if passes(cause, self._address.get_backend_name()) else StorageError
+        reason = redact(str(getattr(cause, "orig", None) or cause or error), self._address)
+        kind = StorageUnavailable if is_transient(cause, self._address.get_backend_name()) else StorageError
         return kind(f"storage: {self} could not be used: {reason}.")
 
-    @_patient
+    @_retried
     def create_child_study(
         self, name: str, parent: optuna.Study, max_trials: int, phase: str = "confirm"
     ) -> optuna.Study:
@@ -205,12 +205,12 @@ class Storage(RDBStorage):
 
     # What follows are Optuna's writing methods, with hpo's rules before them in the same transaction.
 
-    @_patient
+    @_retried
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         with self._writing():
             return super().create_new_study(directions, study_name)
 
-    @_patient
+    @_retried
     def delete_study(self, study_id: int) -> None:
         with self.transaction() as session:
             children = session.scalars(select(StudyRow.study_id).where(StudyRow.parent_id == study_id)).all()
@@ -219,17 +219,17 @@ class Storage(RDBStorage):
         with self._writing():
             super().delete_study(study_id)
 
-    @_patient
+    @_retried
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         with self._writing():
             super().set_study_user_attr(study_id, key, value)
 
-    @_patient
+    @_retried
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         with self._writing():
             super().set_study_system_attr(study_id, key, value)
 
-    @_patient
+    @_retried
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         with self._writing():
             return super()._create_new_trial(study_id, template_trial)
@@ -242,15 +242,15 @@ class Storage(RDBStorage):
             return super()._get_prepared_new_trial(study_id, template_trial, session)
         lease = lease_of(session, study_id, holder)
         if lease is not None:  # a retry, after the answer to the first try got lost
-            return session.get_one(models.TrialModel, holder.hold(lease))
+            return session.get_one(models.TrialModel, holder.adopt(lease))
         check_budget(session, study_id)
         trial = super()._get_prepared_new_trial(study_id, None, session)
         lease = LeaseRow(trial_id=trial.trial_id, worker_id=holder.worker_id, attempt=1, deaths=0)
         session.add(lease)
-        holder.hold(lease)
+        holder.adopt(lease)
         return trial
 
-    @_patient
+    @_retried
     def _set_trial_param(
         self,
         trial_id: int,
@@ -262,7 +262,7 @@ class Storage(RDBStorage):
         with self._writing(trial_id):
             super()._set_trial_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
 
-    @_patient
+    @_retried
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         with self._writing(trial_id) as session:
             if state.is_finished():
@@ -275,12 +275,12 @@ class Storage(RDBStorage):
                 super().set_trial_intermediate_value(trial_id, step, intermediate_value)
             return
         self._outbox[trial_id, step] = intermediate_value
-        if not self.is_away:
-            with suppress(StorageAway):
+        if not self.is_unavailable:
+            with suppress(StorageUnavailable):
                 self.send_reports()
 
     def send_reports(self) -> None:
-        """Write what the outbox holds of the trial in hand. Raises `StorageAway` and `LeaseLost`."""
+        """Write what the outbox holds of the trial in hand. Raises `StorageUnavailable` and `LeaseLost`."""
         for (trial_id, step), value in list(self._outbox.items()):
             if self._holder is not None and trial_id == self._holder.trial_id:
                 try:
@@ -298,12 +298,12 @@ class Storage(RDBStorage):
             session.execute(insert(models.TrialIntermediateValueModel).values(row))
             session.commit()
 
-    @_patient
+    @_retried
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
             super().set_trial_user_attr(trial_id, key, value)
 
-    @_patient
+    @_retried
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
             super().set_trial_system_attr(trial_id, key, value)
@@ -328,4 +328,4 @@ for _name in (
     "get_best_trial",
     "_get_trials",
 ):
-    setattr(Storage, _name, _patient_reading(getattr(RDBStorage, _name)))
+    setattr(Storage, _name, _retried_read(getattr(RDBStorage, _name)))

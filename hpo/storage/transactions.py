@@ -20,7 +20,7 @@ from hpo.storage.models import LeaseRow, StudyRow
 # A failed trial with this user attribute was failed by the infrastructure: the budget does not count it.
 INFRASTRUCTURE = "infrastructure"
 # A trial with this user attribute was taken over from another study, which it names: the budget does not count it.
-TAKEN_FROM = "taken_from"
+COPIED_FROM = "copied_from"
 # The user attribute that holds a failed trial's reason, for people.
 FAILURE = "failure"
 # The user attribute that holds the number of rungs in a trial's own schedule: its last step if nothing ends it early.
@@ -48,7 +48,7 @@ class LeaseLost(HpoError):
 
 
 @dataclass
-class Holder:
+class LeaseHolder:
     """The worker for which a storage acts, and the one trial that it holds."""
 
     worker_id: int
@@ -56,16 +56,16 @@ class Holder:
     attempt: int = 0
     checkpoint: str | None = None
 
-    def hold(self, lease: LeaseRow) -> int:
+    def adopt(self, lease: LeaseRow) -> int:
         """Take note of a lease that is ours by now; returns the trial's id."""
         self.trial_id, self.attempt, self.checkpoint = lease.trial_id, lease.attempt, lease.checkpoint
         return lease.trial_id
 
-    def drop(self) -> None:
+    def clear(self) -> None:
         self.trial_id, self.attempt, self.checkpoint = None, 0, None
 
 
-def check_lease(session: Session, trial_id: int, holder: Holder) -> LeaseRow:
+def check_lease(session: Session, trial_id: int, holder: LeaseHolder) -> LeaseRow:
     """Return the lease, locked, or raise `LeaseLost` unless `holder` still holds it at its attempt."""
     found = session.execute(
         select(LeaseRow, Trials.state)
@@ -87,7 +87,7 @@ def check_lease(session: Session, trial_id: int, holder: Holder) -> LeaseRow:
     return lease
 
 
-def lease_of(session: Session, study_id: int, holder: Holder) -> LeaseRow | None:
+def lease_of(session: Session, study_id: int, holder: LeaseHolder) -> LeaseRow | None:
     """The running trial of the study that `holder` has already: its reservation, when the answer to it got lost."""
     return session.scalars(
         select(LeaseRow)
@@ -139,18 +139,18 @@ def count_reserved(session: Session, study_id: int) -> int:
     excused = session.scalar(
         select(func.count(Trials.trial_id))
         .join(Attributes, Attributes.trial_id == Trials.trial_id)
-        .where(Trials.study_id == study_id, failed | (Attributes.key == TAKEN_FROM))
+        .where(Trials.study_id == study_id, failed | (Attributes.key == COPIED_FROM))
     )
     return (all_trials or 0) - (excused or 0)
 
 
-def count_taken(session: Session, study_id: int) -> int:
+def count_copied(session: Session, study_id: int) -> int:
     """How many trials were taken over from other studies."""
     taken = (
         select(func.count())
         .select_from(Attributes)
         .join(Trials, Trials.trial_id == Attributes.trial_id)
-        .where(Trials.study_id == study_id, Attributes.key == TAKEN_FROM)
+        .where(Trials.study_id == study_id, Attributes.key == COPIED_FROM)
     )
     return session.scalar(taken) or 0
 
@@ -160,7 +160,7 @@ def count_queued(session: Session, study_id: int) -> int:
     return session.scalar(select(func.count(Trials.trial_id)).where(*_queued(study_id))) or 0
 
 
-def take_waiting(session: Session, study_id: int, holder: Holder, thawed: int | None = None) -> int | None:
+def claim_waiting(session: Session, study_id: int, holder: LeaseHolder, thawed: int | None = None) -> int | None:
     """Hand out one waiting trial: one that was given back or orphaned, else the next of the queue, else `thawed`.
 
     The oldest comes first. `thawed` is the id of one that the pruner had paused and wants to go on. The trial is
@@ -172,7 +172,7 @@ def take_waiting(session: Session, study_id: int, holder: Holder, thawed: int | 
     _check_stop(session, study_id)
     lease = lease_of(session, study_id, holder)
     if lease is not None:
-        return holder.hold(lease)
+        return holder.adopt(lease)
     lease = session.scalars(
         select(LeaseRow)
         .join(Trials, Trials.trial_id == LeaseRow.trial_id)
@@ -187,10 +187,10 @@ def take_waiting(session: Session, study_id: int, holder: Holder, thawed: int | 
     session.get_one(Trials, lease.trial_id).state = TrialState.RUNNING
     lease.worker_id = holder.worker_id
     lease.attempt += 1
-    return holder.hold(lease)
+    return holder.adopt(lease)
 
 
-def count_death(session: Session, trial: models.TrialModel, lease: LeaseRow, last: str) -> None:
+def record_death(session: Session, trial: models.TrialModel, lease: LeaseRow, last: str) -> None:
     """Return a running trial whose worker died to the queue; at the third death without a newer checkpoint, FAIL it.
 
     `last` says which worker died, and of what if that is known.

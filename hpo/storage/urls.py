@@ -10,7 +10,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpo.errors import StorageError
-from hpo.storage.pg_timeout import with_deadline
+from hpo.storage.pg_timeout import with_response_timeout
 
 EXAMPLES = (
     "A right one looks like sqlite:////home/me/studies/hpo.db, "
@@ -54,7 +54,7 @@ def hide_password(url: str) -> str:
     return _SECRET_KEY.sub(r"\1***", f"{scheme}://{rest}")
 
 
-def without_secrets(message: str, url: URL) -> str:
+def redact(message: str, url: URL) -> str:
     """A driver's message, in one line, in which the URL's password is hidden."""
     raw = url.render_as_string(hide_password=False)
     secrets = {str(url.password or ""), raw.rpartition("@")[0].partition("://")[2].partition(":")[2]}
@@ -65,7 +65,7 @@ def without_secrets(message: str, url: URL) -> str:
     return " ".join(message.split("\n(Background")[0].split())
 
 
-def read_url(text: str) -> URL:
+def parse_url(text: str) -> URL:
     """Return the URL, a SQLite file's path made absolute, or raise `StorageError` that says how to write it right."""
     shown = hide_password(text)
     scheme = text.partition("://")[0].lower() if "://" in text else ""
@@ -153,7 +153,7 @@ def engine_options(url: URL) -> dict[str, Any]:
             [str(own), "-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())]
         ).strip()
         given = {"connect_timeout": CONNECT_SECONDS, "options": settings}
-        return {**options, "module": with_deadline(ANSWER_SECONDS), "connect_args": given}
+        return {**options, "module": with_response_timeout(ANSWER_SECONDS), "connect_args": given}
     setup = (
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}, "
         f"time_zone = '+00:00' /*M!100304 , idle_transaction_timeout = {IDLE_SECONDS} */"

@@ -20,7 +20,7 @@ from hpo.reporting.console import console
 from hpo.search.ranking import ranking_of
 from hpo.storage.budget import add_seconds, list_studies, set_phase
 from hpo.storage.status import read_status
-from hpo.storage.storage import Storage, StorageAway, open_storage
+from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task, with_metric
@@ -171,7 +171,7 @@ def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> Non
         return over.is_set()
 
     while True:
-        with suppress(StorageAway):  # it is counted, and shown, when the database is back
+        with suppress(StorageUnavailable):  # it is counted, and shown, when the database is back
             console.live(lambda: read_status(storage, study.study_name), count_time, CLOCK_SECONDS, over.wait)
             return
         if over.wait(CLOCK_SECONDS):

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from hpo.backends.base import LEFT
+from hpo.backends.base import STOPPED
 from hpo.core.process import in_thread
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     threading.Thread(target=lambda: (os.read(0, 1), told.set()), daemon=True).start()
     while given.get("stubborn") or not told.is_set():
         time.sleep(0.02)
-    raise SystemExit(given.get("leaves", LEFT))
+    raise SystemExit(given.get("leaves", STOPPED))
 
 
 if __name__ == "__main__":

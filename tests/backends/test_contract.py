@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hpo.backends.base import LEFT, Backend, Exit
+from hpo.backends.base import STOPPED, Backend, WorkerExit
 from hpo.backends.local import LocalBackend
 from hpo.config.backend import SlurmConfig
 from hpo.core.process import machine
@@ -24,7 +24,7 @@ URL = "postgresql+psycopg://me:s3cr3t@host/hpo"
 
 
 def make_local(logs: Path, request: pytest.FixtureRequest) -> Backend:
-    return LocalBackend(MODULE, logs, threads=1, room=2)
+    return LocalBackend(MODULE, logs, threads=1, capacity=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,11 @@ def ray_cluster() -> Iterator[str]:
 
 def make_ray(logs: Path, request: pytest.FixtureRequest) -> Backend:
     address = request.getfixturevalue("ray_cluster")
-    from hpo.backends.ray import RayBackend, Share
+    from hpo.backends.ray import RayBackend, WorkerResources
 
-    return RayBackend(MODULE, logs, address, Share(gpus=0, cpus=1), workers=2, environment={"PYTHONPATH": str(ROOT)})
+    return RayBackend(
+        MODULE, logs, address, WorkerResources(gpus=0, cpus=1), workers=2, environment={"PYTHONPATH": str(ROOT)}
+    )
 
 
 def make_slurm(logs: Path, request: pytest.FixtureRequest) -> Backend:
@@ -116,8 +118,8 @@ def seen(tmp_path: Path, count: int = 1) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))]
 
 
-def wait_for_exits(backend: Backend, count: int) -> list[Exit]:
-    found: list[Exit] = []
+def wait_for_exits(backend: Backend, count: int) -> list[WorkerExit]:
+    found: list[WorkerExit] = []
 
     def enough() -> bool:
         found.extend(backend.exits())
@@ -139,18 +141,21 @@ def alive(tmp_path: Path) -> list[int]:
 
 
 def test_workers_get_what_they_are_given_and_their_ends_are_told(backend: Backend, tmp_path: Path) -> None:
-    assert (backend.room, backend.running, backend.waiting) == (2, 0, 0)
-    backend.warm_up(0)
+    assert (backend.capacity, backend.running, backend.pending) == (2, 0, 0)
+    backend.prestart(0)
     given = {slot: specification(tmp_path, f"worker{slot}", code=code) for slot, code in enumerate((0, 3))}
     backend.start(given)
     told = seen(tmp_path, 2)
     assert [worker["given"] for worker in told] == list(given.values())
     assert {worker["threads"] for worker in told} == {"1"}
     ended = wait_for_exits(backend, 2)
-    assert [(each.slot, each.code, each.said) for each in ended] == [(0, 0, "the last line"), (1, 3, "the last line")]
+    assert [(each.slot, each.code, each.last_line) for each in ended] == [
+        (0, 0, "the last line"),
+        (1, 3, "the last line"),
+    ]
     assert [(each.machine, each.pid) for each in ended] == [(machine(), worker["pid"]) for worker in told]
     assert all(each.seconds > 0 and each.log for each in ended)
-    assert (backend.running, backend.waiting, backend.exits()) == (0, 0, [])
+    assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
 
 
 def test_a_killed_worker_is_told_and_its_slot_can_be_started_again(backend: Backend, tmp_path: Path) -> None:
@@ -170,9 +175,9 @@ def test_a_stop_lets_workers_save_and_kills_those_that_stay(backend: Backend, tm
     backend.start({slot: specification(tmp_path, f"worker{slot}", stubborn=slot == 1) for slot in (0, 1)})
     seen(tmp_path, 2)
     wait_for(lambda: backend.running == 2)
-    ended = sorted(backend.stop(patience_seconds=3), key=lambda each: each.slot)
-    assert [(each.slot, each.code) for each in ended] == [(0, LEFT), (1, -9)]
-    assert (backend.running, backend.waiting, backend.exits()) == (0, 0, [])
+    ended = sorted(backend.stop(grace_seconds=3), key=lambda each: each.slot)
+    assert [(each.slot, each.code) for each in ended] == [(0, STOPPED), (1, -9)]
+    assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
     assert not alive(tmp_path)
 
 
@@ -181,14 +186,14 @@ def test_killed_at_once(backend: Backend, tmp_path: Path) -> None:
     seen(tmp_path)
     wait_for(lambda: backend.running == 1)
     assert [(ended.slot, ended.code) for ended in backend.kill()] == [(0, -9)]
-    assert (backend.running, backend.waiting, backend.exits()) == (0, 0, [])
+    assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
 
 
 def test_no_more_processes_begin_early_than_leave_the_parent_a_core(tmp_path: Path) -> None:
-    backend = LocalBackend(MODULE, tmp_path, threads=1, room=2, early=1)
+    backend = LocalBackend(MODULE, tmp_path, threads=1, capacity=2, early=1)
     try:
         for slot in (0, 1):
-            backend.warm_up(slot)
+            backend.prestart(slot)
         assert backend.running == 1
     finally:
         backend.kill()

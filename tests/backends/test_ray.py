@@ -48,31 +48,31 @@ NODE: dict[str, Any] = {"num_cpus": 2, "num_gpus": 2, "node_ip_address": "127.0.
 
 
 def open_backend(tmp_path: Path, address: str, gpus: float | None, alone: str | None = None) -> Any:
-    from hpo.backends.ray import RayBackend, Share
+    from hpo.backends.ray import RayBackend, WorkerResources
 
     environment = {"PYTHONPATH": str(ROOT)}
-    return RayBackend(MODULE, tmp_path / "logs", address, Share(gpus, 1), None, environment, alone)
+    return RayBackend(MODULE, tmp_path / "logs", address, WorkerResources(gpus, 1), None, environment, alone)
 
 
 def test_workers_wait_for_room_and_fill_what_is_added(cluster: Any, tmp_path: Path) -> None:
     """Each has a GPU of its own; the third waits for the second node."""
     backend = open_backend(tmp_path, cluster.address, gpus=None)
     try:
-        assert (backend.room, backend.on_gpus) == (2, True)
+        assert (backend.capacity, backend.on_gpus) == (2, True)
         backend.start({slot: specification(tmp_path, f"worker{slot}") for slot in range(3)})
         first = seen(tmp_path, 2)
         wait_for(lambda: (backend.exits(), backend.running) == ([], 2))
         assert sorted(worker["gpu"] for worker in first) == ["0", "1"]
-        assert backend.waiting == 1
+        assert backend.pending == 1
         # Ray does not say which of those that ask together it serves last.
         (last,) = {f"worker{slot}" for slot in range(3)} - {worker["given"]["name"] for worker in first}
         node = cluster.add_node(**NODE)
         seen(tmp_path, 3)
-        wait_for(lambda: (backend.exits(), backend.running, backend.room) == ([], 3, 4))
+        wait_for(lambda: (backend.exits(), backend.running, backend.capacity) == ([], 3, 4))
         end_machine(node)
         (ended,) = wait_for(backend.exits)
         assert (ended.slot, ended.code, ended.pid > 0) == (int(last[-1]), 75, True)
-        assert "Ray actor is gone" in ended.said
+        assert "Ray actor is gone" in ended.last_line
     finally:
         backend.kill()
 

@@ -130,7 +130,7 @@ def test_a_job_that_ends_without_a_word_is_told(tmp_path: Path, start_backend: C
     node.run(["scancel", "--signal=KILL", "--full", "1_0"])
     (ended,) = wait_for_exits(backend, 1)
     assert (ended.slot, ended.code) == (0, DeviceLost.exit_code)
-    assert "its job 1_0 ended without a word" in ended.said
+    assert "its job 1_0 ended without a word" in ended.last_line
     wait_for(lambda: backend.running == 1)
 
 

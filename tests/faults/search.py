@@ -19,7 +19,7 @@ from hpo.core.paths import default_storage, run_folder
 from hpo.errors import StudyError
 from hpo.storage.records import KEPT, curve_of
 from hpo.storage.status import WorkerStatus, read_status
-from hpo.storage.storage import Storage, StorageAway, open_storage
+from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from tests.small_models import save_bert, write_reviews
 
 WORKER = "hpo.workflow.worker.process"
@@ -184,7 +184,7 @@ def study_of(home: Path) -> optuna.Study | None:
         return None
     try:
         return optuna.load_study(study_name="faulty", storage=storage_here())
-    except (KeyError, StorageAway):
+    except (KeyError, StorageUnavailable):
         return None
 
 

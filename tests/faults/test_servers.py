@@ -18,9 +18,9 @@ from hpo.errors import StorageError
 from hpo.storage import lease, schema
 from hpo.storage.budget import set_budget
 from hpo.storage.lease import Worker
-from hpo.storage.reclaim import Watch
-from hpo.storage.storage import StorageAway, open_storage
-from hpo.storage.urls import engine_options, read_url
+from hpo.storage.reclaim import HeartbeatMonitor
+from hpo.storage.storage import StorageUnavailable, open_storage
+from hpo.storage.urls import engine_options, parse_url
 from tests import servers
 from tests.faults.conftest import TRIALS, with_study
 from tests.faults.search import PATIENCE, wait_until
@@ -58,7 +58,7 @@ def work_through(url: str, pause: float = 0.1) -> list[int]:
     """One worker with an engine of its own: takes, reports and finishes trials until none is left."""
     done = []
     with worker_on(url) as (worker, study):
-        while (trial := worker.take(study)) is not None:
+        while (trial := worker.claim(study)) is not None:
             x = trial.suggest_float("x", 0, 1)
             for step in range(REPORTS):
                 trial.report(x + step, step)
@@ -120,17 +120,17 @@ def test_a_crashed_server_is_waited_for(server: servers.Server, url: str) -> Non
 def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
     server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     storage = open_storage(url)
     with worker_on(url) as (worker, study):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None
-        watch, taken = Watch(study, grace_seconds=2.0), []
+        watch, taken = HeartbeatMonitor(study, grace_seconds=2.0), []
 
         def poll() -> None:
             try:
                 taken.extend(watch.poll(storage))
-            except StorageAway:
+            except StorageUnavailable:
                 failed.append(1)
 
         failed: list[int] = []
@@ -141,7 +141,7 @@ def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
             trial.report(0.5, len(failed))  # into the outbox: the training waits for nothing
             poll()
             time.sleep(0.2)
-        assert failed and worker.storage.is_away
+        assert failed and worker.storage.is_unavailable
         server.start()
         for _ in range(8):
             poll()
@@ -171,7 +171,7 @@ def test_a_black_hole_is_given_up(server: servers.Server, url: str, monkeypatch:
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(60)
-        assert not asking.is_alive() and isinstance(told[0], StorageAway)
+        assert not asking.is_alive() and isinstance(told[0], StorageUnavailable)
         assert servers.PASSWORD not in str(told[0])
     finally:
         server.thaw()
@@ -186,7 +186,7 @@ def test_a_held_row_is_waited_for_then_told(server: servers.Server, url: str, mo
     study = optuna.load_study(study_name="study", storage=storage)
     with other.engine.begin() as holder:
         holder.execute(text("SELECT * FROM studies FOR UPDATE"))
-        with pytest.raises(StorageAway, match=r"[Ll]ock"):
+        with pytest.raises(StorageUnavailable, match=r"[Ll]ock"):
             set_budget(study, 99)
     set_budget(study, TRIALS)
     storage.engine.dispose()
@@ -199,7 +199,7 @@ def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeyp
     with worker_on(url) as (worker, study), ThreadPoolExecutor(1) as pool:
         with other.engine.begin() as holder:
             holder.execute(text("SELECT * FROM studies FOR UPDATE"))
-            taking = pool.submit(worker.take, study)
+            taking = pool.submit(worker.claim, study)
             time.sleep(2.5)
             assert not taking.done()
         trial = taking.result(timeout=PATIENCE)
@@ -211,16 +211,16 @@ def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
     server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     other = open_storage(url)
     with worker_on(url) as (worker, study):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None
         with other.engine.begin() as holder:
             holder.execute(text("SELECT * FROM hpo_workers FOR UPDATE"))
             wait_until(lambda: "cannot beat, and goes on trying" in caplog.text)
         wait_until(lambda: "beats again" in caplog.text)
-        watch = Watch(study, grace_seconds=3.0)
+        watch = HeartbeatMonitor(study, grace_seconds=3.0)
         for _ in range(8):
             assert watch.poll(other) == []
             time.sleep(0.5)
@@ -269,7 +269,7 @@ def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: serv
 def test_who_makes_the_tables_slowly_stays_alone(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends idle transactions, and their locks: the next process saw half of the tables."""
     monkeypatch.setattr("hpo.storage.urls.IDLE_SECONDS", 1)
-    url = read_url(server.url())
+    url = parse_url(server.url())
     engine = create_engine(url, **engine_options(url))
     with schema._alone(engine, url):
         time.sleep(2.5)
@@ -280,16 +280,16 @@ def test_who_makes_the_tables_slowly_stays_alone(server: servers.Server, monkeyp
 
 def test_time_zones_kill_nobody(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of two processes in a zone of its own: beats are counted, no clock is read."""
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setenv("PGTZ", "Pacific/Auckland")
     storage = open_storage(url)
     with worker_on(url) as (worker, study):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None
         monkeypatch.setitem(os.environ, "TZ", "America/Los_Angeles")
         time.tzset()
         try:
-            watch = Watch(study, grace_seconds=3.0)
+            watch = HeartbeatMonitor(study, grace_seconds=3.0)
             for _ in range(20):
                 assert watch.poll(storage) == []
                 time.sleep(0.25)

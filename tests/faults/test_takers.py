@@ -25,7 +25,7 @@ spawn = multiprocessing.get_context("spawn")
 def die_before_the_first_beat(url: str) -> None:
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
-    assert Worker(storage, study, "cpu").take(study) is not None
+    assert Worker(storage, study, "cpu").claim(study) is not None
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -73,7 +73,7 @@ def test_killed_before_the_first_beat(database: str) -> None:
         assert study.trials[0].state == TrialState.RUNNING
         assert reclaim(storage, study) == [0]
         worker = Worker(storage, study, "cpu")
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None and (trial.number, worker.attempt) == (0, 2)
         worker.close()
 

@@ -69,12 +69,12 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     new = {**short, "name": "wider", "search_space": wider, "warm_start": "faulty", "budget": {"max_trials": 1}}
     result = hpo.run(new, storage=url)
     first, other = result.study.trials
-    assert first.user_attrs["taken_from"] == "faulty #0" and "taken_from" not in other.user_attrs
+    assert first.user_attrs["copied_from"] == "faulty #0" and "copied_from" not in other.user_attrs
     assert first.value == first.intermediate_values[1] and curve_of(first)
     with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
     learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
-    assert learnt.user_attrs[EVIDENCE] == ["faulty"] and "taken_from" not in learnt.trials[0].user_attrs
+    assert learnt.user_attrs[EVIDENCE] == ["faulty"] and "copied_from" not in learnt.trials[0].user_attrs
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
         hpo.run({**new, "name": "third", "warm_start": ["fauly"]}, storage=url)
 
@@ -125,7 +125,7 @@ def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
     storage = open_storage(database)
     study = optuna.load_study(study_name="study", storage=storage)
     worker = Worker(storage, study, "cpu")
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     trial.report(0.4, 1)
     post = dashboard(open_storage(database))
@@ -133,7 +133,7 @@ def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
     worker.finish(study, trial, TrialState.COMPLETE, 0.9)
     assert study.trials[0].value == 0.25 and study.trials[0].intermediate_values == {1: 0.4}
     assert "told COMPLETE by someone else" in caplog.text
-    second = worker.take(study)
+    second = worker.claim(study)
     assert second is not None and second.number == 1
     worker.close()
     storage.engine.dispose()

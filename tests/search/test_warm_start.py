@@ -14,7 +14,7 @@ from hpo.storage.lease import Worker
 from hpo.storage.records import PARAMS, params_of
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage
-from hpo.storage.transactions import TAKEN_FROM
+from hpo.storage.transactions import COPIED_FROM
 
 OLD = parse_search_space(
     {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16, "frozen_layers": {"share": [0, 1]}}
@@ -67,7 +67,7 @@ def test_what_the_new_space_could_have_sampled_is_taken_over(
     written = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16}
     space = parse_search_space({**written, "frozen_layers": {"share": [0, 1]}, **changed})
     assert take_over(study, old, space, ["bert", "roberta"]) == len(taken)
-    assert [trial.user_attrs[TAKEN_FROM] for trial in study.trials] == [f"old #{number}" for number in taken]
+    assert [trial.user_attrs[COPIED_FROM] for trial in study.trials] == [f"old #{number}" for number in taken]
     for copy, number in zip(study.trials, taken, strict=True):
         source = old.trials[number]
         assert (copy.state, copy.value, copy.intermediate_values) == (
@@ -87,7 +87,7 @@ def test_they_cost_no_budget_and_the_sampler_reads_them(
     take_over(study, old, OLD, ["bert", "roberta"])
     worker = Worker(storage, study, "cpu")
     numbers = []
-    while (trial := worker.take(study)) is not None:
+    while (trial := worker.claim(study)) is not None:
         params = suggest(trial, OLD, ["bert", "roberta"])
         assert isinstance(params, TrialParams)
         worker.finish(study, trial, TrialState.COMPLETE, 0.5)

@@ -60,23 +60,23 @@ def lease_row(storage: Storage, trial: optuna.Trial) -> LeaseRow | None:
 def test_paused_trials_come_first_then_the_queue_then_new_ones(worker: Worker, study: optuna.Study) -> None:
     for x in (0.25, 0.75):
         study.enqueue_trial({"x": x})
-    first = worker.take(study)
+    first = worker.claim(study)
     assert first is not None and (first.number, first.suggest_float("x", 0, 1), worker.attempt) == (0, 0.25, 1)
     first.report(0.5, 1)
-    worker.checkpointed(first, "/checkpoints/1")
-    worker.give_back(first, "/checkpoints/2")
+    worker.record_checkpoint(first, "/checkpoints/1")
+    worker.release(first, "/checkpoints/2")
     assert worker.attempt == 0 and study.trials[0].state == TrialState.WAITING
 
-    again = worker.take(study)
+    again = worker.claim(study)
     assert again is not None and (again.number, worker.attempt, worker.checkpoint) == (0, 2, "/checkpoints/2")
     assert again.suggest_float("x", 0, 1) == 0.25 and study.trials[0].intermediate_values == {1: 0.5}
     again.report(0.6, 2)
     worker.finish(study, again, TrialState.COMPLETE, 0.6)
 
-    second = worker.take(study)
+    second = worker.claim(study)
     assert second is not None and (second.number, second.suggest_float("x", 0, 1)) == (1, 0.75)
     worker.finish(study, second, TrialState.PRUNED)
-    third = worker.take(study)
+    third = worker.claim(study)
     assert third is not None and (third.number, worker.attempt, worker.checkpoint) == (2, 1, None)
     third.suggest_float("x", 0, 1)
     worker.finish(study, third, TrialState.FAIL)
@@ -98,26 +98,26 @@ def test_a_trial_that_the_pruner_paused_goes_on_as_the_same_one_when_it_says_so(
     monkeypatch.setattr(pruner, "resume", resume)
     study.pruner = pruner
     for number in range(2):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None and trial.number == number, "a paused one is not handed out by itself"
         trial.suggest_float("x", 0, 1)
         trial.report(0.1 * number, 1)
-        worker.checkpointed(trial, f"/checkpoints/{number}")
+        worker.record_checkpoint(trial, f"/checkpoints/{number}")
         worker.pause(trial, 12.5)
     assert worker.attempt == 0 and study.trials[1].user_attrs[PAUSED] == 12.5
 
     wanted.append(1)
-    again = worker.take(study)
+    again = worker.claim(study)
     assert again is not None and (again.number, worker.attempt, worker.checkpoint) == (1, 2, "/checkpoints/1")
     assert study.trials[1].state == TrialState.RUNNING and PAUSED not in study.trials[1].user_attrs
     again.report(0.3, 2)
     worker.pause(again, 12.5)
     assert study.trials[1].intermediate_values == {1: 0.1, 2: 0.3}
     wanted.clear()
-    new = worker.take(study)
+    new = worker.claim(study)
     assert new is not None and new.number == 2
     worker.finish(study, new, TrialState.COMPLETE, 0.2)
-    last = worker.take(study)  # the budget is spent, and what may still win goes on
+    last = worker.claim(study)  # the budget is spent, and what may still win goes on
     assert last is not None and last.number == 0
     worker.finish(study, last, TrialState.COMPLETE, 0.2)
     assert prune_waiting(study, [0, 2]) == []
@@ -129,16 +129,16 @@ def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optun
     for x in range(4):
         study.enqueue_trial({"x": x})
     for _ in range(2):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None
         worker.finish(study, trial, TrialState.COMPLETE, 1.0)
-    assert worker.take(study) is None
+    assert worker.claim(study) is None
     set_budget(study, 3)
-    paused = worker.take(study)
+    paused = worker.claim(study)
     assert paused is not None and paused.number == 2
-    worker.give_back(paused)
+    worker.release(paused)
     set_budget(study, 1)  # a trial that was begun was counted when it was: it may go on
-    resumed = worker.take(study)
+    resumed = worker.claim(study)
     assert resumed is not None and resumed.number == 2
     worker.finish(study, resumed, TrialState.COMPLETE, 1.0)
     assert prune_waiting(study) == [3]
@@ -148,11 +148,11 @@ def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optun
 def test_failures_of_the_infrastructure_do_not_count(worker: Worker, study: optuna.Study) -> None:
     set_budget(study, 1)
     for attribute in (INFRASTRUCTURE, INFRASTRUCTURE, "other"):
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None
         trial.set_user_attr(attribute, True)
         worker.finish(study, trial, TrialState.FAIL)
-    assert worker.take(study) is None
+    assert worker.claim(study) is None
 
 
 def test_ask_reserves_budget_too_when_acting_for_a_worker(worker: Worker, study: optuna.Study) -> None:
@@ -170,55 +170,55 @@ def test_a_spent_time_and_a_stop_start_no_trial(worker: Worker, study: optuna.St
     set_budget(study, 10, 100.0)
     add_seconds(study, 60)
     assert (seconds_run(study), seconds_left(study)) == (60.0, 40.0)
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     add_seconds(study, 60)
     assert seconds_left(study) == 0.0
-    worker.give_back(trial)
+    worker.release(trial)
     set_budget(study, 10, None)
     assert seconds_left(study) is None
     request_stop(study)
-    assert worker.take(study) is None and worker.stop_requested
+    assert worker.claim(study) is None and worker.stop_requested
     child = worker.storage.create_child_study("study/confirm", study, 2)
-    assert worker.take(child) is None  # a stop of the parent stops its children
+    assert worker.claim(child) is None  # a stop of the parent stops its children
     request_stop(study, stop=False)
     worker._beat()
-    assert worker.take(child) is not None and not worker.stop_requested
+    assert worker.claim(child) is not None and not worker.stop_requested
     set_budget(study, 10, 100.0)
-    resumed = worker.take(study)
+    resumed = worker.claim(study)
     assert resumed is not None and resumed.number == 0  # begun before the time was spent
     worker.finish(study, resumed, TrialState.PRUNED)
     study.enqueue_trial({"x": 1})
-    assert worker.take(study) is None
+    assert worker.claim(study) is None
     assert not worker.stop_requested
 
 
 def test_a_closed_study_begins_nothing_more_also_when_it_is_opened_again(worker: Worker, study: optuna.Study) -> None:
     child = worker.storage.create_child_study("study/confirm", study, 3)
-    trial = worker.take(child)
+    trial = worker.claim(child)
     assert trial is not None
     close(child)
-    worker.give_back(trial)
+    worker.release(trial)
     child = worker.storage.create_child_study("study/confirm", study, 3)
-    trial = worker.take(child)
+    trial = worker.claim(child)
     assert trial is not None and trial.number == 0
     worker.finish(child, trial, TrialState.PRUNED)
-    assert worker.take(child) is None
+    assert worker.claim(child) is None
 
 
 def test_a_reservation_whose_answer_got_lost_is_found_again(worker: Worker, study: optuna.Study) -> None:
-    first = worker.take(study)
+    first = worker.claim(study)
     assert first is not None
-    worker._holder.drop()  # as if the answer to the commit had never come
-    again = worker.take(study)
+    worker._holder.clear()  # as if the answer to the commit had never come
+    again = worker.claim(study)
     assert again is not None and (again.number, worker.attempt) == (0, 1)
-    worker._holder.drop()
+    worker._holder.clear()
     assert study.ask().number == 0
     assert len(study.trials) == 1
 
 
 def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, study: optuna.Study) -> None:
-    late = worker.take(study)
+    late = worker.claim(study)
     assert late is not None
     late.suggest_float("x", 0, 1)
     with worker.storage.transaction() as session:
@@ -228,7 +228,7 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
     plain.set_trial_state_values(late._trial_id, TrialState.WAITING)
     plain.engine.dispose()
     with another_worker(url) as (other, same_study):
-        mine = other.take(same_study)
+        mine = other.claim(same_study)
         assert mine is not None and (mine.number, other.attempt) == (0, 2)
         mine.report(0.5, 1)
         for refused in (
@@ -237,8 +237,8 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
             lambda: late.suggest_float("y", 0, 1),
             lambda: late.set_user_attr("a", 1),
             lambda: late.storage.set_trial_system_attr(late._trial_id, "a", 1),
-            lambda: worker.checkpointed(late, "/old"),
-            lambda: worker.give_back(late),
+            lambda: worker.record_checkpoint(late, "/old"),
+            lambda: worker.release(late),
             lambda: study.tell(late, 0.9),
             lambda: worker.finish(study, late, TrialState.COMPLETE, 0.9),
         ):
@@ -247,12 +247,12 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
         other.finish(same_study, mine, TrialState.COMPLETE, 0.5)
     told = study.trials[0]
     assert (told.value, told.intermediate_values, told.user_attrs, list(told.params)) == (0.5, {1: 0.5}, {}, ["x"])
-    following = worker.take(study)
+    following = worker.claim(study)
     assert following is not None and following.number == 1  # the worker lives and goes on
 
 
 def test_the_same_worker_at_an_older_attempt_is_refused(worker: Worker, study: optuna.Study) -> None:
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     with worker.storage.transaction() as session:
         session.get_one(LeaseRow, trial._trial_id).attempt = 2
@@ -263,7 +263,7 @@ def test_the_same_worker_at_an_older_attempt_is_refused(worker: Worker, study: o
 def test_a_trial_told_by_someone_else_keeps_that_result(
     url: str, worker: Worker, study: optuna.Study, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     plain = RDBStorage(url)
     dashboard = optuna.load_study(study_name="study", storage=plain)
@@ -275,12 +275,12 @@ def test_a_trial_told_by_someone_else_keeps_that_result(
         worker.finish(study, trial, TrialState.COMPLETE, 0.9)
     assert "trial 0 was told COMPLETE by someone else" in caplog.text
     assert study.trials[0].value == 0.25 and lease_row(worker.storage, trial) is None
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), None])
 def test_a_value_that_is_no_number_fails_the_trial(worker: Worker, study: optuna.Study, value: float | None) -> None:
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     worker.finish(study, trial, TrialState.COMPLETE, value)
     assert study.trials[0].state == TrialState.FAIL
@@ -288,7 +288,7 @@ def test_a_value_that_is_no_number_fails_the_trial(worker: Worker, study: optuna
 
 
 def test_closing_returns_the_trial_and_ends_the_row(worker: Worker, study: optuna.Study) -> None:
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     worker.close()
     assert study.trials[0].state == TrialState.WAITING
@@ -316,13 +316,13 @@ def beats(storage: Storage, worker: Worker) -> WorkerRow:
 def test_beats_carry_progress_and_bring_the_stop(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     with another_worker(url) as (worker, same_study):
         worker.progress(phase="search", trial=3, step=2, epoch=1.5, epochs=4)
         wait_until("the progress was written", lambda: beats(worker.storage, worker).phase == "search")
         row = beats(worker.storage, worker)
         assert (row.trial, row.step, row.epoch, row.epochs) == (3, 2, 1.5, 4)
-        wait_until("it beat again", lambda: beats(worker.storage, worker).beat > row.beat + 1)
+        wait_until("it beat again", lambda: beats(worker.storage, worker).heartbeat > row.heartbeat + 1)
         request_stop(study)
         wait_until("the stop arrived", lambda: worker.stop_requested)
         request_stop(study, stop=False)
@@ -334,21 +334,21 @@ def test_beats_carry_progress_and_bring_the_stop(
 def test_the_beat_outlives_a_locked_database(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     other = open_storage(url)
     monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.1}})
     with another_worker(url) as (worker, _):
-        wait_until("it beats", lambda: beats(other, worker).beat > 1)
+        wait_until("it beats", lambda: beats(other, worker).heartbeat > 1)
         with other.transaction() as session:
             session.get(WorkerRow, worker.worker_id)
             wait_until("beats failed", lambda: "cannot beat, and goes on trying" in caplog.text)
-            stuck = session.get_one(WorkerRow, worker.worker_id).beat
-        wait_until("it beats again", lambda: beats(other, worker).beat > stuck + 1)
+            stuck = session.get_one(WorkerRow, worker.worker_id).heartbeat
+        wait_until("it beats again", lambda: beats(other, worker).heartbeat > stuck + 1)
         assert "database is locked" in caplog.text and "beats again" in caplog.text
 
 
 def test_a_deleted_study_stops_its_workers(url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     make_study("doomed")
     with another_worker(url, "doomed") as (worker, study):
         optuna.delete_study(study_name="doomed", storage=study._storage)

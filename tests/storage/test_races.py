@@ -34,7 +34,7 @@ class Told:
 
 def work_through(worker: Worker, study: optuna.Study) -> list[tuple[int, int]]:
     done = []
-    while (trial := worker.take(study)) is not None:
+    while (trial := worker.claim(study)) is not None:
         x = trial.suggest_int("x", 0, 10_000)
         trial.report(x, 1)
         worker.finish(study, trial, TrialState.COMPLETE, x)

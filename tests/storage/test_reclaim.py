@@ -23,26 +23,26 @@ from hpo.storage import lease
 from hpo.storage import reclaim as reclaiming
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.models import LeaseRow, WorkerRow
-from hpo.storage.reclaim import Watch, reclaim
+from hpo.storage.reclaim import HeartbeatMonitor, reclaim
 from hpo.storage.storage import Storage, open_storage
 
 
 def live_and_report(url: str, parent: Connection) -> None:
     """A worker process: its first trial gets two reports and a checkpoint; then it does what the parent says."""
-    lease.BEAT_SECONDS = 0.05
+    lease.HEARTBEAT_SECONDS = 0.05
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage, sampler=RandomSampler(seed=2))
     worker = Worker(storage, study, "cpu")
     parent.send(worker.worker_id)
     while (order := parent.recv()) != "leave":
         if order == "take":
-            trial = worker.take(study)
+            trial = worker.claim(study)
             assert trial is not None
             parent.send(trial.number)
         elif order == "train":
             x = trial.suggest_float("x", 0, 1)
             trial.report(0.1, 1)
-            worker.checkpointed(trial, "/checkpoints/1")
+            worker.record_checkpoint(trial, "/checkpoints/1")
             trial.report(0.2, 2)
             parent.send(x)
         elif order == "report late":
@@ -80,7 +80,7 @@ def worker_process(url: str) -> Iterator[Child]:
     process.join()
 
 
-def poll_until(storage: Storage, watch: Watch, seconds: float = 300.0) -> list[int]:
+def poll_until(storage: Storage, watch: HeartbeatMonitor, seconds: float = 300.0) -> list[int]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if numbers := watch.poll(storage):
@@ -93,7 +93,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(url: str, storage: Sto
     with worker_process(url) as child, worker_process(url) as hasty:
         assert (child.do("take"), hasty.do("take")) == (0, 1)
         x = child.do("train")
-        watch = Watch(study)
+        watch = HeartbeatMonitor(study)
         assert [watch.poll(storage) for _ in range(3)] == [[], [], []]  # they live
         for process in (child.process, hasty.process):
             os.kill(process.pid, signal.SIGKILL)  # the second one right after its trial was created
@@ -103,12 +103,12 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(url: str, storage: Sto
         assert watch.poll(storage) == []
 
     worker = Worker(storage, study, "cpu")
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None and (trial.number, worker.attempt, worker.checkpoint) == (0, 2, "/checkpoints/1")
     assert trial.suggest_float("x", 0, 1) == x
     trial.report(0.3, 3)
     worker.finish(study, trial, TrialState.COMPLETE, 0.3)
-    second = worker.take(study)
+    second = worker.claim(study)
     assert second is not None and (second.number, worker.attempt, worker.checkpoint) == (1, 2, None)
     second.suggest_float("x", 0, 1)
     worker.finish(study, second, TrialState.PRUNED)
@@ -124,9 +124,9 @@ def test_a_frozen_workers_late_words_are_refused(url: str, storage: Storage, stu
         child.do("train")
         os.kill(child.process.pid, signal.SIGSTOP)
         try:
-            assert poll_until(storage, Watch(study, grace_seconds=0.6)) == [0]
+            assert poll_until(storage, HeartbeatMonitor(study, grace_seconds=0.6)) == [0]
             worker = Worker(storage, study, "cpu")
-            trial = worker.take(study)
+            trial = worker.claim(study)
             assert trial is not None and trial.number == 0
         finally:
             os.kill(child.process.pid, signal.SIGCONT)
@@ -158,10 +158,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def remote(storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A worker with a trial in hand, whose row looks like one of another machine, and which beats when told to."""
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 3600)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600)
     monkeypatch.setattr(lease, "machine", lambda: "another boot pid:[1]")
     worker = Worker(storage, study, "cuda:0")
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
     yield worker
     worker.close()
 
@@ -169,7 +169,7 @@ def remote(storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatc
 def test_a_silent_worker_loses_its_trial_after_three_polls_over_the_grace_period(
     storage: Storage, study: optuna.Study, remote: Worker, clock: Clock
 ) -> None:
-    watch = Watch(study, grace_seconds=60)
+    watch = HeartbeatMonitor(study, grace_seconds=60)
     for seconds in (0, 20, 20):
         clock.now += seconds
         assert watch.poll(storage) == []
@@ -186,7 +186,7 @@ def test_after_an_outage_nobody_is_dead_for_having_been_cut_off(
     url: str, study: optuna.Study, remote: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(url)
-    watch = Watch(study, grace_seconds=60)
+    watch = HeartbeatMonitor(study, grace_seconds=60)
     for _ in range(3):
         watch.poll(storage)
         clock.now += 15
@@ -214,7 +214,7 @@ def broken_session() -> Any:
 
 
 def test_many_takers_get_it_once(url: str, study: optuna.Study, remote: Worker, clock: Clock) -> None:
-    watches = [(open_storage(url), Watch(study, grace_seconds=60)) for _ in range(8)]
+    watches = [(open_storage(url), HeartbeatMonitor(study, grace_seconds=60)) for _ in range(8)]
     taken: list[int] = []
     for _ in range(5):
         for storage, watch in watches:
@@ -226,7 +226,7 @@ def test_many_takers_get_it_once(url: str, study: optuna.Study, remote: Worker, 
         storage = open_storage(url)
         same_study = optuna.load_study(study_name="study", storage=storage, sampler=RandomSampler(seed=0))
         takers.append((Worker(storage, same_study, "cpu"), same_study))
-    numbers = [trial.number for worker, same_study in takers if (trial := worker.take(same_study)) is not None]
+    numbers = [trial.number for worker, same_study in takers if (trial := worker.claim(same_study)) is not None]
     assert numbers == [0, 1, 2]
     for worker, _ in takers:
         worker.close()
@@ -242,7 +242,7 @@ def test_a_child_that_the_parent_saw_die_is_taken_over_at_once(
 
 def test_a_living_process_is_not_dead_for_having_a_dead_ones_number(storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
-    worker.take(study)
+    worker.claim(study)
     assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []
     worker.close()
 
@@ -251,7 +251,7 @@ def test_a_worker_that_is_back_from_the_dead_keeps_its_next_trial(storage: Stora
     worker = Worker(storage, study, "cpu")
     with storage.transaction() as session:
         session.get_one(WorkerRow, worker.worker_id).ended = True  # taken for dead while it was frozen
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
     assert reclaim(storage, study) == []
     worker.close()
 
@@ -259,13 +259,13 @@ def test_a_worker_that_is_back_from_the_dead_keeps_its_next_trial(storage: Stora
 def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, study: optuna.Study) -> None:
     def die(checkpoint: str | None = None, killed_by_us: bool = False) -> list[int]:
         worker = Worker(storage, study, "cuda:1")
-        trial = worker.take(study)
+        trial = worker.claim(study)
         assert trial is not None and trial.number == 0
         if checkpoint:
-            worker.checkpointed(trial, checkpoint)
+            worker.record_checkpoint(trial, checkpoint)
         worker._closed.set()
         worker._thread.join()
-        storage.act_as(None)
+        storage.set_lease_holder(None)
         with storage.transaction() as session:
             session.get_one(WorkerRow, worker.worker_id).process_start = "1"  # its number is another's by now
         return reclaim(storage, study, dead=[(machine(), os.getpid())], killed_by_us=killed_by_us)
@@ -294,20 +294,20 @@ def test_a_running_trial_that_nobody_holds_is_returned_after_the_grace_period(
         clock.now += 20
     assert reclaim(storage, study, grace_seconds=60) == [0]
     worker = Worker(storage, study, "cpu")
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None and (trial.number, worker.attempt) == (0, 2)
     worker.close()
 
 
 def test_a_dead_worker_whose_trial_was_told_by_someone_else(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
     plain = RDBStorage(url)
     optuna.load_study(study_name="study", storage=plain).tell(0, 0.5)
     plain.engine.dispose()
     worker._closed.set()
     worker._thread.join()
-    storage.act_as(None)
+    storage.set_lease_holder(None)
     with storage.transaction() as session:
         session.get_one(WorkerRow, worker.worker_id).process_start = "1"
     assert reclaim(storage, study) == []

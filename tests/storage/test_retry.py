@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError, PendingRollbackError
 from hpo.errors import StorageError
 from hpo.storage import retry
 from hpo.storage.lease import Worker
-from hpo.storage.retry import Patience, StorageAway, passes
+from hpo.storage.retry import RetryPolicy, StorageUnavailable, is_transient
 from hpo.storage.storage import Storage, open_storage
 
 pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -50,14 +50,14 @@ def its_study(worker: Worker) -> optuna.Study:
 
 def test_reports_wait_in_the_outbox_and_only_the_end_waits(url: str, worker: Worker) -> None:
     study = its_study(worker)
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     trial.report(0.1, 1)
     with ThreadPoolExecutor(1) as pool:
         with away(url):
             trial.report(0.2, 2)
             trial.report(0.3, 3)  # neither waits
-            worker.checkpointed(trial, "/somewhere")
+            worker.record_checkpoint(trial, "/somewhere")
             ending = pool.submit(worker.finish, study, trial, TrialState.COMPLETE, 0.3)
             time.sleep(0.3)
             assert not ending.done()
@@ -69,31 +69,31 @@ def test_reports_wait_in_the_outbox_and_only_the_end_waits(url: str, worker: Wor
 
 def test_a_trial_given_back_takes_its_reports_with_it(url: str, worker: Worker) -> None:
     study = its_study(worker)
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     with away(url):
         trial.report(0.2, 1)
-    worker.give_back(trial)
+    worker.release(trial)
     assert study.trials[0].intermediate_values == {1: 0.2} and study.trials[0].state == TrialState.WAITING
 
 
 def test_pruning_is_skipped_while_the_database_is_away(worker: Worker) -> None:
     def ask() -> bool:
         asked.append(1)
-        raise StorageAway("away")
+        raise StorageUnavailable("away")
 
     asked: list[int] = []
-    assert not worker.storage.unless_away(ask) and asked
-    assert worker.storage.unless_away(lambda: True)
-    worker.storage.is_away = True
-    assert not worker.storage.unless_away(lambda: True)
+    assert not worker.storage.unless_unavailable(ask) and asked
+    assert worker.storage.unless_unavailable(lambda: True)
+    worker.storage.is_unavailable = True
+    assert not worker.storage.unless_unavailable(lambda: True)
 
 
 def test_an_end_whose_acknowledgement_got_lost_is_not_someone_elses(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = its_study(worker)
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
     tell = optuna.storages.RDBStorage.set_trial_state_values
 
@@ -106,27 +106,27 @@ def test_an_end_whose_acknowledgement_got_lost_is_not_someone_elses(
     worker.finish(study, trial, TrialState.COMPLETE, 0.5)
     assert study.trials[0].value == 0.5
     assert "someone else" not in caplog.text
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
 
 
 def test_patience_ends(url: str, study: optuna.Study) -> None:
     def fail() -> None:
         tries.append(1)
-        raise StorageAway("away")
+        raise StorageUnavailable("away")
 
     tries: list[int] = []
     leave = threading.Event()
     leave.set()
-    with pytest.raises(StorageAway):
-        Patience(3600, leave).persist(fail)  # told to leave
-    with pytest.raises(StorageAway):
-        Patience().persist(fail)
+    with pytest.raises(StorageUnavailable):
+        RetryPolicy(3600, leave).call(fail)  # told to leave
+    with pytest.raises(StorageUnavailable):
+        RetryPolicy().call(fail)
     assert len(tries) == 2
-    with pytest.raises(StorageAway):
-        Patience(0.3).persist(fail)
+    with pytest.raises(StorageUnavailable):
+        RetryPolicy(0.3).call(fail)
     assert len(tries) > 3
     with pytest.raises(StorageError, match="wrong"):
-        Patience(3600).persist(lambda: _raise(StorageError("wrong")))
+        RetryPolicy(3600).call(lambda: _raise(StorageError("wrong")))
 
 
 def _raise(error: Exception) -> None:
@@ -149,14 +149,14 @@ def _raise(error: Exception) -> None:
     ],
 )
 def test_what_passes_by_itself(url: str, backend: str, says: str, may_pass: bool) -> None:
-    assert passes(OperationalError("SELECT 1", {}, Exception(says)), backend) == may_pass
-    assert passes(PendingRollbackError("Can't reconnect"), backend)
-    assert not passes(ValueError(says), backend)
+    assert is_transient(OperationalError("SELECT 1", {}, Exception(says)), backend) == may_pass
+    assert is_transient(PendingRollbackError("Can't reconnect"), backend)
+    assert not is_transient(ValueError(says), backend)
 
 
 def test_a_storage_without_a_worker_waits_for_nothing(url: str, storage: Storage, study: optuna.Study) -> None:
     with away(url), pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
         impatient = open_storage(url)
-        with pytest.raises(StorageAway, match="locked"):
+        with pytest.raises(StorageUnavailable, match="locked"):
             impatient.set_study_user_attr(study._study_id, "a", 1)

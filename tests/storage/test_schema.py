@@ -128,7 +128,7 @@ def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_nothing_of_a_deleted_study_meets_the_next_one(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
-    assert worker.take(study) is not None
+    assert worker.claim(study) is not None
     storage.create_child_study("study/confirm", study, 3)
     worker.close()
     plain = optuna.storages.RDBStorage(url)  # as the dashboard opens it
@@ -156,9 +156,9 @@ def test_names_and_paths_of_all_letters_are_kept_and_either_case_is_another_stud
         study._study_id for study in studies
     ]
     worker = Worker(storage, studies[0], "cpu")
-    trial = worker.take(studies[0])
+    trial = worker.claim(studies[0])
     assert trial is not None
-    worker.give_back(trial, checkpoint="/исследования/\N{FIRE}")
+    worker.release(trial, checkpoint="/исследования/\N{FIRE}")
     with storage.reading() as session:
         assert session.scalars(select(LeaseRow.checkpoint)).one() == "/исследования/\N{FIRE}"
     worker.warn("нет места \N{FIRE}")

@@ -142,19 +142,19 @@ def test_the_best_is_the_lowest_where_lower_is_better_and_infinity_never_is(
 def test_workers_and_the_age_of_their_beats(
     storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpo.storage.lease.BEAT_SECONDS", 3600)
+    monkeypatch.setattr("hpo.storage.lease.HEARTBEAT_SECONDS", 3600)
     worker = Worker(storage, study, "cuda:0")
-    trial = worker.take(study)
+    trial = worker.claim(study)
     assert trial is not None
-    worker.give_back(trial)
-    assert worker.take(study) is not None
+    worker.release(trial)
+    assert worker.claim(study) is not None
     worker.progress(phase="search", step=2, epoch=1.0, epochs=3)
     worker.warn("the bucket is away")
     worker._beat()
     with storage.transaction() as session:
-        session.get_one(WorkerRow, worker.worker_id).beat_at -= timedelta(seconds=100)
+        session.get_one(WorkerRow, worker.worker_id).heartbeat_at -= timedelta(seconds=100)
     seen = read_status(storage, "study").workers[0]
-    assert 90 < seen.beat_age < 1000
+    assert 90 < seen.heartbeat_age < 1000
     assert (seen.worker_id, seen.host, seen.device, seen.phase) == (
         worker.worker_id,
         socket.gethostname(),
@@ -163,7 +163,7 @@ def test_workers_and_the_age_of_their_beats(
     )
     assert (seen.trial, seen.attempt, seen.step, seen.epoch, seen.epochs) == (0, 2, 2, 1.0, 3)
     worker._beat()
-    assert read_status(storage, "study").workers[0].beat_age < 90
+    assert read_status(storage, "study").workers[0].heartbeat_age < 90
     worker.close()
     gone = read_status(storage, "study")
     assert gone.workers == () and gone.warnings == ("the bucket is away",)

@@ -14,7 +14,7 @@ from hpo.errors import StorageError
 from hpo.storage import urls
 from hpo.storage.schema import wait_for_server
 from hpo.storage.storage import Storage, open_storage, storage_of
-from hpo.storage.urls import hide_password, network_file_system, read_url, without_secrets
+from hpo.storage.urls import hide_password, network_file_system, parse_url, redact
 
 SECRET = "s3cr3t/p@ss{word}"
 
@@ -78,12 +78,12 @@ def test_hide_password(url: str, shown: str | None) -> None:
 def test_a_drivers_message_loses_the_password_however_it_is_written() -> None:
     url = make_url("postgresql://me:s%40cret@host/hpo?sslpassword=other")
     message = "could not log in with s@cret, s%40cret or other\nat host"
-    assert without_secrets(message, url) == "could not log in with ***, *** or *** at host"
+    assert redact(message, url) == "could not log in with ***, *** or *** at host"
 
 
 def test_the_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_url("sqlite:///studies/hpo.db").database == str(tmp_path / "studies" / "hpo.db")
+    assert parse_url("sqlite:///studies/hpo.db").database == str(tmp_path / "studies" / "hpo.db")
 
 
 def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
     for name in ("trial", "attempt", "epoch", "rung", "last beat"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in workers:
-        late = worker.beat_age > LATE_BEAT_SECONDS
+        late = worker.heartbeat_age > LATE_BEAT_SECONDS
         table.add_row(
             str(worker.worker_id),
             one_line(worker.host),
@@ -162,7 +162,7 @@ def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
             number(worker.attempt),
             epoch_of(worker),
             number(worker.step),
-            Text(f"{_whole_seconds(worker.beat_age)} ago", "yellow" if late else ""),
+            Text(f"{_whole_seconds(worker.heartbeat_age)} ago", "yellow" if late else ""),
             style="bright_black" if worker.phase in ("gone", "waiting") else "",
         )
     return table

@@ -58,7 +58,7 @@ def _local(config: StudyConfig) -> Placement:
 
 def _ray(config: StudyConfig) -> Placement:
     _needs("ray", "ray")
-    from hpo.backends.ray import RayBackend, Share
+    from hpo.backends.ray import RayBackend, WorkerResources
 
     settings, sharing = config.backend.ray, config.trials_per_device
     device = _one_device(config)
@@ -71,13 +71,13 @@ def _ray(config: StudyConfig) -> Placement:
         WORKER,
         logs_of(config),
         settings.address,
-        Share(gpus, settings.cpus_per_worker),
+        WorkerResources(gpus, settings.cpus_per_worker),
         config.workers,
         environment={"HPO_HOME": str(home())},
         one_machine=_why_one_machine(config),
     )
     place = Place(device, backend.threads, backend.threads, sharing or int(backend.on_gpus))
-    return Placement(backend, (place,) * backend.room)
+    return Placement(backend, (place,) * backend.capacity)
 
 
 def _slurm(config: StudyConfig) -> Placement:

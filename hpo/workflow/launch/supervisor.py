@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import optuna
 
-from hpo.backends.base import LEFT, Exit
+from hpo.backends.base import STOPPED, WorkerExit
 from hpo.config.study import StudyConfig
 from hpo.core.paths import default_storage
 from hpo.core.process import on_interrupt
@@ -16,7 +16,7 @@ from hpo.reporting.console import console
 from hpo.storage.budget import add_seconds, set_phase
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import StudyStatus, read_status
-from hpo.storage.storage import Storage, StorageAway
+from hpo.storage.storage import Storage, StorageUnavailable
 from hpo.workflow.launch.placement import Placement
 
 RESTARTS = 3  # in a row, of one slot whose processes die young with no trial in hand
@@ -35,7 +35,7 @@ class Supervisor:
         self._failure: HpoError | None = None
         self._counted = time.monotonic()
         self._status: StudyStatus | None = None
-        self._ended: list[Exit] = []  # processes whose end is not yet dealt with
+        self._ended: list[WorkerExit] = []  # processes whose end is not yet dealt with
         self._to_start: list[int] = []  # slots
         self._told_away = False
         self._one_is_done = False  # a worker left for there was nothing more to do
@@ -43,7 +43,7 @@ class Supervisor:
     def warm_up(self) -> None:
         """Start the processes early: their imports run while the parent checks the models."""
         for slot in self._restarts:
-            self._backend.warm_up(slot)
+            self._backend.prestart(slot)
 
     def work(self, study: optuna.Study) -> None:
         """Give the workers their work and watch until all have left. Raises the first error that is no trial's own.
@@ -80,7 +80,7 @@ class Supervisor:
         """The study's status; while the database is away, the last one read."""
         try:
             self._status = read_status(self._storage, self._config.name)
-        except StorageAway:
+        except StorageUnavailable:
             if self._status is None:
                 raise
         return self._status
@@ -89,7 +89,7 @@ class Supervisor:
         """Look after the workers once; True when all have left."""
         exits = self._backend.exits()
         self._one_is_done = self._one_is_done or any(ended.code == 0 for ended in exits)
-        self._ended += [ended for ended in exits if ended.code not in (0, LEFT)]
+        self._ended += [ended for ended in exits if ended.code not in (0, STOPPED)]
         try:
             now = time.monotonic()
             add_seconds(study, now - self._counted)
@@ -98,7 +98,7 @@ class Supervisor:
                 self._ended_badly(study, self._ended[0])
                 del self._ended[0]
             self._told_away = False
-        except StorageAway as error:
+        except StorageUnavailable as error:
             if not self._told_away:
                 console.warn(f"{error} The workers go on, and keep their results until it is back.")
             self._told_away = True
@@ -107,24 +107,24 @@ class Supervisor:
         else:
             self._fill()
         # Who still waits for room need not come any more when another found nothing left to do.
-        waiting = self._backend.waiting and not self._one_is_done
+        waiting = self._backend.pending and not self._one_is_done
         return self._backend.running == 0 and not waiting and not self._ended
 
     def _fill(self) -> None:
         """Start what is to be started again, and a worker in each slot that a cluster has got more."""
-        grown = [] if self._one_is_done else range(len(self._restarts), self._backend.room)
+        grown = [] if self._one_is_done else range(len(self._restarts), self._backend.capacity)
         self._restarts |= dict.fromkeys(grown, 0)
         slots, self._to_start = [*self._to_start, *grown], []
         if slots:
             self._start(slots)
 
-    def _ended_badly(self, study: optuna.Study, ended: Exit) -> None:
+    def _ended_badly(self, study: optuna.Study, ended: WorkerExit) -> None:
         """A lost process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""
         held = reclaim(self._storage, study, dead=((ended.machine, ended.pid),))
         # A trial in hand counts the deaths of its workers itself, and fails at the third.
         restarts = 1 if held or ended.seconds > SOUND_SECONDS else self._restarts[ended.slot] + 1
         self._restarts[ended.slot] = restarts
-        reason = ended.said
+        reason = ended.last_line
         if ended.code < 0 or ended.code == DeviceLost.exit_code:
             told = f"was killed ({_signal(-ended.code)})" if ended.code < 0 else f"is lost: {reason}"
             if restarts <= RESTARTS:
@@ -145,7 +145,7 @@ class Supervisor:
             gone = self._backend.stop()
         except KeyboardInterrupt:
             gone = self._backend.kill()
-        with suppress(StorageAway):  # those who come later see for themselves who is gone
+        with suppress(StorageUnavailable):  # those who come later see for themselves who is gone
             reclaim(self._storage, study, dead=[(ended.machine, ended.pid) for ended in gone], killed_by_us=True)
             set_phase(study, "stopped")
 

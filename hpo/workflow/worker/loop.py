@@ -89,7 +89,7 @@ class Workplace:
         self.worker = Worker(self.storage, self.search, spec.device, self.bench.stop)
         if self.bench.mirror:
             self.bench.mirror.leave, self.bench.mirror.tell = self.bench.stop, self.worker.warn
-        self._persist = self.storage.patience.persist
+        self._retry = self.storage.retry_policy.call
 
     def work(self) -> bool:
         """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set.
@@ -101,7 +101,7 @@ class Workplace:
         watch.start()
         try:
             if self._search() and self._confirm() and self._final():
-                self._persist(lambda: set_phase(self.search, "finished"))
+                self._retry(lambda: set_phase(self.search, "finished"))
                 return True
             return self.worker.stop_requested
         finally:
@@ -167,23 +167,23 @@ class Workplace:
             # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
             # the look and the taking is taken or waited for in the second.
             was_idle, idle = idle, is_idle(study)
-            over = self._persist(lambda: self._out_of_time(phase, study))
+            over = self._retry(lambda: self._out_of_time(phase, study))
             if over and phase == "confirm" and not closed:
                 # For good: who else comes, or goes on with more hours, confirms no further and names the same winner.
-                self._persist(lambda: close(study))
+                self._retry(lambda: close(study))
                 closed = True
-            trial = None if over else self.worker.take(study)
+            trial = None if over else self.worker.claim(study)
             if trial is not None:
                 if not begun:  # only now: one who comes to a study that is further on does not set it back
-                    self._persist(lambda: set_phase(self.search, phase))
+                    self._retry(lambda: set_phase(self.search, phase))
                     begun = True
                 self.worker.progress(phase=phase)
                 LeasedRun(self.worker, self.bench, study, trial).carry_out(carry_out)
-            elif self._persist(lambda: self._is_stopped(study)):
+            elif self._retry(lambda: self._is_stopped(study)):
                 return False
             elif idle and was_idle:
                 # What the budget does not allow to begin, or to go on.
-                self._persist(lambda: prune_waiting(study))
+                self._retry(lambda: prune_waiting(study))
                 clear_stage(self.bench, study)
                 return True
             elif not idle:

@@ -49,11 +49,11 @@ class Objective:
 
     def _check(self, trial: optuna.Trial) -> None:
         storage = storage_of(trial.study)
-        if storage.unless_away(trial.should_prune):
+        if storage.unless_unavailable(trial.should_prune):
             if isinstance(trial.study.pruner, FreezeThawPruner) and self._bench.config.budget.max_paused_gb > 0:
                 raise Paused
             raise optuna.TrialPruned
-        if storage.unless_away(self._out_of_time):
+        if storage.unless_unavailable(self._out_of_time):
             trial.set_user_attr(FAILURE, "stopped at a rung: the study's hours are spent")
             raise optuna.TrialPruned
 

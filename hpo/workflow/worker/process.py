@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from hpo.backends.base import LEFT
+from hpo.backends.base import STOPPED
 from hpo.core.imports import importing, keep_imported
 from hpo.core.process import in_thread
 from hpo.errors import HpoError
@@ -37,7 +37,7 @@ def main() -> None:
     keep_imported()
     log_to_stderr()
     if terminated.is_set():
-        raise SystemExit(LEFT)
+        raise SystemExit(STOPPED)
     given = sys.stdin.readline()
     if not given:
         return  # the parent found a mistake before there was anything to do, or is gone
@@ -48,7 +48,7 @@ def main() -> None:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None
     if terminated.is_set() and not done:
-        raise SystemExit(LEFT)
+        raise SystemExit(STOPPED)
 
 
 def _leave_with_parent(stop: threading.Event) -> None:

@@ -56,7 +56,7 @@ class LeasedRun:
             self._worker.finish(self._study, trial, state, value)
         except Stopped:
             with suppress(LeaseLost):  # another worker's by now: it has its own
-                self._worker.give_back(trial, self._worker.checkpoint)
+                self._worker.release(trial, self._worker.checkpoint)
         except Paused:
             with suppress(LeaseLost):
                 self._worker.pause(trial, round(_size(self._folder) / 2**20, 1))
@@ -75,7 +75,7 @@ class LeasedRun:
     def _keep(self, path: Path) -> None:
         """Record a checkpoint, where others reach it if there is such a place."""
         copy = self._mirror.put(path, self._name(path.parent)) if self._mirror else None
-        self._worker.checkpointed(self._trial, copy or str(path))
+        self._worker.record_checkpoint(self._trial, copy or str(path))
 
     def _fetch(self) -> None:
         """Have a trial that was begun elsewhere find its checkpoint here; where that cannot be, say so."""
@@ -113,7 +113,7 @@ class LeasedRun:
         """Do right by the trial, then raise: after such an error this process cannot go on."""
         if is_disk_full(error):
             with suppress(LeaseLost):
-                self._worker.give_back(self._trial)
+                self._worker.release(self._trial)
             raise StorageError(
                 f"The disk is full (writing below {self._folder.parent}). The study is whole: free some space, and the "
                 "same command goes on."
@@ -121,14 +121,14 @@ class LeasedRun:
         if is_device_lost(error):
             reason = " ".join(str(error).split())[:300]
             with suppress(LeaseLost):  # another worker's by now
-                self._worker.give_back(self._trial, died_of=f"{self._device}: {reason}")
+                self._worker.release(self._trial, died_of=f"{self._device}: {reason}")
             raise DeviceLost(
                 f"{self._device} failed, and only a new process can use it again; trial {self._trial.number} is given "
                 f"back: {reason}"
             ) from error
         if isinstance(error, HpoError):  # a model, data or a metric that cannot be used, and can be put right
             with suppress(LeaseLost):
-                self._worker.give_back(self._trial, died_of=str(error))
+                self._worker.release(self._trial, died_of=str(error))
             raise error
         # A bug: said in the trial, then loud.
         self._trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")

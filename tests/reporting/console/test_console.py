@@ -40,8 +40,10 @@ STATUS = StudyStatus(
     best_value=0.70423,
     best_params=PARAMS,
     workers=(
-        WorkerStatus(1, "box", 11, "cuda:0", "search", trial=9, step=2, epoch=1.5, epochs=4, attempt=2, beat_age=1.0),
-        WorkerStatus(2, "box", 12, "cuda:1", "search", trial=10, beat_age=31.0),
+        WorkerStatus(
+            1, "box", 11, "cuda:0", "search", trial=9, step=2, epoch=1.5, epochs=4, attempt=2, heartbeat_age=1.0
+        ),
+        WorkerStatus(2, "box", 12, "cuda:1", "search", trial=10, heartbeat_age=31.0),
     ),
     failures=((3, "Diverged: the loss became NaN [bold] at step 12"),),
     warnings=("checkpoints: s3://bucket cannot be written.",),
