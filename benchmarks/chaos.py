@@ -42,7 +42,7 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.storage.transactions import FAILURE
 from hpo.training.execution import choose_execution
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.launch.create import create_study
 from hpo.workflow.stages import stage_folder
 from tests import servers
@@ -81,8 +81,8 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
 
 
 def create(definition: dict[str, Any], storage: Storage) -> optuna.Study:
-    bench = Workbench(load_config(definition), choose_execution("cpu", 1))
-    return create_study(bench, storage)
+    context = StudyContext(load_config(definition), choose_execution("cpu", 1))
+    return create_study(context, storage)
 
 
 class Fleet:

@@ -211,9 +211,9 @@ def train_for_ray(given: dict[str, Any], study: str) -> None:
 
     if study not in _benches:
         _benches[study] = open_bench(study, threads=1)
-    bench = _benches[study]
+    context = _benches[study]
     with tempfile.TemporaryDirectory() as folder:
-        for report in FineTuning(bench.plan(TrialParams(**given), bench.config.seed, Path(folder))).reports():
+        for report in FineTuning(context.plan(TrialParams(**given), context.config.seed, Path(folder))).reports():
             tune.report({"accuracy": report.value})
 
 
@@ -237,9 +237,9 @@ def test_best_of_hpo(case: Case) -> Answer:
 def open_bench(study: str, threads: int) -> Any:
     from hpo.config.study import load_config
     from hpo.training.execution import choose_execution
-    from hpo.workflow.context import Workbench
+    from hpo.workflow.context import StudyContext
 
-    return Workbench(load_config(study), choose_execution("cpu", threads))
+    return StudyContext(load_config(study), choose_execution("cpu", threads))
 
 
 def score_on_test(study: str, params: dict[str, Any]) -> float:
@@ -248,12 +248,12 @@ def score_on_test(study: str, params: dict[str, Any]) -> float:
     from hpo.training.evaluate import evaluate
     from hpo.training.fine_tune import FineTuning
 
-    bench = open_bench(study, threads=1)
+    context = open_bench(study, threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(bench.plan(TrialParams(**params), bench.config.seed, Path(folder)))
+        run = FineTuning(context.plan(TrialParams(**params), context.config.seed, Path(folder)))
         list(run.reports())
-    features = bench.features("test", params["model"])
-    return float(evaluate(run.model, features, bench.task, bench.scorer, run.plan.execution).metrics["accuracy"])
+    features = context.features("test", params["model"])
+    return float(evaluate(run.model, features, context.task, context.scorer, run.plan.execution).metrics["accuracy"])
 
 
 def trials_of(study: Any) -> list[dict[str, Any]]:

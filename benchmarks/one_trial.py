@@ -47,7 +47,7 @@ def run_hpo(case: Case) -> list[Figures]:
     from hpo.config.trial_params import TrialParams
     from hpo.training.execution import choose_execution
     from hpo.training.fine_tune import FineTuning
-    from hpo.workflow.context import Workbench
+    from hpo.workflow.context import StudyContext
 
     config = load_config(
         {
@@ -58,12 +58,12 @@ def run_hpo(case: Case) -> list[Figures]:
             "max_length": MAX_LENGTH,
         }
     )
-    bench = Workbench(config, choose_execution(case["device"], case["threads"]), read_data(case))
+    context = StudyContext(config, choose_execution(case["device"], case["threads"]), read_data(case))
     label = config.labels[0]
     for split in ("train", "validation"):
-        bench.features(split, label)
-    assert bench.scorer.metrics  # made at the first call, which imports evaluate
-    bench.candidates._loaded.clear()  # the first trial's seconds are also those of loading the model
+        context.features(split, label)
+    assert context.scorer.metrics  # made at the first call, which imports evaluate
+    context.candidates._loaded.clear()  # the first trial's seconds are also those of loading the model
     start_up = time.perf_counter() - BEGAN
     found = []
     for seed in (0, 1):
@@ -73,10 +73,10 @@ def run_hpo(case: Case) -> list[Figures]:
             learning_rate=LEARNING_RATE,
             batch_size=case["batch"],
             epochs=case["epochs"],
-            frozen_layers=round(case["frozen"] * bench.candidates[label].stack.count),
+            frozen_layers=round(case["frozen"] * context.candidates[label].stack.count),
         )
         with tempfile.TemporaryDirectory() as folder:
-            run = FineTuning(bench.plan(params, seed, Path(folder)))
+            run = FineTuning(context.plan(params, seed, Path(folder)))
             reports = list(run.reports())
         trial = time.perf_counter() - started
         print(f"{run.seconds} {run.execution}", file=sys.stderr)

@@ -156,9 +156,9 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     from hpo.training.fine_tune import FineTuning
     from hpo.training.memory.micro_batch import _resident_bytes
     from hpo.training.models.candidate import Candidate
-    from hpo.workflow.context import Workbench
+    from hpo.workflow.context import StudyContext
     from hpo.workflow.launch.create import create_study
-    from hpo.workflow.worker.loop import WorkerSpec, Workplace
+    from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     clock, memory = Clock(), []
@@ -175,7 +175,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
         (optuna.Trial, "set_user_attr", "recording attributes"),
         (optuna.Trial, "report", "report"),
         (optuna.Trial, "should_prune", "prune"),
-        (Workbench, "plan", "model and data"),
+        (StudyContext, "plan", "model and data"),
     ):
         clock.stand_around(owner, method, name)
     finish = Worker.finish
@@ -187,9 +187,9 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     Worker.finish = finish_and_weigh  # type: ignore[method-assign]
     config = load_config(make_study(folder, trials))
     storage = open_storage(None)
-    bench = Workbench(config, choose_execution("cpu", threads))
-    study = create_study(bench, storage)
-    Workplace(WorkerSpec(config.name, default_storage(), "cpu", threads, threads), bench, storage).work()
+    context = StudyContext(config, choose_execution("cpu", threads))
+    study = create_study(context, storage)
+    WorkerLoop(WorkerSpec(config.name, default_storage(), "cpu", threads, threads), context, storage).work()
     storage.engine.dispose()
     assert len(study.get_trials(deepcopy=False)) == trials
     return clock, memory[:trials]  # what came later confirmed the winner

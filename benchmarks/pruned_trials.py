@@ -23,7 +23,7 @@ from hpo.storage.records import params_of
 from hpo.storage.storage import open_storage
 from hpo.training.execution import choose_execution, cores, place_workers
 from hpo.training.fine_tune import FineTuning
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.result import open_study
 from hpo.workflow.run import write_reports
 from hpo.workflow.stages import finished_trials
@@ -31,10 +31,10 @@ from hpo.workflow.stages import finished_trials
 TOP = 3
 
 
-def finish(bench: Workbench, trial: FrozenTrial) -> float | None:
+def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
     """The value the trial would have ended with; None when it fails on the way."""
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(bench.plan(TrialParams(**params_of(trial)), trial.user_attrs["seed"], Path(folder)))
+        run = FineTuning(context.plan(TrialParams(**params_of(trial)), trial.user_attrs["seed"], Path(folder)))
         try:
             return [report.value for report in run.reports()][-1]
         except TrialError:
@@ -44,13 +44,13 @@ def finish(bench: Workbench, trial: FrozenTrial) -> float | None:
 def finish_pruned(study: optuna.Study) -> dict[str, Any]:
     """Finish the pruned trials; returns their values, and how many are better than the third best complete trial."""
     config = load_config(study.user_attrs["config"])
-    bench = Workbench(config, choose_execution(place_workers(config.devices, 1)[0], cores()))
-    bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
+    context = StudyContext(config, choose_execution(place_workers(config.devices, 1)[0], cores()))
+    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     values: dict[int, float | None] = {}
     with console.progress(f"finishing {len(pruned)} pruned trials", total=len(pruned)) as advance:
         for trial in pruned:
-            values[trial.number] = finish(bench, trial)
+            values[trial.number] = finish(context, trial)
             advance()
     complete = [float(trial.value or 0.0) for trial in finished_trials(study)]
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1

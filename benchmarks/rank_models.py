@@ -40,7 +40,7 @@ from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.training.ranking.layer_features import FrozenStates, frozen_states
 from hpo.training.ranking.transferability import probe, target_columns, transferability
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 
 MODELS = Path(__file__).resolve().parents[1] / "examples" / "models"
 BUNDLED = [str(MODELS / name) for name in ("bert-3x128", "roberta-4x128", "distilbert-2x160", "electra-6x112")]
@@ -79,12 +79,12 @@ def _is_classes(found: FrozenStates) -> bool:
     return found.labels.ndim == 1 and found.labels.dtype.kind in "iu"
 
 
-def bench_of(data: Path, models: list[str], rows: int, validation: int) -> Workbench:
+def context_of(data: Path, models: list[str], rows: int, validation: int) -> StudyContext:
     """Models and some rows of a dataset, with the task's own metric."""
     task = TASKS.get(data.name, "text-classification")
     given = {"name": "rank", "task": task, "data": str(data.absolute()), "models": models, "max_length": 128}
     config = load_config(given)
-    return Workbench(config, choose_execution("cpu", cores()), some_rows(task, config.data, rows, validation))
+    return StudyContext(config, choose_execution("cpu", cores()), some_rows(task, config.data, rows, validation))
 
 
 def some_rows(name: str, data: Any, train: int, validation: int) -> TaskData:
@@ -110,17 +110,17 @@ def recorded_finals(folder: Path) -> Finals:
     return best
 
 
-def train_grid(bench: Workbench, dataset: str, file: Path) -> dict[str, float]:
+def train_grid(context: StudyContext, dataset: str, file: Path) -> dict[str, float]:
     """Train what the grid holds and the file does not; the best value of each model."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {json.dumps([row["dataset"], row["params"]]): row["value"] for row in map(json.loads, lines)}
     best: dict[str, float] = {}
-    for values in itertools.product(bench.config.labels, *GRID.values()):
+    for values in itertools.product(context.config.labels, *GRID.values()):
         params = dict(zip(("model", *GRID), values, strict=True))
         key = json.dumps([dataset, params])
         if key not in done:
             began = time.process_time()
-            done[key] = final_of(bench, params)
+            done[key] = final_of(context, params)
             row = {"dataset": dataset, "params": params, "value": done[key]}
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row | {"seconds": round(time.process_time() - began, 2)}) + "\n")
@@ -129,29 +129,29 @@ def train_grid(bench: Workbench, dataset: str, file: Path) -> dict[str, float]:
     return best
 
 
-def final_of(bench: Workbench, params: Row) -> float | None:
+def final_of(context: StudyContext, params: Row) -> float | None:
     """The last value on validation of one run; None where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return list(FineTuning(bench.plan(TrialParams(**params), 0, Path(folder))).reports())[-1].value
+            return list(FineTuning(context.plan(TrialParams(**params), 0, Path(folder))).reports())[-1].value
         except TrialError:
             return None
 
 
-def scores_of(bench: Workbench) -> tuple[dict[str, dict[str, float]], float]:
+def scores_of(context: StudyContext) -> tuple[dict[str, dict[str, float]], float]:
     """Each score of each model, and the mean seconds of the processor that the pass and hpo's own score take."""
     found: dict[str, dict[str, float]] = {name: {} for name in (*SCORES, "parameters")}
     seconds = []
-    for label in bench.config.labels:
-        features = bench.features("train", label)
+    for label in context.config.labels:
+        features = context.features("train", label)
         began = time.process_time()
-        states = frozen_states(bench.candidates[label], features, np.arange(len(features)), bench.execution)
+        states = frozen_states(context.candidates[label], features, np.arange(len(features)), context.execution)
         transferability(states.layers, states.labels, states.examples)
         seconds.append(time.process_time() - began)
         targets = target_columns(states.labels)
         for name, score in SCORES.items():
             found[name][label] = score(states, targets)
-        found["parameters"][label] = bench.candidates[label].parameters
+        found["parameters"][label] = context.candidates[label].parameters
     return found, float(np.mean(seconds))
 
 
@@ -189,13 +189,15 @@ def main() -> None:
     recorded = recorded_finals(arguments.curves) if arguments.curves else {}
     outcomes = {}
     for data in arguments.data:
-        bench = bench_of(data, [*BUNDLED, *arguments.model], arguments.rows, arguments.validation_rows)
+        context = context_of(data, [*BUNDLED, *arguments.model], arguments.rows, arguments.validation_rows)
         finals = recorded.get(data.name, {})
         if arguments.into is not None:
             arguments.into.mkdir(parents=True, exist_ok=True)
-            finals = train_grid(bench, data.name, arguments.into / "finals.jsonl")
-        scores, seconds = scores_of(bench)
-        print(f"{data.name}: {seconds:.2f} s a model for {len(bench.data.train)} rows", json.dumps(scores), flush=True)
+            finals = train_grid(context, data.name, arguments.into / "finals.jsonl")
+        scores, seconds = scores_of(context)
+        print(
+            f"{data.name}: {seconds:.2f} s a model for {len(context.data.train)} rows", json.dumps(scores), flush=True
+        )
         outcomes[data.name] = scores, finals
     show(outcomes)
 

@@ -35,7 +35,7 @@ from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
 from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.rank import rank_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,13 +68,13 @@ def some_rows(config: StudyConfig, train: int, validation: int) -> TaskData:
     return replace(data, **splits, test=None, fingerprint=fingerprint(task.name, splits, data.label_names))
 
 
-def record(bench: Workbench, trial: BaseTrial, folder: Path) -> Row:
+def record(context: StudyContext, trial: BaseTrial, folder: Path) -> Row:
     """Train the configuration that `trial` suggests to its end, or to its failure."""
     Path("/proc/self/clear_refs").write_text("5")  # the process's peak of memory begins anew (proc(5); Linux only)
-    params = suggest(trial, bench.config.search_space, bench.config.labels)
+    params = suggest(trial, context.config.search_space, context.config.labels)
     reports: list[Row] = []
     failure, began = None, time.process_time()
-    run = FineTuning(bench.plan(params, seed=0, folder=folder))
+    run = FineTuning(context.plan(params, seed=0, folder=folder))
     try:
         for report in run.reports():
             seconds = round(time.process_time() - began, 3)
@@ -98,7 +98,7 @@ class Place:
         config = study_of(data)
         rows = some_rows(config, arguments.train_rows, arguments.validation_rows)
         self.name = data.name
-        self._bench = Workbench(config, choose_execution("cpu", cores()), rows)
+        self._context = StudyContext(config, choose_execution("cpu", cores()), rows)
         self._file = arguments.into / f"{data.name}.jsonl"
         self._done = {row["number"] for row in _read(self._file)}
 
@@ -114,8 +114,8 @@ class Place:
         Their seconds are told as those of the machine that recorded the table: by what the configurations take here
         that both have.
         """
-        order = rank_models(self._bench).order
-        queue = self._bench.first_trials(order).points
+        order = rank_models(self._context).order
+        queue = self._context.first_trials(order).points
         for point in track(queue, f"first trials of {self.name}"):
             if not any(row["params"] == point for row in _read(self._file)):
                 self._keep(FIRST, FixedTrial(point))
@@ -134,7 +134,7 @@ class Place:
 
     def _keep(self, number: int, trial: BaseTrial) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            row = {"number": number, **record(self._bench, trial, Path(folder))}
+            row = {"number": number, **record(self._context, trial, Path(folder))}
         with self._file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         self._done.add(number)

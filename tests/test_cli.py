@@ -235,14 +235,14 @@ def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
 def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpo.workflow.worker import loop
 
-    work = loop.Workplace.work
+    work = loop.WorkerLoop.work
 
-    def interrupted(self: loop.Workplace) -> None:
+    def interrupted(self: loop.WorkerLoop) -> None:
         signal.raise_signal(signal.SIGINT)
         work(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Workplace, "work", interrupted)
+        patch.setattr(loop.WorkerLoop, "work", interrupted)
         code, out, _ = run("run", "reviews.yaml", "--name", "later")
         assert code == 130 and "the trial in hand is saved, and the same command goes on with it" in out
     assert "stopped" in right(run("status"))

@@ -32,7 +32,7 @@ from hpo.training.models.candidate import Candidates, resolve_max_length
 from hpo.training.plan import TrainingPlan
 
 
-class Workbench:
+class StudyContext:
     """Task, data, metric, models and features of a study in this process."""
 
     def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:

@@ -16,7 +16,7 @@ from hpo.storage.records import EXECUTION, params_of
 from hpo.training.cross_validation import start
 from hpo.training.execution import Execution, available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.workflow.context import Workbench, versions
+from hpo.workflow.context import StudyContext, versions
 from hpo.workflow.worker.final_model import measure_on_test, refit_plan, save_final
 
 
@@ -41,11 +41,11 @@ def replay(study: optuna.Study, number: int) -> Replay:
         if before != now:
             not_applied.append(f"{package}: {before} then, {now} now")
     config = load_config(study.user_attrs["config"])
-    bench = Workbench(config, execution)
-    bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
+    context = StudyContext(config, execution)
+    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     params = TrialParams(**params_of(trial))
     with tempfile.TemporaryDirectory() as folder:
-        run = start(bench.plan(params, trial.user_attrs["seed"], Path(folder)))
+        run = start(context.plan(params, trial.user_attrs["seed"], Path(folder)))
         values: dict[int, float] = {}
         for report in run.reports():
             values[report.step] = report.value
@@ -80,15 +80,15 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
         raise StudyError(f"Trial {number} reported nothing; see `hpo status` for the reason.")
     config = load_config(study.user_attrs["config"])
     execution = choose_execution(available_devices()[0], cores())
-    bench = Workbench(config, execution)
-    bench.check_fingerprint(study.user_attrs["data"]["fingerprint"])
+    context = StudyContext(config, execution)
+    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     params = TrialParams(**params_of(trial))
     complete = trial.state == optuna.trial.TrialState.COMPLETE
     epochs = trial.user_attrs.get("epochs_trained") if complete else None
     winner = result is not None and number == result["winner"]["trial"]
     target = run_folder(study.study_name) / ("final" if winner else f"trial-{number}")
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(refit_plan(params, epochs, bench, Path(folder), execution))
+        run = FineTuning(refit_plan(params, epochs, context, Path(folder), execution))
         for _ in run.reports():
             pass
     own = {"trial": number, "params": params_of(trial), "values": {}, "mean": trial.value, "std": 0.0}
@@ -98,9 +98,9 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
         "refit": "train" if params.is_few else "train+validation",
         "model_dir": str(target),
         "command": f"hpo retrain {study.study_name} --trial {number}",
-        **measure_on_test(run.model, run.plan, bench, study, str(target)),
+        **measure_on_test(run.model, run.plan, context, study, str(target)),
     }
-    save_final(run.model, run.adapter, run.plan, bench, study, record, target)
+    save_final(run.model, run.adapter, run.plan, context, study, record, target)
     if winner:
         study.set_user_attr("result", record)
     return record

@@ -24,7 +24,7 @@ from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task, with_metric
-from hpo.workflow.launch.resume import as_decided, is_finished, known_study
+from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(
             task = get_task(config.task).configured(config)
             data = task.prepare(config.data, config.seed)
             check_direction(task.metrics(config.metric, data), config.direction)
-        known = known_study(database, config, data)
+        known = existing_study(database, config, data)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             return Result(known, known.user_attrs["result"])
@@ -93,10 +93,10 @@ def _configure(
 def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
     """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
     with console.progress("starting"), importing():
-        from hpo.workflow.launch.placement import place_study
+        from hpo.workflow.launch.placement import create_placement
         from hpo.workflow.launch.supervisor import Supervisor
 
-        supervisor = Supervisor(config, storage, place_study(config))
+        supervisor = Supervisor(config, storage, create_placement(config))
         ending.callback(supervisor.close)
         if config.backend.name != "inline":
             supervisor.warm_up()
@@ -111,45 +111,47 @@ def _search(
     What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
     """
     with console.progress("checking the models"), importing():
-        from hpo.workflow.checks.constraints import keep_to_constraints
+        from hpo.workflow.checks.constraints import apply_constraints
         from hpo.workflow.checks.study import inspect_models, study_warnings
-        from hpo.workflow.context import Workbench
+        from hpo.workflow.context import StudyContext
         from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
 
-        bench = Workbench(as_decided(config, known) if known else config, supervisor.placement.execution_here(), data)
-        dropped = [] if known else keep_to_constraints(bench)
-        inspect_models(bench)
-    if bench.mirror:
-        bench.mirror.check()
-    for line in [*data.notes, *dropped, *study_warnings(bench)]:
+        context = StudyContext(
+            with_dropped_models(config, known) if known else config, supervisor.placement.execution_here(), data
+        )
+        dropped = [] if known else apply_constraints(context)
+        inspect_models(context)
+    if context.mirror:
+        context.mirror.check()
+    for line in [*data.notes, *dropped, *study_warnings(context)]:
         console.note(f"  {line}")
-    ranking = ranking_of(known) if known else rank_if_wanted(bench)
-    study = create_study(bench, storage, ranking)
+    ranking = ranking_of(known) if known else rank_if_wanted(context)
+    study = create_study(context, storage, ranking)
     if config.backend.name == "inline":
-        _work_inline(study, bench, storage)
+        _work_inline(study, context, storage)
     else:
         supervisor.work(study)
     return study
 
 
-def _work_inline(study: optuna.Study, bench: Any, storage: Storage) -> None:
+def _work_inline(study: optuna.Study, context: Any, storage: Storage) -> None:
     """One worker in this very process: for notebooks, debuggers and tests. Ctrl-C saves the trial in hand first."""
-    from hpo.workflow.worker.loop import WorkerSpec, Workplace
+    from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec
 
-    device, threads = bench.execution.device, bench.execution.threads
-    spec = WorkerSpec(study.study_name, bench.config.storage or default_storage(), device, threads, threads)
+    device, threads = context.execution.device, context.execution.threads
+    spec = WorkerSpec(study.study_name, context.config.storage or default_storage(), device, threads, threads)
     over, interrupted = threading.Event(), threading.Event()
     follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
 
     def interrupt() -> None:
         interrupted.set()
-        bench.stop.set()
+        context.stop.set()
 
     with on_interrupt(interrupt):
         follower.start()
         try:
-            Workplace(spec, bench, storage).work()
+            WorkerLoop(spec, context, storage).work()
         finally:
             over.set()
             follower.join()

@@ -11,7 +11,7 @@ from hpo.errors import ConfigError, StorageError
 from hpo.training import execution
 from hpo.training.execution import apply, choose_execution, place_workers
 from hpo.workflow.launch import placement
-from hpo.workflow.launch.placement import place_study
+from hpo.workflow.launch.placement import create_placement
 
 SERVER = "postgresql+psycopg://me:s3cr3t@127.0.0.1/hpo"
 
@@ -51,7 +51,7 @@ def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pyt
         placement, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name)
     )
     with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo-finetune\[{backend}\]'"):
-        place_study(load_config(written(backend=backend, workers=2)))
+        create_placement(load_config(written(backend=backend, workers=2)))
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pyt
 def test_what_slurm_needs(more: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=told):
-        place_study(load_config(written(backend="slurm", **more)))
+        create_placement(load_config(written(backend="slurm", **more)))
 
 
 def test_a_file_is_no_database_for_slurm() -> None:
     with pytest.raises(StorageError, match=r"sqlite:///.*hpo\.db is a file of this machine.*PostgreSQL or MySQL"):
-        place_study(load_config(written(backend="slurm", workers=2)))
+        create_placement(load_config(written(backend="slurm", workers=2)))
 
 
 def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,10 @@ def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, `workers` says"):
             place_workers(devices, None, 2)
     config = load_config(written(trials_per_device=2))
-    assert [(place.device, place.sharing) for place in place_study(config).places] == [("cuda:0", 2), ("cuda:1", 2)] * 2
+    assert [(slot.device, slot.sharing) for slot in create_placement(config).slots] == [
+        ("cuda:0", 2),
+        ("cuda:1", 2),
+    ] * 2
 
 
 def test_each_gets_its_part_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.frozen import cache
 from hpo.training.frozen.cache import PrefixedFeatures
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from tests.faults.search import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -69,11 +69,11 @@ def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, bar
         (marks / f"filled-{len(values)}").touch(exist_ok=False)
 
     features.FeatureStore._make, cache._fill = making, filling  # type: ignore[method-assign]
-    bench = Workbench(load_config(study), Execution(prefix_cache=cache.USED))
-    assert bench.candidates["bert"].stack.count == 2
+    context = StudyContext(load_config(study), Execution(prefix_cache=cache.USED))
+    assert context.candidates["bert"].stack.count == 2
     barrier.wait(PATIENCE)
     params = TrialParams(model="bert", frozen_layers=1, epochs=2, batch_size=32)
-    run = FineTuning(bench.plan(params, 0, marks / f"run-{os.getpid()}"))
+    run = FineTuning(context.plan(params, 0, marks / f"run-{os.getpid()}"))
     next(run.steps())
     answers.put((run.execution.prefix_cache, digest(run._train), digest(run._validation)))
 

@@ -107,7 +107,7 @@ def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
     monkeypatch.setattr(loop, "set_phase", lambda study, phase: phases.append(phase))
     url = f"sqlite:///{finished}"
     before = dump(url)
-    loop.Workplace(loop.WorkerSpec("faulty", url, "cpu", 1, 1)).work()
+    loop.WorkerLoop(loop.WorkerSpec("faulty", url, "cpu", 1, 1)).work()
     assert phases == ["finished"] and dump(url) == before
 
 
@@ -168,10 +168,10 @@ def dashboard(storage: Any) -> Callable[[str, Any], str]:
 
 
 def run_with_many_checkpoints(study: dict[str, Any]) -> None:
-    from hpo.workflow.context import Workbench
+    from hpo.workflow.context import StudyContext
 
-    plan = Workbench.plan
-    Workbench.plan = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.1)  # type: ignore[method-assign]
+    plan = StudyContext.plan
+    StudyContext.plan = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.1)  # type: ignore[method-assign]
     hpo.run(study)
 
 

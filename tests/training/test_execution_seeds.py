@@ -13,7 +13,7 @@ from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SEEDS = range(5)
@@ -49,12 +49,12 @@ def test_bfloat16_and_float32_end_within_seed_noise(tmp_path: Path) -> None:
     )
     task = get_task(config.task)
     single, half = Execution(dtype="float32"), Execution(dtype="bfloat16")
-    bench = Workbench(config, single, first_rows(task.prepare(config.data, 0), task.name))
+    context = StudyContext(config, single, first_rows(task.prepare(config.data, 0), task.name))
     params = TrialParams(model=config.labels[0], learning_rate=2e-3, batch_size=32, epochs=2)
 
     def final(seed: int, execution: Execution) -> float:
         folder = tmp_path / f"{execution.dtype}-{seed}"
-        *_, last = FineTuning(bench.plan(params, seed, folder, execution)).reports()
+        *_, last = FineTuning(context.plan(params, seed, folder, execution)).reports()
         return last.value
 
     whole, rounded = (np.array([final(seed, execution) for seed in SEEDS]) for execution in (single, half))

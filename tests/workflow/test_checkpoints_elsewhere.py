@@ -18,7 +18,7 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
 from hpo.training.checkpoints.remote import Mirror
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.stop import delete_study
 from tests.training.checkpoints.test_remote import Flaky, flaky
 
@@ -87,14 +87,14 @@ def test_deleting_a_study_removes_its_copies_or_says_what_is_left(
 def test_a_place_that_fails_costs_no_trial_and_is_told_aloud_once(
     one_trial: dict[str, Any], flaky: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan, check = Workbench.plan, Mirror.check
+    plan, check = StudyContext.plan, Mirror.check
     often = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.0)  # noqa: E731
 
     def then_away(self: Mirror) -> None:
         check(self)
         Flaky.failing = math.inf
 
-    monkeypatch.setattr(Workbench, "plan", often)
+    monkeypatch.setattr(StudyContext, "plan", often)
     monkeypatch.setattr(Mirror, "check", then_away)
     result = hpo.run(one_trial | {"checkpoints": flaky, "budget": {"max_trials": 2}})
     assert [trial.state for trial in result.study.trials] == [TrialState.COMPLETE] * 2

@@ -18,7 +18,7 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
 from hpo.training.execution import Execution
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.replay import replay
 from hpo.workflow.worker.final_model import refit_plan
 
@@ -35,17 +35,17 @@ def folded(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_each_fold_trains_on_the_others(folded: dict[str, Any], tmp_path: Path) -> None:
-    bench = Workbench(load_config(folded), Execution())
-    plan = bench.plan(TrialParams(model="deep"), 0, tmp_path)
+    context = StudyContext(load_config(folded), Execution())
+    plan = context.plan(TrialParams(model="deep"), 0, tmp_path)
     assert [(len(train), len(validation)) for train, validation in plan.folds] == [(60, 30)] * 3
     held_out = [validation for _, validation in plan.folds]
     for fold, (train, _) in enumerate(plan.folds):
         others = reduce(lambda one, other: one.concatenate(other), held_out[:fold] + held_out[fold + 1 :])
         assert np.array_equal(train.columns["input_ids"][0], others.columns["input_ids"][0])
     assert plan.train is plan.folds[0][0] and plan.validation is plan.folds[0][1]
-    final = refit_plan(plan.params, None, bench, tmp_path, Execution())
+    final = refit_plan(plan.params, None, context, tmp_path, Execution())
     assert len(final.train) == 90 and final.validation is None and final.folds == ()
-    few = bench.plan(TrialParams(model="deep", shots=4), 0, tmp_path)
+    few = context.plan(TrialParams(model="deep", shots=4), 0, tmp_path)
     for train, validation in few.folds:
         assert np.bincount(train.all_labels()).tolist() == [4, 4] and len(validation) == 30
 

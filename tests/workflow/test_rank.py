@@ -13,7 +13,7 @@ from hpo.errors import ConfigError
 from hpo.search.ranking import Ranking, ranking_of
 from hpo.training.execution import Execution
 from hpo.workflow import rank
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.rank import rank_models, rank_study
 from hpo.workflow.run import write_reports
 from tests.contracts.task_data import write_rows
@@ -61,7 +61,7 @@ def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
     assert {m["model"] for m in agreed["models"] if m["best"] is not None} >= {result.params["model"]}
     page = (run_folder("reviews") / "report.html").read_text()
     assert "Ranking before the search" in page
-    monkeypatch.setattr(rank, "rank_models", lambda bench: pytest.fail("ranked again"))
+    monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked again"))
     more = hpo.run({**study, "budget": {"max_trials": 5}})
     assert ranking_of(more.study) == ranking and len(more.study.trials) == 5
 
@@ -69,10 +69,10 @@ def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
 def test_a_ranking_can_be_turned_off_and_one_model_has_none(
     study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "rank_models", lambda bench: pytest.fail("ranked"))
-    off = Workbench(load_config({**study, "rank": False}), Execution())
+    monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked"))
+    off = StudyContext(load_config({**study, "rank": False}), Execution())
     assert rank.rank_if_wanted(off) is None
-    alone = Workbench(load_config({**study, "models": study["models"][:1]}), Execution())
+    alone = StudyContext(load_config({**study, "models": study["models"][:1]}), Execution())
     assert alone.why_no_ranking() == "there is one model" and rank.rank_if_wanted(alone) is None
 
 
@@ -100,16 +100,16 @@ def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
     study = {"name": "n", "task": "question-answering", "data": data, "models": models, "devices": "cpu"}
     with pytest.raises(ConfigError, match="nothing to rank: question-answering has no ranking"):
         rank_study(study)
-    assert rank.rank_if_wanted(Workbench(load_config(study), Execution())) is None
+    assert rank.rank_if_wanted(StudyContext(load_config(study), Execution())) is None
 
 
 def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Workbench(load_config(study), Execution())
+    context = StudyContext(load_config(study), Execution())
     monkeypatch.setattr(rank, "ROWS", 100)
-    assert 95 <= rank_models(bench).rows <= 100
+    assert 95 <= rank_models(context).rows <= 100
     monkeypatch.setattr(rank, "FEWEST", 10)
     monkeypatch.setattr(rank, "WORK", {"cpu": 1.0})
-    assert rank_models(bench).rows == 10
+    assert rank_models(context).rows == 10
 
 
 def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:

@@ -3,39 +3,39 @@
 from hpo.config.constraints import Footprint
 from hpo.errors import ModelError
 from hpo.training.models.footprint import footprint_of_config, measure_footprint
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 
 
-def keep_to_constraints(bench: Workbench) -> list[str]:
-    """Drop the candidates of `bench` that break the study's constraints; returns what to tell of each.
+def apply_constraints(context: StudyContext) -> list[str]:
+    """Drop the candidates of `context` that break the study's constraints; returns what to tell of each.
 
     First by their configs, without reading a weight, then by the time and memory of one answer, on the device of
-    `bench`. Raises `ModelError` where none is left.
+    `context`. Raises `ModelError` where none is left.
     """
-    if not bench.config.constraints.any:
+    if not context.config.constraints.any:
         return []
-    _drop(bench, {label: footprint for label in bench.config.labels if (footprint := _foreseen(bench, label))})
-    if bench.config.constraints.need_an_answer:
-        _drop(bench, {label: _measured(bench, label) for label in bench.config.labels})
-    return [f"{model.label} is dropped: {model.dropped}" for model in bench.config.models if model.dropped]
+    _drop(context, {label: footprint for label in context.config.labels if (footprint := _foreseen(context, label))})
+    if context.config.constraints.need_an_answer:
+        _drop(context, {label: _measured(context, label) for label in context.config.labels})
+    return [f"{model.label} is dropped: {model.dropped}" for model in context.config.models if model.dropped]
 
 
-def _foreseen(bench: Workbench, label: str) -> Footprint | None:
-    task = bench.task
-    return footprint_of_config(bench.config.model_ref(label), task.auto_class, task.head(bench.data))
+def _foreseen(context: StudyContext, label: str) -> Footprint | None:
+    task = context.task
+    return footprint_of_config(context.config.model_ref(label), task.auto_class, task.head(context.data))
 
 
-def _measured(bench: Workbench, label: str) -> Footprint:
+def _measured(context: StudyContext, label: str) -> Footprint:
     """Of a copy with a fresh head: the candidate itself stays where it is."""
-    model = bench.candidates[label].build(bench.config.seed)
-    return measure_footprint(model, bench.features("validation", label), bench.task, bench.execution.device)
+    model = context.candidates[label].build(context.config.seed)
+    return measure_footprint(model, context.features("validation", label), context.task, context.execution.device)
 
 
-def _drop(bench: Workbench, footprints: dict[str, Footprint]) -> None:
-    broken = {label: bench.config.constraints.broken_by(footprint) for label, footprint in footprints.items()}
-    bench.config = bench.config.without({label: why for label, why in broken.items() if why})
-    if not bench.config.labels:
-        told = "\n  ".join(f"{model.label}: {model.dropped}" for model in bench.config.models)
+def _drop(context: StudyContext, footprints: dict[str, Footprint]) -> None:
+    broken = {label: context.config.constraints.broken_by(footprint) for label, footprint in footprints.items()}
+    context.config = context.config.without({label: why for label, why in broken.items() if why})
+    if not context.config.labels:
+        told = "\n  ".join(f"{model.label}: {model.dropped}" for model in context.config.models)
         raise ModelError(
             f"constraints: no model is left.\n  {told}\nAllow more under `constraints`, or name smaller models."
         )

@@ -18,10 +18,10 @@ from hpo.reporting.console import console
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.training.fine_tune import FineTuning
-from hpo.workflow.checks.constraints import keep_to_constraints
+from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.techniques import check_techniques
-from hpo.workflow.context import Workbench, describe_data
-from hpo.workflow.launch.placement import place_study
+from hpo.workflow.context import StudyContext, describe_data
+from hpo.workflow.launch.placement import create_placement
 from hpo.workflow.stages import within_share
 
 TIMED_STEPS = 6
@@ -46,33 +46,33 @@ class ModelPlan:
 def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
     """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
     config = load_config(source, overrides)
-    placement = place_study(config)
+    placement = create_placement(config)
     placement.backend.kill()  # that it can be had is all that is asked of it here
     with console.progress("reading the data"):
-        bench = Workbench(config, placement.execution_here())
-        check_direction(bench.scorer, config.direction)
-        if bench.mirror:
-            bench.mirror.check()
-        dropped = keep_to_constraints(bench)
+        context = StudyContext(config, placement.execution_here())
+        check_direction(context.scorer, config.direction)
+        if context.mirror:
+            context.mirror.check()
+        dropped = apply_constraints(context)
     with console.progress("timing each model on the data"):
-        plans = time_models(bench, inspect_models(bench))
-    times = forecast(bench, plans, len(placement.places))
-    told = [*dropped, *study_warnings(bench), *too_little_time(bench, plans, times)]
-    console.show_plan(config.name, describe_data(bench.data), [asdict(plan) for plan in plans], times, told)
+        plans = time_models(context, inspect_models(context))
+    times = forecast(context, plans, len(placement.slots))
+    told = [*dropped, *study_warnings(context), *too_little_time(context, plans, times)]
+    console.show_plan(config.name, describe_data(context.data), [asdict(plan) for plan in plans], times, told)
 
 
-def inspect_models(bench: Workbench) -> list[ModelPlan]:
+def inspect_models(context: StudyContext) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
-    build_sampler(bench.config.sampler, bench.config.search_space.conditional, bench.config.seed)
-    build_pruner(bench.config.pruner)
+    build_sampler(context.config.sampler, context.config.search_space.conditional, context.config.seed)
+    build_pruner(context.config.pruner)
     plans = []
-    for label in bench.config.labels:
-        candidate = bench.candidates[label]
-        if bench.config.model_ref(label).source_prefix and bench.task.generation is None:
+    for label in context.config.labels:
+        candidate = context.candidates[label]
+        if context.config.model_ref(label).source_prefix and context.task.generation is None:
             raise ModelError(
-                f"{label}: source_prefix is for models that summarize or translate, not {bench.task.name}."
+                f"{label}: source_prefix is for models that summarize or translate, not {context.task.name}."
             )
-        objection = bench.task.check_model(candidate.model, candidate.processor)
+        objection = context.task.check_model(candidate.model, candidate.processor)
         if objection:
             raise ModelError(f"{label}: {objection}.")
         plan = ModelPlan(
@@ -80,24 +80,24 @@ def inspect_models(bench: Workbench) -> list[ModelPlan]:
             architecture=type(candidate.model).__name__,
             parameters=candidate.parameters,
             layers=candidate.stack.count,
-            max_length=bench.max_length(label) or None,
+            max_length=context.max_length(label) or None,
         )
         plans.append(plan)
-    check_techniques(bench)
-    bench.first_trials()
+    check_techniques(context)
+    context.first_trials()
     return plans
 
 
-def study_warnings(bench: Workbench) -> list[str]:
+def study_warnings(context: StudyContext) -> list[str]:
     """What a person should hear although it is allowed."""
-    config, rows = bench.config, len(bench.data.train)
+    config, rows = context.config, len(context.data.train)
     found = list(config.search_space.notes)
     batch = config.search_space.parameters.get("batch_size")
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
-    queue, most = bench.first_trials(), config.budget.max_trials
-    found += [queue.note] * bool(queue.note and not bench.ranked)  # else the ranking says what goes first
+    queue, most = context.first_trials(), config.budget.max_trials
+    found += [queue.note] * bool(queue.note and not context.ranked)  # else the ranking says what goes first
     first = len(queue.points)
     if first >= most:
         left_out = f", and {count(first - most, 'of them is', 'of them are')} not tried" if first > most else ""
@@ -107,13 +107,13 @@ def study_warnings(bench: Workbench) -> list[str]:
     return found
 
 
-def time_models(bench: Workbench, plans: list[ModelPlan]) -> list[ModelPlan]:
+def time_models(context: StudyContext, plans: list[ModelPlan]) -> list[ModelPlan]:
     """Time a few unfrozen steps of each candidate on the real data; returns the plans with `seconds_per_epoch`."""
     timed = []
     for plan in plans:
-        params = TrialParams(model=plan.model, epochs=1, batch_size=min(32, len(bench.data.train)))
+        params = TrialParams(model=plan.model, epochs=1, batch_size=min(32, len(context.data.train)))
         with tempfile.TemporaryDirectory() as folder:
-            run = FineTuning(bench.plan(params, bench.config.seed, Path(folder)))
+            run = FineTuning(context.plan(params, context.config.seed, Path(folder)))
             timed.append(replace(plan, seconds_per_epoch=_seconds_per_epoch(run)))
     return timed
 
@@ -132,15 +132,15 @@ def _seconds_per_epoch(run: FineTuning) -> float:
     return statistics.median(seconds[1:] or seconds) * run.plan.steps_per_epoch
 
 
-def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str, float]:
+def forecast(context: StudyContext, plans: list[ModelPlan], workers: int) -> dict[str, float]:
     """Seconds by phase, from the timed models: an estimate to plan by, not a promise.
 
     Freezing and pruning are taken to halve the search's full cost, as successive halving does on average.
     """
     per_epoch = statistics.fmean(plan.seconds_per_epoch or 0.0 for plan in plans)
-    final = per_epoch * _typical_epochs(bench) * 1.15  # evaluation
-    full = final * max(1, len(bench.data.folds))
-    budget, wanted = bench.config.budget, bench.config.confirm
+    final = per_epoch * _typical_epochs(context) * 1.15  # evaluation
+    full = final * max(1, len(context.data.folds))
+    budget, wanted = context.config.budget, context.config.confirm
     jobs = min(wanted.top, budget.max_trials) * wanted.seeds
     confirm = jobs * full / min(workers, jobs)
     search = budget.max_trials * full * 0.5 / workers
@@ -151,9 +151,9 @@ def forecast(bench: Workbench, plans: list[ModelPlan], workers: int) -> dict[str
     return {"search": search, "confirm": confirm, "final model": final}
 
 
-def too_little_time(bench: Workbench, plans: list[ModelPlan], times: Mapping[str, float]) -> list[str]:
+def too_little_time(context: StudyContext, plans: list[ModelPlan], times: Mapping[str, float]) -> list[str]:
     """A warning where `budget.max_hours` leaves the search less than a trial of the quickest model takes."""
-    hours, trial = bench.config.budget.max_hours, times["final model"] * max(1, len(bench.data.folds))
+    hours, trial = context.config.budget.max_hours, times["final model"] * max(1, len(context.data.folds))
     seconds = [plan.seconds_per_epoch or 0.0 for plan in plans]
     quickest = trial * min(seconds) / max(statistics.fmean(seconds), 1e-9)
     if hours is None or times["search"] >= quickest:
@@ -166,8 +166,8 @@ def too_little_time(bench: Workbench, plans: list[ModelPlan], times: Mapping[str
     ]
 
 
-def _typical_epochs(bench: Workbench) -> float:
-    parameter: Any = bench.config.search_space.parameters.get("epochs")
+def _typical_epochs(context: StudyContext) -> float:
+    parameter: Any = context.config.search_space.parameters.get("epochs")
     match parameter:
         case Int() | Float():
             return (parameter.low + parameter.effective_high) / 2

@@ -7,23 +7,23 @@ from hpo.training.batches.word_dropout import hidden_token
 from hpo.training.models.candidate import Candidate
 from hpo.training.models.layers import head_dropouts
 from hpo.training.models.quantization import check_quantization
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 
 
-def check_techniques(bench: Workbench) -> None:
+def check_techniques(context: StudyContext) -> None:
     """Raise `ConfigError` or `ModelError` for a parameter that the task, or a model it is sampled for, cannot have."""
-    _check_frozen_counts(bench)
-    _check_augmentation(bench)
-    _check_class_weights(bench)
-    quantization = bench.config.search_space.parameters.get("quantization")
+    _check_frozen_counts(context)
+    _check_augmentation(context)
+    _check_class_weights(context)
+    quantization = context.config.search_space.parameters.get("quantization")
     if quantization is not None and "4bit" in quantization.extremes():
-        check_quantization(bench.execution.device)
-    for candidate in _candidates_with("word_dropout", bench):
+        check_quantization(context.execution.device)
+    for candidate in _candidates_with("word_dropout", context):
         try:
             hidden_token(candidate.processor)
         except ModelError as error:
             raise ModelError(f"{candidate.ref.label}: {error}") from None
-    for candidate in _candidates_with("head_dropout", bench):
+    for candidate in _candidates_with("head_dropout", context):
         if not head_dropouts(candidate.model):
             raise ModelError(
                 f"{candidate.ref.label}: head_dropout: its head has no dropout. Leave it out, or sample it for others "
@@ -31,28 +31,28 @@ def check_techniques(bench: Workbench) -> None:
             )
 
 
-def _candidates_with(name: str, bench: Workbench) -> list[Candidate]:
+def _candidates_with(name: str, context: StudyContext) -> list[Candidate]:
     """The models that a parameter of the space, where it is not off throughout, may be sampled for."""
-    parameter = bench.config.search_space.parameters.get(name)
+    parameter = context.config.search_space.parameters.get(name)
     if parameter is None or not any(parameter.extremes()):
         return []
-    labels = (parameter.when or {}).get("model", bench.config.labels)
-    return [bench.candidates[str(label)] for label in labels]
+    labels = (parameter.when or {}).get("model", context.config.labels)
+    return [context.candidates[str(label)] for label in labels]
 
 
-def _check_class_weights(bench: Workbench) -> None:
-    weights = bench.config.search_space.parameters.get("class_weights")
-    if weights is not None and "balanced" in weights.extremes() and not bench.task.has_classes:
+def _check_class_weights(context: StudyContext) -> None:
+    weights = context.config.search_space.parameters.get("class_weights")
+    if weights is not None and "balanced" in weights.extremes() and not context.task.has_classes:
         raise ConfigError(
-            f"search_space.class_weights: balanced is for tasks with classes, and {bench.task.name} has none."
+            f"search_space.class_weights: balanced is for tasks with classes, and {context.task.name} has none."
         )
 
 
-def _check_frozen_counts(bench: Workbench) -> None:
-    parameter = bench.config.search_space.parameters.get("frozen_layers")
+def _check_frozen_counts(context: StudyContext) -> None:
+    parameter = context.config.search_space.parameters.get("frozen_layers")
     if parameter is None:
         return
-    layers = {label: bench.candidates[label].stack.count for label in bench.config.labels}
+    layers = {label: context.candidates[label].stack.count for label in context.config.labels}
     most = max(int(value or 0) for value in parameter.extremes())
     too_shallow = [f"{model} has {count}" for model, count in layers.items() if count < most]
     if too_shallow:
@@ -62,11 +62,11 @@ def _check_frozen_counts(bench: Workbench) -> None:
         )
 
 
-def _check_augmentation(bench: Workbench) -> None:
-    parameter: Any = bench.config.search_space.parameters.get("augmentation")
+def _check_augmentation(context: StudyContext) -> None:
+    parameter: Any = context.config.search_space.parameters.get("augmentation")
     written = getattr(parameter, "choices", None) or ([parameter.value] if parameter is not None else [])
-    written = [*written, *(trial["augmentation"] for trial in bench.config.first_trials if "augmentation" in trial)]
-    known = bench.task.augmentations
+    written = [*written, *(trial["augmentation"] for trial in context.config.first_trials if "augmentation" in trial)]
+    known = context.task.augmentations
     for name in (name for joined in written for name in str(joined).split("+")):
         if name not in (*known, "none"):
             offered = ", ".join(known) or "none for this task"

@@ -17,7 +17,7 @@ WORKER = "hpo.workflow.worker.process"
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSlot:
     """What a worker has: a device, or how to choose one where it runs, threads, and who shares the memory."""
 
     device: str
@@ -28,22 +28,22 @@ class Place:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers of one study run: slot n has `places[n]`, a further one (as a cluster grows) the last."""
+    """Where the workers of one study run: slot n has `slots[n]`, a further one (as a cluster grows) the last."""
 
     backend: Backend
-    places: tuple[Place, ...]
+    slots: tuple[WorkerSlot, ...]
 
-    def place(self, slot: int) -> Place:
-        return self.places[min(slot, len(self.places) - 1)]
+    def slot(self, number: int) -> WorkerSlot:
+        return self.slots[min(number, len(self.slots) - 1)]
 
     def execution_here(self) -> Execution:
         """How this process, which may be on another machine than its workers, carries out what it checks itself."""
-        place = self.places[0]
-        device = place.device if place.device in available_devices() else available_devices()[0]
-        return choose_execution(device, min(place.threads, cores()))
+        slot = self.slots[0]
+        device = slot.device if slot.device in available_devices() else available_devices()[0]
+        return choose_execution(device, min(slot.threads, cores()))
 
 
-def place_study(config: StudyConfig) -> Placement:
+def create_placement(config: StudyConfig) -> Placement:
     """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where workers cannot run there."""
     return _PLACE[config.backend.name](config)
 
@@ -51,9 +51,9 @@ def place_study(config: StudyConfig) -> Placement:
 def _local(config: StudyConfig) -> Placement:
     devices = place_workers(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
-    places = tuple(Place(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
+    slots = tuple(WorkerSlot(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
     early = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
-    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), places)
+    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), slots)
 
 
 def _ray(config: StudyConfig) -> Placement:
@@ -76,8 +76,8 @@ def _ray(config: StudyConfig) -> Placement:
         environment={"HPO_HOME": str(home())},
         one_machine=_why_one_machine(config),
     )
-    place = Place(device, backend.threads, backend.threads, sharing or int(backend.on_gpus))
-    return Placement(backend, (place,) * backend.capacity)
+    slot = WorkerSlot(device, backend.threads, backend.threads, sharing or int(backend.on_gpus))
+    return Placement(backend, (slot,) * backend.capacity)
 
 
 def _slurm(config: StudyConfig) -> Placement:
@@ -99,7 +99,7 @@ def _slurm(config: StudyConfig) -> Placement:
     storage = {"HPO_STORAGE": config.storage or default_storage()}
     backend = SlurmBackend(WORKER, logs_of(config), settings, gpus, config.workers, sharing, environment=storage)
     threads = settings.cpus_per_worker
-    return Placement(backend, (Place(device, threads, threads, sharing),) * config.workers)
+    return Placement(backend, (WorkerSlot(device, threads, threads, sharing),) * config.workers)
 
 
 _PLACE: dict[str, Callable[[StudyConfig], Placement]] = {

@@ -25,7 +25,7 @@ def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
     return not (more_trials or more_hours)
 
 
-def known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna.Study | None:
+def existing_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna.Study | None:
     """The study of this name, if there is one. Raises `StudyError` when it was made from something else."""
     if config.name not in list_studies(storage):
         return None
@@ -47,7 +47,7 @@ def known_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna
     return study
 
 
-def as_decided(config: StudyConfig, study: optuna.Study) -> StudyConfig:
+def with_dropped_models(config: StudyConfig, study: optuna.Study) -> StudyConfig:
     """`config` without the candidates that were dropped when the study was begun: its models are what they were."""
     before = load_config(study.user_attrs["config"])
     return config.without({model.label: model.dropped for model in before.models})

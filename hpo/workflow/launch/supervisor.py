@@ -31,7 +31,7 @@ class Supervisor:
         self._storage = storage
         self.placement = placement
         self._backend = placement.backend
-        self._restarts = dict.fromkeys(range(len(placement.places)), 0)  # of each slot, in a row
+        self._restarts = dict.fromkeys(range(len(placement.slots)), 0)  # of each slot, in a row
         self._failure: HpoError | None = None
         self._counted = time.monotonic()
         self._status: StudyStatus | None = None
@@ -73,7 +73,7 @@ class Supervisor:
 
         url = self._config.storage or default_storage()
         self._backend.start(
-            {slot: asdict(WorkerSpec(self._config.name, url, **vars(self.placement.place(slot)))) for slot in slots}
+            {slot: asdict(WorkerSpec(self._config.name, url, **vars(self.placement.slot(slot)))) for slot in slots}
         )
 
     def _read(self) -> StudyStatus:

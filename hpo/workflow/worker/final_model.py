@@ -23,10 +23,10 @@ from hpo.training.models.candidate import save_model
 from hpo.training.models.footprint import measure_footprint
 from hpo.training.models.lora import ADAPTER, AdapterWeights
 from hpo.training.plan import TrainingPlan
-from hpo.workflow.context import Workbench, describe_data
+from hpo.workflow.context import StudyContext, describe_data
 from hpo.workflow.stages import Confirmed, Job, best_default, stage_folder
 from hpo.workflow.worker.confirm import confirmed_model
-from hpo.workflow.worker.objective import OnReport, carry_out, resolved_params
+from hpo.workflow.worker.objective import OnReport, resolved_params, train_trial
 
 RESAMPLES = 2000
 
@@ -35,7 +35,7 @@ def final_run(
     trial: optuna.Trial,
     ranking: Sequence[Confirmed],
     search: optuna.Study,
-    bench: Workbench,
+    context: StudyContext,
     execution: Execution,
     on_report: OnReport,
 ) -> float:
@@ -46,72 +46,72 @@ def final_run(
     started = time.monotonic()
     winner = ranking[0]
     params = TrialParams(**winner.params)
-    folder = bench.trial_folder(stage_folder(trial.study), trial.number)
-    if bench.config.refit == "none":
-        model, adapter, plan = _validated_model(winner, params, bench, folder)
+    folder = context.trial_folder(stage_folder(trial.study), trial.number)
+    if context.config.refit == "none":
+        model, adapter, plan = _validated_model(winner, params, context, folder)
     else:
         epochs = _epochs_trained(search, winner.trial)
-        plan = refit_plan(params, epochs, bench, folder, execution)
-        run = carry_out(trial, plan, on_report, lambda _: None).fine_tuning
+        plan = refit_plan(params, epochs, context, folder, execution)
+        run = train_trial(trial, plan, on_report, lambda _: None).fine_tuning
         model, adapter = run.model, run.adapter
-    footprint = measure_footprint(model, plan.train, bench.task, plan.execution.device)
-    target = run_folder(bench.config.name) / "final"
+    footprint = measure_footprint(model, plan.train, context.task, plan.execution.device)
+    target = run_folder(context.config.name) / "final"
     result = {
         "winner": winner.to_plain(),
         "confirmed": [c.to_plain() for c in ranking],
         "defaults": _defaults(search),
-        "refit": "train" if params.is_few and bench.config.refit != "none" else bench.config.refit,
+        "refit": "train" if params.is_few and context.config.refit != "none" else context.config.refit,
         "model_dir": str(target),
         "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
         "params": resolved_params(plan),
         "footprint": footprint.model_dump(),
-        "broken": bench.config.constraints.broken_by(footprint),
+        "broken": context.config.constraints.broken_by(footprint),
         "ranking": agreement(search),
-        **measure_on_test(model, plan, bench, search, str(target)),
+        **measure_on_test(model, plan, context, search, str(target)),
         "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
     }
-    save_final(model, adapter, plan, bench, search, result, target)
-    shutil.rmtree(run_folder(bench.config.name) / "confirmed", ignore_errors=True)
+    save_final(model, adapter, plan, context, search, result, target)
+    shutil.rmtree(run_folder(context.config.name) / "confirmed", ignore_errors=True)
     trial.set_user_attr("result", result)
     test = result["test"]
-    return float(test["metrics"][bench.scorer.name]) if test else winner.mean
+    return float(test["metrics"][context.scorer.name]) if test else winner.mean
 
 
 def refit_plan(
-    params: TrialParams, epochs: float | None, bench: Workbench, folder: Path, execution: Execution
+    params: TrialParams, epochs: float | None, context: StudyContext, folder: Path, execution: Execution
 ) -> TrainingPlan:
     """The plan of the final training: train and validation together, nothing held back to evaluate on.
 
     A configuration for a part of the training rows is trained on that part alone: so it was chosen. `epochs` is where
     early stopping ended the winner's run: the final training stops there too.
     """
-    plan = bench.plan(params, bench.config.seed, folder, execution)
+    plan = context.plan(params, context.config.seed, folder, execution)
     assert plan.validation is not None
     everything = plan.train if params.is_few else plan.train.concatenate(plan.validation)
     return replace(plan, train=everything, validation=None, folds=(), epochs_to_train=epochs)
 
 
 def measure_on_test(
-    model: nn.Module, plan: TrainingPlan, bench: Workbench, search: optuna.Study, model_dir: str
+    model: nn.Module, plan: TrainingPlan, context: StudyContext, search: optuna.Study, model_dir: str
 ) -> dict[str, Any]:
     """Evaluate on the test split: scores with a bootstrap interval, the confusion matrix, a simple baseline.
 
     Each evaluation on test is counted in the study: a test split looked at often is a validation split.
     """
-    if bench.data.test is None:
+    if context.data.test is None:
         return {"test": None, "confusion": None, "baseline": None}
-    features = bench.features("test", plan.params.model)
+    features = context.features("test", plan.params.model)
     model.to(plan.execution.device)  # one that was read from disk, or was kept in 4 bits, is on the host
-    found = evaluate(model, features, bench.task, bench.scorer, plan.execution)
+    found = evaluate(model, features, context.task, context.scorer, plan.execution)
     seen = [*search.user_attrs.get("test_evaluations", []), {"model_dir": Path(model_dir).name}]
-    seen[-1] |= {"value": found.metrics[bench.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
+    seen[-1] |= {"value": found.metrics[context.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
     search.set_user_attr("test_evaluations", seen)
-    baseline = bench.task.baseline(bench.data, bench.config.metric)
-    confusion = bench.task.confusion(found.predictions, found.references, bench.data)
+    baseline = context.task.baseline(context.data, context.config.metric)
+    confusion = context.task.confusion(found.predictions, found.references, context.data)
     return {
         "test": {
             "metrics": found.metrics,
-            "interval": bootstrap_interval(found, bench),
+            "interval": bootstrap_interval(found, context),
             "rows": len(found.references),
             "seen": len(seen),
         },
@@ -120,14 +120,14 @@ def measure_on_test(
     }
 
 
-def bootstrap_interval(found: Evaluation, bench: Workbench) -> list[float]:
+def bootstrap_interval(found: Evaluation, context: StudyContext) -> list[float]:
     """The 95% percentile bootstrap interval of the metric over the test rows (Efron, 1979)."""
     rng = np.random.default_rng(0)
-    name, rows = bench.scorer.name, len(found.predictions)
+    name, rows = context.scorer.name, len(found.predictions)
     if name == "loss":
         return []
     draws = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
-    values = [bench.scorer(found.predictions[draw], found.references[draw])[name] for draw in draws]
+    values = [context.scorer(found.predictions[draw], found.references[draw])[name] for draw in draws]
     return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
 
 
@@ -135,7 +135,7 @@ def save_final(
     model: nn.Module,
     adapter: AdapterWeights | None,
     plan: TrainingPlan,
-    bench: Workbench,
+    context: StudyContext,
     search: optuna.Study,
     result: dict[str, Any],
     target: Path,
@@ -147,22 +147,22 @@ def save_final(
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    bench.task.finish(model, bench.data)
+    context.task.finish(model, context.data)
     save_model(model, scratch)
-    if adapter is not None and bench.config.keep_adapter:
+    if adapter is not None and context.config.keep_adapter:
         adapter.save(scratch / ADAPTER, model)
     plan.candidate.processor.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
-    card = model_card(bench.config.recorded(), result, describe_data(bench.data), versions)
+    card = model_card(context.config.recorded(), result, describe_data(context.data), versions)
     (scratch / "README.md").write_text(card, encoding="utf-8")
     record = {
         "study": search.study_name,
-        "task": bench.config.task,
-        "metric": bench.scorer.name,
-        "columns": dict(bench.data.columns),
-        "max_length": bench.max_length(plan.params.model),
+        "task": context.config.task,
+        "metric": context.scorer.name,
+        "columns": dict(context.data.columns),
+        "max_length": context.max_length(plan.params.model),
         "versions": versions,
-        "fingerprint": bench.data.fingerprint,
+        "fingerprint": context.data.fingerprint,
         "result": {**result, "model_dir": target.name},
     }
     (scratch / "hpo.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -171,17 +171,17 @@ def save_final(
 
 
 def _validated_model(
-    winner: Confirmed, params: TrialParams, bench: Workbench, folder: Path
+    winner: Confirmed, params: TrialParams, context: StudyContext, folder: Path
 ) -> tuple[nn.Module, AdapterWeights | None, TrainingPlan]:
     """The checkpoint that the confirm stage validated: the best of the winner's seeds. Its adapter and plan."""
     import transformers
 
-    sign = 1 if bench.scorer.direction == "maximize" else -1
+    sign = 1 if context.scorer.direction == "maximize" else -1
     seed = max(winner.values, key=lambda s: sign * winner.values[s])
-    kept = confirmed_model(bench.config.name, Job(winner.trial, seed))
-    auto = getattr(transformers, bench.task.auto_class)
+    kept = confirmed_model(context.config.name, Job(winner.trial, seed))
+    auto = getattr(transformers, context.task.auto_class)
     model = auto.from_pretrained(kept, local_files_only=True)
-    return model, AdapterWeights.load(kept / ADAPTER), bench.plan(params, seed, folder)
+    return model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder)
 
 
 def _epochs_trained(search: optuna.Study, number: int) -> float | None:

@@ -30,7 +30,7 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import is_stopped
 from hpo.training.execution import choose_execution, cores, place_workers
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.result import open_study
 from hpo.workflow.stages import (
     confirm_jobs,
@@ -44,7 +44,7 @@ from hpo.workflow.stages import (
 from hpo.workflow.worker.confirm import confirm_job
 from hpo.workflow.worker.final_model import final_run
 from hpo.workflow.worker.objective import Objective, OnReport
-from hpo.workflow.worker.trial_run import LeasedRun, clear_stage
+from hpo.workflow.worker.trial_run import TrialRun, clear_stage
 
 log = logging.getLogger("hpo.worker")
 
@@ -69,30 +69,30 @@ class WorkerSpec:
         return replace(self, device=place_workers(self.device, 1)[0], sharing=sharing)
 
 
-class Workplace:
-    """One worker at one study: the database, the workbench, and the loop over stages."""
+class WorkerLoop:
+    """One worker at one study: the database, the study context, and the loop over stages."""
 
     def __init__(
         self,
         spec: WorkerSpec,
-        bench: Workbench | None = None,
+        context: StudyContext | None = None,
         storage: Storage | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self.storage = storage or open_storage(spec.storage)
         self.search = optuna.load_study(study_name=spec.study, storage=self.storage)
         self.config: StudyConfig = load_config(self.search.user_attrs["config"])
-        self.bench = bench or Workbench(self.config, choose_execution(spec.device, spec.threads, spec.sharing))
-        self.bench.stop = stop or self.bench.stop
-        self.bench.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
+        self.context = context or StudyContext(self.config, choose_execution(spec.device, spec.threads, spec.sharing))
+        self.context.stop = stop or self.context.stop
+        self.context.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
         self._spec = spec
-        self.worker = Worker(self.storage, self.search, spec.device, self.bench.stop)
-        if self.bench.mirror:
-            self.bench.mirror.leave, self.bench.mirror.tell = self.bench.stop, self.worker.warn
+        self.worker = Worker(self.storage, self.search, spec.device, self.context.stop)
+        if self.context.mirror:
+            self.context.mirror.leave, self.context.mirror.tell = self.context.stop, self.worker.warn
         self._retry = self.storage.retry_policy.call
 
     def work(self) -> bool:
-        """Carry out runs until the study is finished, a stop is asked for, or the flag `bench.stop` is set.
+        """Carry out runs until the study is finished, a stop is asked for, or the flag `context.stop` is set.
 
         Returns whether nothing is left to do: False where it was the flag.
         """
@@ -114,7 +114,7 @@ class Workplace:
         looked = time.monotonic()
         while not over.wait(POLL_SECONDS):
             if self.worker.stop_requested:
-                self.bench.stop.set()
+                self.context.stop.set()
             if time.monotonic() - looked >= RECLAIM_SECONDS:
                 with suppress(StorageError):  # away or full: the count of silence starts anew
                     reclaim(self.storage, self.search)
@@ -127,7 +127,7 @@ class Workplace:
         seed = (self.config.seed * 7919 + self.worker.worker_id) % 2**31
         study = self._open(self.search.study_name, seed, conditional)
         over = partial(self._out_of_time, "search", study)
-        objective = Objective(self.bench, over, self._tell_progress("search"))
+        objective = Objective(self.context, over, self._tell_progress("search"))
         return self._stage("search", study, objective)
 
     def _confirm(self) -> bool:
@@ -135,7 +135,7 @@ class Workplace:
         study = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
         tell = self._tell_progress("confirm")
         return self._stage(
-            "confirm", study, lambda trial: confirm_job(trial, jobs[trial.number], self.search, self.bench, tell)
+            "confirm", study, lambda trial: confirm_job(trial, jobs[trial.number], self.search, self.context, tell)
         )
 
     def _final(self) -> bool:
@@ -146,7 +146,7 @@ class Workplace:
         tell = self._tell_progress("retrain")
         execution = choose_execution(self._spec.device, self._spec.final_threads, self._spec.sharing)
         done = self._stage(
-            "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.bench, execution, tell)
+            "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.context, execution, tell)
         )
         if done:
             self._record_result(study)
@@ -160,10 +160,10 @@ class Workplace:
         if self.search.user_attrs.get("result") != run.user_attrs["result"]:
             self.search.set_user_attr("result", run.user_attrs["result"])
 
-    def _stage(self, phase: str, study: optuna.Study, carry_out: Callable[[optuna.Trial], float]) -> bool:
+    def _stage(self, phase: str, study: optuna.Study, objective: Callable[[optuna.Trial], float]) -> bool:
         """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
         was_idle = idle = begun = closed = False
-        while not self.bench.stop.is_set():
+        while not self.context.stop.is_set():
             # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
             # the look and the taking is taken or waited for in the second.
             was_idle, idle = idle, is_idle(study)
@@ -178,13 +178,13 @@ class Workplace:
                     self._retry(lambda: set_phase(self.search, phase))
                     begun = True
                 self.worker.progress(phase=phase)
-                LeasedRun(self.worker, self.bench, study, trial).carry_out(carry_out)
+                TrialRun(self.worker, self.context, study, trial).run(objective)
             elif self._retry(lambda: self._is_stopped(study)):
                 return False
             elif idle and was_idle:
                 # What the budget does not allow to begin, or to go on.
                 self._retry(lambda: prune_waiting(study))
-                clear_stage(self.bench, study)
+                clear_stage(self.context, study)
                 return True
             elif not idle:
                 self.worker.progress(phase="waiting")
@@ -247,9 +247,9 @@ def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     database = open_storage(storage)
     name = open_study(database, study).study_name
     spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()
-    place = Workplace(spec, storage=database, stop=stop)
-    place.work()
-    if place.worker.stop_requested:
+    loop = WorkerLoop(spec, storage=database, stop=stop)
+    loop.work()
+    if loop.worker.stop_requested:
         log.warning("the study '%s' was told to stop; `hpo run` goes on with it", name)
     elif codes and read_status(database, name).phase != "finished":
         raise SystemExit(codes[0])

@@ -18,9 +18,9 @@ from hpo.training.cross_validation import CrossValidation, start
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
-from hpo.workflow.context import Workbench, is_usable
+from hpo.workflow.context import StudyContext, is_usable
 from hpo.workflow.stages import stage_folder
-from hpo.workflow.worker.curve import Curve, Point
+from hpo.workflow.worker.learning_curve import LearningCurve, Point
 
 OnReport = Callable[[TrialParams, Report | None], None]
 
@@ -36,21 +36,21 @@ class Objective:
     `out_of_time()` no trial goes past its next rung.
     """
 
-    def __init__(self, bench: Workbench, out_of_time: Callable[[], bool], on_report: OnReport) -> None:
-        self._bench = bench
+    def __init__(self, context: StudyContext, out_of_time: Callable[[], bool], on_report: OnReport) -> None:
+        self._context = context
         self._out_of_time = out_of_time
         self._on_report = on_report
 
     def __call__(self, trial: optuna.Trial) -> float:
-        bench = self._bench
-        params = suggest(trial, bench.config.search_space, bench.config.labels)
-        plan = bench.plan(params, bench.config.seed, bench.trial_folder(stage_folder(trial.study), trial.number))
-        return carry_out(trial, plan, self._on_report, self._check).value
+        context = self._context
+        params = suggest(trial, context.config.search_space, context.config.labels)
+        plan = context.plan(params, context.config.seed, context.trial_folder(stage_folder(trial.study), trial.number))
+        return train_trial(trial, plan, self._on_report, self._check).value
 
     def _check(self, trial: optuna.Trial) -> None:
         storage = storage_of(trial.study)
         if storage.unless_unavailable(trial.should_prune):
-            if isinstance(trial.study.pruner, FreezeThawPruner) and self._bench.config.budget.max_paused_gb > 0:
+            if isinstance(trial.study.pruner, FreezeThawPruner) and self._context.config.budget.max_paused_gb > 0:
                 raise Paused
             raise optuna.TrialPruned
         if storage.unless_unavailable(self._out_of_time):
@@ -58,7 +58,7 @@ class Objective:
             raise optuna.TrialPruned
 
 
-class CarriedOut:
+class TrainedRun:
     """A run that reached its end: the value of its last rung, and the trained model where there is one."""
 
     def __init__(self, run: FineTuning | CrossValidation, value: float) -> None:
@@ -72,9 +72,9 @@ class CarriedOut:
         return self._run
 
 
-def carry_out(
+def train_trial(
     trial: optuna.Trial, plan: TrainingPlan, on_report: OnReport, check: Callable[[optuna.Trial], None]
-) -> CarriedOut:
+) -> TrainedRun:
     """Train `plan` for `trial`: record what it is, report each rung, call `check(trial)` after each but the last.
 
     Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise; of a
@@ -84,7 +84,7 @@ def carry_out(
     _record_plan(trial, plan)
     run = start(plan)
     on_report(plan.params, None)
-    curve = Curve(plan.folder, plan.attempt, run.progress.rung)
+    curve = LearningCurve(plan.folder, plan.attempt, run.progress.rung)
     for point in curve.points:
         if point["step"] not in known.intermediate_values and "value" in point:
             trial.report(point["value"], int(point["step"]))  # it waited for the database when the process was killed
@@ -109,7 +109,7 @@ def carry_out(
     finally:
         if curve.points:
             _record_outcome(trial, reached, curve.points, run)
-    return CarriedOut(run, reached.value)
+    return TrainedRun(run, reached.value)
 
 
 def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:

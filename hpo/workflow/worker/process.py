@@ -31,7 +31,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, in_thread(leave, then=signal.SIG_IGN))
     with importing():
         from hpo.training.models.candidate import import_early
-        from hpo.workflow.worker.loop import WorkerSpec, Workplace, log_to_stderr
+        from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec, log_to_stderr
 
         import_early()
     keep_imported()
@@ -43,7 +43,7 @@ def main() -> None:
         return  # the parent found a mistake before there was anything to do, or is gone
     threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
     try:
-        done = Workplace(WorkerSpec(**json.loads(given)).here(), stop=stop).work()
+        done = WorkerLoop(WorkerSpec(**json.loads(given)).here(), stop=stop).work()
     except HpoError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None

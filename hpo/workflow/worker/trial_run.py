@@ -17,31 +17,31 @@ from hpo.storage.status import ATTEMPT
 from hpo.storage.transactions import FAILURE
 from hpo.training.checkpoints.checkpoint import fold_folder, newest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import stage_folder
-from hpo.workflow.worker.curve import remove_curve
 from hpo.workflow.worker.failures import is_device_lost, is_disk_full, reason_to_fail
+from hpo.workflow.worker.learning_curve import remove_learning_curve
 from hpo.workflow.worker.objective import Paused
 
 log = logging.getLogger("hpo.worker")
 
 
-class LeasedRun:
-    """One trial that `worker` has in hand, worked on at `bench`."""
+class TrialRun:
+    """One trial that `worker` has in hand, worked on at `context`."""
 
-    def __init__(self, worker: Worker, bench: Workbench, study: optuna.Study, trial: optuna.Trial) -> None:
+    def __init__(self, worker: Worker, context: StudyContext, study: optuna.Study, trial: optuna.Trial) -> None:
         self._worker = worker
         self._study = study
         self._trial = trial
-        self._bench = bench
-        self._device = bench.execution.device
-        self._folder = bench.trial_folder(stage_folder(study), trial.number)
-        self._folds = len(bench.data.folds)
-        self._mirror = bench.mirror
-        bench.attempt = worker.attempt
-        bench.on_checkpoint = self._keep
+        self._context = context
+        self._device = context.execution.device
+        self._folder = context.trial_folder(stage_folder(study), trial.number)
+        self._folds = len(context.data.folds)
+        self._mirror = context.mirror
+        context.attempt = worker.attempt
+        context.on_checkpoint = self._keep
 
-    def carry_out(self, work: Callable[[optuna.Trial], float]) -> None:
+    def run(self, work: Callable[[optuna.Trial], float]) -> None:
         """Do `work` and tell the trial's result; or give it back when told to stop, or drop what another has taken.
 
         Raises what this process cannot go on after, the trial given back or told first: `StorageError` (the database's,
@@ -139,8 +139,8 @@ class LeasedRun:
         """Let go of the paused trials of least promise until the others' checkpoints fit."""
         pruner = self._study.pruner
         assert isinstance(pruner, FreezeThawPruner)
-        if surplus := pruner.surplus(self._study, self._bench.config.budget.max_paused_gb):
-            _clear_all(self._bench, self._study, prune_waiting(self._study, surplus))
+        if surplus := pruner.surplus(self._study, self._context.config.budget.max_paused_gb):
+            _clear_all(self._context, self._study, prune_waiting(self._study, surplus))
 
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""
@@ -149,22 +149,24 @@ class LeasedRun:
             self._mirror.remove(self._folder.name)
 
 
-def clear_stage(bench: Workbench, study: optuna.Study) -> None:
+def clear_stage(context: StudyContext, study: optuna.Study) -> None:
     """Remove what trials of a stage that is over have left: those that ended on another machine, or as they waited."""
-    _clear_all(bench, study, [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()])
+    _clear_all(
+        context, study, [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    )
 
 
-def _clear_all(bench: Workbench, study: optuna.Study, numbers: Sequence[int]) -> None:
-    folders = [bench.trial_folder(stage_folder(study), number) for number in numbers]
+def _clear_all(context: StudyContext, study: optuna.Study, numbers: Sequence[int]) -> None:
+    folders = [context.trial_folder(stage_folder(study), number) for number in numbers]
     for folder in folders:
         if folder.is_dir():
             _clear(folder)
-    if bench.mirror:
-        bench.mirror.remove_all({folder.name for folder in folders})
+    if context.mirror:
+        context.mirror.remove_all({folder.name for folder in folders})
 
 
 def _clear(folder: Path) -> None:
-    remove_curve(folder)
+    remove_learning_curve(folder)
     remove_checkpoints(folder)
 
 

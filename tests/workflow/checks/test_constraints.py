@@ -14,25 +14,25 @@ from hpo.errors import ConfigError, ModelError, StudyError
 from hpo.storage.records import PARAMS
 from hpo.training.execution import Execution
 from hpo.training.models.footprint import footprint_of_config, measure_footprint
-from hpo.workflow.checks.constraints import keep_to_constraints
+from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import check_study
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import Job, confirmed
 
 
 def parameters(study: dict[str, Any]) -> dict[str, int]:
-    bench = Workbench(load_config(study), Execution())
-    return {label: bench.candidates[label].parameters for label in bench.config.labels}
+    context = StudyContext(load_config(study), Execution())
+    return {label: context.candidates[label].parameters for label in context.config.labels}
 
 
 def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> None:
-    bench = Workbench(load_config(study), Execution())
-    for label in bench.config.labels:
-        candidate = bench.candidates[label]
-        told = footprint_of_config(candidate.ref, bench.task.auto_class, bench.task.head(bench.data))
+    context = StudyContext(load_config(study), Execution())
+    for label in context.config.labels:
+        candidate = context.candidates[label]
+        told = footprint_of_config(candidate.ref, context.task.auto_class, context.task.head(context.data))
         assert told is not None and told.params == candidate.parameters
         measured = measure_footprint(
-            candidate.build(0), bench.features("validation", label), bench.task, bench.execution.device
+            candidate.build(0), context.features("validation", label), context.task, context.execution.device
         )
         assert measured.params == told.params and (measured.latency_ms or 0) > 0
         assert told.memory_mb < measured.memory_mb < told.memory_mb + 5  # activations of a tiny model's one example
@@ -70,9 +70,9 @@ def test_a_model_that_is_too_large_is_dropped_unread(
 def test_where_no_model_is_left_each_is_told_with_its_reason(
     constraints: dict[str, Any], told: str, study: dict[str, Any]
 ) -> None:
-    bench = Workbench(load_config({**study, "constraints": constraints}), Execution())
+    context = StudyContext(load_config({**study, "constraints": constraints}), Execution())
     with pytest.raises(ModelError, match=told) as caught:
-        keep_to_constraints(bench)
+        apply_constraints(context)
     assert "no model is left" in str(caught.value) and "name smaller models" in str(caught.value)
 
 

@@ -12,11 +12,11 @@ from hpo.core.paths import home
 from hpo.errors import ConfigError, HpoError, ModelError
 from hpo.training.execution import Execution
 from hpo.workflow.checks.study import ModelPlan, check_study, forecast, inspect_models, study_warnings, too_little_time
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 
 
-def bench_of(study: dict[str, Any]) -> Workbench:
-    return Workbench(load_config(study), Execution())
+def context_of(study: dict[str, Any]) -> StudyContext:
+    return StudyContext(load_config(study), Execution())
 
 
 def test_a_good_study_is_shown_with_its_plan_and_a_forecast(
@@ -41,19 +41,19 @@ def test_a_good_study_is_shown_with_its_plan_and_a_forecast(
 
 def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
     plans = [ModelPlan("shallow", "", 0, 1, 64, 10.0), ModelPlan("deep", "", 0, 3, 64, 30.0)]
-    bench = bench_of({**study, "budget": {"max_trials": 10}, "confirm": {"top": 2, "seeds": 2}})
-    one, two = forecast(bench, plans, workers=1), forecast(bench, plans, workers=2)
+    context = context_of({**study, "budget": {"max_trials": 10}, "confirm": {"top": 2, "seeds": 2}})
+    one, two = forecast(context, plans, workers=1), forecast(context, plans, workers=2)
     full = 20 * 2 * 1.15  # mean seconds per epoch × mean epochs, with evaluation
     assert one == pytest.approx({"search": 10 * full / 2, "confirm": 4 * full, "final model": full})
     assert two == pytest.approx({"search": 10 * full / 4, "confirm": 2 * full, "final model": full})
-    few = bench_of({**study, "budget": {"max_trials": 1}, "confirm": {"top": 2, "seeds": 2}})
+    few = context_of({**study, "budget": {"max_trials": 1}, "confirm": {"top": 2, "seeds": 2}})
     assert forecast(few, plans, workers=1)["confirm"] == pytest.approx(2 * full)
-    short = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.09}, "confirm": {"top": 2, "seeds": 2}})
+    short = context_of({**study, "budget": {"max_trials": 10, "max_hours": 0.09}, "confirm": {"top": 2, "seeds": 2}})
     times = forecast(short, plans, workers=1)
     assert sum(times.values()) == pytest.approx(324)
     assert times["confirm"] == pytest.approx(324 / 5)
-    assert too_little_time(short, plans, times) == too_little_time(bench, plans, one) == []
-    none = bench_of({**study, "budget": {"max_trials": 10, "max_hours": 0.03}, "confirm": {"top": 2, "seeds": 2}})
+    assert too_little_time(short, plans, times) == too_little_time(context, plans, one) == []
+    none = context_of({**study, "budget": {"max_trials": 10, "max_hours": 0.03}, "confirm": {"top": 2, "seeds": 2}})
     (told,) = too_little_time(none, plans, forecast(none, plans, workers=1))
     assert told.startswith("budget.max_hours: of 1 m 48 s confirming and the final model take about 1 m 32 s")
     assert "leaves the search 16 s; a trial of the quickest model takes about 23 s." in told
@@ -61,9 +61,9 @@ def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
 
 def test_first_trials_that_do_not_fit_the_budget_are_counted(study: dict[str, Any]) -> None:
     study |= {"first_trials": [{"epochs": 1}, {"epochs": 2}], "budget": {"max_trials": 3}}
-    (told,) = study_warnings(bench_of(study))
+    (told,) = study_warnings(context_of(study))
     assert told == "budget.max_trials: the 4 first trials use up 3: nothing is sampled, and 1 of them is not tried."
-    assert study_warnings(bench_of({**study, "budget": {"max_trials": 5}})) == []
+    assert study_warnings(context_of({**study, "budget": {"max_trials": 5}})) == []
 
 
 def broken(kind: str, workshop: Path, folder: Path) -> Path:
@@ -145,13 +145,13 @@ def test_a_study_that_does_not_fit_its_models_is_refused(
 
 
 def test_the_models_are_read_once(study: dict[str, Any]) -> None:
-    bench = bench_of(study)
-    plans = inspect_models(bench)
+    context = context_of(study)
+    plans = inspect_models(context)
     assert [(plan.model, plan.layers, plan.max_length) for plan in plans] == [("shallow", 1, 64), ("deep", 3, 64)]
     assert plans[0].parameters < plans[1].parameters
-    assert bench.candidates["deep"] is bench.candidates["deep"]
+    assert context.candidates["deep"] is context.candidates["deep"]
     study["search_space"]["frozen_layers"] = [0, 1]
-    inspect_models(bench_of(study))
+    inspect_models(context_of(study))
     study["search_space"]["frozen_layers"] = [0, 4]
     with pytest.raises(ConfigError, match=r"up to 4 layers, but shallow has 1, deep has 3\. Write"):
-        inspect_models(bench_of(study))
+        inspect_models(context_of(study))

@@ -9,12 +9,12 @@ from hpo.config.study import load_config
 from hpo.errors import ConfigError, ModelError
 from hpo.training.execution import Execution
 from hpo.workflow.checks.study import inspect_models
-from hpo.workflow.context import Workbench
+from hpo.workflow.context import StudyContext
 from tests.small_models import save_model
 
 
 def inspect(study: dict[str, Any]) -> int:
-    return len(inspect_models(Workbench(load_config(study), Execution())))
+    return len(inspect_models(StudyContext(load_config(study), Execution())))
 
 
 def test_class_weights_need_classes(study: dict[str, Any], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Point = dict[str, float]
 PREFIX = "curve-"
 
 
-class Curve:
+class LearningCurve:
     """The points of a run up to the rung that its checkpoint reached; each further one is in a file at once.
 
     So the files never lack a point that a checkpoint is past, wherever the process is killed. Each attempt writes a
@@ -30,7 +30,7 @@ class Curve:
         scratch.replace(self._file)
 
 
-def remove_curve(folder: Path) -> None:
+def remove_learning_curve(folder: Path) -> None:
     """Delete the files of a finished run: its points are in the trial by now."""
     for file in _files(folder):
         file.unlink(missing_ok=True)

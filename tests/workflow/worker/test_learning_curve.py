@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from hpo.workflow.worker.curve import Curve, Point, remove_curve
+from hpo.workflow.worker.learning_curve import LearningCurve, Point, remove_learning_curve
 
 
 def points(attempt: int, last: int) -> list[Point]:
     return [{"step": step, "value": attempt + step / 10} for step in range(1, last + 1)]
 
 
-def write(folder: Path, attempt: int, reached: int, last: int) -> Curve:
-    curve = Curve(folder, attempt, reached)
+def write(folder: Path, attempt: int, reached: int, last: int) -> LearningCurve:
+    curve = LearningCurve(folder, attempt, reached)
     for point in points(attempt, last)[reached:]:
         curve.add(point)
     return curve
@@ -18,16 +18,16 @@ def write(folder: Path, attempt: int, reached: int, last: int) -> Curve:
 
 def test_who_goes_on_has_the_points_up_to_its_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 1, reached=0, last=3)
-    assert Curve(tmp_path, 2, reached=2).points == points(1, 2)
-    assert Curve(tmp_path, 2, reached=0).points == []
+    assert LearningCurve(tmp_path, 2, reached=2).points == points(1, 2)
+    assert LearningCurve(tmp_path, 2, reached=0).points == []
 
 
 def test_a_frozen_attempt_does_not_write_over_the_next_ones_points(tmp_path: Path) -> None:
     frozen = write(tmp_path, 1, reached=0, last=2)
     write(tmp_path, 2, reached=2, last=5)
     frozen.add(points(1, 3)[-1])  # it thaws
-    assert Curve(tmp_path, 3, reached=5).points == points(1, 2) + points(2, 5)[2:]
+    assert LearningCurve(tmp_path, 3, reached=5).points == points(1, 2) + points(2, 5)[2:]
     (tmp_path / "curve-2.json").write_text("[{")  # torn by a power cut
-    assert Curve(tmp_path, 3, reached=5).points == points(1, 3)
-    remove_curve(tmp_path)
+    assert LearningCurve(tmp_path, 3, reached=5).points == points(1, 3)
+    remove_learning_curve(tmp_path)
     assert not list(tmp_path.iterdir())
