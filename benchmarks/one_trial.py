@@ -145,7 +145,7 @@ def run_trainer(case: Case) -> list[Figures]:
 
     def load() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
-            case["model"], dtype=torch.float32, **task.head(data), ignore_mismatched_sizes=True
+            case["model"], dtype=torch.float32, **task.head_config(data), ignore_mismatched_sizes=True
         )
 
     load()

@@ -190,7 +190,7 @@ def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
             f"- The interval is a bootstrap over {rows}: it tells of other rows like these, not of other data."
         )
     lines += [
-        f"- {get_task(config['task']).limits}",
+        f"- {get_task(config['task']).limitations}",
         "- No licence is stated: those of the base model and of the data apply.",
     ]
     return "\n".join(lines)

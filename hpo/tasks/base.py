@@ -168,7 +168,7 @@ class Task(Protocol):
     """The `transformers` class that reads what makes a model's inputs."""
     final_processor_class: str = "AutoTokenizer"
     """The same for a final model."""
-    encoded_at_once: int | None = None
+    encode_batch_size: int | None = None
     """So many rows are given to `encode` at once, where what it makes is large; None: all of them."""
     augmentations: tuple[str, ...] = ()
     """The names that the parameter `augmentation` may join: what `augment` knows."""
@@ -177,14 +177,14 @@ class Task(Protocol):
     """hpo's own metrics for it."""
     usage: str
     """Python that uses the final model with plain transformers, for its card."""
-    limits: str
+    limitations: str
     """A sentence for the card: what the model's answers are not."""
-    weights: "torch.Tensor | None" = None
-    """How much each class weighs in the loss (see `balanced`); None: all the same."""
-    ranked: bool = False
+    class_weights: "torch.Tensor | None" = None
+    """How much each class weighs in the loss (see `with_class_weights`); None: all the same."""
+    supports_ranking: bool = False
     """Whether models can be ranked by how well their frozen features tell the labels (`hpo rank`)."""
-    has_classes: bool = False
-    """Whether `balanced` is implemented."""
+    supports_class_weights: bool = False
+    """Whether `with_class_weights` is implemented."""
     search_space: str = "text-encoders"
     """The ready-made space that suits the task where data is not scarce (see `suggest_space`)."""
     hub_models: Mapping[str, tuple[str, ...]] = MappingProxyType(ENCODERS)
@@ -193,13 +193,13 @@ class Task(Protocol):
     The sizes are small, base and large.
     """
     generation: Generation | None = None
-    """How the task's predictions are written, where they are texts that a model generates (`write`)."""
+    """How the task's predictions are written, where they are texts that a model generates (`generate`)."""
 
-    def configured(self, config: StudyConfig) -> "Task":
+    def configure(self, config: StudyConfig) -> "Task":
         """The task as a study sets it."""
         return self
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         """Whether rows with such columns, as `config` names them, are likely meant for this task (`hpo init` asks)."""
         ...
 
@@ -220,11 +220,11 @@ class Task(Protocol):
         little = self.search_space == "text-encoders" and len(data.train) < LITTLE
         return "small-data" if little else self.search_space
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         """What `from_pretrained` is told for the head: num_labels, id2label, label2id, problem_type."""
         ...
 
-    def complete_processor(self, processor: Any, data: TaskData) -> Any:
+    def adapt_processor(self, processor: Any, data: TaskData) -> Any:
         """What makes the inputs of a model, of what it came with: some of it may have to come from the data."""
         return processor
 
@@ -238,39 +238,39 @@ class Task(Protocol):
         Columns: what the model reads (input_ids and token_type_ids, lists of int32; pixels as nested fixed-size lists;
         sound as lists of 16-bit floats), length (what an input takes to compute, in tokens), and where `rows` has them
         labels: a number, a vector (Arrow's fixed-size list), or several numbers (list), such as one a token, padded
-        with -100. A column whose name begins with `_` is not given to the model: `compare` reads it.
+        with -100. A column whose name begins with `_` is not given to the model: `align_predictions` reads it.
         """
         ...
 
     def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
-        """A batch of training examples changed at random, by torch's generator, before `finish_batch` gets it."""
+        """A batch of training examples changed at random, by torch's generator, before `prepare_batch` gets it."""
         return batch
 
-    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+    def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
         """What the model is given, of a batch of encoded and padded inputs with their `attention_mask`."""
         return batch
 
-    def begin(self, model: Any, train: Encoded) -> None:
+    def configure_model(self, model: Any, train: Encoded) -> None:
         """Set in place what a fresh model has to know of the rows it will be trained on, such as their length."""
         return
 
     def logits(self, model: Any, batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
-        """What a model says to a batch, as `loss` and `predictions` take it."""
+        """What a model says to a batch, as `loss` and `reduce_logits` take it."""
         return logits_of(model(**batch))
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
-        """The loss in float32, summed: divided by the whole batch's `count`, gradient accumulation is exact.
+        """The loss in float32, summed: divided by the whole batch's `target_count`, gradient accumulation is exact.
 
         `logits` are [inputs, …] or [inputs, tokens, …], of a head that marks spans [inputs, tokens, 2] (start, end).
         What a token of padding got must not matter.
         """
         ...
 
-    def count(self, labels: Any) -> float:
+    def target_count(self, labels: Any) -> float:
         """How many examples (or tokens) of a batch the loss sums over; with class weights, what they weigh."""
         return len(labels)
 
-    def balanced(self, labels: NDArray[Any], classes: int) -> "Task":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "Task":
         """This task with a loss in which each of `classes` weighs the same in all, by the training inputs' `labels`.
 
         Raises `ConfigError` where a task has none.
@@ -281,36 +281,38 @@ class Task(Protocol):
         """A number for each row, such as its class: splits and subsets hold the same share of each number."""
         return [0] * len(rows)
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         """What is kept of a batch's logits, one entry an input: metrics are computed from it when all are there."""
         ...
 
-    def write(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
+    def generate(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
         """The tokens that a model generates for a batch, one entry an input, where the task has a `generation`.
 
         `inputs` are padded; `greedy` is for a quick look, without beams.
         """
         return ()
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         """The predictions of all inputs of `split` in order as a metric takes them, and what they should be.
 
         Both have one entry an example.
         """
         return np.asarray(predictions), np.asarray(split.labels)
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         """The metric by name, or from a person's Python file. Raises `ConfigError` listing those there are.
 
         `data` tells what class numbers and standardised numbers stand for; without it they stand for themselves.
         """
         ...
 
-    def confusion(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any] | None:
-        """`labels` and `matrix` (counts, true × predicted) of what `compare` gave; None where a task has none."""
+    def confusion_matrix(
+        self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData
+    ) -> dict[str, Any] | None:
+        """Return `labels` and `matrix` (counts, true × predicted); None where a task has none."""
         return None
 
-    def finish(self, model: Any, data: TaskData) -> None:
+    def finalize_model(self, model: Any, data: TaskData) -> None:
         """Change a trained model in place to what is saved: one that answers in the person's own units."""
         return
 
@@ -329,13 +331,13 @@ class Task(Protocol):
         """An input as `hpo predict` takes one: a text, or two, as the data had `columns` (role → column)."""
         return ("a text", "another text") if "text_pair" in columns else ("a text",)
 
-    def inputs_from(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
+    def parse_arguments(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
         """The inputs that the words of a command are, as `predict` takes them; None: one of them is not whole."""
         if len(self.example_inputs(columns)) == 1:
             return list(words)
         return None if len(words) % 2 else list(zip(words[::2], words[1::2], strict=True))
 
-    def reads(self, columns: Mapping[str, str]) -> str:
+    def describe_inputs(self, columns: Mapping[str, str]) -> str:
         """What one input is made of, for people: `pairs of 'question' and 'context'`."""
         named = [f"'{column}'" for role, column in columns.items() if role != "label"]
         return f"pairs of {' and '.join(named)}" if len(named) == 2 else ", ".join(named)

@@ -19,7 +19,7 @@ def weighted(task: T, weights: NDArray[Any]) -> T:
     import torch
 
     other = copy.copy(task)
-    other.weights = torch.from_numpy(weights.astype(np.float32))
+    other.class_weights = torch.from_numpy(weights.astype(np.float32))
     return other
 
 

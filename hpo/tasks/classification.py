@@ -43,8 +43,8 @@ class Classification(Task):
     """A class of several. A task derives from it and from what reads its inputs."""
 
     default_metric = "accuracy"
-    ranked = True
-    has_classes = True
+    supports_ranking = True
+    supports_class_weights = True
     metric_names = tuple(DIRECTIONS)
 
     def read_labels(
@@ -72,33 +72,33 @@ class Classification(Task):
             return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
         return "accuracy", ""
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {**named_head(data.label_names), "problem_type": "single_label_classification"}
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         from torch.nn.functional import cross_entropy
 
-        weight = None if self.weights is None else self.weights.to(logits.device)
+        weight = None if self.class_weights is None else self.class_weights.to(logits.device)
         return cross_entropy(logits.float(), labels, weight, reduction="sum", label_smoothing=label_smoothing)
 
-    def count(self, labels: Any) -> float:
-        return total_weight(labels, self.weights)
+    def target_count(self, labels: Any) -> float:
+        return total_weight(labels, self.class_weights)
 
-    def balanced(self, labels: NDArray[Any], classes: int) -> "Classification":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "Classification":
         return weighted(self, balanced_weights(labels, classes))
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return logits.argmax(-1).cpu().numpy()
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS, ALIASES)
 
-    def confusion(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any]:
+    def confusion_matrix(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any]:
         matrix = np.zeros((len(data.label_names),) * 2, dtype=int)
         np.add.at(matrix, (references, predictions), 1)
         return {"labels": list(data.label_names), "matrix": matrix.tolist()}
 
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         best, classes = logits.softmax(-1).max(-1)
         return [
             {"label": config.id2label[number], "score": score}

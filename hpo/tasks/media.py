@@ -83,14 +83,14 @@ class MediaTask(Task):
         ...
 
     @abstractmethod
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         """What is said of each input, by the logits of a final model with `config`."""
         ...
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         return ("photo.jpg" if self.kind == "image" else "clip.wav",)
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
             return False
         try:
@@ -148,7 +148,7 @@ class MediaTask(Task):
             fingerprint(self.name, content, labels.names),
         )
 
-    def encoded_labels(self, rows: Dataset, processor: Any) -> pa.Array:
+    def encode_labels(self, rows: Dataset, processor: Any) -> pa.Array:
         """The label column of prepared rows as `encode` hands it on."""
         return pa.array(column_values(rows, "label"), pa.int64())
 
@@ -156,7 +156,7 @@ class MediaTask(Task):
         name, arrays = self.arrays(media_values(rows, self.kind), processor, max_length)
         table = pa.table({name: _column(arrays), "length": pa.array(self.costs(arrays, processor), pa.int32())})
         if "label" in rows.column_names:
-            table = table.append_column("labels", self.encoded_labels(rows, processor))
+            table = table.append_column("labels", self.encode_labels(rows, processor))
         return Dataset(table)
 
     def predict(
@@ -167,7 +167,7 @@ class MediaTask(Task):
 
         items = [as_item(row) for row in rows]
         said: list[dict[str, Any]] = [{} for _ in items]
-        at_once = max(batch_size, self.encoded_at_once or 1)
+        at_once = max(batch_size, self.encode_batch_size or 1)
         model.eval()
         for first in range(0, len(items), at_once):
             part = items[first : first + at_once]
@@ -176,11 +176,11 @@ class MediaTask(Task):
             order = sorted(range(len(part)), key=lambda place: -len(arrays[place]))
             for start in range(0, len(order), batch_size):
                 places = order[start : start + batch_size]
-                batch = self.finish_batch(padded(name, [arrays[place] for place in places]), processor)
+                batch = self.prepare_batch(padded(name, [arrays[place] for place in places]), processor)
                 with torch.inference_mode():
                     given = {key: value.to(model.device) for key, value in batch.items()}
                     logits = self.logits(model, given).float()
-                for place, answer in zip(places, self.answers(logits, model.config, processor), strict=True):
+                for place, answer in zip(places, self.postprocess(logits, model.config, processor), strict=True):
                     said[first + place] = {**answer, self.kind: _shown(items[first + place], first + place)}
         return said
 

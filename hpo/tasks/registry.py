@@ -43,9 +43,9 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def recognise_task(rows: Dataset, config: DataConfig) -> Task:
+def infer_task(rows: Dataset, config: DataConfig) -> Task:
     """The task that rows with such columns are likely meant for; `config` may name those of text and label."""
-    return next(task for task in TASKS.values() if task.recognises(rows, config))
+    return next(task for task in TASKS.values() if task.matches(rows, config))
 
 
 def with_metric(config: StudyConfig) -> StudyConfig:

@@ -53,7 +53,7 @@ class Accumulation:
         micro_batch = self.execution.micro_batch or len(rows)
         parts = micro_batches(rows, features.lengths, micro_batch, self.execution.training_tokens)
         batches = [features.collate(part) for part in parts]
-        count = sum(self._task.count(batch["labels"]) for batch in batches)
+        count = sum(self._task.target_count(batch["labels"]) for batch in batches)
         total, done = torch.zeros((), device=self.execution.device), 0
         try:
             for batch in batches:

@@ -66,7 +66,7 @@ def evaluate(
             features.longest,
             execution.device,
         )
-    predictions, references = task.compare(found, judged)
+    predictions, references = task.align_predictions(found, judged)
     metrics = {**scorer(predictions, references), "loss": loss}
     return Evaluation(metrics, predictions, references)
 
@@ -89,8 +89,8 @@ def _run(
             with execution.autocast():
                 logits = task.logits(model, batch)
             loss += task.loss(logits.float(), labels, 0.0).double().cpu()
-            count += task.count(labels)
-            for row, prediction in zip(rows, task.predictions(logits.float(), labels), strict=True):
+            count += task.target_count(labels)
+            for row, prediction in zip(rows, task.reduce_logits(logits.float(), labels), strict=True):
                 found[row] = prediction
     return float(loss) / max(count, 1), found
 
@@ -118,7 +118,7 @@ def _write(
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows[places]).items()}
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             with execution.autocast():
-                texts = task.write(model, inputs, greedy)
+                texts = task.generate(model, inputs, greedy)
             for place, text in zip(places, texts, strict=True):
                 written[place] = text
     return written

@@ -56,7 +56,7 @@ class FineTuning:
         if plan.params.is_quantized:
             quantize_body(self.model, plan.candidate, plan.execution.torch_dtype)
         self.model = self.model.to(plan.execution.device)
-        plan.task.begin(self.model, plan.train)
+        plan.task.configure_model(self.model, plan.train)
         example = plan.train.collate(np.arange(1))
         take_labels(self.model, example)
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
@@ -90,7 +90,7 @@ class FineTuning:
         task = plan.task
         if plan.params.class_weights == "balanced":  # evaluation stays unweighted: losses of trials compare
             config: Any = self.model.config
-            task = task.balanced(plan.train.all_labels(), config.num_labels)
+            task = task.with_class_weights(plan.train.all_labels(), config.num_labels)
         self._accumulation = Accumulation(self.model, task, smoothing, plan.execution)
         self._train, self._validation = plan.train, plan.validation
         if plan.params.augmentations:

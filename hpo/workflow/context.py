@@ -38,9 +38,9 @@ class StudyContext:
     def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
         self.config = config = with_portfolio(with_metric(config))
         self.execution = execution
-        self.task = get_task(config.task).configured(config)
+        self.task = get_task(config.task).configure(config)
         self.data = data or self.task.prepare(config.data, config.seed)
-        self.scorer: Scorer = self.task.metrics(config.metric, self.data)
+        self.scorer: Scorer = self.task.scorer(config.metric, self.data)
         self.candidates = Candidates({ref.label: ref for ref in config.models}, self.task, self.data)
         self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
         self._prefixes = PrefixStore(home() / "cache" / "prefixes")
@@ -70,7 +70,7 @@ class StudyContext:
 
     def why_no_ranking(self) -> str:
         """Why the study's models cannot be ranked; empty: they can."""
-        if not self.task.ranked:
+        if not self.task.supports_ranking:
             return f"{self.task.name} has no ranking: its labels are no classes and no numbers that features could tell"
         if len(self.config.labels) < 2:
             return "there is one model"

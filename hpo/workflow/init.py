@@ -14,7 +14,7 @@ from hpo.core.paths import folder_name
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
 from hpo.tasks.base import ENCODERS, Task, TaskData
-from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.registry import get_task, infer_task
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:
@@ -83,7 +83,7 @@ def write_study_file(
     columns = {"text": tuple(text) if len(text) > 1 else next(iter(text), None), "label": tuple(label) or None}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns)
     try:
-        meant = get_task(task) if task is not None else recognise_task(load_splits(source).train, source)
+        meant = get_task(task) if task is not None else infer_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
         told = re.sub(r"`data\.(text|image|audio)`|data\.text(?=:)", "--text", str(error))

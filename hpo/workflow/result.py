@@ -88,16 +88,16 @@ class Predictor:
         """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads several."""
         columns = self.record["columns"]
         if any(isinstance(row, str) for row in rows) and len(self.task.example_inputs(columns)) > 1:
-            raise DataError(f"The model reads {self.task.reads(columns)}: each input is a tuple of them.")
+            raise DataError(f"The model reads {self.task.describe_inputs(columns)}: each input is a tuple of them.")
         return self.task.predict(self.model, self.processor, rows, self.record["max_length"])
 
     def predict_given(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Predictions for the words of a command. Raises `DataError` where they are no whole inputs."""
         columns = self.record["columns"]
-        inputs = self.task.inputs_from(texts, columns)
+        inputs = self.task.parse_arguments(texts, columns)
         if inputs is None:
             raise DataError(
-                f"The model reads {self.task.reads(columns)}: give all of an input, such as "
+                f"The model reads {self.task.describe_inputs(columns)}: give all of an input, such as "
                 f"{example_command(self.task, columns)}, or --file FILE with these columns."
             )
         return self.predict(inputs)

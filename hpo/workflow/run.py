@@ -59,9 +59,9 @@ def run(
         early = config.backend.name == "local" and config.name not in list_studies(database)
         workers = _hire(config, database, ending) if early else None
         with console.progress(f"reading {Path(config.data.path).name}"):
-            task = get_task(config.task).configured(config)
+            task = get_task(config.task).configure(config)
             data = task.prepare(config.data, config.seed)
-            check_direction(task.metrics(config.metric, data), config.direction)
+            check_direction(task.scorer(config.metric, data), config.direction)
         known = existing_study(database, config, data)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")

@@ -21,7 +21,7 @@ from hpo.data.media.audio import read_audio
 from hpo.data.media.files import as_item
 from hpo.errors import DataError
 from hpo.tasks.base import TaskData
-from hpo.tasks.registry import TASKS, get_task, recognise_task
+from hpo.tasks.registry import TASKS, get_task, infer_task
 from hpo.training.batches.batching import take_labels
 from hpo.training.batches.features import FeatureStore
 from hpo.training.evaluate import evaluate
@@ -81,7 +81,7 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
         candidate=candidate,
         train=store.get("train", candidate.processor, length),
         validation=store.get("validation", candidate.processor, length),
-        scorer=kind.metrics(kind.default_metric, data),
+        scorer=kind.scorer(kind.default_metric, data),
         rungs_per_epoch=1,
         seed=3,
         folder=folder / "checkpoints",
@@ -159,7 +159,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     kind = get_task(task)
     found = evaluate(run.model, plan.validation, kind, plan.scorer, plan.execution)  # type: ignore[arg-type]
     assert len(found.predictions) == len(found.references) == len(data.validation)
-    kind.finish(run.model, data)
+    kind.finalize_model(run.model, data)
     rows, expected = inputs_of(data), expected_of(task, found.predictions, data)
     if task == "causal-lm":  # what is measured is not what it says
         expected = [answer["label"] for answer in kind.predict(run.model, plan.candidate.processor, rows, 32)]
@@ -230,7 +230,7 @@ def test_adapters_and_rates_by_depth_where_texts_are_written(
         run = FineTuning(replace(plan, folder=tmp_path / str(changes.get("peft"))))
         reports = list(run.reports())
         assert reports[-1].metrics["loss"] != reports[0].metrics["loss"]
-        kind.finish(run.model, data)
+        kind.finalize_model(run.model, data)
         expected = kind.predict(run.model, plan.candidate.processor, inputs_of(data), 32)
         save_model(run.model, tmp_path / "final")
         model = getattr(transformers, kind.auto_class).from_pretrained(tmp_path / "final").eval()
@@ -248,7 +248,7 @@ def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], Ta
         with torch.no_grad():
             loss = kind.loss(kind.logits(model, batch), labels, 0.1)
         assert loss.dtype == torch.float32
-        return float(loss), kind.count(labels)
+        return float(loss), kind.target_count(labels)
 
     whole, parts = summed(range(12)), [summed([row]) for row in range(12)]
     assert whole[0] == pytest.approx(sum(loss for loss, _ in parts), rel=1e-4)
@@ -260,7 +260,7 @@ def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None
     from hpo.data.sources import load_splits
 
     config = DataConfig(path=str(write_rows(task, tmp_path)))
-    assert recognise_task(load_splits(config).train, config).name == task
+    assert infer_task(load_splits(config).train, config).name == task
     kind = get_task(task)
     data = kind.prepare(config, 0)
     assert data.sizes == {"train": 64, "validation": 24, "test": 24}

@@ -198,7 +198,7 @@ def test_4_a_class_absent_from_validation_is_said_with_a_way_out(prepare: Prepar
 def test_5_words_become_classes_in_sorted_order(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*PLENTY)})
     assert data.label_names == ("no", "yes")
-    assert get_task("text-classification").head(data) == {
+    assert get_task("text-classification").head_config(data) == {
         "num_labels": 2,
         "id2label": {0: "no", 1: "yes"},
         "label2id": {"no": 0, "yes": 1},

@@ -14,7 +14,7 @@ from hpo.config.study import DataConfig
 from hpo.errors import DataError
 from hpo.tasks.generation.causal_lm import CausalLM
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, parts_of_chat
-from hpo.tasks.registry import recognise_task
+from hpo.tasks.registry import infer_task
 from hpo.training.batches.batching import Features
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
@@ -57,7 +57,7 @@ def test_the_completion_alone_is_learnt(candidate: Candidate) -> None:
 def test_measures_are_those_of_transformers_own_loss(candidate: Candidate) -> None:
     encoded = TASK.encode(PAIRS, candidate.processor, 16)
     features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=PAIRS)
-    found = evaluate(candidate.build(0), features, TASK, TASK.metrics("perplexity"), Execution())
+    found = evaluate(candidate.build(0), features, TASK, TASK.scorer("perplexity"), Execution())
     nats, tokens = 0.0, 0
     for ids, prompt in zip(encoded["input_ids"], (3, 4), strict=True):
         labels = torch.tensor([ids])
@@ -82,7 +82,7 @@ def test_a_long_text_goes_on_in_the_next_input_each_token_foretold_once(candidat
     assert " ".join(said[1:]) == f"{words} [SEP]"
     assert sum(encoded["_bytes"]) == pytest.approx(len("good film") + len(words))
     features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=rows)
-    found = evaluate(candidate.build(0), features, TASK, TASK.metrics("loss"), Execution())
+    found = evaluate(candidate.build(0), features, TASK, TASK.scorer("loss"), Execution())
     assert found.references.tolist() == [[3, 9], [14, len(words)]]
 
 
@@ -169,7 +169,7 @@ def test_its_columns_are_recognised(row: dict[str, Any], columns: dict[str, str]
 
     rows = [json.loads(json.dumps(row).replace("{}", str(place))) for place in range(12)]
     config = write(tmp_path / "rows.jsonl", rows)
-    assert recognise_task(load_splits(config).train, config).name == "causal-lm"
+    assert infer_task(load_splits(config).train, config).name == "causal-lm"
     data = TASK.prepare(config, 0)
     assert data.columns == columns and sum(data.sizes.values()) == 12
     if "messages" in columns:
@@ -203,7 +203,7 @@ def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
         "    def _compute(self, predictions, references):\n"
         "        return {'worst': max(nats / tokens for nats, (tokens, _) in zip(predictions, references))}\n"
     )
-    scorer = TASK.metrics(str(file))
+    scorer = TASK.scorer(str(file))
     found = scorer(np.array([2.0, 9.0]), np.array([[4, 10], [3, 12]]))
     assert found["worst"] == 3.0 and found["perplexity"] == pytest.approx(np.exp(11 / 7))
 
@@ -216,13 +216,13 @@ def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
     data = TaskData(rows, rows, None, (), {"messages": "messages"}, (), "")
     tokenizer, model = candidate.processor, candidate.build(0)
     try:
-        assert TASK.complete_processor(tokenizer, data).chat_template == PLAIN_TEMPLATE
+        assert TASK.adapt_processor(tokenizer, data).chat_template == PLAIN_TEMPLATE
         encoded = TASK.encode(rows, tokenizer, 32)
         features = Features.from_dataset(encoded, tokenizer.pad_token_id, rows=rows)
         from dataclasses import replace
 
-        TASK.begin(model, replace(features, processor=tokenizer))
-        TASK.finish(model, data)
+        TASK.configure_model(model, replace(features, processor=tokenizer))
+        TASK.finalize_model(model, data)
         plain, chat = TASK.predict(model, tokenizer, ["good", [CHAT[0]]], 32)
     finally:
         tokenizer.chat_template = None

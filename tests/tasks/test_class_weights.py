@@ -24,14 +24,14 @@ def in_parts(task: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: f
     """The loss of a batch, added up over three micro-batches."""
     parts = [slice(0, 1), slice(1, 3), slice(3, None)]
     total = sum(task.loss(logits[part], labels[part], smoothing) for part in parts)
-    return float(total) / sum(task.count(labels[part]) for part in parts)
+    return float(total) / sum(task.target_count(labels[part]) for part in parts)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_of_classes(smoothing: float) -> None:
     assert balanced_weights(np.append(LABELS, -100), 4) == pytest.approx(weights().numpy())
     plain = TASKS["text-classification"]
-    task = plain.balanced(LABELS, 4)
+    task = plain.with_class_weights(LABELS, 4)
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 3, 3, 0, 1])
     expected = cross_entropy(logits, labels, weights(), label_smoothing=smoothing)
     assert in_parts(task, logits, labels, smoothing) == pytest.approx(float(expected), rel=1e-5)
@@ -39,7 +39,7 @@ def test_of_classes(smoothing: float) -> None:
 
 
 def test_of_tags() -> None:
-    task = TASKS["token-classification"].balanced(np.append(LABELS, [-100, -100]), 4)
+    task = TASKS["token-classification"].with_class_weights(np.append(LABELS, [-100, -100]), 4)
     logits, labels = torch.randn(6, 5, 4), torch.tensor([0, 1, 3, -100, 1]).repeat(6, 1)
     expected = cross_entropy(logits.transpose(1, 2), labels, weights(), ignore_index=-100)
     assert in_parts(task, logits, labels, 0.0) == pytest.approx(float(expected), rel=1e-5)
@@ -47,7 +47,7 @@ def test_of_tags() -> None:
 
 def test_of_label_sets() -> None:
     rows = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.int8)
-    task = TASKS["multi-label-classification"].balanced(rows, 2)
+    task = TASKS["multi-label-classification"].with_class_weights(rows, 2)
     logits, labels = torch.randn(4, 2), torch.from_numpy(rows)
     weight = torch.where(labels == 1, 4 / 2, 4 / 6)  # one row has each class, three have not
     losses = binary_cross_entropy_with_logits(logits, labels.float(), weight, reduction="sum")
@@ -56,6 +56,6 @@ def test_of_label_sets() -> None:
 
 def test_where_there_are_no_classes() -> None:
     for task in TASKS.values():
-        if not task.has_classes:
+        if not task.supports_class_weights:
             with pytest.raises(ConfigError, match=f"{task.name} has none"):
-                task.balanced(LABELS, 4)
+                task.with_class_weights(LABELS, 4)

@@ -17,7 +17,7 @@ from hpo.data.media.images import open_image
 from hpo.errors import ConfigError, DataError, ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
 from hpo.tasks.base import TaskData
-from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.registry import get_task, infer_task
 from hpo.training.batches.features import FeatureStore
 from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
@@ -227,7 +227,7 @@ def test_real_signs_are_recognised_and_have_a_baseline(shared_datasets: Path) ->
     config = DataConfig(path=str(shared_datasets / "sign_digits"))
     from hpo.data.sources import load_splits
 
-    assert recognise_task(load_splits(config).train, config) is TASK
+    assert infer_task(load_splits(config).train, config) is TASK
     data = TASK.prepare(config, 0)
     assert data.sizes == {"train": 540, "validation": 100, "test": 160}
     baseline = TASK.baseline(data, "accuracy")

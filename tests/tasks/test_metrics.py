@@ -54,7 +54,7 @@ def test_equal_to_sklearn(classes: int, drawn: int) -> None:
         "recall_macro": recall_score(true, predicted, average="macro", zero_division=0.0),
         "mcc": matthews_corrcoef(true, predicted),
     }
-    assert TASK.metrics("accuracy")(predicted, true) == pytest.approx(expected, abs=1e-12)
+    assert TASK.scorer("accuracy")(predicted, true) == pytest.approx(expected, abs=1e-12)
 
 
 def test_it_is_an_evaluate_metric_that_gathers_batches_too(tmp_path: Path) -> None:
@@ -73,12 +73,12 @@ def test_it_is_an_evaluate_metric_that_gathers_batches_too(tmp_path: Path) -> No
 
 def test_predictions_must_match_references() -> None:
     with pytest.raises(ConfigError, match=r"\(3,\) predictions for \(2,\) references"):
-        TASK.metrics("mcc")(np.array([0, 1, 0]), np.array([0, 1]))
+        TASK.scorer("mcc")(np.array([0, 1, 0]), np.array([0, 1]))
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_known_names_have_a_direction_and_are_among_the_values(name: str) -> None:
-    scorer = TASK.metrics(name)
+    scorer = TASK.scorer(name)
     values = scorer(np.array([0, 1]), np.array([0, 1]))
     assert scorer.name == name
     assert set(values) == set(DIRECTIONS) - {"loss"}
@@ -87,12 +87,12 @@ def test_known_names_have_a_direction_and_are_among_the_values(name: str) -> Non
 
 @pytest.mark.parametrize(("alias", "name"), [("f1", "f1_macro"), ("matthews_correlation", "mcc")])
 def test_other_names_for_the_same(alias: str, name: str) -> None:
-    assert TASK.metrics(alias).name == name
+    assert TASK.scorer(alias).name == name
 
 
 def test_36_an_unknown_metric_lists_those_there_are() -> None:
     with pytest.raises(ConfigError) as told:
-        TASK.metrics("acuracy")
+        TASK.scorer("acuracy")
     assert "Did you mean 'accuracy'?" in str(told.value)
     assert "f1_macro, f1_micro, f1_weighted" in str(told.value)
     assert "HF_HUB_OFFLINE" in str(told.value)
@@ -100,7 +100,7 @@ def test_36_an_unknown_metric_lists_those_there_are() -> None:
 
 @pytest.mark.parametrize(("metric", "direction"), [("accuracy", "minimize"), ("loss", "maximize")])
 def test_37_a_direction_that_contradicts_the_metric(metric: str, direction: str) -> None:
-    scorer = TASK.metrics(metric)
+    scorer = TASK.scorer(metric)
     with pytest.raises(ConfigError, match=f"direction: {direction} contradicts .* write {scorer.direction}"):
         check_direction(scorer, direction)  # type: ignore[arg-type]
     assert check_direction(scorer, None) == check_direction(scorer, scorer.direction) == scorer.direction
@@ -109,7 +109,7 @@ def test_37_a_direction_that_contradicts_the_metric(metric: str, direction: str)
 def test_a_persons_own_metric(tmp_path: Path) -> None:
     path = tmp_path / "mistakes_made.py"
     path.write_text(OWN.format(direction='direction = "minimize"', result=COUNTED))
-    scorer = TASK.metrics(str(path))
+    scorer = TASK.scorer(str(path))
     values = scorer(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0]))
     assert (scorer.name, scorer.direction) == ("mistakes_made", "minimize")
     assert values["mistakes_made"] == values["mistakes"] == 2
@@ -118,7 +118,7 @@ def test_a_persons_own_metric(tmp_path: Path) -> None:
 
 def test_a_persons_own_metric_is_maximised_unless_it_says_otherwise(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(OWN.format(direction="", result=COUNTED))
-    assert TASK.metrics(str(tmp_path / "m.py")).direction == "maximize"
+    assert TASK.scorer(str(tmp_path / "m.py")).direction == "maximize"
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_a_persons_own_metric_is_maximised_unless_it_says_otherwise(tmp_path: Pa
 def test_a_persons_metric_that_cannot_be_used_is_told_before_training(content: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(content)
     with pytest.raises(ConfigError) as told:
-        TASK.metrics(str(tmp_path / "m.py"))
+        TASK.scorer(str(tmp_path / "m.py"))
     assert says in str(told.value)
 
 
 def test_a_metric_file_that_is_missing(tmp_path: Path) -> None:
     (tmp_path / "my_metric.py").write_text("")
     with pytest.raises(ConfigError) as told:
-        TASK.metrics(str(tmp_path / "my_metrics.py"))
+        TASK.scorer(str(tmp_path / "my_metrics.py"))
     assert str(tmp_path / "my_metrics.py") in str(told.value)
     assert "Did you mean 'my_metric.py'?" in str(told.value)

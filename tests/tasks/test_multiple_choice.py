@@ -78,7 +78,7 @@ def test_rows_may_have_different_numbers_of_choices(tmp_path: Path) -> None:
     assert TASK.describe(data) == "2 to 3 choices"
     logits = torch.tensor([[0.0, 1.0, 9.0], [0.0, 1.0, 9.0]])
     labels = torch.tensor([[0, 2], [0, 3]])
-    assert list(TASK.predictions(logits, labels)) == [1, 2]
+    assert list(TASK.reduce_logits(logits, labels)) == [1, 2]
     of_two = torch.nn.functional.cross_entropy(logits[:1, :2], labels[:1, 0], label_smoothing=0.1)
     of_three = torch.nn.functional.cross_entropy(logits[1:], labels[1:, 0], label_smoothing=0.1)
     assert float(TASK.loss(logits, labels, 0.1)) == pytest.approx(float(of_two + of_three))
@@ -126,9 +126,9 @@ def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 def test_a_command_and_a_file_are_inputs(tmp_path: Path) -> None:
     one, two = {"text": "question", "choices": "choices"}, {"text": "c", "text_pair": "q", "choices": "choice"}
-    assert TASK.inputs_from(["q", "a", "b"], one) == [("q", ["a", "b"])]
-    assert TASK.inputs_from(["c", "q", "a", "b"], two) == [("c", "q", ["a", "b"])]
-    assert TASK.inputs_from(["q", "a"], one) is None and TASK.inputs_from(["c", "q", "a"], two) is None
+    assert TASK.parse_arguments(["q", "a", "b"], one) == [("q", ["a", "b"])]
+    assert TASK.parse_arguments(["c", "q", "a", "b"], two) == [("c", "q", ["a", "b"])]
+    assert TASK.parse_arguments(["q", "a"], one) is None and TASK.parse_arguments(["c", "q", "a"], two) is None
     path = tmp_path / "more.csv"
     path.write_text("c,q,choice0,choice1,choice2\nwe met,who,a,b,\n")
     assert TASK.read_inputs(path, two) == [("we met", "who", ["a", "b"])]
@@ -141,4 +141,4 @@ def test_its_metric_is_scikit_learns() -> None:
     from sklearn.metrics import accuracy_score
 
     said, right = np.random.default_rng(0).integers(4, size=(2, 90))
-    assert TASK.metrics("accuracy")(said, right) == {"accuracy": accuracy_score(right, said)}
+    assert TASK.scorer("accuracy")(said, right) == {"accuracy": accuracy_score(right, said)}

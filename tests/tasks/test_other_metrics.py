@@ -136,7 +136,7 @@ def test_metrics_of_a_person_get_names_and_units(tmp_path: Any) -> None:
 
     rows = Dataset.from_dict({"text": [["a"]], "label": [[0]]})
     data = TaskData(rows, rows, None, ("O", "B-place"), {}, (), "")
-    scorer = get_task("token-classification").metrics(str(file), data)
+    scorer = get_task("token-classification").scorer(str(file), data)
     assert scorer(one_each([[1, 0]]), one_each([[0, 0]]))["mine"] == 1.0
-    numbers = get_task("text-regression").metrics("mae", replace(data, scale=(100.0, 10.0)))
+    numbers = get_task("text-regression").scorer("mae", replace(data, scale=(100.0, 10.0)))
     assert numbers(np.array([0.0, 1.0]), np.array([0.5, 1.0]))["mae"] == pytest.approx(2.5)

@@ -12,7 +12,7 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.errors import DataError
 from hpo.tasks.base import TaskData
-from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.text.token_classification import IGNORED
 from hpo.training.batches.batching import Features
 
@@ -201,7 +201,7 @@ def test_each_word_has_its_tag_once(name: str, max_length: int) -> None:
     assert found[0] in (list(range(10)), [0, 1, 2, 3, 5, 6, 7, 8, 9])  # of the joiner nothing may be left
     features = Features.from_dataset(encoded, tokenizer.pad_token_id, rows=rows)
     kept = [np.array([label for label in row if label != IGNORED]) for row in encoded["labels"][:]]
-    predictions, references = task.compare(kept, features)
+    predictions, references = task.align_predictions(kept, features)
     assert references.tolist() == [tuple(range(10)), (3,)]
     assert [a == b for a, b in zip(predictions[0], references[0], strict=True)].count(False) <= 1
 
@@ -263,7 +263,7 @@ def test_windows_hold_the_answer_and_give_it_back(name: str) -> None:
         spans.append([1.0, first, last] if first else [-1.0, begin, begin])
     assert sum(span[0] > 0 for span in spans) >= 1
     features = Features.from_dataset(encoded, tokenizer.pad_token_id, rows=rows)
-    predictions, references = task.compare(spans, features)
+    predictions, references = task.align_predictions(spans, features)
     assert predictions.tolist() == ["Guido"] and references.tolist() == [("Guido",)]
 
 
@@ -287,4 +287,4 @@ def test_the_best_span_is_the_best_of_all_pairs() -> None:
 
 def test_several_label_columns_are_known_as_several_labels_a_row() -> None:
     rows = Dataset.from_dict({"text": ["one", "two"], "a": [0, 1], "b": [1, 1]})
-    assert recognise_task(rows, DataConfig(path="rows.csv", label=("a", "b"))).name == "multi-label-classification"
+    assert infer_task(rows, DataConfig(path="rows.csv", label=("a", "b"))).name == "multi-label-classification"

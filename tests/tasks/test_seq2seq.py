@@ -18,7 +18,7 @@ from hpo.tasks.generation.generate import token_loss
 from hpo.tasks.generation.translation import Translation
 from hpo.tasks.metrics.rouge import KINDS, RougeMetrics
 from hpo.tasks.metrics.translation import TranslationMetrics
-from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.registry import get_task, infer_task
 from hpo.training.batches.features import FeatureStore
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
@@ -69,7 +69,7 @@ def test_the_loss_is_the_trainers(smoothing: float) -> None:
     logits, labels = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
     labels[1, 3:] = labels[2, 1:] = -100
     expected = LabelSmoother(epsilon=smoothing)({"logits": logits}, labels)
-    count = get_task("summarization").count(labels)
+    count = get_task("summarization").target_count(labels)
     assert count == 9
     assert float(token_loss(logits, labels, smoothing) / count) == pytest.approx(float(expected), rel=1e-5)
 
@@ -105,7 +105,7 @@ def test_a_summary_or_a_source_is_not_always_to_be_written(row: dict[str, str], 
 
     rows = [{name: text.format(number) for name, text in row.items()} for number in range(9)]
     config = write(tmp_path / "rows.jsonl", rows)
-    assert recognise_task(load_splits(config).train, config).name == task
+    assert infer_task(load_splits(config).train, config).name == task
 
 
 def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
         candidate=candidate,
         train=store.get("train", candidate.processor, 32),
         validation=store.get("validation", candidate.processor, 32),
-        scorer=task.metrics("chrf", data),
+        scorer=task.scorer("chrf", data),
         rungs_per_epoch=1,
         seed=1,
         folder=folder / "checkpoints",
@@ -208,5 +208,5 @@ def test_settings_of_writing_belong_to_the_study() -> None:
     written = {"name": "n", "data": "d.csv", "models": ["org/a"], "task": "summarization"}
     plain, other = (load_config({**written, **more}) for more in ({}, {"generation": {"rows": 5}}))
     assert plain.identity() != other.identity()
-    assert get_task("summarization").configured(other).generation == Generation(rows=5)
+    assert get_task("summarization").configure(other).generation == Generation(rows=5)
     assert get_task("summarization").generation == Generation()

@@ -20,8 +20,8 @@ from hpo.data.media.audio import read_audio
 from hpo.data.media.files import as_item, item_array
 from hpo.errors import DataError
 from hpo.tasks.audio.speech_recognition import greedy
-from hpo.tasks.augmentation.audio import AUGMENTATIONS, augment_sound
-from hpo.tasks.registry import get_task, recognise_task
+from hpo.tasks.augmentation.audio import AUGMENTATIONS, augment_audio
+from hpo.tasks.registry import get_task, infer_task
 from hpo.training.batches.features import FeatureStore
 from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
@@ -96,7 +96,7 @@ def test_there_is_no_mask_where_the_extractor_makes_none(tmp_path: Path) -> None
     processor = processor_of(tmp_path)
     processor.return_attention_mask = False
     batch = {"input_values": torch.zeros(1, 9), "attention_mask": torch.ones(1, 9)}
-    assert list(TASK.finish_batch(batch, processor)) == ["input_values"]
+    assert list(TASK.prepare_batch(batch, processor)) == ["input_values"]
 
 
 @pytest.mark.parametrize("architecture", ["wav2vec2", "whisper", "audio-spectrogram-transformer"])
@@ -111,13 +111,13 @@ def test_augmentation_changes_the_sound_and_not_the_padding(name: str, architect
         batch[key] *= batch["attention_mask"]
     before = batch[key].clone()
     torch.manual_seed(5)
-    changed = augment_sound(batch, [name])[key]
+    changed = augment_audio(batch, [name])[key]
     assert torch.equal(batch[key], before) and changed.shape == before.shape
     assert all((one != other).any() for one, other in zip(changed, before, strict=True))
     if architecture == "wav2vec2":
         assert (changed[batch["attention_mask"] == 0] == 0).all()
     torch.manual_seed(5)
-    assert torch.equal(changed, augment_sound(batch, [name])[key])
+    assert torch.equal(changed, augment_audio(batch, [name])[key])
 
 
 def test_transcripts_are_spelled_in_letters_that_can_be_heard() -> None:
@@ -138,7 +138,7 @@ def test_a_table_of_transcripts_is_recognised_and_told_where_nothing_is_said(tmp
     from hpo.data.sources import load_splits
 
     config = DataConfig(path=str(write_speech(tmp_path, ["One two", "three!", "two", "one", "four", "five"])))
-    assert recognise_task(load_splits(config).train, config) is SPEECH
+    assert infer_task(load_splits(config).train, config) is SPEECH
     data = SPEECH.prepare(config, 0)
     assert data.columns == {"audio": "path", "label": "sentence"}
     assert any("2 transcripts of train.jsonl in lower case, without punctuation" in note for note in data.notes)
@@ -153,8 +153,8 @@ def test_folders_of_words_can_be_recognised_as_speech_when_asked(folder: Path) -
 
 def test_letters_come_from_the_training_transcripts_and_unknown_ones_are_said(tmp_path: Path) -> None:
     data = SPEECH.prepare(DataConfig(path=str(write_speech(tmp_path, ["ab", "b a", "a", "bb", "a b", "ba"]))), 0)
-    processor = SPEECH.complete_processor(processor_of(tmp_path), data)
-    assert SPEECH.head(data)["vocab_size"] == len(processor.tokenizer) == 5
+    processor = SPEECH.adapt_processor(processor_of(tmp_path), data)
+    assert SPEECH.head_config(data)["vocab_size"] == len(processor.tokenizer) == 5
     encoded = SPEECH.encode(data.train, processor, RATE)
     spelled = ["".join(processor.tokenizer.convert_ids_to_tokens(ids)) for ids in encoded["labels"]]
     assert [text.replace("|", " ") for text in spelled] == data.train["label"]
@@ -188,17 +188,17 @@ def test_greedy_decoding_and_error_rates_are_the_reference_librarys() -> None:
     assert [ids.tolist() for ids in found] == [[3, 3, 4, 2, 4], []]
     said = np.array(["one two", "", "three four five"], dtype=object)
     right = np.array(["one too", "zero", "three five"], dtype=object)
-    scores = SPEECH.metrics("wer")(said, right)
+    scores = SPEECH.scorer("wer")(said, right)
     assert scores == {"wer": jiwer.wer(list(right), list(said)), "cer": jiwer.cer(list(right), list(said))}
     assert scores["wer"] == pytest.approx(3 / 5)
-    assert SPEECH.metrics("cer").direction == "minimize"
+    assert SPEECH.scorer("cer").direction == "minimize"
 
 
 def test_real_digits_are_read_and_have_a_baseline(shared_datasets: Path) -> None:
     from hpo.data.sources import load_splits
 
     config = DataConfig(path=str(shared_datasets / "fsdd"))
-    assert recognise_task(load_splits(config).train, config) is TASK
+    assert infer_task(load_splits(config).train, config) is TASK
     data = TASK.prepare(config, 0)
     assert data.sizes == {"train": 360, "validation": 120, "test": 300}
     baseline = TASK.baseline(data, "accuracy")

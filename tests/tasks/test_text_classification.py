@@ -121,7 +121,7 @@ def test_summed_loss_makes_accumulation_exact(label_smoothing: float) -> None:
 
     torch.manual_seed(0)
     logits, labels = torch.randn(10, 3, dtype=torch.bfloat16), torch.randint(3, (10,))
-    whole = TASK.loss(logits, labels, label_smoothing) / TASK.count(labels)
+    whole = TASK.loss(logits, labels, label_smoothing) / TASK.target_count(labels)
     parts = sum(TASK.loss(logits[part], labels[part], label_smoothing) for part in (slice(7), slice(7, 10)))
     mean = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     assert whole.dtype == torch.float32
@@ -132,7 +132,7 @@ def test_predictions_are_the_likeliest_classes() -> None:
     import torch
 
     logits = torch.tensor([[0.1, 2.0, 1.0], [3.0, 0.0, 1.0]])
-    assert list(TASK.predictions(logits, torch.zeros(2))) == [1, 0]
+    assert list(TASK.reduce_logits(logits, torch.zeros(2))) == [1, 0]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

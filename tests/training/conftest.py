@@ -70,7 +70,7 @@ def plan(candidate: Callable[..., Candidate], tmp_path: Path) -> Callable[..., T
             "candidate": candidate(architecture, layers),
             "train": make_features(pad=pad),
             "validation": make_features(24, seed=1, pad=pad),
-            "scorer": task.metrics("accuracy"),
+            "scorer": task.scorer("accuracy"),
             "rungs_per_epoch": 1,
             "seed": 3,
             "folder": tmp_path / "checkpoints",

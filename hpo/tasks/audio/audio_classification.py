@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hpo.data.media.audio import read_audio
 from hpo.data.media.files import media_values
-from hpo.tasks.audio.base import SoundTask
+from hpo.tasks.audio.base import AudioTask
 from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import logistic_baseline
 from hpo.tasks.classification import Classification
@@ -25,7 +25,7 @@ classify = pipeline("audio-classification", model="path/to/this/folder")
 classify("a-sound.wav")  # ffmpeg reads the file"""
 
 
-class AudioClassification(Classification, SoundTask):
+class AudioClassification(Classification, AudioTask):
     """A sound → a class. See `Task` for what each method promises."""
 
     name = "audio-classification"
@@ -34,13 +34,13 @@ class AudioClassification(Classification, SoundTask):
     pipeline_tag = "audio-classification"
     hub_models = MODELS
     usage = USAGE
-    limits = "It knows the classes above only, and gives one of them to any sound."
+    limitations = "It knows the classes above only, and gives one of them to any sound."
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         def vectors(rows: Any) -> NDArray[Any]:
             return np.stack([_log_spectrogram(item) for item in media_values(rows, self.kind)])
 
-        return logistic_baseline("logistic regression on log-spectrograms", vectors, data, self.metrics(metric))
+        return logistic_baseline("logistic regression on log-spectrograms", vectors, data, self.scorer(metric))
 
 
 def _log_spectrogram(item: Any) -> NDArray[Any]:

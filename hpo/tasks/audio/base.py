@@ -17,7 +17,7 @@ SHORTEST = 0.05  # seconds: wav2vec2's convolutions need 25 ms, and its layers m
 AUGMENTATIONS = ("shift", "noise", "specaugment")
 
 
-class SoundTask(MediaTask):
+class AudioTask(MediaTask):
     """A sound file → what is said of it.
 
     Any sampling rate and number of channels is read; clips are cut to `max_seconds` and kept as what the feature
@@ -25,7 +25,7 @@ class SoundTask(MediaTask):
     """
 
     kind = "audio"
-    encoded_at_once = 64
+    encode_batch_size = 64
     search_space = "audio"
     augmentations: tuple[str, ...] = AUGMENTATIONS
 
@@ -49,7 +49,7 @@ class SoundTask(MediaTask):
         batch = padded(name, arrays)
         try:
             with torch.inference_mode():
-                self.logits(model, self.finish_batch(batch, processor))
+                self.logits(model, self.prepare_batch(batch, processor))
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
             return (
@@ -81,11 +81,11 @@ class SoundTask(MediaTask):
         return [max(1, round(TOKENS_A_SECOND * duration)) for duration in seconds]
 
     def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
-        from hpo.tasks.augmentation.audio import augment_sound
+        from hpo.tasks.augmentation.audio import augment_audio
 
-        return augment_sound(batch, names)
+        return augment_audio(batch, names)
 
-    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+    def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
         """The mask of padding stays where the extractor says that the model takes one."""
         if "attention_mask" in batch and not extractor_of(processor).return_attention_mask:
             return {name: tensor for name, tensor in batch.items() if name != "attention_mask"}

@@ -24,7 +24,7 @@ from hpo.data.labels.transcripts import (
     vocabulary,
 )
 from hpo.errors import DataError
-from hpo.tasks.audio.base import SoundTask
+from hpo.tasks.audio.base import AudioTask
 from hpo.tasks.base import Encoded, Labels, Predictions, TaskData
 from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
 
@@ -48,7 +48,7 @@ recognise = pipeline("automatic-speech-recognition", model="path/to/this/folder"
 recognise("a-sound.wav")  # ffmpeg reads the file"""
 
 
-class SpeechRecognition(SoundTask):
+class SpeechRecognition(AudioTask):
     """A sound → its transcript. See `Task` for what each method promises.
 
     The letters are those of the training transcripts. Prepared labels are texts; encoded ones the letters' numbers.
@@ -66,11 +66,11 @@ class SpeechRecognition(SoundTask):
     search_space = "speech"
     hub_models = MODELS
     usage = USAGE
-    limits = "It writes the letters of its training transcripts, without punctuation, and knows no words."
+    limitations = "It writes the letters of its training transcripts, without punctuation, and knows no words."
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         named = config.label is not None or any(name.lower() in COLUMNS for name in rows.column_names)
-        return named and config.label not in ("label", "labels") and super().recognises(rows, config)
+        return named and config.label not in ("label", "labels") and super().matches(rows, config)
 
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
@@ -99,11 +99,11 @@ class SpeechRecognition(SoundTask):
         words = float(np.mean([len(text.split()) for text in texts]))
         return f"Transcripts of {words:.1f} words, of {len(vocabulary(texts)) - 3} letters"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         known = vocabulary(column_values(data.train, "label"))
         return {"vocab_size": len(known), "pad_token_id": BLANK, "ctc_zero_infinity": True}
 
-    def complete_processor(self, processor: Any, data: TaskData) -> Any:
+    def adapt_processor(self, processor: Any, data: TaskData) -> Any:
         """The model's feature extractor with a tokenizer of the training transcripts' letters."""
         from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
@@ -116,7 +116,7 @@ class SpeechRecognition(SoundTask):
             )
         return Wav2Vec2Processor(feature_extractor=processor, tokenizer=tokenizer)
 
-    def encoded_labels(self, rows: Dataset, processor: Any) -> pa.Array:
+    def encode_labels(self, rows: Dataset, processor: Any) -> pa.Array:
         texts = column_values(rows, "label")
         return pa.array([processor.tokenizer(text).input_ids for text in texts], pa.list_(pa.int64()))
 
@@ -154,25 +154,25 @@ class SpeechRecognition(SoundTask):
         )
         return losses.where(losses < -NEVER / 2, 0.0).sum()
 
-    def count(self, labels: Any) -> int:
+    def target_count(self, labels: Any) -> int:
         """The letters: the loss is one a letter."""
         return max(1, int((labels != IGNORED).sum()))
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return greedy(logits)
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         said = [_text(letters, split.processor) for letters in predictions]
         return one_each(said), one_each(column_values(split.rows, "label"))
 
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         return [{"label": _text(letters, processor)} for letters in greedy(logits)]
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS, spell=list, sample=SAMPLE)
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        scorer = self.metrics(metric, data)
+        scorer = self.scorer(metric, data)
         if data.test is None or scorer.name == "loss":
             return None
         usual = Counter(column_values(data.train, "label")).most_common(1)[0][0]

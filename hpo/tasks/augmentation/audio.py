@@ -12,7 +12,7 @@ TIME_MASKS, TIME_SHARE = 2, 0.08  # masks, and how much of the time one covers a
 BAND_MASKS, BAND_SHARE = 2, 0.2
 
 
-def augment_sound(batch: Batch, names: Sequence[str]) -> Batch:
+def augment_audio(batch: Batch, names: Sequence[str]) -> Batch:
     """A batch of waveforms [clips, samples] or of spectrograms, changed by the augmentations called `names`, in turn.
 
     What is drawn comes from torch's generator, which a checkpoint keeps.

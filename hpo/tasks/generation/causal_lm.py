@@ -69,12 +69,12 @@ class CausalLM(Task):
     )
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
-    limits = "It goes on with any text; what it says may be wrong, also where it reads well."
+    limitations = "It goes on with any text; what it says may be wrong, also where it reads well."
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         return ("a prompt",)
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if config.text is not None or isinstance(config.label, tuple):
             return False
         return bool(recognize_prompts(rows, config.label))
@@ -105,10 +105,10 @@ class CausalLM(Task):
         words = float(np.mean([len(text.split()) for text in said]))
         return f"{'Completions' if 'label' in rows.column_names else 'Texts'} of {words:.0f} words"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {}
 
-    def complete_processor(self, processor: Any, data: TaskData) -> Any:
+    def adapt_processor(self, processor: Any, data: TaskData) -> Any:
         if "messages" in data.train.column_names and processor.chat_template is None:
             processor.chat_template = PLAIN_TEMPLATE
         return processor
@@ -155,7 +155,7 @@ class CausalLM(Task):
         for text, completion in zip(texts, column_values(rows, "label"), strict=True):
             yield parts_of_completion(text, completion, tokenizer)
 
-    def begin(self, model: Any, train: Encoded) -> None:
+    def configure_model(self, model: Any, train: Encoded) -> None:
         values, offsets = train.columns["labels"]
         lengths = np.add.reduceat(values != IGNORED, offsets[:-1])
         plain = float(np.mean(lengths)) > 0.9 * float(np.mean(np.diff(offsets)))
@@ -164,10 +164,10 @@ class CausalLM(Task):
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         return token_loss(logits, labels, label_smoothing)
 
-    def count(self, labels: Any) -> int:
+    def target_count(self, labels: Any) -> int:
         return int((labels != IGNORED).sum())
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         """The sum of the negative log-likelihoods of each input's learnt tokens, and how many they are."""
         import torch
         from torch.nn.functional import cross_entropy
@@ -175,7 +175,7 @@ class CausalLM(Task):
         each = cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
         return torch.stack([each.double().sum(1), (labels != IGNORED).sum(1).double()], dim=-1).cpu().numpy()
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         """Each text's negative log-likelihood; and its learnt tokens and bytes, [examples, 2]."""
         found, examples = np.asarray(predictions), np.asarray(column_values(split.inputs, "_example"))
         sums = np.zeros((len(split.rows), 3))
@@ -183,10 +183,10 @@ class CausalLM(Task):
         np.add.at(sums[:, 2], examples, np.asarray(column_values(split.inputs, "_bytes")))
         return sums[:, 0], sums[:, 1:]
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS, {}, np.asarray, SAMPLE)
 
-    def finish(self, model: Any, data: TaskData) -> None:
+    def finalize_model(self, model: Any, data: TaskData) -> None:
         model.config.use_cache = True  # off while it was trained
         model.config.trained_on = _format(data.train)
 

@@ -49,7 +49,7 @@ class Seq2Seq(Task):
     auto_class = "AutoModelForSeq2SeqLM"
     search_space = "seq2seq"
     usage = USAGE
-    limits = "It writes something for any text; what it writes may be wrong, also where it reads well."
+    limitations = "It writes something for any text; what it writes may be wrong, also where it reads well."
     directions: Mapping[str, Direction]
     pairs: Names
     """Names of the columns that are read and written."""
@@ -57,11 +57,11 @@ class Seq2Seq(Task):
     def __init__(self, generation: Generation | None = None) -> None:
         self.generation: Generation = generation or Generation()
 
-    def configured(self, config: StudyConfig) -> "Seq2Seq":
+    def configure(self, config: StudyConfig) -> "Seq2Seq":
         return type(self)(config.generation)
 
     @abstractmethod
-    def own_metric(self) -> "Callable[[], evaluate.Metric]":
+    def build_metric(self) -> "Callable[[], evaluate.Metric]":
         """What makes the task's metric."""
         ...
 
@@ -91,7 +91,7 @@ class Seq2Seq(Task):
         )
         return f"Texts of {read:.0f} words, of which {written:.0f} are made"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {}
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
@@ -119,30 +119,30 @@ class Seq2Seq(Task):
             tables.append(table)
         return Dataset(pa.concat_tables(tables))
 
-    def begin(self, model: Any, train: Encoded) -> None:
+    def configure_model(self, model: Any, train: Encoded) -> None:
         lengths = np.diff(train.columns["labels"][1])
         set_generation(model, train.processor, lengths, self.generation.num_beams)
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         return token_loss(logits, labels, label_smoothing)
 
-    def count(self, labels: Any) -> int:
+    def target_count(self, labels: Any) -> int:
         return int((labels != -100).sum())
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return [None] * len(labels)  # they are written
 
-    def write(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
+    def generate(self, model: Any, inputs: "Mapping[str, torch.Tensor]", greedy: bool) -> Predictions:
         return list(generate(model, inputs, **({"num_beams": 1} if greedy else {})))
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         right = [tuple(texts) for texts in column_values(split.rows, "label")]
         return one_each(decode(split.processor, predictions)), one_each(right)
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
-        return load_metric(metric, self.own_metric(), self.directions, {}, list, SAMPLE)
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
+        return load_metric(metric, self.build_metric(), self.directions, {}, list, SAMPLE)
 
-    def finish(self, model: Any, data: TaskData) -> None:
+    def finalize_model(self, model: Any, data: TaskData) -> None:
         model.config.use_cache = True  # off while it was trained
 
     def predict(

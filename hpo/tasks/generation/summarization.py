@@ -60,7 +60,7 @@ class Summarization(Seq2Seq):
         ),
     )
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         found = recognize_pair(rows, config, self.pairs)
         if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
             return False
@@ -68,14 +68,14 @@ class Summarization(Seq2Seq):
         classes = {name for name in LABELS if name not in ("target", "output", "topic", "tag")}
         return config.label is not None or not classes & {name.lower() for name in rows.column_names}
 
-    def own_metric(self) -> "Callable[[], evaluate.Metric]":
+    def build_metric(self) -> "Callable[[], evaluate.Metric]":
         return _rouge
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         """The text's first sentences, as many as a summary of the training split mostly has."""
         many = Counter(len(sentences(right[0])) for right in column_values(data.train, "label")).most_common(1)[0][0]
         name = "the text's first sentence" if many == 1 else f"the text's first {many} sentences"
-        return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.metrics(metric))
+        return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.scorer(metric))
 
 
 def sentences(text: str) -> list[str]:

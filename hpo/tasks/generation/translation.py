@@ -40,7 +40,7 @@ class Translation(Seq2Seq):
         (("en", "english"), ("de", "fr", "es", "it", "ro", "zh", "ru", "ja", "german", "french", "spanish")),
     )
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if flatten_translations(rows) is not rows:
             return True
         found = recognize_pair(rows, config, self.pairs)
@@ -52,12 +52,12 @@ class Translation(Seq2Seq):
             len(set(column_values(rows, found[1]))) > len(rows) / 2
         )
 
-    def own_metric(self) -> "Callable[[], evaluate.Metric]":
+    def build_metric(self) -> "Callable[[], evaluate.Metric]":
         return _translation
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         """The text as it is."""
-        return copy_baseline("the text as it is", str, data, self.metrics(metric))
+        return copy_baseline("the text as it is", str, data, self.scorer(metric))
 
 
 def _translation() -> "evaluate.Metric":

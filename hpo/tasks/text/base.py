@@ -99,7 +99,7 @@ class TextTask(Task):
         }
         return canonical, labels, [*notes, *labels.notes]
 
-    def arrow_labels(self, rows: Dataset) -> pa.Array:
+    def encode_labels(self, rows: Dataset) -> pa.Array:
         """The label column of prepared rows as `encode` hands it on."""
         return pa.array(column_values(rows, "label"), pa.int64())
 
@@ -111,11 +111,11 @@ class TextTask(Task):
         ]
         table = pa.concat_tables(batches)
         if "label" in rows.column_names:
-            table = table.append_column("labels", self.arrow_labels(rows))
+            table = table.append_column("labels", self.encode_labels(rows))
         return Dataset(table)
 
     @abstractmethod
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         """What is said of each input, by the logits of a final model with `config`."""
         ...
 
@@ -134,7 +134,7 @@ class TextTask(Task):
         encoded = self.encode(Dataset.from_dict(columns), tokenizer, max_length)
         said: list[dict[str, Any]] = [{} for _ in rows]
         for places, logits in run_model(model, tokenizer, encoded, batch_size):
-            for place, answer in zip(places, self.answers(logits, model.config, tokenizer), strict=True):
+            for place, answer in zip(places, self.postprocess(logits, model.config, tokenizer), strict=True):
                 said[place] = {**answer, **dict(zip(TEXT_ROLES, pairs[place], strict=False))}
         return said
 

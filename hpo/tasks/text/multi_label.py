@@ -44,12 +44,12 @@ class MultiLabelClassification(TextTask):
     name = "multi-label-classification"
     default_metric = "f1_micro"
     metric_names = tuple(DIRECTIONS)
-    ranked = True
-    has_classes = True
+    supports_ranking = True
+    supports_class_weights = True
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder", top_k=None)\nclassify("a text")'
-    limits = "It knows the classes above only; those with a score above 0.5 are its answer, which may be none."
+    limitations = "It knows the classes above only; those with a score above 0.5 are its answer, which may be none."
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.label, tuple):
             return True
         try:
@@ -88,10 +88,10 @@ class MultiLabelClassification(TextTask):
         each = np.array(column_values(data.train, "label")).sum(1).mean()
         return f"{describe_classes(data.label_names)}; {each:.1f} a row"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {**named_head(data.label_names), "problem_type": "multi_label_classification"}
 
-    def arrow_labels(self, rows: Dataset) -> pa.Array:
+    def encode_labels(self, rows: Dataset) -> pa.Array:
         matrix = np.array(column_values(rows, "label"), dtype=np.int8)
         return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
@@ -100,32 +100,32 @@ class MultiLabelClassification(TextTask):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         targets = labels.float() * (1 - label_smoothing) + label_smoothing / 2
-        weight = None if self.weights is None else self._weights_of(labels)
+        weight = None if self.class_weights is None else self._weights_of(labels)
         return binary_cross_entropy_with_logits(logits.float(), targets, weight, reduction="sum") / logits.shape[-1]
 
-    def count(self, labels: Any) -> float:
-        return len(labels) if self.weights is None else float(self._weights_of(labels).sum() / labels.shape[-1])
+    def target_count(self, labels: Any) -> float:
+        return len(labels) if self.class_weights is None else float(self._weights_of(labels).sum() / labels.shape[-1])
 
-    def balanced(self, labels: NDArray[Any], classes: int) -> "MultiLabelClassification":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "MultiLabelClassification":
         """Of each class, the rows that have it weigh as much in all as those that have not."""
         return weighted(self, np.stack([balanced_weights(column, 2) for column in labels.T.astype(np.int64)]))
 
     def _weights_of(self, labels: "torch.Tensor") -> "torch.Tensor":
         """The weights of each row's yes and no to each class, of the shape of `labels`."""
-        assert self.weights is not None
-        no, yes = self.weights.to(labels.device).unbind(-1)
+        assert self.class_weights is not None
+        no, yes = self.class_weights.to(labels.device).unbind(-1)
         return yes * labels + no * (1 - labels)
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return (logits > 0).cpu().numpy().astype(np.int8)
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         def as_lists(values: NDArray[Any]) -> list[list[int]]:
             return np.asarray(values, dtype=int).tolist()
 
         return load_metric(metric, _own_metric, DIRECTIONS, ALIASES, as_lists, SAMPLE)
 
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         said = []
         for scores in logits.sigmoid().tolist():
             over = {config.id2label[number]: score for number, score in enumerate(scores) if score > 0.5}
@@ -133,7 +133,7 @@ class MultiLabelClassification(TextTask):
         return said
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        return tfidf_baseline(data, self.metrics(metric))
+        return tfidf_baseline(data, self.scorer(metric))
 
 
 def _own_metric() -> "evaluate.Metric":

@@ -115,17 +115,17 @@ class MultipleChoice(Task):
     default_metric = "accuracy"
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
-    limits = "It picks one of the choices it is given, also where none is right."
+    limitations = "It picks one of the choices it is given, also where none is right."
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         asked = ("a context", "a question") if "text_pair" in columns else ("a question",)
         return (*asked, "a choice", "another choice")
 
-    def inputs_from(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
+    def parse_arguments(self, words: Sequence[str], columns: Mapping[str, str]) -> list[Any] | None:
         asked = 2 if "text_pair" in columns else 1
         return [(*words[:asked], list(words[asked:]))] if len(words) >= asked + 2 else None
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         try:
             return not isinstance(config.label, tuple) and bool(find_columns(rows, "", config.text, config.label))
         except DataError:
@@ -157,7 +157,7 @@ class MultipleChoice(Task):
         counts = [_count(choices) for choices in column_values(data.train, "text_pair")]
         return f"{min(counts)} to {max(counts)} choices" if min(counts) < max(counts) else f"{counts[0]} choices"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {"num_labels": 1}
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
@@ -186,7 +186,7 @@ class MultipleChoice(Task):
             columns["labels"] = pa.array(right, pa.list_(pa.int64(), 2))
         return Dataset(pa.table(columns))
 
-    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+    def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
         return {name: t.transpose(1, 2).contiguous() if t.ndim == 3 else t for name, t in batch.items()}
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
@@ -196,13 +196,13 @@ class MultipleChoice(Task):
         smooth = scores.masked_fill(scores == float("-inf"), 0).sum(1) / labels[:, 1]
         return -((1 - label_smoothing) * right + label_smoothing * smooth).sum()
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return _of_row(logits, labels[:, 1]).argmax(1).cpu().numpy()
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         return np.asarray(predictions), np.asarray(split.labels)[:, 0]
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS)
 
     def predict(
@@ -264,7 +264,7 @@ class MultipleChoice(Task):
 
             return lambda columns: np.array([chosen(row) for row in columns[1]])
 
-        return measured("TF-IDF of the choices + logistic regression", fit, data, self.metrics(metric))
+        return measured("TF-IDF of the choices + logistic regression", fit, data, self.scorer(metric))
 
 
 def find_columns(rows: Dataset, origin: str, text: str | tuple[str, ...] | None, label: str | None) -> Columns:

@@ -60,12 +60,12 @@ class QuestionAnswering(Task):
     search_space = "question-answering"
     metric_names = tuple(DIRECTIONS)
     usage = USAGE
-    limits = "It gives an answer to any question, also where the context holds none."
+    limitations = "It gives an answer to any question, also where the context holds none."
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         return ("a question", "its context")
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.label, tuple):
             return False
         try:
@@ -97,7 +97,7 @@ class QuestionAnswering(Task):
         words = float(np.mean([len(text.split()) for text in answers]))
         return f"Answers of {words:.1f} words in {len(set(_contexts(data.train))):,} contexts"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {"num_labels": 2}
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
@@ -128,16 +128,16 @@ class QuestionAnswering(Task):
         smooth = scores.masked_fill(~allowed[..., None], 0).sum(1) / allowed.sum(1)[:, None]
         return -((1 - label_smoothing) * right + label_smoothing * smooth).sum() / 2
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         """The best span of each window: its score, first and last token."""
         return best_spans(logits, _of_context(logits, labels))
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         contexts = column_values(split.rows, "text_pair")
         said = one_each([text for text, _ in best_answers(predictions, split.inputs, contexts)])
         return said, _right_answers(column_values(split.rows, "label"))
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         return load_metric(metric, _own_metric, DIRECTIONS, ALIASES, list, SAMPLE)
 
     def predict(
@@ -192,7 +192,7 @@ class QuestionAnswering(Task):
 
             return nearest
 
-        return measured("the sentence most like the question", fit, data, self.metrics(metric), _right_answers)
+        return measured("the sentence most like the question", fit, data, self.scorer(metric), _right_answers)
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[tuple[str, str]]:
         check_exists(path)

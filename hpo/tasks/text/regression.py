@@ -40,20 +40,21 @@ class Regression(TextTask):
     """One or two texts → a number. See `Task` for what each method promises.
 
     A model learns the labels less their mean, over their deviation (both of the training split), so that usual learning
-    rates serve any range. `finish` folds both into the last linear layer: the saved model answers in the labels' units.
+    rates serve any range. `finalize_model` folds both into the last linear layer: the saved model answers in the
+    labels' units.
     """
 
     name = "text-regression"
     default_metric = "pearson"
     metric_names = tuple(DIRECTIONS)
-    ranked = True
+    supports_ranking = True
     usage = (
         'measure = pipeline("text-classification", model="path/to/this/folder", function_to_apply="none")\n'
         'measure("a text")[0]["score"]'
     )
-    limits = "It gives a number for any text, also for one unlike those that it learnt from."
+    limitations = "It gives a number for any text, also for one unlike those that it learnt from."
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.label, tuple):
             return False
         try:
@@ -89,7 +90,7 @@ class Regression(TextTask):
         low, high = (mean + deviation * float(extreme(column_values(data.train, "label"))) for extreme in (min, max))
         return f"Numbers from {low:g} to {high:g}, {mean:.4g} on average"
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return {"num_labels": 1, "problem_type": "regression"}
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
@@ -101,7 +102,7 @@ class Regression(TextTask):
             )
         return ""
 
-    def arrow_labels(self, rows: Dataset) -> pa.Array:
+    def encode_labels(self, rows: Dataset) -> pa.Array:
         return pa.array(column_values(rows, "label"), pa.float32())
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
@@ -110,10 +111,10 @@ class Regression(TextTask):
 
         return mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return logits.squeeze(-1).cpu().numpy()
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         mean, deviation = data.scale if data is not None else (0.0, 1.0)
 
         def in_units(values: NDArray[Any]) -> NDArray[Any]:
@@ -121,7 +122,7 @@ class Regression(TextTask):
 
         return load_metric(metric, partial(_own_metric, mean, deviation), DIRECTIONS, ALIASES, in_units, SAMPLE)
 
-    def finish(self, model: Any, data: TaskData) -> None:
+    def finalize_model(self, model: Any, data: TaskData) -> None:
         import torch
 
         mean, deviation = data.scale
@@ -130,11 +131,11 @@ class Regression(TextTask):
             layer.weight.mul_(deviation)
             layer.bias.mul_(deviation).add_(mean)
 
-    def answers(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         return [{"label": number} for number in logits.squeeze(-1).tolist()]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        return ridge_baseline(data, self.metrics(metric, data))
+        return ridge_baseline(data, self.scorer(metric, data))
 
 
 def output_layer(model: Any) -> Any:

@@ -16,9 +16,9 @@ class TextClassification(Classification, TextTask):
     """One or two texts → a class. See `Task` for what each method promises."""
 
     name = "text-classification"
-    limits = "It knows the classes above only, and gives one of them to any text."
+    limitations = "It knows the classes above only, and gives one of them to any text."
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         return True
 
     def check_labels(
@@ -27,4 +27,4 @@ class TextClassification(Classification, TextTask):
         return [*super().check_labels(splits, names, origins), *count_conflicts(splits)]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        return tfidf_baseline(data, self.metrics(metric))
+        return tfidf_baseline(data, self.scorer(metric))

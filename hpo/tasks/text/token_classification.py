@@ -57,15 +57,15 @@ class TokenClassification(Task):
     default_metric = "f1"
     search_space = "token-encoders"
     metric_names = tuple(DIRECTIONS)
-    ranked = True
-    has_classes = True
+    supports_ranking = True
+    supports_class_weights = True
     usage = (
         'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'
         'tag("a text")'
     )
-    limits = "It knows the tags above only. It learnt from texts cut into words and punctuation as its data was."
+    limitations = "It knows the tags above only. It learnt from texts cut into words and punctuation as its data was."
 
-    def recognises(self, rows: Dataset, config: DataConfig) -> bool:
+    def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
             return False
         try:
@@ -101,7 +101,7 @@ class TokenClassification(Task):
             return "f1", "f1 of whole entities: a part of one is no hit."
         return "accuracy", "accuracy, since the tags are not those of entities (B-…, I-…, O)."
 
-    def head(self, data: TaskData) -> dict[str, Any]:
+    def head_config(self, data: TaskData) -> dict[str, Any]:
         return named_head(data.label_names)
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
@@ -129,27 +129,27 @@ class TokenClassification(Task):
         return cross_entropy(
             logits.float().transpose(1, 2),
             labels,
-            None if self.weights is None else self.weights.to(logits.device),
+            None if self.class_weights is None else self.class_weights.to(logits.device),
             ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=label_smoothing,
         )
 
-    def count(self, labels: Any) -> float:
-        return total_weight(labels, self.weights)
+    def target_count(self, labels: Any) -> float:
+        return total_weight(labels, self.class_weights)
 
-    def balanced(self, labels: NDArray[Any], classes: int) -> "TokenClassification":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "TokenClassification":
         return weighted(self, balanced_weights(labels, classes))
 
     def strata(self, rows: Dataset) -> list[int]:
         return rarest_tag(rows)
 
-    def predictions(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
+    def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         tagged = logits.argmax(-1).cpu().numpy()
         known = (labels != IGNORED).cpu().numpy()
         return [row[mask] for row, mask in zip(tagged, known, strict=True)]
 
-    def compare(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
+    def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         references = column_values(split.rows, "label")
         # A word of which a tokenizer makes nothing counts as the first class: O, where there is one.
         tags = [[0] * len(row) for row in references]
@@ -159,7 +159,7 @@ class TokenClassification(Task):
                 tags[example][word] = tag
         return one_each(tags), one_each(references)
 
-    def metrics(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
         names = () if data is None else data.label_names
 
         def as_names(values: NDArray[Any]) -> list[list[Any]]:
@@ -210,7 +210,7 @@ class TokenClassification(Task):
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         """Each word gets the tag that it has most often in training; an unknown one the most frequent tag."""
-        scorer = self.metrics(metric, data)
+        scorer = self.scorer(metric, data)
         if data.test is None or scorer.name == "loss":
             return None
         counts: dict[str, NDArray[Any]] = {}

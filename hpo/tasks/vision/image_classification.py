@@ -47,12 +47,12 @@ class ImageClassification(Classification, MediaTask):
     auto_class = "AutoModelForImageClassification"
     processor_class = final_processor_class = "AutoImageProcessor"
     pipeline_tag = "image-classification"
-    encoded_at_once = 256
+    encode_batch_size = 256
     augmentations = tuple(AUGMENTATIONS)
     search_space = "vision"
     hub_models = MODELS
     usage = USAGE
-    limits = "It knows the classes above only, and gives one of them to any image."
+    limitations = "It knows the classes above only, and gives one of them to any image."
 
     def measure(self, item: Item) -> float:
         open_image(item)
@@ -65,7 +65,7 @@ class ImageClassification(Classification, MediaTask):
         noise = np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8)
         image = Image.fromarray(noise)
         own = processor(images=[image], return_tensors="pt")["pixel_values"]
-        ours = self.finish_batch({"pixel_values": _pixels([image], processor)}, processor)["pixel_values"]
+        ours = self.prepare_batch({"pixel_values": _pixels([image], processor)}, processor)["pixel_values"]
         if ours.shape != own.shape or float((ours - own).abs().max()) > 1e-3:
             return "its image processor does more than resize, crop, rescale and normalise"
         return ""
@@ -79,7 +79,7 @@ class ImageClassification(Classification, MediaTask):
     def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
         return {**batch, "pixel_values": augment_images(batch["pixel_values"], names)}
 
-    def finish_batch(self, batch: Batch, processor: Any) -> Batch:
+    def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
         """Bytes [images, colours, height, width] as the floats that the model reads."""
         import torch
 
@@ -96,7 +96,7 @@ class ImageClassification(Classification, MediaTask):
             small = [open_image(item).resize(THUMBNAIL) for item in media_values(rows, self.kind)]
             return np.stack([np.asarray(image, np.float32).ravel() / 255 for image in small])
 
-        return logistic_baseline("logistic regression on pixels", vectors, data, self.metrics(metric))
+        return logistic_baseline("logistic regression on pixels", vectors, data, self.scorer(metric))
 
 
 def _pixels(images: Sequence[Any], processor: Any) -> "torch.Tensor":

@@ -68,7 +68,7 @@ class FeatureStore:
             used(folder)
         encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
         found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)
-        finish = functools.partial(self._task.finish_batch, processor=processor)
+        finish = functools.partial(self._task.prepare_batch, processor=processor)
         return replace(found, finish=finish, processor=processor)
 
     def _make(self, rows: Any, processor: Any, max_length: int, folder: Path) -> None:
@@ -76,7 +76,7 @@ class FeatureStore:
         from datasets import concatenate_datasets
 
         tensors = TensorFiles(folder)
-        at_once = self._task.encoded_at_once or len(rows)
+        at_once = self._task.encode_batch_size or len(rows)
         encoded = []
         for start in range(0, len(rows), at_once):
             part = rows if at_once >= len(rows) else take(rows, range(start, min(start + at_once, len(rows))))

@@ -126,8 +126,8 @@ class Candidates:
             self._loaded[label] = load_candidate(
                 self._refs[label],
                 task.auto_class,
-                task.head(data),
-                lambda ref: task.complete_processor(load_processor(ref, task.processor_class), data),
+                task.head_config(data),
+                lambda ref: task.adapt_processor(load_processor(ref, task.processor_class), data),
             )
         return self._loaded[label]
 

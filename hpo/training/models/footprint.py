@@ -50,7 +50,7 @@ def measure_footprint(model: nn.Module, features: Features, task: Task, device: 
 
     def answer() -> None:
         with torch.inference_mode():
-            task.write(model, given, greedy=False) if task.generation is not None else task.logits(model, example)
+            task.generate(model, given, greedy=False) if task.generation is not None else task.logits(model, example)
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 

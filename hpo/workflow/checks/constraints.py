@@ -22,7 +22,7 @@ def apply_constraints(context: StudyContext) -> list[str]:
 
 def _foreseen(context: StudyContext, label: str) -> Footprint | None:
     task = context.task
-    return footprint_of_config(context.config.model_ref(label), task.auto_class, task.head(context.data))
+    return footprint_of_config(context.config.model_ref(label), task.auto_class, task.head_config(context.data))
 
 
 def _measured(context: StudyContext, label: str) -> Footprint:

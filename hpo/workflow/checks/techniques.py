@@ -42,7 +42,7 @@ def _candidates_with(name: str, context: StudyContext) -> list[Candidate]:
 
 def _check_class_weights(context: StudyContext) -> None:
     weights = context.config.search_space.parameters.get("class_weights")
-    if weights is not None and "balanced" in weights.extremes() and not context.task.has_classes:
+    if weights is not None and "balanced" in weights.extremes() and not context.task.supports_class_weights:
         raise ConfigError(
             f"search_space.class_weights: balanced is for tasks with classes, and {context.task.name} has none."
         )

@@ -107,7 +107,7 @@ def measure_on_test(
     seen[-1] |= {"value": found.metrics[context.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
     search.set_user_attr("test_evaluations", seen)
     baseline = context.task.baseline(context.data, context.config.metric)
-    confusion = context.task.confusion(found.predictions, found.references, context.data)
+    confusion = context.task.confusion_matrix(found.predictions, found.references, context.data)
     return {
         "test": {
             "metrics": found.metrics,
@@ -147,7 +147,7 @@ def save_final(
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    context.task.finish(model, context.data)
+    context.task.finalize_model(model, context.data)
     save_model(model, scratch)
     if adapter is not None and context.config.keep_adapter:
         adapter.save(scratch / ADAPTER, model)

@@ -94,7 +94,7 @@ def test_data_floor_stays_light(tmp_path: Path) -> None:
     program = (
         "import sys; from hpo.config.study import DataConfig; from hpo.tasks.registry import get_task\n"
         f"task = get_task('text-classification'); task.prepare(DataConfig(path={str(tmp_path)!r}), 0)\n"
-        "task.metrics('f1')\n"
+        "task.scorer('f1')\n"
         "print(*sorted({'torch', 'transformers', 'evaluate', 'sklearn', 'optuna'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

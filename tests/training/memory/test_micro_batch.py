@@ -82,7 +82,7 @@ def test_scores_of_many_words_stay_within_the_bound(task: str, tmp_path: Path) -
         candidate=candidate,
         train=features,
         validation=None,
-        scorer=kind.metrics("loss", data),
+        scorer=kind.scorer("loss", data),
         rungs_per_epoch=1,
         seed=0,
         folder=tmp_path / "checkpoints",
@@ -181,7 +181,7 @@ rows, length = 8, 500
 words = np.random.default_rng(0).integers(FIRST_WORD, len(WORDS), rows * length)
 columns = {"input_ids": (words, np.arange(rows + 1) * length)}
 features = Features(columns, np.arange(rows) % 2, np.full(rows, length), {"input_ids": 0})
-plan = TrainingPlan(params, task, candidate, features, None, task.metrics("accuracy"), 2, 0, folder, Execution())
+plan = TrainingPlan(params, task, candidate, features, None, task.scorer("accuracy"), 2, 0, folder, Execution())
 run = FineTuning(plan)
 if room:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -93,7 +93,7 @@ def plan_of(photos: TaskData, tmp_path: Path) -> Callable[..., TrainingPlan]:
             candidate=candidate,
             train=store.get("train", candidate.processor, 0),
             validation=store.get("validation", candidate.processor, 0),
-            scorer=task.metrics("accuracy", photos),
+            scorer=task.scorer("accuracy", photos),
             rungs_per_epoch=1,
             seed=3,
             folder=tmp_path / "checkpoints",

@@ -29,7 +29,7 @@ def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> N
     context = StudyContext(load_config(study), Execution())
     for label in context.config.labels:
         candidate = context.candidates[label]
-        told = footprint_of_config(candidate.ref, context.task.auto_class, context.task.head(context.data))
+        told = footprint_of_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
         assert told is not None and told.params == candidate.parameters
         measured = measure_footprint(
             candidate.build(0), context.features("validation", label), context.task, context.execution.device
