@@ -2,8 +2,7 @@
 
     python benchmarks/pruned_trials.py quickstart
 
-Each is trained from its own parameters and seed to its last epoch, outside the study: its trials stay as they are.
-The answer is kept in the study, whose report then tells it, and can be run again after more trials.
+Each is trained from its own parameters and seed to its last epoch, outside the study, which stays as it is.
 """
 
 import argparse
@@ -25,7 +24,6 @@ from hpo.training.execution import choose_execution, cores, place_workers
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
 from hpo.workflow.result import open_study
-from hpo.workflow.run import write_reports
 from hpo.workflow.stages import finished_trials
 
 TOP = 3
@@ -67,7 +65,6 @@ def main() -> None:
     arguments = parser.parse_args()
     study = open_study(open_storage(arguments.storage), arguments.study)
     found = finish_pruned(study)
-    study.set_user_attr("finished_pruned", found)
     for number, value in found["values"].items():
         reached = list(study.trials[int(number)].intermediate_values.values())[-1]
         console.note(f"trial {number}: pruned at {score(reached)}, would have ended at {score(value)}")
@@ -75,7 +72,6 @@ def main() -> None:
         f"{len(found['values'])} pruned trials finished; {len(found['in_top_3'])} would have been in the top {TOP}; "
         f"the best complete trial has {score(found['best_complete'])}."
     )
-    write_reports(study)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,18 @@
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from recorded import Run, Table
 
 from hpo.search.factory import build_pruner, build_sampler
-from hpo.search.freeze_thaw import FreezeThawPruner
 from hpo.search.ranking import RankedSampler
-from hpo.search.surrogate.acquisition import SWITCH
 from hpo.storage.records import CURVE, record
-from hpo.storage.transactions import FAILURE, PAUSED, RUNGS
+from hpo.storage.transactions import FAILURE, RUNGS
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
 WHOLE = "hpo, first trials"
@@ -32,7 +30,6 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
     "hpo": ({}, {}),  # the defaults
     WHOLE: ({}, {}),  # and what the product knows before the first trial: a ranking of the models, good defaults
-    "freeze_thaw": ({"name": "freeze_thaw"}, {"name": "freeze_thaw"}),
 }
 POINTS = 96  # of a regret curve, evenly over the compute
 MAX_TRIALS = 400  # of a search: where each choice was tried and stopped at its first rung, trials cost next to nothing
@@ -49,18 +46,6 @@ class Case(NamedTuple):
     seed: int
 
 
-class Queue(InMemoryStorage):
-    """Hands out no paused trial: a worker takes one where the pruner says so."""
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        if state == TrialState.RUNNING and PAUSED in self.get_trial(trial_id).user_attrs:
-            return False
-        return super().set_trial_state_values(trial_id, state, values)
-
-    def thaw(self, trial_id: int) -> None:
-        super().set_trial_state_values(trial_id, TrialState.RUNNING)
-
-
 class Search:
     """One search: a study in memory, its workers, and what was found by when."""
 
@@ -71,7 +56,6 @@ class Search:
         self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
         self.numbers = iter(range(MAX_TRIALS))
         self.taken: set[int] = set()
-        self.paused: dict[int, tuple[Run, int]] = {}  # the runs of paused trials, and the rungs they have reported
         self.overhead = 0.0  # real seconds spent on asking, telling and deciding
 
     def run(self, workers: int, seconds: float) -> None:
@@ -89,36 +73,17 @@ class Search:
 
     def _work(self) -> Iterator[float]:
         """One worker: trial after trial; yields the seconds until it does something again."""
-        while True:
-            thawed = self._thawed(last=False)
-            new = thawed is None and next(self.numbers, None) is not None
-            thawed = thawed or (None if new else self._thawed(last=True))
-            if thawed is not None:
-                trial, run, reported = self._thaw(thawed)
-                yield SWITCH * self.table.whole
-            elif new:
-                trial, reported = self.study.ask(), 0
-                run = self.table.run_of(trial, self.taken)
-                trial.set_user_attr(RUNGS, run.steps[-1])
-            else:
-                return
-            yield from self._train(trial, run, reported)
+        for _ in self.numbers:
+            trial = self.study.ask()
+            run = self.table.run_of(trial, self.taken)
+            trial.set_user_attr(RUNGS, run.steps[-1])
+            yield from self._train(trial, run)
 
-    def _thawed(self, last: bool) -> FrozenTrial | None:
-        pruner = self.study.pruner
-        return pruner.resume(self.study, last) if isinstance(pruner, FreezeThawPruner) else None
-
-    def _thaw(self, thawed: FrozenTrial) -> tuple[optuna.Trial, Run, int]:
-        storage = self.study._storage
-        assert isinstance(storage, Queue)
-        storage.thaw(thawed._trial_id)
-        return optuna.Trial(self.study, thawed._trial_id), *self.paused.pop(thawed.number)
-
-    def _train(self, trial: optuna.Trial, run: Run, reported: int) -> Iterator[float]:
+    def _train(self, trial: optuna.Trial, run: Run) -> Iterator[float]:
         """Report rung after rung until the run ends, or is stopped."""
-        passed = run.seconds[reported - 1] if reported else 0.0
+        passed = 0.0
         state = TrialState.FAIL if run.failed else TrialState.COMPLETE
-        for rung in range(reported, len(run.steps)):
+        for rung in range(len(run.steps)):
             yield run.seconds[rung] - passed
             passed = run.seconds[rung]
             if rung == len(run.values):
@@ -130,15 +95,6 @@ class Search:
                 break
         curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
         record(trial, CURVE, [{"step": step, "seconds": seconds} for step, seconds in curve])
-        if state == TrialState.PRUNED and isinstance(self.study.pruner, FreezeThawPruner):
-            trial.set_user_attr(PAUSED, 0)
-            self.paused[trial.number] = run, rung + 1
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            for number in self.study.pruner.surplus(self.study, math.inf):
-                let_go = self.study.trials[number]
-                self.study._storage.set_trial_state_values(let_go._trial_id, TrialState.PRUNED)
-                del self.paused[number]
-            return
         value = run.values[-1] if state == TrialState.COMPLETE else None
         self.study.tell(trial, value, state)
         if value is not None:
@@ -155,7 +111,7 @@ def replay(
     sampler, pruner = METHODS[case.method]
     study = optuna.create_study(
         study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
-        storage=Queue(),
+        storage=InMemoryStorage(),
         direction=table.direction,
         sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
         pruner=build_pruner(pruner),

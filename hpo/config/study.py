@@ -93,9 +93,6 @@ class Budget(Config):
 
     max_trials: int = Field(32, ge=1, description="Trials in all: complete, pruned and failed.")
     max_hours: float | None = Field(None, gt=0, description="Wall hours of running, over all runs of the study.")
-    max_paused_gb: float = Field(
-        10, ge=0, description="Disk for checkpoints of paused trials; beyond it those of least promise are let go."
-    )
 
 
 class Confirm(Config):

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from hpo.errors import ConfigError, did_you_mean
-from hpo.search.freeze_thaw import FreezeThawPruner, FreezeThawSampler
+from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
 
@@ -36,17 +36,11 @@ def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     `successive_halving`, the default, compares trials at the same shares of their own schedules (`HalvingPruner`):
     one goes on only when it is among the better half of those that came so far. (By thirds, 3
     of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
-    time: `benchmarks/pruned_trials.py`.) `freeze_thaw`, for the sampler of that name, pauses trials and goes on with
-    those of most promise (`FreezeThawPruner`). `none` never prunes. Raises `ConfigError` for an unknown name
-    or argument.
+    time: `benchmarks/pruned_trials.py`.) `none` never prunes. Raises `ConfigError` for an unknown name or argument.
     """
     arguments = dict(given)
     name = arguments.pop("name", "successive_halving")
-    own = {
-        "freeze_thaw": FreezeThawPruner,
-        "successive_halving": HalvingPruner,
-        "none": optuna.pruners.NopPruner,
-    }
+    own = {"successive_halving": HalvingPruner, "none": optuna.pruners.NopPruner}
     return _build(
         "pruner", _look_up("pruner", name, own | _classes(optuna.pruners, optuna.pruners.BasePruner)), arguments
     )

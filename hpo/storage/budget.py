@@ -1,6 +1,5 @@
 """A study's budget and state: how much it may use, how much it has used, which phase it is in, whether to stop."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import optuna
@@ -71,8 +70,8 @@ def request_stop(study: optuna.Study, stop: bool = True) -> None:
     _update(study, stop_requested=stop)
 
 
-def prune_waiting(study: optuna.Study, numbers: Sequence[int] | None = None) -> list[int]:
-    """End a search: tell every trial that still waits, begun or not, PRUNED; given `numbers`, these. Returns whose.
+def prune_waiting(study: optuna.Study) -> list[int]:
+    """Mark every trial that still waits, started or not, as PRUNED; returns their numbers. Called as a search ends.
 
     PRUNED is final in Optuna; a trial left WAITING would be taken up by the study's next run.
     """
@@ -80,8 +79,6 @@ def prune_waiting(study: optuna.Study, numbers: Sequence[int] | None = None) -> 
         waiting = select(models.TrialModel).where(
             models.TrialModel.study_id == study._study_id, models.TrialModel.state == TrialState.WAITING
         )
-        if numbers is not None:
-            waiting = waiting.where(models.TrialModel.number.in_(numbers))
         trials = session.scalars(waiting.order_by(models.TrialModel.trial_id).with_for_update()).all()
         for trial in trials:
             trial.state, trial.datetime_complete = TrialState.PRUNED, datetime.now()

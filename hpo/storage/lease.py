@@ -1,6 +1,5 @@
 """A worker's side of a lease: it takes one trial at a time, beats to show that it lives, and ends or returns it."""
 
-import json
 import logging
 import math
 import os
@@ -18,13 +17,11 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
-from hpo.search.freeze_thaw import FreezeThawPruner
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import (
     FAILURE,
-    PAUSED,
     BudgetSpent,
     LeaseHolder,
     LeaseLost,
@@ -134,16 +131,14 @@ class Worker:
         """The next trial to work on, leased to this worker; None when none waits and none may be started.
 
         First the trials that were given back or orphaned, the oldest first, then the enqueued ones in their order,
-        then a new one if the budget allows, or before it a paused one that the pruner holds for worth more. Each goes
-        to one worker only. One that this worker holds already, and neither ended nor gave back, is handed to it again.
+        then a new one if the budget allows. Each goes to one worker only. One that this worker holds already, and
+        neither ended nor gave back, is handed to it again.
         When a stop was requested: None, and `stop_requested` is set.
         """
         try:
             trial_id = self._take_waiting(study)
             if trial_id is None:
                 trial_id = self._begin_new(study)
-            if trial_id is None:
-                trial_id = self._take_waiting(study, last=True)
         except StopRequested:
             self.stop_requested = True
             return None
@@ -164,15 +159,13 @@ class Worker:
         except BudgetSpent:
             return None
 
-    def _take_waiting(self, study: optuna.Study, last: bool = False) -> int | None:
-        """The id of the trial that waits and is due; with `last`, no new one can be begun in a paused one's place."""
-        thawed = study.pruner.resume(study, last=last) if isinstance(study.pruner, FreezeThawPruner) else None
+    def _take_waiting(self, study: optuna.Study) -> int | None:
+        """The id of the waiting trial that is due; None where none waits."""
         with self.storage.transaction() as session:
             row = session.get(WorkerRow, self.worker_id)
             if row is not None:
                 row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
-            thawed_id = None if thawed is None else thawed._trial_id
-            trial_id = claim_waiting(session, study._study_id, self._holder, thawed_id)
+            trial_id = claim_waiting(session, study._study_id, self._holder)
         if trial_id is not None:  # Optuna's cache learns of it
             study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
         return trial_id
@@ -209,20 +202,6 @@ class Worker:
                 row.state = TrialState.WAITING
             if checkpoint is not None:
                 lease.checkpoint, lease.deaths = checkpoint, 0
-        self._let_go()
-
-    @_retried
-    def pause(self, trial: optuna.Trial, megabytes: float) -> None:
-        """Put the trial aside until the pruner wants it to go on, its checkpoint so large. Raises `LeaseLost`."""
-        self.storage.send_reports()
-        with self.storage.transaction() as session:
-            lease = check_lease(session, trial._trial_id, self._holder)
-            lease.worker_id = None
-            session.get_one(models.TrialModel, trial._trial_id).state = TrialState.WAITING
-            note = models.TrialUserAttributeModel(
-                trial_id=trial._trial_id, key=PAUSED, value_json=json.dumps(megabytes)
-            )
-            session.add(note)
         self._let_go()
 
     def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:

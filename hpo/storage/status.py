@@ -77,7 +77,7 @@ class StudyStatus:
     workers: tuple[WorkerStatus, ...] = ()
     confirm_done: int = 0
     confirm_total: int = 0
-    resumed: int = 0  # trials that went on with another worker, or after a stop or a pause
+    resumed: int = 0  # trials that another worker continued, or the same one after a stop
     failures: tuple[tuple[int, str], ...] = ()  # trial number, reason: the newest few
     warnings: tuple[str, ...] = ()  # what workers told that costs no trial
     disk: DiskUse | None = None  # None where it was not measured

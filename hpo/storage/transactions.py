@@ -11,7 +11,7 @@ from datetime import datetime
 
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from hpo.errors import HpoError
@@ -25,9 +25,6 @@ COPIED_FROM = "copied_from"
 FAILURE = "failure"
 # The user attribute that holds the number of rungs in a trial's own schedule: its last step if nothing ends it early.
 RUNGS = "rungs"
-# A waiting trial with this user attribute was stopped by the pruner and goes on only when that says so. It holds the
-# megabytes of its checkpoint.
-PAUSED = "paused"
 # Ends of workers that a trial survives, without a checkpoint in between, plus one.
 MAX_DEATHS = 3
 
@@ -160,11 +157,11 @@ def count_queued(session: Session, study_id: int) -> int:
     return session.scalar(select(func.count(Trials.trial_id)).where(*_queued(study_id))) or 0
 
 
-def claim_waiting(session: Session, study_id: int, holder: LeaseHolder, thawed: int | None = None) -> int | None:
-    """Hand out one waiting trial: one that was given back or orphaned, else the next of the queue, else `thawed`.
+def claim_waiting(session: Session, study_id: int, holder: LeaseHolder) -> int | None:
+    """Hand out one waiting trial: one that was given back or orphaned, else the next of the queue.
 
-    The oldest comes first. `thawed` is the id of one that the pruner had paused and wants to go on. The trial is
-    RUNNING and leased to `holder` at a new attempt when the caller's transaction is committed.
+    The oldest comes first. The trial is RUNNING and leased to `holder` at a new attempt when the caller's transaction
+    is committed.
     Returns the trial's id, or None where nothing waits or may be begun. Raises `StopRequested`.
     """
     # The lock under which Optuna creates trials: on servers it puts all takers of a study in a row.
@@ -176,12 +173,12 @@ def claim_waiting(session: Session, study_id: int, holder: LeaseHolder, thawed: 
     lease = session.scalars(
         select(LeaseRow)
         .join(Trials, Trials.trial_id == LeaseRow.trial_id)
-        .where(Trials.study_id == study_id, Trials.state == TrialState.WAITING, ~_is_paused())
+        .where(Trials.study_id == study_id, Trials.state == TrialState.WAITING)
         .order_by(Trials.trial_id)
         .limit(1)
         .with_for_update()
     ).one_or_none()
-    lease = lease or _next_queued(session, study_id) or _thaw(session, thawed)
+    lease = lease or _next_queued(session, study_id)
     if lease is None:
         return None
     session.get_one(Trials, lease.trial_id).state = TrialState.RUNNING
@@ -225,19 +222,6 @@ def _next_queued(session: Session, study_id: int) -> LeaseRow | None:
     lease = LeaseRow(trial_id=trial.trial_id, attempt=0, deaths=0)
     session.add(lease)
     return lease
-
-
-def _thaw(session: Session, trial_id: int | None) -> LeaseRow | None:
-    """The lease of a paused trial, which is paused no more; None where someone else has taken it or let it go."""
-    paused = select(Trials.trial_id).where(Trials.trial_id == trial_id, Trials.state == TrialState.WAITING)
-    if trial_id is None or session.scalar(paused.with_for_update()) is None:
-        return None
-    session.execute(delete(Attributes).where(Attributes.trial_id == trial_id, Attributes.key == PAUSED))
-    return session.get(LeaseRow, trial_id)
-
-
-def _is_paused() -> ColumnElement[bool]:
-    return exists().where(Attributes.trial_id == Trials.trial_id, Attributes.key == PAUSED)
 
 
 def _queued(study_id: int) -> tuple[ColumnElement[bool], ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from hpo.errors import ConfigError
 from hpo.search.factory import build_pruner, build_sampler
-from hpo.search.freeze_thaw import FreezeThawPruner, FreezeThawSampler
+from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
 
@@ -61,7 +61,6 @@ def test_a_pruner_is_made_by_name() -> None:
     theirs = build_pruner({"name": "SuccessiveHalvingPruner", "min_resource": 2})
     assert isinstance(theirs, optuna.pruners.SuccessiveHalvingPruner)
     assert isinstance(build_pruner({"name": "none"}), optuna.pruners.NopPruner)
-    assert isinstance(build_pruner({"name": "freeze_thaw", "bar": 2}), FreezeThawPruner)
     assert isinstance(build_pruner({"name": "MedianPruner", "n_startup_trials": 1}), optuna.pruners.MedianPruner)
 
 

@@ -1,6 +1,5 @@
-"""hpo's own search: Optuna's contract of a sampler, what it proposes, whom it pauses, and which paused one goes on."""
+"""The default sampler: Optuna's contract of a sampler, and what it proposes."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,10 @@ from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.search.freeze_thaw import FreezeThawPruner, FreezeThawSampler
+from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.surrogate.improvement import expected_improvement, price
 from hpo.storage.records import CURVE
-from hpo.storage.transactions import FAILURE, INFRASTRUCTURE, PAUSED, RUNGS
+from hpo.storage.transactions import FAILURE, INFRASTRUCTURE, RUNGS
 
 UNIT: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
 
@@ -24,11 +23,6 @@ class TestSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: FreezeThawSampler(seed=0, n_startup_trials=1)
-
-
-def falling(end: float, steps: int, of: int = 10) -> list[float]:
-    """A loss on its way from 1 to `end` in `of` steps, as far as step `steps`."""
-    return [end + (1 - end) * 0.6**step * (step < of) for step in range(1, steps + 1)]
 
 
 def trial(curve: list[float], state: TrialState, x: float | None = None, **attributes: Any) -> FrozenTrial:
@@ -106,68 +100,6 @@ def test_cheap_configurations_are_preferred_among_equals() -> None:
     assert np.mean(xs) < 0.4, xs
 
 
-def decide(others: list[FrozenTrial], curve: list[float], direction: str = "minimize") -> bool:
-    study = optuna.create_study(direction=direction)
-    study.add_trials([*others, trial(curve, TrialState.RUNNING, 0.5)])
-    return FreezeThawPruner().prune(study, study.trials[-1])
-
-
-@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED, TrialState.WAITING])
-def test_trials_of_any_state_are_compared_with(state: TrialState) -> None:
-    steps = 10 if state == TrialState.COMPLETE else 4
-    others = [trial(falling(end, steps), state, x=end) for end in (0.1, 0.15, 0.2)]
-    assert decide(others, falling(0.9, 3))
-    assert not decide(others, falling(0.02, 3))
-    upside_down = [trial([-v for v in falling(end, 10)], TrialState.COMPLETE, x=end) for end in (0.1, 0.15, 0.2)]
-    assert decide(upside_down, [-v for v in falling(0.9, 3)], "maximize")
-    assert not decide(upside_down, [-v for v in falling(0.02, 3)], "maximize")
-
-
-def test_nobody_is_stopped_who_is_alone_far_ahead_or_at_the_end() -> None:
-    assert not decide([], falling(0.9, 1))
-    assert not decide([trial(falling(end, 1), TrialState.RUNNING, x=end) for end in (0.1, 0.2, 0.3)], falling(0.9, 4))
-    assert not decide(
-        [trial(falling(end, 10), TrialState.COMPLETE, x=end) for end in (0.1, 0.2, 0.3)], falling(0.9, 10)
-    )
-
-
-def test_odd_curves_are_no_trouble() -> None:
-    odd = [
-        trial([0.5] * 10, TrialState.COMPLETE),
-        trial([0.5] * 10, TrialState.COMPLETE),
-        trial([0.5, 1e30], TrialState.PRUNED),
-        trial([0.5, math.nan, 0.4], TrialState.FAIL),
-        trial([math.nan], TrialState.FAIL),
-        trial([], TrialState.RUNNING),
-        create_trial(value=0.5),  # reported nothing
-    ]
-    for curve in ([0.5], [0.5, 0.5], [1e30], [0.5, math.nan], [math.nan]):
-        assert decide(odd, curve) in (True, False)
-
-
-def paused_study() -> optuna.Study:
-    """Five trials that ran, and two that were paused early: the second of them is by far the best by now."""
-    study = optuna.create_study()
-    for place, end in enumerate((0.5, 0.55, 0.6, 0.65, 0.7)):
-        study.add_trial(trial(falling(end, 10), TrialState.COMPLETE, place / 10))
-    study.add_trial(trial(falling(0.9, 3), TrialState.WAITING, 0.8, **{PAUSED: 1.0}))
-    study.add_trial(trial(falling(0.05, 3), TrialState.WAITING, 0.9, **{PAUSED: 1.0}))
-    study.add_trial(create_trial(state=TrialState.WAITING))  # of the queue: nobody paused it
-    return study
-
-
-def test_the_paused_trial_of_most_promise_goes_on() -> None:
-    pruner, study = FreezeThawPruner(), paused_study()
-    thawed = pruner.resume(study)
-    assert thawed is not None and thawed.number == 6
-    assert pruner.surplus(study, 1.0) == []
-    assert pruner.surplus(study, 1.5 / 2**10) == [5], "the one of less promise"
-    without = optuna.create_study()
-    without.add_trials([t for t in study.trials if t.number != 6])
-    assert pruner.resume(without, last=True) is None, "no chance to become the best"
-    assert pruner.resume(optuna.create_study()) is None
-
-
 def test_the_price_is_right_in_cases_that_can_be_worked_out() -> None:
     one = np.ones(1)
     whole = price(one, 0 * one, one, 1e-3 * one, one, 0 * one)  # nothing left after the look: the gain by its cost
@@ -175,9 +107,3 @@ def test_the_price_is_right_in_cases_that_can_be_worked_out() -> None:
     cheap, dear = (price(one, 0 * one, one, 0.3 * one, look * one, one) for look in (0.05, 0.5))
     blind = price(one, 0 * one, one, one, 0.05 * one, one)
     assert cheap[0] > dear[0] and cheap[0] > blind[0]
-
-
-@pytest.mark.parametrize("bar", [0, -1])
-def test_a_bar_that_means_nothing_is_told(bar: float) -> None:
-    with pytest.raises(ValueError, match="bar is"):
-        FreezeThawPruner(bar)

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpo.errors import StorageError, StudyError
-from hpo.search.freeze_thaw import FreezeThawPruner, is_paused
 from hpo.storage import lease
 from hpo.storage.budget import (
     add_seconds,
@@ -27,7 +26,7 @@ from hpo.storage.budget import (
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.storage import Storage, open_storage
-from hpo.storage.transactions import INFRASTRUCTURE, PAUSED, BudgetSpent
+from hpo.storage.transactions import INFRASTRUCTURE, BudgetSpent
 
 MakeStudy = Callable[..., optuna.Study]
 
@@ -57,7 +56,7 @@ def lease_row(storage: Storage, trial: optuna.Trial) -> LeaseRow | None:
         return row
 
 
-def test_paused_trials_come_first_then_the_queue_then_new_ones(worker: Worker, study: optuna.Study) -> None:
+def test_released_trials_come_first_then_the_queue_then_new_ones(worker: Worker, study: optuna.Study) -> None:
     for x in (0.25, 0.75):
         study.enqueue_trial({"x": x})
     first = worker.claim(study)
@@ -85,45 +84,6 @@ def test_paused_trials_come_first_then_the_queue_then_new_ones(worker: Worker, s
     assert all(lease_row(worker.storage, trial) is None for trial in (first, second, third))
 
 
-def test_a_trial_that_the_pruner_paused_goes_on_as_the_same_one_when_it_says_so(
-    worker: Worker, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_budget(study, 3)
-    wanted: list[int] = []
-    pruner = FreezeThawPruner()
-
-    def resume(study: optuna.Study, last: bool = False) -> FrozenTrial | None:
-        return next((t for t in study.trials if is_paused(t) and (t.number in wanted or last)), None)
-
-    monkeypatch.setattr(pruner, "resume", resume)
-    study.pruner = pruner
-    for number in range(2):
-        trial = worker.claim(study)
-        assert trial is not None and trial.number == number, "a paused one is not handed out by itself"
-        trial.suggest_float("x", 0, 1)
-        trial.report(0.1 * number, 1)
-        worker.record_checkpoint(trial, f"/checkpoints/{number}")
-        worker.pause(trial, 12.5)
-    assert worker.attempt == 0 and study.trials[1].user_attrs[PAUSED] == 12.5
-
-    wanted.append(1)
-    again = worker.claim(study)
-    assert again is not None and (again.number, worker.attempt, worker.checkpoint) == (1, 2, "/checkpoints/1")
-    assert study.trials[1].state == TrialState.RUNNING and PAUSED not in study.trials[1].user_attrs
-    again.report(0.3, 2)
-    worker.pause(again, 12.5)
-    assert study.trials[1].intermediate_values == {1: 0.1, 2: 0.3}
-    wanted.clear()
-    new = worker.claim(study)
-    assert new is not None and new.number == 2
-    worker.finish(study, new, TrialState.COMPLETE, 0.2)
-    last = worker.claim(study)  # the budget is spent, and what may still win goes on
-    assert last is not None and last.number == 0
-    worker.finish(study, last, TrialState.COMPLETE, 0.2)
-    assert prune_waiting(study, [0, 2]) == []
-    assert prune_waiting(study) == [1] and study.trials[1].state == TrialState.PRUNED
-
-
 def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optuna.Study) -> None:
     set_budget(study, 2)
     for x in range(4):
@@ -134,9 +94,9 @@ def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optun
         worker.finish(study, trial, TrialState.COMPLETE, 1.0)
     assert worker.claim(study) is None
     set_budget(study, 3)
-    paused = worker.claim(study)
-    assert paused is not None and paused.number == 2
-    worker.release(paused)
+    begun = worker.claim(study)
+    assert begun is not None and begun.number == 2
+    worker.release(begun)
     set_budget(study, 1)  # a trial that was begun was counted when it was: it may go on
     resumed = worker.claim(study)
     assert resumed is not None and resumed.number == 2

@@ -16,9 +16,8 @@ import hpo
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.storage.records import KEPT, curve_of, params_of
-from hpo.storage.status import ATTEMPT, read_status
+from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
-from hpo.storage.transactions import PAUSED
 from hpo.tasks.text.text_classification import TextClassification
 from hpo.workflow.launch.supervisor import Supervisor
 from hpo.workflow.replay import replay, retrain
@@ -45,20 +44,6 @@ def test_a_search_ends_with_a_model_that_plain_transformers_load(result: hpo.Res
     theirs = pipeline("text-classification", model=str(result.model_dir))(texts)
     assert [row["label"] for row in ours] == [row["label"] for row in theirs] == ["positive", "negative"]
     assert [row["score"] for row in ours] == pytest.approx([row["score"] for row in theirs], rel=1e-4)
-
-
-@pytest.mark.slow
-def test_hpos_own_sampler_and_pruner_carry_a_search(study: dict[str, Any]) -> None:
-    own = {"sampler": "freeze_thaw", "pruner": {"name": "freeze_thaw", "bar": 1e6}}  # whatever it can, it pauses
-    found = hpo.run(study | own | {"fidelity": {"rungs_per_epoch": 4}}).study
-    trials = found.trials
-    assert [trial.number for trial in trials] == list(range(5))
-    assert any(PAUSED in trial.user_attrs or trial.user_attrs[ATTEMPT] > 1 for trial in trials)
-    left = [path for path in run_folder(found.study_name).rglob("checkpoint-*") if path.is_dir()]
-    assert not left, "of paused trials nothing stays"
-    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert complete and all(len(trial.intermediate_values) == trial.user_attrs["rungs"] for trial in complete)
 
 
 def test_the_workers_of_a_new_study_begin_before_its_data_is_read(

@@ -68,7 +68,6 @@ def _context(study: optuna.Study) -> dict[str, Any]:
         "data": _data(attrs.get("data", {})),
         "versions": attrs.get("versions", {}),
         "test_evaluations": attrs.get("test_evaluations", []),
-        "finished_pruned": attrs.get("finished_pruned"),
     }
 
 

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from hpo.search.curves import Curve, curve_of, furthest_step, rungs_of, sign_of, standings, truncated
 from hpo.search.surrogate.gp import Kernel, Process, fit, plain_kernel
@@ -26,7 +26,6 @@ WAY, WAY_COUNT = 0.2, 4.0
 MOST = 200  # trials that the process learns from: the best half of them, and others at random
 REFIT = 1.2  # lengths are searched for anew when the trials have become more by this factor
 FEW = 4  # trials that have to be seen before anything is learnt
-SWITCH = 0.02  # of a whole training: what it costs to go on with a paused one (building the model, reading its state)
 MIDDLE = 0.0  # what is improved on while no end is known
 BEST = 8  # trials around which candidates are looked for
 TINY = 1e-6
@@ -37,7 +36,7 @@ class Outlook:
 
     A trial on its way shows its end with a noise that shrinks as it goes: how fast is learnt from what standings became
     since the first report. So one posterior tells each one's end from its curve, its configuration and all others,
-    running and paused ones too (normal scores: Salinas et al., 2020; freezing and thawing: Swersky et al., 2014). Costs
+    running ones too (normal scores: Salinas et al., 2020; freezing and thawing: Swersky et al., 2014). Costs
     are ridge regressions on the configuration, in mean whole trainings.
     """
 
@@ -137,49 +136,11 @@ class Outlook:
         """What whole trainings cost, in the mean one's."""
         return np.exp(self._seconds.at(points) - self._seconds.centre)
 
-    def _rivals(self, rows: Array) -> Array:
-        """For each of `rows` the best end that is known, or expected of a running trial that is further on.
-
-        So workers do not finish many of equal promise at once, and the one that leads goes on.
-        """
-        known = self.scores[self._states == TrialState.COMPLETE].min(initial=math.inf)
-        running = np.flatnonzero((self._states == TrialState.RUNNING) & self._seen)
-        order = self.reach - 1e-9 * np.arange(len(self.reach))
-        ahead = order[running] > order[rows, None]
-        best = np.minimum(np.where(ahead, self.mean[running], math.inf).min(axis=1, initial=math.inf), known)
-        return np.where(np.isfinite(best), best, MIDDLE)
-
     def _rival(self) -> float:
         """The best end that is known, or expected of a running trial."""
         known = self.scores[self._states == TrialState.COMPLETE].min(initial=math.inf)
         best = min(known, self.mean[(self._states == TrialState.RUNNING) & self._seen].min(initial=math.inf))
         return float(best) if math.isfinite(best) else MIDDLE
-
-    def row_of(self, trial: FrozenTrial) -> int:
-        return next(row for row, known in enumerate(self.trials) if known.number == trial.number)
-
-    def has_company(self, row: int) -> bool:
-        """Whether another trial came half as far at least: else nothing can be said of this one."""
-        return bool((np.delete(self.reach, row) >= self.reach[row] / 2).any())
-
-    def chance(self, row: int) -> float:
-        """The chance that an unfinished trial ends better than what is known or expected of those further on."""
-        away = self._rivals(np.array([row]))[0] - self.mean[row]
-        return float(ndtr(away / math.sqrt(self.variance[row])))
-
-    def prices(self, rows: Array, paused: bool) -> Array:
-        """The prices at which to go on with unfinished trials, (rows,)."""
-        reach, cost = self.reach[rows], self._cost(self.points[rows])
-        steps = np.array([_step(self.trials[row], self._whole) for row in rows])
-        best, before = self._rivals(rows), 1 / self.variance[rows]
-        found = np.zeros(len(rows))
-        for longer in (1, 3):  # to the next report, and to the third
-            share = np.minimum(reach + longer * steps, 1)
-            after = np.maximum(before - 1 / self._noise(reach) + 1 / self._noise(share), before)
-            look = (share - reach) * cost + SWITCH * paused
-            worth = price(best, self.mean[rows], before**-0.5, after**-0.5, look, (1 - share) * cost)
-            found = np.maximum(found, worth)
-        return found
 
     def _new_prices(self, units: Array) -> Array:
         points = self.region.points(units)
@@ -195,18 +156,18 @@ class Outlook:
         units = self.region.candidates(rng, self.region.units[:0])
         return units[0] if len(units) else None
 
-    def best_new(self, rng: np.random.RandomState) -> tuple[Array | None, float]:
-        """The configuration, in units, that is worth the highest price, and that; None where all were tried."""
+    def best_new(self, rng: np.random.RandomState) -> Array | None:
+        """The configuration, in units, that is worth the highest price; None where all were tried."""
         order = np.argsort(self.mean)[:BEST]
         units = self.region.candidates(rng, self.region.units[order])
         if not len(units):
-            return None, 0.0
+            return None
         prices = self._new_prices(units)
         closer = self.region.nearby(rng, units[np.argsort(-prices)[: BEST // 2]])
         units = np.concatenate([units, closer])
         prices = np.concatenate([prices, self._new_prices(closer)])
-        place = int(np.argmax(prices))
-        return units[place], float(prices[place])
+        best: Array = units[np.argmax(prices)]
+        return best
 
 
 def _way_left(share: Array) -> Array:
@@ -217,12 +178,6 @@ def _way_left(share: Array) -> Array:
     """
     left: Array = (1 - share) / np.sqrt(np.maximum(share, 1e-3))
     return left
-
-
-def _step(trial: FrozenTrial, whole: int) -> float:
-    """The share of the schedule from a trial's last report to its next."""
-    steps = sorted(trial.intermediate_values)
-    return (steps[-1] - steps[-2] if len(steps) > 1 else steps[0]) / max(rungs_of(trial, whole), steps[-1])
 
 
 _kernels: WeakKeyDictionary[optuna.Study, tuple[Kernel, int]] = WeakKeyDictionary()

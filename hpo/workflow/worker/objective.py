@@ -7,7 +7,6 @@ import optuna
 
 from hpo.config.trial_params import Report, TrialParams
 from hpo.errors import Diverged
-from hpo.search.freeze_thaw import FreezeThawPruner
 from hpo.search.suggest import suggest
 from hpo.storage.records import CURVE, EXECUTION, PARAMS, record
 from hpo.storage.status import SPREAD
@@ -23,10 +22,6 @@ from hpo.workflow.stages import stage_folder
 from hpo.workflow.worker.learning_curve import LearningCurve, Point
 
 OnReport = Callable[[TrialParams, Report | None], None]
-
-
-class Paused(Exception):
-    """The pruner put the trial aside: its state is in its folder, and it goes on when others turn out worse."""
 
 
 class Objective:
@@ -50,8 +45,6 @@ class Objective:
     def _check(self, trial: optuna.Trial) -> None:
         storage = storage_of(trial.study)
         if storage.unless_unavailable(trial.should_prune):
-            if isinstance(trial.study.pruner, FreezeThawPruner) and self._context.config.budget.max_paused_gb > 0:
-                raise Paused
             raise optuna.TrialPruned
         if storage.unless_unavailable(self._out_of_time):
             trial.set_user_attr(FAILURE, "stopped at a rung: the study's hours are spent")
@@ -77,8 +70,8 @@ def train_trial(
 ) -> TrainedRun:
     """Train `plan` for `trial`: record what it is, report each rung, call `check(trial)` after each but the last.
 
-    Goes on from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise; of a
-    run that is `Paused` a checkpoint is saved. With folds, what is reported is their mean.
+    Resumes from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise. With
+    folds, what is reported is their mean.
     """
     known = trial.study._storage.get_trial(trial._trial_id)
     _record_plan(trial, plan)
@@ -103,9 +96,6 @@ def train_trial(
             on_report(plan.params, report)
             if report.step < last and report.step not in known.intermediate_values:
                 check(trial)
-    except Paused:
-        run.save()
-        raise
     finally:
         if curve.points:
             _record_outcome(trial, reached, curve.points, run)

@@ -1,7 +1,7 @@
 """A run that this worker holds the lease of: carried out, and its trial told right whatever its end is."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -10,8 +10,6 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.errors import DeviceLost, HpoError, StorageError
-from hpo.search.freeze_thaw import FreezeThawPruner
-from hpo.storage.budget import prune_waiting
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.status import ATTEMPT
 from hpo.storage.transactions import FAILURE
@@ -21,7 +19,6 @@ from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import stage_folder
 from hpo.workflow.worker.failures import is_device_lost, is_disk_full, reason_to_fail
 from hpo.workflow.worker.learning_curve import remove_learning_curve
-from hpo.workflow.worker.objective import Paused
 
 log = logging.getLogger("hpo.worker")
 
@@ -57,10 +54,6 @@ class TrialRun:
         except Stopped:
             with suppress(LeaseLost):  # another worker's by now: it has its own
                 self._worker.release(trial, self._worker.checkpoint)
-        except Paused:
-            with suppress(LeaseLost):
-                self._worker.pause(trial, round(_size(self._folder) / 2**20, 1))
-                self._make_room()
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
             if self._worker.storage.get_trial(trial._trial_id).state.is_finished():
@@ -135,13 +128,6 @@ class TrialRun:
         self._worker.finish(self._study, self._trial, TrialState.FAIL)
         raise error
 
-    def _make_room(self) -> None:
-        """Let go of the paused trials of least promise until the others' checkpoints fit."""
-        pruner = self._study.pruner
-        assert isinstance(pruner, FreezeThawPruner)
-        if surplus := pruner.surplus(self._study, self._context.config.budget.max_paused_gb):
-            _clear_all(self._context, self._study, prune_waiting(self._study, surplus))
-
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""
         _clear(self._folder)
@@ -151,13 +137,8 @@ class TrialRun:
 
 def clear_stage(context: StudyContext, study: optuna.Study) -> None:
     """Remove what trials of a stage that is over have left: those that ended on another machine, or as they waited."""
-    _clear_all(
-        context, study, [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    )
-
-
-def _clear_all(context: StudyContext, study: optuna.Study, numbers: Sequence[int]) -> None:
-    folders = [context.trial_folder(stage_folder(study), number) for number in numbers]
+    finished = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    folders = [context.trial_folder(stage_folder(study), number) for number in finished]
     for folder in folders:
         if folder.is_dir():
             _clear(folder)
@@ -168,8 +149,3 @@ def _clear_all(context: StudyContext, study: optuna.Study, numbers: Sequence[int
 def _clear(folder: Path) -> None:
     remove_learning_curve(folder)
     remove_checkpoints(folder)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files in a trial's folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
