@@ -20,7 +20,7 @@ from hpo.errors import TrialError
 from hpo.reporting.console import console
 from hpo.storage.records import params_of
 from hpo.storage.storage import open_storage
-from hpo.training.execution import choose_execution, cores, place_workers
+from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
 from hpo.workflow.result import open_study
@@ -42,7 +42,7 @@ def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
 def finish_pruned(study: optuna.Study) -> dict[str, Any]:
     """Finish the pruned trials; returns their values, and how many are better than the third best complete trial."""
     config = load_config(study.user_attrs["config"])
-    context = StudyContext(config, choose_execution(place_workers(config.devices, 1)[0], cores()))
+    context = StudyContext(config, choose_execution(assign_devices(config.devices, 1)[0], cores()))
     context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     values: dict[int, float | None] = {}

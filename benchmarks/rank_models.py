@@ -38,7 +38,7 @@ from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
 from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
-from hpo.training.ranking.layer_features import FrozenStates, frozen_states
+from hpo.training.ranking.layer_features import LayerFeatures, extract_layer_features
 from hpo.training.ranking.transferability import probe, target_columns, transferability
 from hpo.workflow.context import StudyContext
 
@@ -50,15 +50,15 @@ Row = dict[str, Any]
 Finals = dict[str, dict[str, float]]  # by dataset and model
 
 
-def _last(found: FrozenStates) -> Floats:
+def _last(found: LayerFeatures) -> Floats:
     return found.layers[-1].astype(np.float64)
 
 
-def _mean(found: FrozenStates) -> Floats:
+def _mean(found: LayerFeatures) -> Floats:
     return np.mean(found.layers, axis=0, dtype=np.float64)
 
 
-SCORES: dict[str, Callable[[FrozenStates, Floats], float]] = {
+SCORES: dict[str, Callable[[LayerFeatures, Floats], float]] = {
     "hpo's own": lambda found, targets: transferability(found.layers, found.labels, found.examples),
     "probe, last layer": lambda found, targets: probe(_last(found), targets, found.examples),
     "probe, mean of layers": lambda found, targets: probe(_mean(found), targets, found.examples),
@@ -75,7 +75,7 @@ SCORES: dict[str, Callable[[FrozenStates, Floats], float]] = {
 }
 
 
-def _is_classes(found: FrozenStates) -> bool:
+def _is_classes(found: LayerFeatures) -> bool:
     return found.labels.ndim == 1 and found.labels.dtype.kind in "iu"
 
 
@@ -145,7 +145,9 @@ def scores_of(context: StudyContext) -> tuple[dict[str, dict[str, float]], float
     for label in context.config.labels:
         features = context.features("train", label)
         began = time.process_time()
-        states = frozen_states(context.candidates[label], features, np.arange(len(features)), context.execution)
+        states = extract_layer_features(
+            context.candidates[label], features, np.arange(len(features)), context.execution
+        )
         transferability(states.layers, states.labels, states.examples)
         seconds.append(time.process_time() - began)
         targets = target_columns(states.labels)

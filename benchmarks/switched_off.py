@@ -16,12 +16,12 @@ import numpy as np
 
 def cache() -> None:
     """Frozen layers are computed in every epoch of every trial."""
-    from hpo.training.frozen.cache import PrefixStore
+    from hpo.training.frozen.cache import PrefixCache
 
     def attach(self: Any, start: Any, model: Any, splits: Any, epochs: Any, stop: Any) -> Any:
         return splits, "not used: switched off"
 
-    PrefixStore.attach = attach  # type: ignore[method-assign]
+    PrefixCache.attach = attach  # type: ignore[method-assign]
 
 
 def batching() -> None:

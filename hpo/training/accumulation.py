@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from hpo.tasks.base import Task
-from hpo.training.batches.batching import Features, Indices, micro_batches, take_labels
+from hpo.training.batches.batching import micro_batches
+from hpo.training.batches.features import Features, Indices, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.memory.out_of_memory import does_not_fit, is_out_of_memory, release
 
 
-class TooMany(Exception):
+class MicroBatchTooLarge(Exception):
     """So many examples (`rows`) at once do not fit in memory."""
 
     def __init__(self, rows: int) -> None:
@@ -41,7 +42,7 @@ class Accumulation:
         while True:
             try:
                 return self.attempt(features, rows)
-            except TooMany as error:
+            except MicroBatchTooLarge as error:
                 tried = error.rows
             if tried > 1:
                 self.use_micro_batch(tried // 2)
@@ -49,7 +50,7 @@ class Accumulation:
                 raise does_not_fit(int(features.lengths.max()))
 
     def attempt(self, features: Features, rows: Indices) -> torch.Tensor:
-        """One try of `gradient`. Raises `TooMany`, with no gradient left, where memory does not suffice."""
+        """One try of `gradient`. Raises `MicroBatchTooLarge`, with no gradient left, where memory does not suffice."""
         micro_batch = self.execution.micro_batch or len(rows)
         parts = micro_batches(rows, features.lengths, micro_batch, self.execution.training_tokens)
         batches = [features.collate(part) for part in parts]
@@ -66,11 +67,11 @@ class Accumulation:
         # Only here, past the exception and the activations that it held, is their memory free again.
         self.model.zero_grad(set_to_none=True)
         release(self.execution.device)
-        raise TooMany(len(parts[done]))
+        raise MicroBatchTooLarge(len(parts[done]))
 
     def _add(self, part: dict[str, torch.Tensor], count: float) -> torch.Tensor:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
-        labels = take_labels(self.model, batch)
+        labels = pop_labels(self.model, batch)
         with self.execution.autocast():
             logits = self._task.logits(self.model, batch)
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count

@@ -1,6 +1,6 @@
 """k-fold validation: a run of a plan with folds is a `FineTuning` of each, taken rung by rung, so that pruning works.
 
-    run = start(plan)
+    run = start_training(plan)
     for report in run.reports():        # the folds' mean, and how far they spread
         ...
 
@@ -128,7 +128,7 @@ class CrossValidation:
         return {"load": round(self._seconds_load, 3), **spent}
 
 
-def start(plan: TrainingPlan) -> FineTuning | CrossValidation:
+def start_training(plan: TrainingPlan) -> FineTuning | CrossValidation:
     """The run of a plan, with folds or without, from its checkpoint where there is one."""
     return CrossValidation(plan) if plan.folds else FineTuning(plan)
 

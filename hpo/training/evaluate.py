@@ -11,7 +11,8 @@ from torch import nn
 
 from hpo.tasks.base import Task
 from hpo.tasks.metrics.scorer import Scorer
-from hpo.training.batches.batching import Features, Indices, evaluation_batches, take_labels
+from hpo.training.batches.batching import evaluation_batches
+from hpo.training.batches.features import Features, Indices, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.memory.out_of_memory import with_fewer_tokens
 
@@ -85,7 +86,7 @@ def _run(
         for rows in evaluation_batches(features.lengths, tokens):
             _check(stop)
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
-            labels = take_labels(model, batch)
+            labels = pop_labels(model, batch)
             with execution.autocast():
                 logits = task.logits(model, batch)
             loss += task.loss(logits.float(), labels, 0.0).double().cpu()

@@ -111,7 +111,7 @@ def available_devices() -> list[str]:
 NOT_FOR_CPUS = "trials_per_device: is for GPUs. On CPUs, `workers` says how many trials train at once."
 
 
-def place_workers(
+def assign_devices(
     devices: str | tuple[str, ...], workers: int | None = None, per_device: int | None = None
 ) -> list[str]:
     """The device of each worker process: `per_device` on each GPU (one unless told), or on the CPU max(1, cores // 4).

@@ -25,19 +25,20 @@ from torch import nn
 from hpo.config.trial_params import Report
 from hpo.errors import Diverged
 from hpo.training.accumulation import Accumulation
-from hpo.training.batches.batching import Features, Indices, epoch_batches, take_labels
-from hpo.training.batches.word_dropout import drop_words, hidden_token
-from hpo.training.checkpoints.checkpoint import CheckpointClock, Progress, load_checkpoint, save_checkpoint
-from hpo.training.cpu.attention import use_cpu_attention, use_fused_attention
-from hpo.training.cpu.dropout import use_bit_dropout, use_plain_dropout
-from hpo.training.cpu.embeddings import train_used_rows
+from hpo.training.batches.batching import epoch_batches
+from hpo.training.batches.features import Features, Indices, pop_labels
+from hpo.training.batches.word_dropout import drop_words, mask_token
+from hpo.training.checkpoints.checkpoint import CheckpointTimer, Progress, load_checkpoint, save_checkpoint
+from hpo.training.cpu.attention import restore_attention, use_cpu_attention
+from hpo.training.cpu.dropout import restore_dropout, use_bit_dropout
+from hpo.training.cpu.embeddings import trim_embedding
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.execution import Execution
-from hpo.training.frozen.partial_forward import MiddleStart
+from hpo.training.frozen.partial_forward import PartialForward
 from hpo.training.models.layers import find_depths, freeze, train_mode
 from hpo.training.models.lora import AdapterWeights, Lora, frozen_statistics, quantize_body
-from hpo.training.optimizer import build_optimizer, build_scheduler, decay_of
+from hpo.training.optimizer import build_optimizer, build_scheduler, decay_factor
 from hpo.training.plan import TrainingPlan
 
 
@@ -58,7 +59,7 @@ class FineTuning:
         self.model = self.model.to(plan.execution.device)
         plan.task.configure_model(self.model, plan.train)
         example = plan.train.collate(np.arange(1))
-        take_labels(self.model, example)
+        pop_labels(self.model, example)
         example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
         self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
         self._lora: Lora | None = None
@@ -67,10 +68,10 @@ class FineTuning:
             self._lora = Lora(self.model, plan.candidate, self._frozen, plan.params)
             self._frozen += frozen_statistics(self.model)
         splits = [features for features in (plan.train, plan.validation) if features is not None]
-        self._hidden = [hidden_token(plan.candidate.processor)] if plan.params.word_dropout > 0 else []
+        self._hidden = [mask_token(plan.candidate.processor)] if plan.params.word_dropout > 0 else []
         # Adafactor scales a matrix's update by all of its rows: there none can be left out.
         adam = plan.params.optimizer == "adamw"
-        self._rows = train_used_rows(self.model, splits, self._hidden) if adam else None
+        self._rows = trim_embedding(self.model, splits, self._hidden) if adam else None
         if plan.execution.device == "cpu":
             use_bit_dropout(self.model)
             use_cpu_attention(self.model)
@@ -84,8 +85,8 @@ class FineTuning:
         train_mode(self.model, self._frozen)  # BatchNorm's statistics are of a checkpoint where they are not frozen
         self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
         self.seconds_load = time.perf_counter() - started
-        self._clock = CheckpointClock(plan.checkpoint_seconds, self._trainable, plan.attempt)
-        self._start: MiddleStart | None = None
+        self._clock = CheckpointTimer(plan.checkpoint_seconds, self._trainable, plan.attempt)
+        self._start: PartialForward | None = None
         smoothing = plan.params.label_smoothing
         task = plan.task
         if plan.params.class_weights == "balanced":  # evaluation stays unweighted: losses of trials compare
@@ -154,7 +155,7 @@ class FineTuning:
             self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
             return
         started = time.perf_counter()
-        start = MiddleStart(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)
+        start = PartialForward(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)
         splits = [features for features in (plan.train, plan.validation) if features is not None]
         epochs = plan.rung_steps()[-1] / plan.steps_per_epoch
         # Whether there is dropout matters to the check of a model, not how much: a search samples it anew each time.
@@ -169,16 +170,16 @@ class FineTuning:
     def _fit_memory(self) -> None:
         """Find a micro-batch that fits before the first step needs it."""
         plan = self.plan
-        if plan.memory is None:
+        if plan.micro_batches is None:
             return
         started = time.perf_counter()
-        plan.memory.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params)
+        plan.micro_batches.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params)
         self.seconds_load += time.perf_counter() - started
 
     def _make_ordinary(self) -> None:
         """At the end: a model like any other, all of its embeddings trained, adapters merged, no layer skipped."""
-        use_plain_dropout(self.model)
-        use_fused_attention(self.model)
+        restore_dropout(self.model)
+        restore_attention(self.model)
         if self._rows is not None:
             self._rows.expand(self.progress.decay)
         if self._start is not None:
@@ -199,7 +200,7 @@ class FineTuning:
         loss = self._accumulation.gradient(features, rows)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
         if self._rows is not None:
-            self.progress.decay *= decay_of(self._optimizer, self._rows.weight)
+            self.progress.decay *= decay_factor(self._optimizer, self._rows.weight)
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, params: TrialParams, depths: Mapping[int, 
     return torch.optim.AdamW(settings, lr=params.learning_rate, fused=True)
 
 
-def decay_of(optimizer: Any, parameter: torch.Tensor) -> float:
+def decay_factor(optimizer: Any, parameter: torch.Tensor) -> float:
     """What the optimizer's next step multiplies `parameter` by for weight decay alone."""
     group = next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
     return 1 - group["lr"] * group["weight_decay"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from hpo.config.trial_params import TrialParams
 from hpo.tasks.base import Task
 from hpo.tasks.metrics.scorer import Scorer
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.execution import Execution
-from hpo.training.frozen.cache import PrefixStore
-from hpo.training.memory.micro_batch import MemoryStore
+from hpo.training.frozen.cache import PrefixCache
+from hpo.training.memory.micro_batch import MicroBatchCache
 from hpo.training.models.candidate import Candidate
 
 
@@ -34,8 +34,8 @@ class TrainingPlan:
     stop: threading.Event = field(default_factory=threading.Event)
     on_checkpoint: Callable[[Path], None] = lambda path: None
     checkpoint_seconds: float = 60.0  # at most so long without a checkpoint; less where one is cheap
-    prefixes: PrefixStore | None = None  # the machine's cache of what frozen layers compute
-    memory: MemoryStore | None = None  # what the machine knows of micro-batches that fit
+    prefixes: PrefixCache | None = None  # the machine's cache of what frozen layers compute
+    micro_batches: MicroBatchCache | None = None  # what the machine knows of micro-batches that fit
     epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
     folds: tuple[tuple[Features, Features], ...] = ()  # each fold's own train and validation; the first's are above
 

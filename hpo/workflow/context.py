@@ -22,12 +22,12 @@ from hpo.search.suggest import FirstTrials, first_trials
 from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import Scorer
 from hpo.tasks.registry import get_task, with_metric, with_portfolio
-from hpo.training.batches.batching import Features
-from hpo.training.batches.features import FeatureStore
-from hpo.training.checkpoints.remote import Mirror
+from hpo.training.batches.encoding_cache import EncodingCache
+from hpo.training.batches.features import Features
+from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.training.execution import Execution, apply
-from hpo.training.frozen.cache import PrefixStore
-from hpo.training.memory.micro_batch import MemoryStore
+from hpo.training.frozen.cache import PrefixCache
+from hpo.training.memory.micro_batch import MicroBatchCache
 from hpo.training.models.candidate import Candidates, resolve_max_length
 from hpo.training.plan import TrainingPlan
 
@@ -42,10 +42,10 @@ class StudyContext:
         self.data = data or self.task.prepare(config.data, config.seed)
         self.scorer: Scorer = self.task.scorer(config.metric, self.data)
         self.candidates = Candidates({ref.label: ref for ref in config.models}, self.task, self.data)
-        self._features = FeatureStore(home() / "cache" / "tokens", self.task, self.data)
-        self._prefixes = PrefixStore(home() / "cache" / "prefixes")
-        self._memory = MemoryStore(home() / "cache" / "memory")
-        self.mirror = open_mirror(config)
+        self._features = EncodingCache(home() / "cache" / "tokens", self.task, self.data)
+        self._prefixes = PrefixCache(home() / "cache" / "prefixes")
+        self._micro_batches = MicroBatchCache(home() / "cache" / "memory")
+        self.remote_checkpoints = open_remote_checkpoints(config)
         self.stop = threading.Event()
         self.attempt = 1  # of the trial in hand
         self.on_checkpoint: Callable[[Path], None] = lambda path: None
@@ -112,7 +112,7 @@ class StudyContext:
             stop=self.stop,
             on_checkpoint=self.on_checkpoint,
             prefixes=self._prefixes,
-            memory=self._memory,
+            micro_batches=self._micro_batches,
             folds=tuple(folds) if len(folds) > 1 else (),
         )
 
@@ -148,11 +148,11 @@ class StudyContext:
         return checkpoints_folder(self.config.name, self.config.checkpoints) / f"{study}-{number}"
 
 
-def open_mirror(config: StudyConfig) -> Mirror | None:
+def open_remote_checkpoints(config: StudyConfig) -> RemoteCheckpoints | None:
     """The copies of a study's checkpoints at a URL; None where it keeps none. Raises `ConfigError`."""
     if config.checkpoints is None or "://" not in config.checkpoints:
         return None
-    return Mirror(config.checkpoints, folder_name(config.name))
+    return RemoteCheckpoints(config.checkpoints, folder_name(config.name))
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:

@@ -144,14 +144,14 @@ def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
     The bundled models are proposed only when the hub is out of reach and none of the others is in its cache.
     """
     from hpo.training.execution import available_devices
-    from hpo.training.models.hub import hub_is_out_of_reach
+    from hpo.training.models.hub import hub_is_unreachable
 
     if size is not None and size not in task.hub_models:
         raise ConfigError(f"--size {size}: choose one of {', '.join(task.hub_models)}.")
     size = size or ("base" if available_devices()[0] != "cpu" else "small")
     wanted = task.hub_models[size]
     cached = tuple(model for model in wanted if is_cached(model))
-    if cached == wanted or not hub_is_out_of_reach():
+    if cached == wanted or not hub_is_unreachable():
         return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(task.hub_models)}."
     if cached:
         return cached, "The hub is out of reach; these are in its cache."

@@ -13,10 +13,10 @@ from hpo.data.splits.subsample import sample_rows
 from hpo.errors import ConfigError, OutOfMemory
 from hpo.reporting.console import console
 from hpo.search.ranking import RankedModel, Ranking, best_first
-from hpo.training.batches.batching import IGNORED, Features, Indices
+from hpo.training.batches.features import IGNORE_INDEX, Features, Indices
 from hpo.training.execution import all_cores
 from hpo.training.models.layers import stack_items
-from hpo.training.ranking.layer_features import frozen_states
+from hpo.training.ranking.layer_features import extract_layer_features
 from hpo.training.ranking.transferability import transferability
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import inspect_models
@@ -77,7 +77,7 @@ def _scored(context: StudyContext, label: str, places: Indices, advance: Callabl
     candidate, started = context.candidates[label], time.perf_counter()
     found, why = None, ""
     try:
-        states = frozen_states(candidate, _features(context, label), places, context.execution)
+        states = extract_layer_features(candidate, _features(context, label), places, context.execution)
         found = transferability(states.layers, states.labels, states.examples)
     except OutOfMemory as error:
         why = str(error)
@@ -104,7 +104,7 @@ def _rows(context: StudyContext) -> Indices:
     count = int(min(inputs, ROWS, max(FEWEST, inputs * WORK[device] / work)))
     some = next(iter(everything.values()))
     if some.labels is None:
-        labelled = int(np.count_nonzero(some.all_labels() != IGNORED))
+        labelled = int(np.count_nonzero(some.all_labels() != IGNORE_INDEX))
         count = max(1, min(count, TOKENS * inputs // max(1, labelled)))
     return np.unique(np.linspace(0, inputs - 1, count).astype(np.int64))
 

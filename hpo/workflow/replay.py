@@ -13,7 +13,7 @@ from hpo.config.trial_params import TrialParams
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
 from hpo.storage.records import EXECUTION, params_of
-from hpo.training.cross_validation import start
+from hpo.training.cross_validation import start_training
 from hpo.training.execution import Execution, available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext, versions
@@ -45,7 +45,7 @@ def replay(study: optuna.Study, number: int) -> Replay:
     context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
     params = TrialParams(**params_of(trial))
     with tempfile.TemporaryDirectory() as folder:
-        run = start(context.plan(params, trial.user_attrs["seed"], Path(folder)))
+        run = start_training(context.plan(params, trial.user_attrs["seed"], Path(folder)))
         values: dict[int, float] = {}
         for report in run.reports():
             values[report.step] = report.value

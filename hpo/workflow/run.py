@@ -122,8 +122,8 @@ def _search(
         )
         dropped = [] if known else apply_constraints(context)
         inspect_models(context)
-    if context.mirror:
-        context.mirror.check()
+    if context.remote_checkpoints:
+        context.remote_checkpoints.check()
     for line in [*data.notes, *dropped, *study_warnings(context)]:
         console.note(f"  {line}")
     ranking = ranking_of(known) if known else rank_if_wanted(context)

@@ -58,12 +58,12 @@ def delete_study(storage: Storage, name: str) -> None:
 
 def _remove_checkpoints(config: StudyConfig) -> None:
     """Remove what a study left in a place of its own for checkpoints, or tell what could not be removed."""
-    from hpo.workflow.context import open_mirror  # torch: for such studies only
+    from hpo.workflow.context import open_remote_checkpoints  # torch: for such studies only
 
-    mirror = open_mirror(config)
-    if mirror:
-        mirror.tell = console.warn
-        mirror.remove()
+    remote = open_remote_checkpoints(config)
+    if remote:
+        remote.warn = console.warn
+        remote.remove()
     else:
         shutil.rmtree(checkpoints_folder(config.name, config.checkpoints), ignore_errors=True)
 

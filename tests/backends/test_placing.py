@@ -9,7 +9,7 @@ import torch
 from hpo.config.study import load_config
 from hpo.errors import ConfigError, StorageError
 from hpo.training import execution
-from hpo.training.execution import apply, choose_execution, place_workers
+from hpo.training.execution import apply, assign_devices, choose_execution
 from hpo.workflow.launch import placement
 from hpo.workflow.launch.placement import create_placement
 
@@ -76,14 +76,14 @@ def test_a_file_is_no_database_for_slurm() -> None:
 
 def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
-    assert place_workers("auto", None, 2) == ["cuda:0", "cuda:1"] * 2
-    assert place_workers("cuda:1", None, 3) == ["cuda:1"] * 3
-    assert place_workers("auto", 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert assign_devices("auto", None, 2) == ["cuda:0", "cuda:1"] * 2
+    assert assign_devices("cuda:1", None, 3) == ["cuda:1"] * 3
+    assert assign_devices("auto", 3, 2) == ["cuda:0", "cuda:1", "cuda:0"]
     with pytest.raises(ConfigError, match=r"trials_per_device: 2 has room for 4 .* not 5"):
-        place_workers("auto", 5, 2)
+        assign_devices("auto", 5, 2)
     for devices in ("cpu", ("cuda:0", "cpu")):
         with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, `workers` says"):
-            place_workers(devices, None, 2)
+            assign_devices(devices, None, 2)
     config = load_config(written(trials_per_device=2))
     assert [(slot.device, slot.sharing) for slot in create_placement(config).slots] == [
         ("cuda:0", 2),

@@ -22,12 +22,12 @@ from hpo.data.media.files import as_item
 from hpo.errors import DataError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task, infer_task
-from hpo.training.batches.batching import take_labels
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
+from hpo.training.batches.features import pop_labels
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning, Stopped
-from hpo.training.frozen.cache import USED, PrefixStore
+from hpo.training.frozen.cache import USED, PrefixCache
 from hpo.training.models.candidate import Candidate, Candidates, resolve_max_length, save_model
 from hpo.training.models.layers import find_heads
 from hpo.training.models.processor import load_processor
@@ -71,7 +71,7 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
     ref = ModelRef(name=str(folder / "model"), label=architecture)
     candidate = Candidates({architecture: ref}, kind, data)[architecture]
     assert kind.check_model(candidate.model, candidate.processor) == ""
-    store = FeatureStore(folder / "tokens", kind, data)
+    store = EncodingCache(folder / "tokens", kind, data)
     length = length_for(candidate)
     return TrainingPlan(
         params=TrialParams(
@@ -124,7 +124,7 @@ def test_adapters_train_on_a_body_that_stays(
     run._make_ordinary()
     assert run.model.state_dict().keys() == plan.candidate.model.state_dict().keys()
     batch = plan.train.collate(np.arange(4))
-    take_labels(run.model, batch)
+    pop_labels(run.model, batch)
     save_model(run.model, tmp_path / "final")
     loaded = getattr(transformers, plan.task.auto_class).from_pretrained(tmp_path / "final").eval()
     with torch.inference_mode():
@@ -192,7 +192,7 @@ def test_the_prefix_cache_changes_nothing(
 ) -> None:
     plan = make_plan(task, architecture, prepared(task), tmp_path, frozen_layers=1, epochs=2, dropout=0.0)
     expected = list(FineTuning(plan).reports())
-    run = FineTuning(replace(plan, prefixes=PrefixStore(tmp_path / "prefixes"), folder=tmp_path / "other"))
+    run = FineTuning(replace(plan, prefixes=PrefixCache(tmp_path / "prefixes"), folder=tmp_path / "other"))
     run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     found = list(run.reports())
     if CASES[task].writes and architecture == "t5":  # its first layer's position bias serves all
@@ -244,7 +244,7 @@ def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], Ta
 
     def summed(rows: Any) -> tuple[float, int]:
         batch = plan.train.collate(np.asarray(rows))
-        labels = take_labels(model, batch)
+        labels = pop_labels(model, batch)
         with torch.no_grad():
             loss = kind.loss(kind.logits(model, batch), labels, 0.1)
         assert loss.dtype == torch.float32

@@ -15,7 +15,7 @@ from hpo.errors import DataError
 from hpo.tasks.generation.causal_lm import CausalLM
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, parts_of_chat
 from hpo.tasks.registry import infer_task
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
 from hpo.training.models.candidate import Candidate, load_candidate

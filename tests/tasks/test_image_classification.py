@@ -18,7 +18,7 @@ from hpo.errors import ConfigError, DataError, ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task, infer_task
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_image_processor
@@ -141,7 +141,7 @@ def test_any_mode_is_read_as_it_is_seen() -> None:
 def test_pixels_are_kept_as_bytes_and_read_as_the_processor_makes_them(folder: Path, tmp_path: Path) -> None:
     data, processor = prepare(folder), processor_of(tmp_path)
     assert TASK.check_model(None, processor) == ""
-    features = FeatureStore(tmp_path / "kept", TASK, data).get("train", processor, 0)
+    features = EncodingCache(tmp_path / "kept", TASK, data).get("train", processor, 0)
     values, offsets = features.columns["pixel_values"]
     assert offsets is None and values.dtype == np.uint8 and isinstance(values, np.memmap)
     kept = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.bin"))
@@ -150,7 +150,7 @@ def test_pixels_are_kept_as_bytes_and_read_as_the_processor_makes_them(folder: P
     images = [open_image(data.train[int(row)]["image"]) for row in rows]
     own = processor(images=images, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(features.collate(rows)["pixel_values"], own)
-    both = features.concatenate(FeatureStore(tmp_path / "kept", TASK, data).get("validation", processor, 0))
+    both = features.concatenate(EncodingCache(tmp_path / "kept", TASK, data).get("validation", processor, 0))
     torch.testing.assert_close(both.collate(np.array([25, 7]))["pixel_values"][1:], own[:1])
     assert len(both) == 28
 
@@ -178,12 +178,12 @@ def test_augmentation_changes_images_and_comes_from_torchs_generator(name: str) 
 
 def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path, tmp_path: Path) -> None:
     from hpo.training.fine_tune import FineTuning
-    from hpo.training.frozen.cache import PrefixStore
+    from hpo.training.frozen.cache import PrefixCache
     from tests.contracts.test_tasks import make_plan
 
     settings = {"frozen_layers": 1, "epochs": 1, "dropout": 0.0}
     plan = make_plan("image-classification", "vit", prepare(folder), tmp_path, augmentation="crop+flip", **settings)
-    run = FineTuning(type(plan)(**{**vars(plan), "prefixes": PrefixStore(tmp_path / "prefixes")}))
+    run = FineTuning(type(plan)(**{**vars(plan), "prefixes": PrefixCache(tmp_path / "prefixes")}))
     list(run.reports())
     assert run.execution.prefix_cache == "not used: augmentation makes other examples in each epoch"
     assert not torch.equal(*(run._train.collate(np.arange(3))["pixel_values"] for _ in range(2)))

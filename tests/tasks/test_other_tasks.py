@@ -14,7 +14,7 @@ from hpo.errors import DataError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.text.token_classification import IGNORED
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 
 Read = Callable[..., TaskData]
 

@@ -19,7 +19,7 @@ from hpo.tasks.generation.translation import Translation
 from hpo.tasks.metrics.rouge import KINDS, RougeMetrics
 from hpo.tasks.metrics.translation import TranslationMetrics
 from hpo.tasks.registry import get_task, infer_task
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
@@ -131,7 +131,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
         name=str(save_model(folder / "bart", "bart", d_model=32, init_std=0.1)), label="b", source_prefix="not "
     )
     candidate = load_candidate(ref, task.auto_class, {})
-    store = FeatureStore(folder / "tokens", task, data)
+    store = EncodingCache(folder / "tokens", task, data)
     plan = TrainingPlan(
         params=TrialParams(
             model="b", batch_size=16, learning_rate=3e-3, epochs=9, dropout=0.0, lr_scheduler="constant"

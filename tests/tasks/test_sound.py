@@ -22,7 +22,7 @@ from hpo.errors import DataError
 from hpo.tasks.audio.speech_recognition import greedy
 from hpo.tasks.augmentation.audio import AUGMENTATIONS, augment_audio
 from hpo.tasks.registry import get_task, infer_task
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows
 from tests.small_models import RATE, save_feature_extractor
@@ -68,7 +68,7 @@ def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
 
 def test_clips_are_cut_and_kept_in_16_bits(folder: Path, tmp_path: Path) -> None:
     data, processor = TASK.prepare(DataConfig(path=str(folder)), 0), processor_of(tmp_path)
-    store = FeatureStore(tmp_path / "kept", TASK, data)
+    store = EncodingCache(tmp_path / "kept", TASK, data)
     features, cut = store.get("train", processor, 30 * RATE), store.get("train", processor, round(0.25 * RATE))
     values, offsets = features.columns["input_values"]
     assert offsets is not None and isinstance(values, np.memmap) and values.dtype == np.float16

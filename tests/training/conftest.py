@@ -10,7 +10,7 @@ import pytest
 from hpo.config.model_ref import ModelRef
 from hpo.config.trial_params import TrialParams
 from hpo.tasks.text.text_classification import TextClassification
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.execution import Execution
 from hpo.training.models.candidate import Candidate, load_candidate
 from hpo.training.plan import TrainingPlan

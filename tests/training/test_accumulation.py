@@ -13,7 +13,7 @@ from hpo.errors import OutOfMemory
 from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.frozen.cache import PrefixStore
+from hpo.training.frozen.cache import PrefixCache
 from hpo.training.models.layers import stack_items
 from hpo.training.plan import TrainingPlan
 
@@ -126,7 +126,7 @@ def test_activations_computed_again_are_the_same(name: str, cached: bool, plan: 
     made = plan(name, 3, frozen_layers=1, dropout=0.3)
     if cached:
         named = {split: replace(getattr(made, split), key=split) for split in ("train", "validation")}
-        store = PrefixStore(tmp_path / "prefixes")
+        store = PrefixCache(tmp_path / "prefixes")
         made = replace(made, prefixes=store, execution=Execution(prefix_cache="used"), **named)
     run = FineTuning(made)
     steps = run.steps()

@@ -12,11 +12,11 @@ import torch
 
 from hpo.config.trial_params import Report
 from hpo.training import cross_validation, fine_tune
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.checkpoints.checkpoint import remove_checkpoints
-from hpo.training.cross_validation import CrossValidation, start
+from hpo.training.cross_validation import CrossValidation, start_training
 from hpo.training.fine_tune import FineTuning, Stopped
-from hpo.training.frozen.cache import USED, PrefixStore
+from hpo.training.frozen.cache import USED, PrefixCache
 from hpo.training.plan import TrainingPlan
 from tests.training.conftest import make_features
 
@@ -54,7 +54,7 @@ def alone(plan: TrainingPlan, fold: int) -> list[Report]:
 
 def test_it_reports_the_mean_of_folds_that_are_trained_by_themselves(folded: Plan) -> None:
     made = folded()
-    run = start(made)
+    run = start_training(made)
     assert isinstance(run, CrossValidation)
     reports = list(run.reports())
     apart = [alone(made, fold) for fold in range(3)]
@@ -71,11 +71,11 @@ def test_it_reports_the_mean_of_folds_that_are_trained_by_themselves(folded: Pla
 
 def test_where_folds_wait_changes_nothing(folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     made = folded({"rungs_per_epoch": 5})  # more rungs than the four steps of an epoch
-    expected = told(list(start(made).reports()))
+    expected = told(list(start_training(made).reports()))
     assert len(expected) == 15
     remove_checkpoints(made.folder)  # of a slow machine's clock
     monkeypatch.setattr(cross_validation, "has_room", lambda *_: False)
-    found = start(made)
+    found = start_training(made)
     assert told(list(found.reports())) == expected
     assert sorted(path.name for path in made.folder.iterdir()) == ["fold-1", "fold-2", "fold-3"]
     remove_checkpoints(made.folder)
@@ -91,7 +91,7 @@ class Killed(BaseException):
 def test_it_goes_on_as_if_nothing_had_been(waits: str, end: str, folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "has_room", lambda *_: waits == "in memory")
     made = folded()
-    expected = told(list(start(made).reports()))
+    expected = told(list(start_training(made).reports()))
     remove_checkpoints(made.folder)
     train, steps = FineTuning._train_step, [0]
 
@@ -105,24 +105,24 @@ def test_it_goes_on_as_if_nothing_had_been(waits: str, end: str, folded: Plan, m
 
     monkeypatch.setattr(fine_tune.FineTuning, "_train_step", interrupted)
     with pytest.raises((Stopped, Killed)):
-        list(start(replace(made, checkpoint_seconds=0.0)).reports())
+        list(start_training(replace(made, checkpoint_seconds=0.0)).reports())
     torch.manual_seed(99)
-    assert told(list(start(replace(made, stop=type(made.stop)())).reports())) == expected
+    assert told(list(start_training(replace(made, stop=type(made.stop)())).reports())) == expected
     assert steps[0] <= 36 + 3  # a fold that waited in memory had saved before its last step
 
 
 def test_early_stopping_looks_at_the_mean(folded: Plan) -> None:
     made = folded(learning_rate=1e-9, epochs=6, early_stopping_patience=2)
-    reports = list(start(made).reports())
+    reports = list(start_training(made).reports())
     assert [report.step for report in reports] == [1, 2, 3]  # nothing is learnt: no better after the first
 
 
 def test_each_row_passes_the_frozen_layers_once(folded: Plan, tmp_path: Path) -> None:
     made = folded(frozen_layers=1, dropout=0.0)
-    expected = list(start(made).reports())
-    store = PrefixStore(tmp_path / "prefixes")
+    expected = list(start_training(made).reports())
+    store = PrefixCache(tmp_path / "prefixes")
     store._objection = lambda *_: ""  # type: ignore[method-assign]
-    run = start(replace(made, prefixes=store, folder=tmp_path / "other"))
+    run = start_training(replace(made, prefixes=store, folder=tmp_path / "other"))
     found = list(run.reports())
     assert run.execution.prefix_cache == USED
     assert len(list((tmp_path / "prefixes").glob("*/manifest.json"))) == 3  # one for each fold's rows, none for a union

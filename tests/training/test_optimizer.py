@@ -71,7 +71,7 @@ def test_unused_words_decay_at_their_own_rate(plan: Plan, monkeypatch: pytest.Mo
     run = FineTuning(made)
     assert run._rows is not None
     list(run.reports())
-    monkeypatch.setattr(fine_tune, "train_used_rows", lambda *_: None)
+    monkeypatch.setattr(fine_tune, "trim_embedding", lambda *_: None)
     whole = FineTuning(made)
     list(whole.reports())
     for key, tensor in run.model.state_dict().items():

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from hpo.training.batches.batching import Features, epoch_batches
+from hpo.training.batches.batching import epoch_batches
+from hpo.training.batches.features import Features
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 

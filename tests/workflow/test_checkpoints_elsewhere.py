@@ -17,7 +17,7 @@ from hpo.storage.records import curve_of
 from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
-from hpo.training.checkpoints.remote import Mirror
+from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.workflow.context import StudyContext
 from hpo.workflow.stop import delete_study
 from tests.training.checkpoints.test_remote import Flaky, flaky
@@ -87,15 +87,15 @@ def test_deleting_a_study_removes_its_copies_or_says_what_is_left(
 def test_a_place_that_fails_costs_no_trial_and_is_told_aloud_once(
     one_trial: dict[str, Any], flaky: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan, check = StudyContext.plan, Mirror.check
+    plan, check = StudyContext.plan, RemoteCheckpoints.check
     often = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.0)  # noqa: E731
 
-    def then_away(self: Mirror) -> None:
+    def then_away(self: RemoteCheckpoints) -> None:
         check(self)
         Flaky.failing = math.inf
 
     monkeypatch.setattr(StudyContext, "plan", often)
-    monkeypatch.setattr(Mirror, "check", then_away)
+    monkeypatch.setattr(RemoteCheckpoints, "check", then_away)
     result = hpo.run(one_trial | {"checkpoints": flaky, "budget": {"max_trials": 2}})
     assert [trial.state for trial in result.study.trials] == [TrialState.COMPLETE] * 2
     assert Flaky.calls > 10

@@ -143,7 +143,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
 
 
 def test_models_are_proposed_by_size_when_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "hub_is_out_of_reach", lambda: False)
+    monkeypatch.setattr(hub, "hub_is_unreachable", lambda: False)
     monkeypatch.setattr(execution, "available_devices", lambda: ["cpu"])
     assert propose_models(None, CLASSES)[0] == ENCODERS["small"]
     monkeypatch.setattr(execution, "available_devices", lambda: ["cuda:0", "cpu"])

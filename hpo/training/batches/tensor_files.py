@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.training.batches.batching import Column
+from hpo.training.batches.features import Column
 
 MANIFEST = "tensors.json"
 

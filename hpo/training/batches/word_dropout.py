@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import ModelError
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 
 
-def hidden_token(tokenizer: Any) -> int:
+def mask_token(tokenizer: Any) -> int:
     """The token that stands for a hidden word: the mask, or the unknown token. Raises `ModelError` without either."""
     special = (getattr(tokenizer, f"{name}_token_id", None) for name in ("mask", "unk"))
     # GPT-2's unknown token is the one that ends a text.

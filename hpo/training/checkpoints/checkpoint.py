@@ -42,7 +42,7 @@ class Progress:
     seconds_checkpoint: float = 0.0
 
 
-class CheckpointClock:
+class CheckpointTimer:
     """Says when to save next: the cheaper a save, the sooner, so that a killed worker's trial has little to do again.
 
     Saves take a hundredth of the time at most, as the last one's seconds foretell (before the first one: the bytes of
@@ -162,7 +162,7 @@ def load_checkpoint(
 
 def saved_progress(folder: Path) -> Progress | None:
     """How far the newest sound checkpoint of `folder` is; None where there is none."""
-    path = newest_checkpoint(folder)
+    path = latest_checkpoint(folder)
     return None if path is None else Progress(**json.loads((path / "state.json").read_text())["progress"])
 
 
@@ -214,12 +214,12 @@ def _age(path: Path) -> tuple[int, int]:
     return int(attempt), int(step)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def latest_checkpoint(folder: Path) -> Path | None:
     """The newest sound checkpoint of a folder; None where there is none."""
-    return next((path for path in _checkpoints(folder) if is_sound(path)), None)
+    return next((path for path in _checkpoints(folder) if is_valid(path)), None)
 
 
-def is_sound(path: Path) -> bool:
+def is_valid(path: Path) -> bool:
     """Whether a checkpoint is whole."""
     return _read(path) is not None
 

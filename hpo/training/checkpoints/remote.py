@@ -23,7 +23,7 @@ TRIES, FIRST_PAUSE = 4, 1.0  # with pauses of 1, 2 and 4 seconds between them
 COPY_SECONDS, LEAVING_SECONDS = 600.0, 5.0
 
 
-class Mirror:
+class RemoteCheckpoints:
     """The copies below one URL that `fsspec` knows. A file is written aside, then moved.
 
     What goes wrong there costs no trial, and the trial goes on. It is tried again a few times, then `tell` hears of it:
@@ -44,8 +44,8 @@ class Mirror:
         self._root = f"{root.rstrip('/')}/{study}"
         self._asking: threading.Thread | None = None
         self._in_trouble = False
-        self.leave = threading.Event()  # set: nothing is waited for any more
-        self.tell: Callable[[str], None] = log.warning
+        self.shutdown = threading.Event()  # set: nothing is waited for any more
+        self.warn: Callable[[str], None] = log.warning
 
     def check(self) -> None:
         """Write and remove a file. Raises `ConfigError` where that fails: better now than at the first checkpoint."""
@@ -85,16 +85,16 @@ class Mirror:
         self._persist(lambda: self._fetch(trial, folder), "cannot be read. A trial begun elsewhere starts again")
 
     def _fetch(self, trial: str, folder: Path) -> None:
-        from hpo.training.checkpoints.checkpoint import is_sound, newest_checkpoint
+        from hpo.training.checkpoints.checkpoint import is_valid, latest_checkpoint
 
-        here = newest_checkpoint(folder)
+        here = latest_checkpoint(folder)
         for copy in self._copies(trial):
             if here is not None and _age(copy) <= _age(here.name):
                 return
             target = folder / copy.rpartition("/")[2]
             scratch = folder / f".{target.name}.{os.getpid()}"
             self._download(copy, scratch)
-            if is_sound(scratch):
+            if is_valid(scratch):
                 _put_in_place(scratch, target)
                 return
             log.warning("the copy %s is torn; an older one serves", copy)
@@ -151,9 +151,9 @@ class Mirror:
                 reason = f"{type(error).__name__}: {error}"
                 again = attempt < tries and not isinstance(error, TimeoutError)
             log.info("try %d of %d, %s: %s", attempt, tries, self._url, reason)
-            if not again or self.leave.wait(FIRST_PAUSE * 2 ** (attempt - 1)):
+            if not again or self.shutdown.wait(FIRST_PAUSE * 2 ** (attempt - 1)):
                 if not self._in_trouble:
-                    self.tell(f"checkpoints: {self._url} {failing} ({reason}).")
+                    self.warn(f"checkpoints: {self._url} {failing} ({reason}).")
                 self._in_trouble = True
                 return False
         if self._in_trouble:
@@ -175,7 +175,7 @@ class Mirror:
             else:
                 answers.put(None)
 
-        self._asking = threading.Thread(target=ask, name="hpo-mirror", daemon=True)
+        self._asking = threading.Thread(target=ask, name="hpo-remote-checkpoints", daemon=True)
         self._asking.start()
         began, leaving = time.monotonic(), None
         while True:
@@ -184,7 +184,7 @@ class Mirror:
                 break
             except queue.Empty:
                 now = time.monotonic()
-                leaving = now if leaving is None and self.leave.is_set() else leaving
+                leaving = now if leaving is None and self.shutdown.is_set() else leaving
                 if now - began > COPY_SECONDS or (leaving is not None and now - leaving > LEAVING_SECONDS):
                     raise TimeoutError(f"it did not answer for {now - began:.0f} seconds") from None
         if error is not None:

@@ -34,7 +34,7 @@ def use_cpu_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def use_fused_attention(model: Any) -> None:
+def restore_attention(model: Any) -> None:
     """Undo `use_cpu_attention`."""
     if getattr(model.config, "_attn_implementation", None) == NAME:
         model.set_attn_implementation(FUSED)

@@ -26,7 +26,7 @@ def use_bit_dropout(model: nn.Module) -> None:
     _exchange(model, nn.Dropout, BitDropout)
 
 
-def use_plain_dropout(model: nn.Module) -> None:
+def restore_dropout(model: nn.Module) -> None:
     """Undo `use_bit_dropout`."""
     _exchange(model, BitDropout, nn.Dropout)
 

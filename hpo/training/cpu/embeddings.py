@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 
 # Below this share of the vocabulary in use, the smaller matrix pays for the look-up of its rows.
 WORTHWHILE = 0.7
 
 
-class UsedRows:
+class TrimmedEmbedding:
     """A model's input embedding, cut to the tokens of `features` until `expand`."""
 
     def __init__(self, embedding: nn.Embedding, used: torch.Tensor) -> None:
@@ -46,7 +46,7 @@ class UsedRows:
         self._hook.remove()
 
 
-def train_used_rows(model: Any, features: list[Features], more: Sequence[int] = ()) -> UsedRows | None:
+def trim_embedding(model: Any, features: list[Features], more: Sequence[int] = ()) -> TrimmedEmbedding | None:
     """Cut `model`'s input embedding to the tokens of `features` and `more`; None where that fails or does not pay.
 
     It cannot where no tokens are read, the matrix is frozen or tied to another module's, or where rows are not
@@ -69,4 +69,4 @@ def train_used_rows(model: Any, features: list[Features], more: Sequence[int] = 
         seen[embedding.padding_idx] = True
     if seen.mean() > WORTHWHILE:
         return None
-    return UsedRows(embedding, torch.from_numpy(np.flatnonzero(seen)).to(embedding.weight.device))
+    return TrimmedEmbedding(embedding, torch.from_numpy(np.flatnonzero(seen)).to(embedding.weight.device))

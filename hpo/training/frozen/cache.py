@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from hpo.core.cache import CACHE_BYTES, make_room, used
-from hpo.training.batches.batching import Features, Indices, Tokens, evaluation_batches, take_labels
-from hpo.training.frozen.partial_forward import KEPT, MiddleStart, Verdict, flat, places
+from hpo.training.batches.batching import evaluation_batches
+from hpo.training.batches.features import Features, Indices, Tokens, pop_labels
+from hpo.training.frozen.partial_forward import PREFIX, PartialForward, SplitCheck, flat, places
 from hpo.training.memory.out_of_memory import with_fewer_tokens
 from hpo.training.models.layers import hidden_state
 
@@ -82,20 +83,20 @@ class PrefixedFeatures(Features):
         batch = super().collate(rows)
         assert self.prefix is not None
         mask = places(batch) if self.ragged else torch.ones(len(rows), 1)
-        return {**batch, KEPT: self.prefix.padded(rows, mask)}
+        return {**batch, PREFIX: self.prefix.padded(rows, mask)}
 
 
-class PrefixStore:
+class PrefixCache:
     """The cache of one machine, in `folder`; this process remembers what fits which model."""
 
     def __init__(self, folder: Path, budget_bytes: int = CACHE_BYTES) -> None:
         self._folder = folder
         self._budget = budget_bytes
-        self._verdicts: dict[tuple[object, ...], Verdict] = {}
+        self._verdicts: dict[tuple[object, ...], SplitCheck] = {}
 
     def attach(
         self,
-        start: MiddleStart,
+        start: PartialForward,
         model: tuple[str, object],
         splits: list[Features],
         epochs: float,
@@ -129,7 +130,7 @@ class PrefixStore:
         return list(attached), USED
 
     def _objection(
-        self, start: MiddleStart, digest: str, splits: list[Features], verdict: Verdict, epochs: float
+        self, start: PartialForward, digest: str, splits: list[Features], verdict: SplitCheck, epochs: float
     ) -> str:
         """Why it does not pay: the cost model. Computing the frozen part once is what a run without cache does too."""
         parts = [part for features in splits for part in features.parts]
@@ -152,13 +153,13 @@ class PrefixStore:
     def _existing(self) -> Path:
         return next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
 
-    def _place(self, start: MiddleStart, digest: str, features: Features, tokens: Tokens) -> Path:
+    def _place(self, start: PartialForward, digest: str, features: Features, tokens: Tokens) -> Path:
         parts = [FORMAT, digest, features.key, start.execution.dtype, tokens]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
         return self._folder / f"{key}-{start.layers}"
 
     def _prefixed(
-        self, start: MiddleStart, digest: str, features: Features, verdict: Verdict, stop: threading.Event
+        self, start: PartialForward, digest: str, features: Features, verdict: SplitCheck, stop: threading.Event
     ) -> Features:
         """The split with its hidden states, those of each of its parts kept by its own key.
 
@@ -168,7 +169,7 @@ class PrefixStore:
         return _with_prefix(features.only(verdict.tokens), stored[0] if len(stored) == 1 else JoinedPrefix(stored))
 
     def _stored(
-        self, start: MiddleStart, digest: str, features: Features, verdict: Verdict, stop: threading.Event
+        self, start: PartialForward, digest: str, features: Features, verdict: SplitCheck, stop: threading.Event
     ) -> StoredPrefix:
         """The hidden states of a split, computed now if nobody did before."""
         place = self._place(start, digest, features, verdict.tokens)
@@ -196,11 +197,11 @@ class PrefixStore:
     def _compute(
         self,
         place: Path,
-        start: MiddleStart,
+        start: PartialForward,
         digest: str,
         features: Features,
         short: Features,
-        verdict: Verdict,
+        verdict: SplitCheck,
         stop: threading.Event,
     ) -> None:
         source, lower = self._nearest_below(start, digest, features, verdict)
@@ -230,8 +231,8 @@ class PrefixStore:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _nearest_below(
-        self, start: MiddleStart, digest: str, features: Features, verdict: Verdict
-    ) -> tuple[Features, MiddleStart | None]:
+        self, start: PartialForward, digest: str, features: Features, verdict: SplitCheck
+    ) -> tuple[Features, PartialForward | None]:
         """The deepest kept hidden states below `start` and the model started there; else the plain features."""
         for layers in range(start.layers - 1, 0, -1):
             lower = start.below(layers)
@@ -247,7 +248,12 @@ class PrefixStore:
 
 
 def _fill(
-    values: torch.Tensor, start: MiddleStart, source: Features, short: Features, verdict: Verdict, stop: threading.Event
+    values: torch.Tensor,
+    start: PartialForward,
+    source: Features,
+    short: Features,
+    verdict: SplitCheck,
+    stop: threading.Event,
 ) -> None:
     """Compute the frozen part of every example of `source` and lay out what `short` keeps of it."""
     offsets, states = _offsets(short), source.states()
@@ -257,7 +263,7 @@ def _fill(
             if stop.is_set():
                 raise InterruptedError
             batch = {name: tensor.to(start.execution.device) for name, tensor in source.collate(rows).items()}
-            take_labels(start.model, batch)
+            pop_labels(start.model, batch)
             hidden = flat(hidden_state(start.hidden_states(batch)), source, batch).to("cpu", values.dtype)
             for place, row in enumerate(rows):
                 length = int(states[row])
@@ -273,7 +279,7 @@ def _with_prefix(features: Features, prefix: StoredPrefix | JoinedPrefix) -> Pre
     return PrefixedFeatures(**given, prefix=prefix)
 
 
-def _open(place: Path, features: Features, verdict: Verdict, start: MiddleStart) -> StoredPrefix:
+def _open(place: Path, features: Features, verdict: SplitCheck, start: PartialForward) -> StoredPrefix:
     size = int(features.states().sum()) * verdict.width * start.storage_dtype.itemsize
     if (place / "hidden.bin").stat().st_size != size:
         raise OSError(0, "its size is wrong", str(place))
@@ -287,7 +293,7 @@ def _offsets(features: Features) -> Indices:
     return np.concatenate([[0], np.cumsum(features.states())])
 
 
-def _map(path: Path, size: int, verdict: Verdict, start: MiddleStart, shared: bool) -> torch.Tensor:
+def _map(path: Path, size: int, verdict: SplitCheck, start: PartialForward, shared: bool) -> torch.Tensor:
     dtype = start.storage_dtype
     flat = torch.from_file(str(path), shared=shared, size=size // dtype.itemsize, dtype=dtype)
     return flat.view(-1, verdict.width)

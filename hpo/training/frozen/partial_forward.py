@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from hpo.tasks.base import logits_of
-from hpo.training.batches.batching import Features, Tokens, take_labels
+from hpo.training.batches.features import Features, Tokens, pop_labels
 from hpo.training.execution import Execution
-from hpo.training.models.layers import LayerStack, hidden_state, neighbours, stack_items, train_mode
+from hpo.training.models.layers import LayerStack, hidden_state, neighbor_modules, stack_items, train_mode
 
-KEPT = "kept_hidden_state"  # the entry of a batch that holds the hidden states to start from
+PREFIX = "prefix_hidden_states"  # the entry of a batch that holds the hidden states to start from
 # Largest difference of logits between the split model and the whole one, relative to the largest logit.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 CHECKED_ROWS = 4
@@ -29,7 +29,7 @@ class _Reached(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SplitCheck:
     """What the self-check found for one model and count of layers."""
 
     reason: str = ""  # why it cannot start in the middle; empty: it can
@@ -43,7 +43,7 @@ class Verdict:
     skipped: tuple[str, ...] = ()  # modules before the layers that need not be computed either
 
 
-class MiddleStart:
+class PartialForward:
     """A model whose bottom `layers` layers, and what stands before them, can be skipped."""
 
     def __init__(
@@ -66,9 +66,9 @@ class MiddleStart:
     def storage_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.execution.dtype == "bfloat16" else torch.float32
 
-    def below(self, layers: int) -> "MiddleStart":
+    def below(self, layers: int) -> "PartialForward":
         """The same model, started after fewer layers."""
-        return MiddleStart(self._model, self._stack, layers, self._frozen, self.execution)
+        return PartialForward(self._model, self._stack, layers, self._frozen, self.execution)
 
     def hidden_states(self, batch: Mapping[str, torch.Tensor], layers: int | None = None) -> Any:
         """What layer number `layers` (the last frozen one) returns for `batch`; nothing after it is computed."""
@@ -90,17 +90,17 @@ class MiddleStart:
             hook.remove()
         return caught[-1]
 
-    def check(self, features: Features) -> Verdict:
+    def check(self, features: Features) -> SplitCheck:
         """Try it on a few examples of different lengths; leaves the model as it was, in eval mode."""
         cuda = [self.execution.device] if self.execution.device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):  # a run draws the same numbers, checked or not
             return self._check(features)
 
-    def _check(self, features: Features) -> Verdict:
+    def _check(self, features: Features) -> SplitCheck:
         order = np.argsort(features.lengths, kind="stable")
         rows = order[np.linspace(0, len(order) - 1, min(CHECKED_ROWS, len(order))).astype(int)]
         batch = {name: tensor.to(self.execution.device) for name, tensor in features.collate(rows).items()}
-        take_labels(self._model, batch)
+        pop_labels(self._model, batch)
         train_mode(self._model, self._frozen)
         in_training = hidden_state(self.hidden_states(batch))
         self._model.eval()
@@ -109,38 +109,38 @@ class MiddleStart:
         seconds = (time.perf_counter() - started) / (len(rows) * int(features.lengths[rows].max()))
         hidden, rest = hidden_state(output), output[1:] if isinstance(output, tuple) else None
         if any(isinstance(part, torch.Tensor) for part in rest or ()):
-            return Verdict("its layers hand on more than a hidden state")
+            return SplitCheck("its layers hand on more than a hidden state")
         shape = () if features.ragged else tuple(hidden.shape[1:])
         vectors, texts = flat(hidden, features, batch), texts_of(batch)
         mask = places(batch) if features.ragged else torch.ones(len(rows), 1)
         mask = mask.to(hidden.device).bool()
         if vectors.ndim != 3 or vectors.shape[:2] != mask.shape:
-            return Verdict("its layers do not return one vector a token")
+            return SplitCheck("its layers do not return one vector a token")
         if not torch.equal(flat(in_training, features, batch)[mask], vectors[mask]):
-            return Verdict("dropout acts before the end of its frozen layers")
+            return SplitCheck("dropout acts before the end of its frozen layers")
         whole = self._logits(batch)
         kept = (vectors * mask[..., None]).to(self.storage_dtype)
         # Embeddings too, unless something else reads them: DeBERTa's convolution does, after the first layer.
         for skipped in dict.fromkeys((self._skippable(hidden, batch), ())):
-            verdict = Verdict("", "all", seconds, vectors.shape[-1], shape, texts, hidden.dtype, rest, skipped)
-            if self._agrees(verdict, {**batch, KEPT: kept}, whole):
+            verdict = SplitCheck("", "all", seconds, vectors.shape[-1], shape, texts, hidden.dtype, rest, skipped)
+            if self._agrees(verdict, {**batch, PREFIX: kept}, whole):
                 break
         else:
-            return Verdict("split in two it computes something else")
+            return SplitCheck("split in two it computes something else")
         if not features.ragged:
             return verdict
         tokens = self._tokens_read(verdict, batch, kept)
         if tokens != "all":
             one = {name: tensor.to(hidden.device) for name, tensor in features.only(tokens).collate(rows).items()}
-            take_labels(self._model, one)
+            pop_labels(self._model, one)
             at = mask.sum(1) - 1 if tokens == "last" else mask.sum(1) * 0
-            one[KEPT] = kept[torch.arange(len(rows), device=hidden.device), at][:, None]
+            one[PREFIX] = kept[torch.arange(len(rows), device=hidden.device), at][:, None]
             if self._agrees(verdict, one, whole):
                 return replace(verdict, tokens=tokens)
         return verdict
 
-    def install(self, verdict: Verdict) -> None:
-        """Have the frozen part return the kept hidden states of a batch that brings them (`KEPT`)."""
+    def install(self, verdict: SplitCheck) -> None:
+        """Have the frozen part return the kept hidden states of a batch that brings them (`PREFIX`)."""
 
         def skip(module: nn.Module, rest: tuple[Any, ...] | None) -> None:
             compute = module.forward
@@ -164,7 +164,7 @@ class MiddleStart:
             skip(self._model.get_submodule(name), None)
 
         def take(model: nn.Module, args: Any, keywords: dict[str, Any]) -> Any:
-            self._kept = keywords.pop(KEPT, None)
+            self._kept = keywords.pop(PREFIX, None)
             return args, keywords
 
         def forget(model: nn.Module, args: Any, output: Any) -> None:
@@ -181,7 +181,7 @@ class MiddleStart:
 
     def _skippable(self, hidden: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         """Names of the modules before the layers whose output looks like a hidden state (embeddings)."""
-        before, _ = neighbours(self._model, self._stack)
+        before, _ = neighbor_modules(self._model, self._stack)
         alike: dict[int, bool] = {}
 
         def look(module: nn.Module, args: Any, output: Any) -> None:
@@ -200,7 +200,7 @@ class MiddleStart:
         mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
         return logits[mask] if mask is not None and logits.shape[:2] == mask.shape else logits
 
-    def _agrees(self, verdict: Verdict, batch: Mapping[str, torch.Tensor], whole: torch.Tensor) -> bool:
+    def _agrees(self, verdict: SplitCheck, batch: Mapping[str, torch.Tensor], whole: torch.Tensor) -> bool:
         self.install(verdict)
         try:
             split = self._logits(batch)
@@ -209,13 +209,13 @@ class MiddleStart:
         allowed = TOLERANCE[self.execution.dtype] * float(whole.abs().max())
         return split.shape == whole.shape and float((split - whole).abs().max()) <= allowed
 
-    def _tokens_read(self, verdict: Verdict, batch: Mapping[str, torch.Tensor], kept: torch.Tensor) -> Tokens:
+    def _tokens_read(self, verdict: SplitCheck, batch: Mapping[str, torch.Tensor], kept: torch.Tensor) -> Tokens:
         """Whose hidden states the logits depend on, by their gradient: with all layers frozen often one token's."""
         leaf = kept.float().requires_grad_()
         self.install(verdict)
         try:
             with torch.enable_grad(), self.execution.autocast():
-                logits = logits_of(self._model(**{**batch, KEPT: leaf})).float()
+                logits = logits_of(self._model(**{**batch, PREFIX: leaf})).float()
         finally:
             self.remove()
         # A weight of its own for each logit: the gradient of a plain sum could cancel out.

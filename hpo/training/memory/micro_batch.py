@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from hpo.config.trial_params import TrialParams
-from hpo.training.accumulation import Accumulation, TooMany
-from hpo.training.batches.batching import Features, Indices
+from hpo.training.accumulation import Accumulation, MicroBatchTooLarge
+from hpo.training.batches.features import Features, Indices
 from hpo.training.execution import Execution
 from hpo.training.models.candidate import Candidate
 
@@ -33,7 +33,7 @@ PARENT_BYTES = 600 * 2**20  # the search's own process beside its workers: impor
 STATES = 3  # float32 numbers a trained weight comes with: its gradient and AdamW's two moments
 
 
-class MemoryStore:
+class MicroBatchCache:
     """What one machine found out about memory, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -198,7 +198,7 @@ def _step_fits(accumulation: Accumulation, features: Features, rows: Indices) ->
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         try:
             accumulation.attempt(features, rows)
-        except TooMany:
+        except MicroBatchTooLarge:
             return False
         accumulation.model.zero_grad(set_to_none=True)
     return True

@@ -17,7 +17,7 @@ from hpo.config.model_ref import ModelRef
 from hpo.data.media.audio import MAX_SECONDS
 from hpo.errors import ModelError
 from hpo.tasks.base import Task, TaskData
-from hpo.training.models.hub import hub_is_out_of_reach, source_of
+from hpo.training.models.hub import from_pretrained_arguments, hub_is_unreachable
 from hpo.training.models.layers import LayerStack, find_stack, head_dropouts
 from hpo.training.models.processor import load_processor, load_tokenizer
 
@@ -132,7 +132,7 @@ class Candidates:
         return self._loaded[label]
 
 
-def import_early() -> None:
+def preload_imports() -> None:
     """Import what reading the first model and the first score would import then: three seconds of a core."""
     import evaluate
     import transformers
@@ -152,7 +152,7 @@ def load_candidate(
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    source = source_of(ref)
+    source = from_pretrained_arguments(ref)
     auto = getattr(transformers, auto_class)
     try:
         model, info = auto.from_pretrained(
@@ -217,7 +217,7 @@ def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
         if not (folder / "config.json").is_file():
             return ModelError(f"{ref.label}: {folder} holds no config.json; is it a Hugging Face model folder?")
         return ModelError(f"{ref.label}: cannot be loaded from {folder}: {text.splitlines()[0]}")
-    if hub_is_out_of_reach():
+    if hub_is_unreachable():
         near = get_close_matches(ref.name, _local_models(), n=2, cutoff=0.4)
         hint = f" Nearest here: {', '.join(near)}." if near else ""
         return ModelError(

@@ -11,15 +11,15 @@ from torch import nn
 from hpo.config.constraints import Footprint
 from hpo.config.model_ref import ModelRef
 from hpo.tasks.base import Task
-from hpo.training.batches.batching import Features, take_labels
+from hpo.training.batches.features import Features, pop_labels
 from hpo.training.memory.micro_batch import allocated_bytes
-from hpo.training.models.hub import source_of
+from hpo.training.models.hub import from_pretrained_arguments
 
 ANSWERS = 15  # that are timed, after two that warm up
 SECONDS = 3.0  # enough for a large model
 
 
-def footprint_of_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> Footprint | None:
+def footprint_from_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> Footprint | None:
     """By the model's config alone: no weight is read or even made. None where that does not tell.
 
     What is wrong with the model is told when it is read.
@@ -27,7 +27,7 @@ def footprint_of_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any])
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(ref.name, **source_of(ref), **head)
+        config = transformers.AutoConfig.from_pretrained(ref.name, **from_pretrained_arguments(ref), **head)
         with torch.device("meta"):
             model = getattr(transformers, auto_class).from_config(config, trust_remote_code=ref.trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError):
@@ -45,7 +45,7 @@ def measure_footprint(model: nn.Module, features: Features, task: Task, device: 
     model.to(device).eval()
     middle = np.argsort(features.lengths, kind="stable")[len(features) // 2]
     example = {name: tensor.to(device) for name, tensor in features.collate(np.array([middle])).items()}
-    take_labels(model, example)
+    pop_labels(model, example)
     given = {name: tensor for name, tensor in example.items() if name in ("input_ids", "attention_mask")}
 
     def answer() -> None:

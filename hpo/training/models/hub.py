@@ -8,16 +8,16 @@ from urllib.parse import urlparse
 from hpo.config.model_ref import ModelRef
 
 
-def source_of(ref: ModelRef) -> dict[str, Any]:
+def from_pretrained_arguments(ref: ModelRef) -> dict[str, Any]:
     """Keyword arguments of `from_pretrained`: what is local, or already in the hub's cache, never waits for the hub."""
     keywords: dict[str, Any] = {"trust_remote_code": ref.trust_remote_code, "subfolder": ref.subfolder}
     if ref.revision:
         keywords["revision"] = ref.revision
-    keywords["local_files_only"] = ref.is_local or hub_is_out_of_reach()
+    keywords["local_files_only"] = ref.is_local or hub_is_unreachable()
     return keywords
 
 
-def hub_is_out_of_reach(timeout_seconds: float = 3.0) -> bool:
+def hub_is_unreachable(timeout_seconds: float = 3.0) -> bool:
     """Whether the hub cannot be asked: told offline, or its host does not answer within `timeout_seconds`.
 
     The hub's own client retries for 23 s before it says so.

@@ -96,7 +96,7 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
         raise ModelError(f"frozen_layers: {count} is more than the {stack.count} layers of {type(model).__name__}.")
     if count == 0:
         return []
-    before, after = neighbours(model, stack)
+    before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))[:count]
     # These first: a parameter tied to one of them (a decoder's embeddings) then is no sign of a dependence.
     frozen = [module.requires_grad_(False) for module in (*before, *items)]
@@ -115,7 +115,7 @@ def _bare(model: nn.Module, stack: LayerStack) -> list[nn.Parameter]:
     return [p for place in way for p in place.parameters(recurse=False) if p.requires_grad]
 
 
-def neighbours(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
+def neighbor_modules(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
     """The modules registered before the stack and those after it, at each level of the way to it."""
     sides: tuple[list[nn.Module], list[nn.Module]] = ([], [])
     place = model
@@ -163,7 +163,7 @@ def find_depths(model: nn.Module, stack: LayerStack, example: Mapping[str, torch
     What the first layer's output is computed from counts as embeddings, wherever it is registered. The rest (heads,
     norms after the stack, a decoder) lies one above the last layer. `example` as in `freeze`.
     """
-    before, after = neighbours(model, stack)
+    before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))
     depths = {id(p): stack.count + 1 for p in model.parameters()}
     for place, item in enumerate(items):

@@ -18,7 +18,7 @@ from torch import nn
 
 from hpo.config.trial_params import TrialParams
 from hpo.training.models.candidate import Candidate
-from hpo.training.models.layers import LayerStack, find_heads, neighbours, stack_items
+from hpo.training.models.layers import LayerStack, find_heads, neighbor_modules, stack_items
 from hpo.training.models.quantization import dequantize, quantize
 
 ATTENTION = re.compile("att(n|ention)", re.IGNORECASE)
@@ -181,7 +181,7 @@ def _matrices(model: nn.Module, stack: LayerStack, which: str) -> list[tuple[str
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
     if not any(isinstance(part, kinds) for part in layers):
         kinds = (nn.Conv2d,)
-    before = {id(part) for module in neighbours(model, stack)[0] for part in module.modules()}
+    before = {id(part) for module in neighbor_modules(model, stack)[0] for part in module.modules()}
     output: Any = getattr(model, "get_output_embeddings", lambda: None)()
     found = [
         (name, part)

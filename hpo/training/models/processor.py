@@ -8,7 +8,7 @@ from typing import Any
 
 from hpo.config.model_ref import ModelRef
 from hpo.errors import ModelError
-from hpo.training.models.hub import source_of
+from hpo.training.models.hub import from_pretrained_arguments
 
 
 def load_processor(ref: ModelRef, kind: str) -> Any:
@@ -41,7 +41,7 @@ def load_image_processor(ref: ModelRef) -> Any:
         from transformers import PreTrainedConfig
 
         with suppress(OSError):  # a folder of a processor alone
-            settings, _ = PreTrainedConfig.get_config_dict(ref.name, **source_of(ref))
+            settings, _ = PreTrainedConfig.get_config_dict(ref.name, **from_pretrained_arguments(ref))
             if settings.get("model_type") == "timm_wrapper":
                 return _as_timm_does(settings["pretrained_cfg"])
     return _load(ref, "AutoImageProcessor", "image processor", backend="pil")
@@ -70,7 +70,7 @@ def load_feature_extractor(ref: ModelRef) -> Any:
     return _load(ref, "AutoFeatureExtractor", "feature extractor")
 
 
-def load_whole_processor(ref: ModelRef) -> Any:
+def load_composite_processor(ref: ModelRef) -> Any:
     """A processor of several parts, as a final model keeps it."""
     return _load(ref, "AutoProcessor", "processor")
 
@@ -79,14 +79,14 @@ LOADERS: dict[str, Callable[[ModelRef], Any]] = {
     "AutoTokenizer": load_tokenizer,
     "AutoImageProcessor": load_image_processor,
     "AutoFeatureExtractor": load_feature_extractor,
-    "AutoProcessor": load_whole_processor,
+    "AutoProcessor": load_composite_processor,
 }
 
 
 def _load(ref: ModelRef, auto_class: str, noun: str, **more: Any) -> Any:
     import transformers
 
-    source = source_of(ref)
+    source = from_pretrained_arguments(ref)
     if ref.processor is not None:
         source = {"local_files_only": Path(ref.processor).is_dir(), "trust_remote_code": ref.trust_remote_code}
     try:

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpo.training.batches.batching import IGNORED, Features, Indices, evaluation_batches, take_labels
+from hpo.training.batches.batching import evaluation_batches
+from hpo.training.batches.features import IGNORE_INDEX, Features, Indices, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.memory.micro_batch import free_bytes
 from hpo.training.memory.out_of_memory import does_not_fit, with_fewer_tokens
@@ -24,7 +25,7 @@ class _Reached(Exception):
 
 
 @dataclass(frozen=True)
-class FrozenStates:
+class LayerFeatures:
     """Vectors of shape [n, width] for each layer, from the bottom; n labels; which example each vector is of.
 
     A vector is the mean over an input's tokens, patches or moments; where each token has a label, one labelled token's.
@@ -35,7 +36,9 @@ class FrozenStates:
     examples: Indices
 
 
-def frozen_states(candidate: Candidate, features: Features, places: Indices, execution: Execution) -> FrozenStates:
+def extract_layer_features(
+    candidate: Candidate, features: Features, places: Indices, execution: Execution
+) -> LayerFeatures:
     """Pass the inputs at `places` once through a model's layers, as it was pre-trained. Raises `OutOfMemory`.
 
     Nothing is trained and nothing is kept on disk: the pass over 1,000 short texts takes no longer than reading it.
@@ -44,7 +47,7 @@ def frozen_states(candidate: Candidate, features: Features, places: Indices, exe
     model.eval()
     lengths = features.lengths[places]
 
-    def run(tokens: int) -> list[FrozenStates]:
+    def run(tokens: int) -> list[LayerFeatures]:
         return [
             _states(model, candidate, features, places, batch, execution)
             for batch in evaluation_batches(lengths, tokens)
@@ -58,7 +61,7 @@ def frozen_states(candidate: Candidate, features: Features, places: Indices, exe
     examples = np.concatenate([part.examples for part in parts])
     order = np.argsort(examples, kind="stable")
     layers = [np.concatenate(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
-    return FrozenStates(layers, np.concatenate([part.labels for part in parts])[order], examples[order])
+    return LayerFeatures(layers, np.concatenate([part.labels for part in parts])[order], examples[order])
 
 
 def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, execution: Execution) -> int:
@@ -74,17 +77,17 @@ def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, exe
 
 def _states(
     model: nn.Module, candidate: Candidate, features: Features, places: Indices, batch: Indices, execution: Execution
-) -> FrozenStates:
+) -> LayerFeatures:
     """Those of one batch, which are the inputs at `places[batch]`."""
     inputs = {name: tensor.to(execution.device) for name, tensor in features.collate(places[batch]).items()}
-    labels = take_labels(model, inputs)
-    chosen = None if features.labels is not None else labels != IGNORED
+    labels = pop_labels(model, inputs)
+    chosen = None if features.labels is not None else labels != IGNORE_INDEX
     layers: list[Floats] = []
     items = list(stack_items(model, candidate.stack))
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         hidden = hidden_state(output).float()
-        vectors = mean_state(model, hidden, inputs) if chosen is None else hidden[chosen]
+        vectors = mean_pool(model, hidden, inputs) if chosen is None else hidden[chosen]
         layers.append(vectors.cpu().numpy())
         # A layer that the model calls several times (ALBERT's) is done when the stack is.
         if module is items[-1] and len(items) > 1:
@@ -100,11 +103,11 @@ def _states(
         for hook in hooks:
             hook.remove()
     if chosen is None:
-        return FrozenStates(layers, labels.cpu().numpy(), batch)
-    return FrozenStates(layers, labels[chosen].cpu().numpy(), np.repeat(batch, chosen.sum(1).cpu().numpy()))
+        return LayerFeatures(layers, labels.cpu().numpy(), batch)
+    return LayerFeatures(layers, labels[chosen].cpu().numpy(), np.repeat(batch, chosen.sum(1).cpu().numpy()))
 
 
-def mean_state(model: Any, hidden: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def mean_pool(model: Any, hidden: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The mean of an input's vectors, of shape [inputs, width]; padding does not count.
 
     Convolutions answer with the width before the places, [inputs, width, height, breadth].

@@ -2,7 +2,7 @@
 
 from hpo.config.constraints import Footprint
 from hpo.errors import ModelError
-from hpo.training.models.footprint import footprint_of_config, measure_footprint
+from hpo.training.models.footprint import footprint_from_config, measure_footprint
 from hpo.workflow.context import StudyContext
 
 
@@ -22,7 +22,7 @@ def apply_constraints(context: StudyContext) -> list[str]:
 
 def _foreseen(context: StudyContext, label: str) -> Footprint | None:
     task = context.task
-    return footprint_of_config(context.config.model_ref(label), task.auto_class, task.head_config(context.data))
+    return footprint_from_config(context.config.model_ref(label), task.auto_class, task.head_config(context.data))
 
 
 def _measured(context: StudyContext, label: str) -> Footprint:

@@ -51,8 +51,8 @@ def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     with console.progress("reading the data"):
         context = StudyContext(config, placement.execution_here())
         check_direction(context.scorer, config.direction)
-        if context.mirror:
-            context.mirror.check()
+        if context.remote_checkpoints:
+            context.remote_checkpoints.check()
         dropped = apply_constraints(context)
     with console.progress("timing each model on the data"):
         plans = time_models(context, inspect_models(context))

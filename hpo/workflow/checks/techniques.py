@@ -3,7 +3,7 @@
 from typing import Any
 
 from hpo.errors import ConfigError, ModelError, did_you_mean
-from hpo.training.batches.word_dropout import hidden_token
+from hpo.training.batches.word_dropout import mask_token
 from hpo.training.models.candidate import Candidate
 from hpo.training.models.layers import head_dropouts
 from hpo.training.models.quantization import check_quantization
@@ -20,7 +20,7 @@ def check_techniques(context: StudyContext) -> None:
         check_quantization(context.execution.device)
     for candidate in _candidates_with("word_dropout", context):
         try:
-            hidden_token(candidate.processor)
+            mask_token(candidate.processor)
         except ModelError as error:
             raise ModelError(f"{candidate.ref.label}: {error}") from None
     for candidate in _candidates_with("head_dropout", context):

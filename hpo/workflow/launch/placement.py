@@ -11,7 +11,7 @@ from hpo.backends.local import LocalBackend
 from hpo.config.study import StudyConfig
 from hpo.core.paths import default_storage, home, run_folder
 from hpo.errors import ConfigError, StorageError
-from hpo.training.execution import NOT_FOR_CPUS, Execution, available_devices, choose_execution, cores, place_workers
+from hpo.training.execution import NOT_FOR_CPUS, Execution, assign_devices, available_devices, choose_execution, cores
 
 WORKER = "hpo.workflow.worker.process"
 
@@ -49,7 +49,7 @@ def create_placement(config: StudyConfig) -> Placement:
 
 
 def _local(config: StudyConfig) -> Placement:
-    devices = place_workers(config.devices, config.workers, config.trials_per_device)
+    devices = assign_devices(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     slots = tuple(WorkerSlot(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
     early = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own

@@ -29,7 +29,7 @@ from hpo.storage.reclaim import reclaim
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import is_stopped
-from hpo.training.execution import choose_execution, cores, place_workers
+from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.context import StudyContext
 from hpo.workflow.result import open_study
 from hpo.workflow.stages import (
@@ -66,7 +66,7 @@ class WorkerSpec:
     def here(self) -> "WorkerSpec":
         """The same with what only the machine that it is on can tell."""
         sharing = self.sharing or max(1, (os.cpu_count() or 1) // self.threads)
-        return replace(self, device=place_workers(self.device, 1)[0], sharing=sharing)
+        return replace(self, device=assign_devices(self.device, 1)[0], sharing=sharing)
 
 
 class WorkerLoop:
@@ -87,8 +87,8 @@ class WorkerLoop:
         self.context.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
         self._spec = spec
         self.worker = Worker(self.storage, self.search, spec.device, self.context.stop)
-        if self.context.mirror:
-            self.context.mirror.leave, self.context.mirror.tell = self.context.stop, self.worker.warn
+        if remote := self.context.remote_checkpoints:
+            remote.shutdown, remote.warn = self.context.stop, self.worker.warn
         self._retry = self.storage.retry_policy.call
 
     def work(self) -> bool:

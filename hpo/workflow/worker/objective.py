@@ -13,7 +13,7 @@ from hpo.storage.status import SPREAD
 from hpo.storage.storage import storage_of
 from hpo.storage.transactions import FAILURE, RUNGS
 from hpo.training.cpu.attention import attention_kernel
-from hpo.training.cross_validation import CrossValidation, start
+from hpo.training.cross_validation import CrossValidation, start_training
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
@@ -75,7 +75,7 @@ def train_trial(
     """
     known = trial.study._storage.get_trial(trial._trial_id)
     _record_plan(trial, plan)
-    run = start(plan)
+    run = start_training(plan)
     on_report(plan.params, None)
     curve = LearningCurve(plan.folder, plan.attempt, run.progress.rung)
     for point in curve.points:

@@ -30,10 +30,10 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, in_thread(leave, then=signal.SIG_IGN))
     with importing():
-        from hpo.training.models.candidate import import_early
+        from hpo.training.models.candidate import preload_imports
         from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec, log_to_stderr
 
-        import_early()
+        preload_imports()
     keep_imported()
     log_to_stderr()
     if terminated.is_set():

@@ -13,7 +13,7 @@ from hpo.errors import DeviceLost, HpoError, StorageError
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.status import ATTEMPT
 from hpo.storage.transactions import FAILURE
-from hpo.training.checkpoints.checkpoint import fold_folder, newest_checkpoint, remove_checkpoints
+from hpo.training.checkpoints.checkpoint import fold_folder, latest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
 from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import stage_folder
@@ -34,7 +34,7 @@ class TrialRun:
         self._device = context.execution.device
         self._folder = context.trial_folder(stage_folder(study), trial.number)
         self._folds = len(context.data.folds)
-        self._mirror = context.mirror
+        self._remote = context.remote_checkpoints
         context.attempt = worker.attempt
         context.on_checkpoint = self._keep
 
@@ -67,7 +67,7 @@ class TrialRun:
 
     def _keep(self, path: Path) -> None:
         """Record a checkpoint, where others reach it if there is such a place."""
-        copy = self._mirror.put(path, self._name(path.parent)) if self._mirror else None
+        copy = self._remote.put(path, self._name(path.parent)) if self._remote else None
         self._worker.record_checkpoint(self._trial, copy or str(path))
 
     def _fetch(self) -> None:
@@ -77,9 +77,9 @@ class TrialRun:
             return
         folders = [self._folder, *(fold_folder(self._folder, number + 1) for number in range(self._folds))]
         for folder in folders:
-            if self._mirror:
-                self._mirror.fetch(self._name(folder), folder)
-        if all(newest_checkpoint(folder) is None for folder in folders):
+            if self._remote:
+                self._remote.fetch(self._name(folder), folder)
+        if all(latest_checkpoint(folder) is None for folder in folders):
             told = f"starts again in attempt {self._worker.attempt}: its checkpoint {recorded} cannot be read here"
             log.warning("trial %s %s", self._trial.number, told)
             self._trial.set_user_attr("restarted", told)
@@ -131,8 +131,8 @@ class TrialRun:
     def _clear(self) -> None:
         """Remove what a finished trial needed to be gone on with."""
         _clear(self._folder)
-        if self._mirror:
-            self._mirror.remove(self._folder.name)
+        if self._remote:
+            self._remote.remove(self._folder.name)
 
 
 def clear_stage(context: StudyContext, study: optuna.Study) -> None:
@@ -142,8 +142,8 @@ def clear_stage(context: StudyContext, study: optuna.Study) -> None:
     for folder in folders:
         if folder.is_dir():
             _clear(folder)
-    if context.mirror:
-        context.mirror.remove_all({folder.name for folder in folders})
+    if context.remote_checkpoints:
+        context.remote_checkpoints.remove_all({folder.name for folder in folders})
 
 
 def _clear(folder: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hpo.errors import ModelError
-from hpo.training.batches.word_dropout import drop_words, hidden_token
+from hpo.training.batches.word_dropout import drop_words, mask_token
 from hpo.training.fine_tune import FineTuning
-from hpo.training.frozen.cache import PrefixStore
+from hpo.training.frozen.cache import PrefixCache
 from hpo.training.plan import TrainingPlan
 from tests.small_models import WORDS
 from tests.training.conftest import FIRST_WORD, make_features
@@ -38,7 +38,7 @@ def test_a_share_of_the_words_is_hidden_and_nothing_else_changes() -> None:
 
 
 def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixStore(tmp_path / "prefixes")}
+    of = {**data(), "prefixes": PrefixCache(tmp_path / "prefixes")}
     expected = list(FineTuning(plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)).reports())
     plain = list(FineTuning(plan(epochs=2, frozen_layers=1, of=data())).reports())
     assert expected[-1].train_loss != pytest.approx(plain[-1].train_loss, rel=1e-6)
@@ -60,7 +60,7 @@ def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
 
 
 def test_what_stands_for_a_word() -> None:
-    assert hidden_token(SimpleNamespace(mask_token_id=4, unk_token_id=1)) == 4
-    assert hidden_token(SimpleNamespace(mask_token_id=None, unk_token_id=0)) == 0
+    assert mask_token(SimpleNamespace(mask_token_id=4, unk_token_id=1)) == 4
+    assert mask_token(SimpleNamespace(mask_token_id=None, unk_token_id=0)) == 0
     with pytest.raises(ModelError, match="no token that could stand for a hidden word"):
-        hidden_token(SimpleNamespace(unk_token_id=9, eos_token_id=9))  # GPT-2
+        mask_token(SimpleNamespace(unk_token_id=9, eos_token_id=9))  # GPT-2

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hpo.training.checkpoints import checkpoint
-from hpo.training.checkpoints.checkpoint import CheckpointClock, remove_checkpoints
+from hpo.training.checkpoints.checkpoint import CheckpointTimer, remove_checkpoints
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 
@@ -151,9 +151,9 @@ def test_the_clock_saves_between_steps(plan: Plan) -> None:
 
 def test_the_clock_gives_saves_a_hundredth_of_the_time() -> None:
     weights = [torch.nn.Parameter(torch.zeros(2000, 1000))]
-    clock = CheckpointClock(60.0, weights)
+    clock = CheckpointTimer(60.0, weights)
     assert clock.seconds == pytest.approx(6.0)
-    assert CheckpointClock(60.0, weights, attempt=2).seconds == 3.0
+    assert CheckpointTimer(60.0, weights, attempt=2).seconds == 3.0
     clock.saved(cost_seconds=0.2)
     assert clock.seconds == pytest.approx(20.0)
     clock.saved(cost_seconds=0.001)

@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from hpo.errors import ConfigError
-from hpo.training.checkpoints.remote import Mirror
+from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 from tests.training.checkpoints.test_checkpoint import after, names
@@ -32,43 +32,43 @@ def copies(url: str) -> list[str]:
 
 def test_another_machine_goes_on_from_the_newest(url: str, plan: Plan) -> None:
     made = plan()
-    mirror = Mirror(url, "study")
-    mirror.check()
+    remote = RemoteCheckpoints(url, "study")
+    remote.check()
     made.folder.mkdir()
     (made.folder / "curve-1.json").write_text("[]")
     for step in (2, 3):
-        assert mirror.put(after(made, step).save(), "trial-0") == f"{url}/study/trial-0/checkpoint-1-{step}"
+        assert remote.put(after(made, step).save(), "trial-0") == f"{url}/study/trial-0/checkpoint-1-{step}"
     kept = [f"study/trial-0/checkpoint-1-3/{name}" for name in ("curve-1.json", "state.json", "state.safetensors")]
     assert copies(url) == kept  # one for each trial, and nothing half-written
     shutil.rmtree(made.folder)
-    Mirror(url, "study").fetch("trial-0", made.folder)
+    RemoteCheckpoints(url, "study").fetch("trial-0", made.folder)
     assert names(made.folder) == ["checkpoint-1-3", "curve-1.json"]
     assert FineTuning(made).progress.step == 3
-    mirror.remove("trial-0")
+    remote.remove("trial-0")
     assert copies(url) == []
 
 
 def test_what_is_here_is_not_fetched(url: str, plan: Plan) -> None:
     made = plan()
-    mirror = Mirror(url, "study")
-    mirror.put(after(made, 2).save(), "trial-0")
+    remote = RemoteCheckpoints(url, "study")
+    remote.put(after(made, 2).save(), "trial-0")
     after(made, 3).save()
-    mirror.fetch("trial-0", made.folder)
+    remote.fetch("trial-0", made.folder)
     assert names(made.folder) == ["checkpoint-1-3"]
-    mirror.fetch("trial-1", made.folder)  # nothing is there
+    remote.fetch("trial-1", made.folder)  # nothing is there
 
 
 def test_a_torn_copy_is_passed_over(plan: Plan, tmp_path: Path) -> None:
     made, url = plan(), f"file://{tmp_path / 'bucket'}"
-    mirror = Mirror(url, "study")
-    mirror.put(after(made, 2).save(), "trial-0")
+    remote = RemoteCheckpoints(url, "study")
+    remote.put(after(made, 2).save(), "trial-0")
     older = tmp_path / "bucket" / "study" / "trial-0" / "checkpoint-1-2"
     shutil.copytree(older, tmp_path / "kept")
-    mirror.put(after(made, 3).save(), "trial-0")
+    remote.put(after(made, 3).save(), "trial-0")
     shutil.copytree(tmp_path / "kept", older)
     (older.with_name("checkpoint-1-3") / "state.json").unlink()  # killed before the manifest, which comes last
     shutil.rmtree(made.folder)
-    mirror.fetch("trial-0", made.folder)
+    remote.fetch("trial-0", made.folder)
     assert FineTuning(made).progress.step == 2
     assert names(made.folder) == ["checkpoint-1-2"]
 
@@ -117,39 +117,39 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_copy_is_tried_again_with_pauses(flaky: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, mirror, told = plan(), Mirror(flaky, "study"), []
+    made, remote, told = plan(), RemoteCheckpoints(flaky, "study"), []
     paused: list[float] = []
-    monkeypatch.setattr(mirror.leave, "wait", paused.append)
-    mirror.tell = told.append
+    monkeypatch.setattr(remote.shutdown, "wait", paused.append)
+    remote.warn = told.append
     Flaky.failing = 2
-    assert mirror.put(after(made, 2).save(), "trial-0") == f"{flaky}/study/trial-0/checkpoint-1-2"
+    assert remote.put(after(made, 2).save(), "trial-0") == f"{flaky}/study/trial-0/checkpoint-1-2"
     assert paused == [0.01, 0.02]
     shutil.rmtree(made.folder)
     Flaky.failing = 3
-    mirror.fetch("trial-0", made.folder)
+    remote.fetch("trial-0", made.folder)
     assert names(made.folder) == ["checkpoint-1-2"]
     assert paused == [0.01, 0.02, 0.01, 0.02, 0.04] and told == []
 
 
 def test_a_place_out_of_reach_is_told_once_and_costs_no_trial(flaky: str, plan: Plan, tmp_path: Path) -> None:
-    made, mirror, told = plan(), Mirror(flaky, "study"), []
-    mirror.tell = told.append
+    made, remote, told = plan(), RemoteCheckpoints(flaky, "study"), []
+    remote.warn = told.append
     Flaky.failing = math.inf
-    assert mirror.put(after(made, 2).save(), "trial-0") is None
+    assert remote.put(after(made, 2).save(), "trial-0") is None
     assert Flaky.calls == 4
-    assert mirror.put(after(made, 3).save(), "trial-0") is None
-    mirror.fetch("trial-0", tmp_path / "elsewhere")
-    mirror.remove("trial-0")
+    assert remote.put(after(made, 3).save(), "trial-0") is None
+    remote.fetch("trial-0", tmp_path / "elsewhere")
+    remote.remove("trial-0")
     assert Flaky.calls == 7  # once each, without pauses: the training is not to wait for what does not work
     (first,) = told
     assert first.startswith(f"checkpoints: {flaky} cannot be written. The trials go on")
     assert first.endswith("(ConnectionError: no route).")
     with pytest.raises(ConfigError, match=r"checkpoints: cannot write to flaky://.*: ConnectionError: no route"):
-        mirror.check()
+        remote.check()
     Flaky.failing = 0  # it is back
-    assert mirror.put(after(made, 4).save(), "trial-0") is not None
+    assert remote.put(after(made, 4).save(), "trial-0") is not None
     Flaky.failing = math.inf
-    mirror.remove("trial-0")
+    remote.remove("trial-0")
     assert len(told) == 2 and "copies of checkpoints are left in study/trial-0 (ConnectionError" in told[1]
 
 
@@ -157,30 +157,30 @@ def test_a_place_that_does_not_answer_keeps_nobody_from_leaving(
     flaky: str, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.training.checkpoints.remote.LEAVING_SECONDS", 0.2)
-    made, mirror, told = plan(), Mirror(flaky, "study"), []
-    mirror.tell = told.append
+    made, remote, told = plan(), RemoteCheckpoints(flaky, "study"), []
+    remote.warn = told.append
     Flaky.answers.clear()
-    threading.Timer(0.5, mirror.leave.set).start()
-    assert mirror.put(after(made, 2).save(), "trial-0") is None
+    threading.Timer(0.5, remote.shutdown.set).start()
+    assert remote.put(after(made, 2).save(), "trial-0") is None
     assert Flaky.calls == 1 and "TimeoutError: it did not answer for" in told[0]
-    assert mirror.put(after(made, 3).save(), "trial-0") is None
+    assert remote.put(after(made, 3).save(), "trial-0") is None
     assert Flaky.calls == 1  # the first question is still open: no second one beside it
     Flaky.answers.set()
-    assert mirror._asking is not None
-    mirror._asking.join()
-    assert mirror.put(after(made, 4).save(), "trial-0") is not None
+    assert remote._asking is not None
+    remote._asking.join()
+    assert remote.put(after(made, 4).save(), "trial-0") is not None
 
 
 def test_copies_of_finished_trials_are_removed_and_others_stay(url: str, plan: Plan) -> None:
-    made, mirror = plan(), Mirror(url, "study")
-    mirror.remove_all({"trial-0"})  # nothing is there
+    made, remote = plan(), RemoteCheckpoints(url, "study")
+    remote.remove_all({"trial-0"})  # nothing is there
     saved = after(made, 2).save()
     for trial in ("trial-0", "trial-1", "trial-10"):
-        mirror.put(saved, trial)
-    mirror.remove_all({"trial-0", "trial-1", "trial-2"})
+        remote.put(saved, trial)
+    remote.remove_all({"trial-0", "trial-1", "trial-2"})
     assert {name.split("/")[1] for name in copies(url)} == {"trial-10"}
 
 
 def test_a_url_that_nothing_opens_is_told() -> None:
     with pytest.raises(ConfigError, match=r"checkpoints: nonsense://x cannot be opened: Protocol not known"):
-        Mirror("nonsense://x", "study")
+        RemoteCheckpoints("nonsense://x", "study")

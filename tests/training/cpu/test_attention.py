@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
-from hpo.training.cpu.attention import NAME, attention_kernel, cpu_attention, use_cpu_attention, use_fused_attention
+from hpo.training.cpu.attention import NAME, attention_kernel, cpu_attention, restore_attention, use_cpu_attention
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
@@ -29,7 +29,7 @@ def test_it_computes_what_the_fused_kernel_does(causal: bool) -> None:
         LlamaModel(LlamaConfig(**SMALL, num_key_value_heads=4)) if causal else BertModel(BertConfig(**SMALL))
     ).eval()
     ways = []
-    for use in (use_fused_attention, use_cpu_attention):
+    for use in (restore_attention, use_cpu_attention):
         use(model)
         ways.append(gradients(model, torch.bfloat16))
     assert model.config._attn_implementation == NAME

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.training.cpu.dropout import BitDropout, use_bit_dropout, use_plain_dropout
+from hpo.training.cpu.dropout import BitDropout, restore_dropout, use_bit_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -36,5 +36,5 @@ def test_the_seed_decides_and_evaluation_drops_nothing() -> None:
         drawn.append(model(x))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert torch.equal(model.eval()(x), x)
-    use_plain_dropout(model)
+    restore_dropout(model)
     assert all(type(module) is nn.Dropout for module in model)

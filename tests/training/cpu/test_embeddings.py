@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hpo.training.fine_tune as fine_tune
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 from tests.training.conftest import make_features
@@ -31,7 +31,7 @@ def test_the_trained_model_is_that_of_the_whole_matrix(name: str, plan: Plan, mo
     run = FineTuning(made)
     assert run.model.get_input_embeddings().weight.shape[0] in (5, 6)  # four words, padding, and the table's own
     reports = list(run.reports())
-    monkeypatch.setattr(fine_tune, "train_used_rows", lambda *_: None)
+    monkeypatch.setattr(fine_tune, "trim_embedding", lambda *_: None)
     whole = FineTuning(made)
     for one, other in zip(reports, whole.reports(), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from hpo.config.trial_params import Report
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.frozen import cache
-from hpo.training.frozen.cache import PrefixStore
-from hpo.training.frozen.partial_forward import MiddleStart
+from hpo.training.frozen.cache import PrefixCache
+from hpo.training.frozen.partial_forward import PartialForward
 from hpo.training.plan import TrainingPlan
 from tests.small_models import ARCHITECTURES
 from tests.training.conftest import make_features
@@ -58,7 +58,7 @@ def assert_same(one: list[Report], other: list[Report], rel: float = 1e-5) -> No
 def test_cached_and_uncached_agree_at_each_count(name: str, plan: Plan, tmp_path: Path) -> None:
     layers = 1 if name == "albert" else 3
     for count in range(1, layers + 1):
-        store = PrefixStore(tmp_path / f"{count}")
+        store = PrefixCache(tmp_path / f"{count}")
         of = data(name)
         _, expected = run(plan(name, layers, epochs=3, frozen_layers=count, of=of))
         tuning, found = run(
@@ -75,7 +75,7 @@ def test_cached_and_uncached_agree_at_each_count(name: str, plan: Plan, tmp_path
 
 def test_with_all_layers_frozen_one_token_an_example_is_kept(plan: Plan, tmp_path: Path) -> None:
     for name in ("bert", "gpt2"):  # the first token, the last
-        store = PrefixStore(tmp_path / name)
+        store = PrefixCache(tmp_path / name)
         run(plan(name, frozen_layers=2, of={**data(), "prefixes": store, "execution": FORCED}))
         sizes = {path.stat().st_size for path in (tmp_path / name).glob("*/hidden.bin")}
         assert sizes == {48 * 16 * 4, 24 * 16 * 4}
@@ -95,7 +95,7 @@ def count_calls(model: torch.nn.Module, path: str) -> list[int]:
 
 
 def test_frozen_layers_and_embeddings_are_not_computed_again(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}
+    of = {**data(), "prefixes": PrefixCache(tmp_path / "cache"), "execution": FORCED}
     run(plan(layers=3, frozen_layers=2, of=of))
     later = FineTuning(plan(layers=3, frozen_layers=2, epochs=2, of=of))
     calls = {
@@ -108,7 +108,7 @@ def test_frozen_layers_and_embeddings_are_not_computed_again(plan: Plan, tmp_pat
 
 
 def test_fewer_layers_serve_deeper_ones(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}
+    of = {**data(), "prefixes": PrefixCache(tmp_path / "cache"), "execution": FORCED}
     run(plan(layers=3, frozen_layers=1, of=of))
     _, expected = run(plan(layers=3, frozen_layers=2, of=data()))
     deeper = FineTuning(plan(layers=3, frozen_layers=2, of=of))
@@ -122,7 +122,7 @@ def test_fewer_layers_serve_deeper_ones(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_the_cost_model_decides_and_a_replay_does_not_ask(plan: Plan, tmp_path: Path) -> None:
-    store = PrefixStore(tmp_path / "cache")
+    store = PrefixCache(tmp_path / "cache")
     once, _ = run(plan(frozen_layers=1, epochs=1, of={**data(), "prefixes": store}))
     assert "not used: it saves 0.00 s" in str(once.execution.prefix_cache)
     often, _ = run(plan(frozen_layers=1, epochs=9, of={**data(), "prefixes": store}))
@@ -131,7 +131,7 @@ def test_the_cost_model_decides_and_a_replay_does_not_ask(plan: Plan, tmp_path: 
     assert again.execution == once.execution
     nameless, _ = run(plan(frozen_layers=1, epochs=9, of={"prefixes": store}))
     assert "no identity" in str(nameless.execution.prefix_cache)
-    small = PrefixStore(tmp_path / "small", budget_bytes=100)
+    small = PrefixCache(tmp_path / "small", budget_bytes=100)
     over, _ = run(plan(frozen_layers=1, epochs=9, of={**data(), "prefixes": small}))
     assert "MB of disk" in str(over.execution.prefix_cache)
     thawed, _ = run(plan(frozen_layers=0, of={**data(), "prefixes": store}))
@@ -140,7 +140,7 @@ def test_the_cost_model_decides_and_a_replay_does_not_ask(plan: Plan, tmp_path: 
 
 def test_the_least_recently_used_goes_first(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    store = PrefixStore(folder, budget_bytes=60_000)  # one run's two splits are about 35,000
+    store = PrefixCache(folder, budget_bytes=60_000)  # one run's two splits are about 35,000
 
     def stored() -> set[str]:
         return {json.loads(path.read_text())["layers"] for path in folder.glob("*/manifest.json")}
@@ -159,7 +159,7 @@ def test_a_full_disk_and_a_stop_leave_nothing_behind(
     def full(*args: int) -> None:
         raise OSError(28, "No space left on device")
 
-    store = PrefixStore(tmp_path / "cache")
+    store = PrefixCache(tmp_path / "cache")
     of = {**data(), "prefixes": store, "execution": FORCED}
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
@@ -174,7 +174,7 @@ def test_a_full_disk_and_a_stop_leave_nothing_behind(
 
 
 def test_a_torn_file_is_not_used(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}
+    of = {**data(), "prefixes": PrefixCache(tmp_path / "cache"), "execution": FORCED}
     run(plan(frozen_layers=1, of=of))
     for path in (tmp_path / "cache").glob("*/hidden.bin"):
         path.write_bytes(path.read_bytes()[:-100])
@@ -183,7 +183,7 @@ def test_a_torn_file_is_not_used(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_other_weights_data_or_arithmetic_are_kept_apart(plan: Plan, tmp_path: Path) -> None:
-    store = PrefixStore(tmp_path / "cache")
+    store = PrefixCache(tmp_path / "cache")
     seen = 0
     for name, execution, key in [
         ("bert", FORCED, "a"),
@@ -207,12 +207,12 @@ def test_a_model_that_computes_something_else_when_split_is_found_out(plan: Plan
     tuning.model.register_forward_pre_hook(lambda module, args: seen.clear())
     tuning.model.bert.encoder.layer[0].attention.register_forward_hook(lambda module, args, out: seen.append(out[0]))
     layer.forward = lambda hidden, *args, **keywords: compute(hidden + (seen[0] if seen else 0), *args, **keywords)
-    start = MiddleStart(tuning.model, made.candidate.stack, 1, tuning._frozen, Execution())
+    start = PartialForward(tuning.model, made.candidate.stack, 1, tuning._frozen, Execution())
     assert start.check(made.train).reason == "split in two it computes something else"
 
 
 def test_resumed_on_the_cache_is_the_same_run(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}
+    of = {**data(), "prefixes": PrefixCache(tmp_path / "cache"), "execution": FORCED}
     made = plan(frozen_layers=1, epochs=3, dropout=0.3, of=of)
     whole = list(FineTuning(made).reports())
     first = FineTuning(made)
@@ -236,7 +236,7 @@ def test_many_first_users_compute_it_once(plan: Plan, tmp_path: Path, monkeypatc
     monkeypatch.setattr(cache, "_fill", counted)
     made = [
         replace(
-            plan(frozen_layers=1, of={**data(), "prefixes": PrefixStore(tmp_path / "cache"), "execution": FORCED}),
+            plan(frozen_layers=1, of={**data(), "prefixes": PrefixCache(tmp_path / "cache"), "execution": FORCED}),
             folder=tmp_path / f"user-{user}",
         )
         for user in range(4)

@@ -15,11 +15,11 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.config.trial_params import TrialParams
 from hpo.tasks.registry import get_task
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.memory import micro_batch as memory
-from hpo.training.memory.micro_batch import MemoryStore, activation_bound, memory_limit
+from hpo.training.memory.micro_batch import MicroBatchCache, activation_bound, memory_limit
 from hpo.training.models.candidate import load_candidate
 from hpo.training.plan import TrainingPlan
 from tests.contracts.task_data import write_rows
@@ -75,7 +75,7 @@ def test_scores_of_many_words_stay_within_the_bound(task: str, tmp_path: Path) -
     ref = ModelRef(name=str(save_model(tmp_path / "model", architecture)), label="m")
     candidate = load_candidate(ref, kind.auto_class, {})
     candidate.model.resize_token_embeddings(5000)  # type: ignore[operator]
-    features = FeatureStore(tmp_path / "tokens", kind, data).get("train", candidate.processor, 32)
+    features = EncodingCache(tmp_path / "tokens", kind, data).get("train", candidate.processor, 32)
     made = TrainingPlan(
         params=TrialParams(model="m"),
         task=kind,
@@ -102,7 +102,7 @@ def test_a_model_of_another_kind_has_no_bound() -> None:
 
 def test_what_fits_by_far_is_not_measured(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_allocated", lambda *_: pytest.fail("measured"))
-    run = FineTuning(plan(of={"memory": MemoryStore(tmp_path / "memory")}))
+    run = FineTuning(plan(of={"micro_batches": MicroBatchCache(tmp_path / "memory")}))
     next(run.steps())
     assert run.execution.micro_batch is None
     assert not (tmp_path / "memory").exists()
@@ -111,7 +111,7 @@ def test_what_fits_by_far_is_not_measured(plan: Plan, tmp_path: Path, monkeypatc
 def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(epochs=2, dropout=0.0)
     expected = list(FineTuning(made).reports())
-    store = MemoryStore(tmp_path / "memory")
+    store = MicroBatchCache(tmp_path / "memory")
     # Room for the weights' states and about 3 of the longest examples.
     states = 12 * sum(p.numel() for p in FineTuning(made).model.parameters())
     rows = np.argsort(made.train.lengths)[::-1]
@@ -119,7 +119,7 @@ def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatc
     two, four = (float(memory._allocated(run._accumulation, made.train, rows[:size]) or 0) for size in (2, 4))
     row = (four - two) / 2
     monkeypatch.setattr(memory, "free_bytes", lambda workers: states + max(0.0, four - 4 * row) + 3.5 * row)
-    run = FineTuning(replace(made, memory=store))
+    run = FineTuning(replace(made, micro_batches=store))
     found = list(run.reports())
     assert run.execution.micro_batch == 3
     assert [r.train_loss for r in found] == pytest.approx([r.train_loss for r in expected], rel=1e-5)
@@ -129,16 +129,16 @@ def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatc
 
     measure = memory._allocated
     monkeypatch.setattr(memory, "_allocated", lambda *_: pytest.fail("measured again"))
-    later = FineTuning(replace(made, memory=MemoryStore(tmp_path / "memory")))
+    later = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     next(later.steps())
     assert later.execution.micro_batch == 3
     monkeypatch.setattr(memory, "free_bytes", lambda workers: states)
-    later = FineTuning(replace(made, memory=MemoryStore(tmp_path / "memory")))
+    later = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     next(later.steps())
     assert (later.execution.micro_batch, later.execution.checkpoint_activations) == (1, True)
     kept.write_text("{torn")
     monkeypatch.setattr(memory, "_allocated", measure)
-    later = FineTuning(replace(made, memory=MemoryStore(tmp_path / "memory")))
+    later = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     next(later.steps())
     assert set(json.loads(kept.read_text())) == {"base_bytes", "row_bytes"}
 
@@ -147,7 +147,7 @@ def test_measuring_draws_no_random_number(plan: Plan, tmp_path: Path, monkeypatc
     made = plan(epochs=1, dropout=0.3)
     expected = [report.train_loss for report in FineTuning(made).reports()]
     monkeypatch.setattr(memory, "activation_bound", lambda *_: float("inf"))
-    run = FineTuning(replace(made, memory=MemoryStore(tmp_path / "memory")))
+    run = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     assert [report.train_loss for report in run.reports()] == expected
     assert run.execution.micro_batch is None  # it fits whole
     assert list((tmp_path / "memory").iterdir())
@@ -166,7 +166,7 @@ from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 from hpo.training.models.candidate import load_candidate
 from hpo.training.execution import Execution
-from hpo.training.batches.batching import Features
+from hpo.training.batches.features import Features
 from hpo.training.models.candidate import load_candidate
 from hpo.training.execution import Execution
 from tests.contracts.task_data import write_rows

@@ -11,8 +11,8 @@ from torch import nn
 
 from hpo.config.trial_params import Report
 from hpo.training.fine_tune import FineTuning
-from hpo.training.frozen.cache import PrefixStore
-from hpo.training.memory.micro_batch import MemoryStore
+from hpo.training.frozen.cache import PrefixCache
+from hpo.training.memory.micro_batch import MicroBatchCache
 from hpo.training.models.lora import AdapterWeights
 from hpo.training.plan import TrainingPlan
 from tests.small_models import ARCHITECTURES
@@ -78,7 +78,7 @@ def test_with_frozen_layers_and_the_cache_and_gone_on_it_is_the_same(name: str, 
     settings = {"epochs": 2, "peft": "lora", "lora_r": 2, "frozen_layers": layers - 1, "dropout": 0.1}
     whole = FineTuning(plan(name, layers, of=data(name), **settings))
     reports = list(whole.reports())
-    cached = plan(name, layers, of={**data(name), "prefixes": PrefixStore(tmp_path), "execution": FORCED}, **settings)
+    cached = plan(name, layers, of={**data(name), "prefixes": PrefixCache(tmp_path), "execution": FORCED}, **settings)
     for one, other in zip(FineTuning(cached).reports(), reports, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
     made = plan(name, layers, of=data(name), **settings)
@@ -141,7 +141,7 @@ def test_memory_that_was_measured_is_remembered_for_each_kind_of_adapter(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.training.memory.micro_batch.activation_bound", lambda *_: float("inf"))
-    store = MemoryStore(tmp_path)
+    store = MicroBatchCache(tmp_path)
     for params in ({}, {"peft": "lora"}, {"peft": "lora", "lora_r": 4}, {"peft": "lora"}):
-        list(FineTuning(plan(epochs=1, of={"memory": store}, **params)).reports())
+        list(FineTuning(plan(epochs=1, of={"micro_batches": store}, **params)).reports())
     assert len(list(tmp_path.glob("*.json"))) == 3

@@ -18,7 +18,7 @@ import hpo
 from hpo.config.study import load_config
 from hpo.errors import ConfigError
 from hpo.training.fine_tune import FineTuning, Stopped
-from hpo.training.frozen.cache import PrefixStore
+from hpo.training.frozen.cache import PrefixCache
 from hpo.training.models.quantization import check_quantization
 from hpo.training.plan import TrainingPlan
 from tests.conftest import NO_EXTRA
@@ -70,7 +70,7 @@ def test_the_body_is_small_and_the_merged_model_says_the_same(name: str, changes
 def test_it_goes_on_and_frozen_layers_are_skipped(plan: Plan, tmp_path: Path) -> None:
     made = plan("bert", 2, of=data("bert"), **SETTINGS, frozen_layers=1)
     reports = list(FineTuning(made).reports())
-    cached = replace(made, prefixes=PrefixStore(tmp_path / "prefixes"), execution=FORCED, folder=tmp_path / "cached")
+    cached = replace(made, prefixes=PrefixCache(tmp_path / "prefixes"), execution=FORCED, folder=tmp_path / "cached")
     for one, other in zip(FineTuning(cached).reports(), reports, strict=True):
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
     # Without quantization it is another model: nothing kept of the one serves the other.

@@ -20,11 +20,11 @@ from hpo.config.trial_params import TrialParams
 from hpo.errors import ModelError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task
-from hpo.training.batches.batching import take_labels
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
+from hpo.training.batches.features import pop_labels
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
-from hpo.training.frozen.cache import USED, PrefixStore
+from hpo.training.frozen.cache import USED, PrefixCache
 from hpo.training.models.candidate import Candidates, load_candidate, save_model
 from hpo.training.models.layers import freeze
 from hpo.training.models.processor import load_image_processor
@@ -86,7 +86,7 @@ def plan_of(photos: TaskData, tmp_path: Path) -> Callable[..., TrainingPlan]:
         ref = ModelRef(name=str(save_timm(tmp_path / "model", architecture)), label="small")
         candidate = Candidates({"small": ref}, task, photos)["small"]
         assert task.check_model(candidate.model, candidate.processor) == ""
-        store = FeatureStore(tmp_path / "pixels", task, photos)
+        store = EncodingCache(tmp_path / "pixels", task, photos)
         return TrainingPlan(
             params=TrialParams(model="small", **{"batch_size": 8, "learning_rate": 1e-3, "epochs": 2, **params}),
             task=task,
@@ -137,7 +137,7 @@ def test_it_trains_goes_on_and_is_saved(
     stopped.save()
     later = list(FineTuning(stopping).reports())
     assert [(one.value, one.train_loss) for one in later] == [(one.value, one.train_loss) for one in reports[1:]]
-    cached = FineTuning(replace(made, prefixes=PrefixStore(tmp_path / "prefixes"), folder=tmp_path / "cached"))
+    cached = FineTuning(replace(made, prefixes=PrefixCache(tmp_path / "prefixes"), folder=tmp_path / "cached"))
     cached.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     for one, other in zip(cached.reports(), reports, strict=True):
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
@@ -145,7 +145,7 @@ def test_it_trains_goes_on_and_is_saved(
     save_model(run.model, tmp_path / "final")
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "final").eval()
     batch = made.train.collate(np.arange(6))
-    take_labels(run.model, batch)
+    pop_labels(run.model, batch)
     with torch.inference_mode():
         found, expected = (model(**batch).logits for model in (loaded, run.model.eval()))  # type: ignore[operator]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

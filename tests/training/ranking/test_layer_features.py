@@ -9,10 +9,10 @@ import torch
 
 from hpo.config.study import DataConfig
 from hpo.tasks.registry import get_task
-from hpo.training.batches.batching import IGNORED
+from hpo.training.batches.features import IGNORE_INDEX
 from hpo.training.execution import Execution
 from hpo.training.models.candidate import Candidate
-from hpo.training.ranking.layer_features import frozen_states, mean_state
+from hpo.training.ranking.layer_features import extract_layer_features, mean_pool
 from tests.contracts.task_data import write_rows
 from tests.contracts.test_tasks import make_plan
 from tests.training.conftest import make_features
@@ -24,7 +24,7 @@ def test_they_are_the_means_of_what_the_model_says_itself(
 ) -> None:
     made, features = candidate(architecture), make_features(30)
     places = np.array([2, 5, 7, 11, 29])
-    found = frozen_states(made, features, places, Execution())
+    found = extract_layer_features(made, features, places, Execution())
     batch = features.collate(places)
     backbone = made.model.get_encoder() if architecture == "t5" else made.model.base_model
     with torch.no_grad():
@@ -45,10 +45,10 @@ def test_of_tokens_with_labels_each_has_its_own(tmp_path: Path) -> None:
     )
     plan = make_plan("token-classification", "bert", data, tmp_path)
     places = np.arange(6)
-    found = frozen_states(plan.candidate, plan.train, places, Execution())
+    found = extract_layer_features(plan.candidate, plan.train, places, Execution())
     labels = plan.train.collate(places)["labels"].numpy()
-    assert (found.labels == labels[labels != IGNORED]).all()
-    assert (found.examples == np.repeat(places, (labels != IGNORED).sum(1))).all()
+    assert (found.labels == labels[labels != IGNORE_INDEX]).all()
+    assert (found.examples == np.repeat(places, (labels != IGNORE_INDEX).sum(1))).all()
     assert all(len(states) == len(found.labels) for states in found.layers)
 
 
@@ -57,7 +57,7 @@ def test_images_have_one_vector_each(architecture: str, tmp_path: Path) -> None:
     rows = write_rows("image-classification", tmp_path / "rows")
     data = get_task("image-classification").prepare(DataConfig(path=str(rows)), 0)
     plan = make_plan("image-classification", architecture, data, tmp_path)
-    found = frozen_states(plan.candidate, plan.train, np.arange(5), Execution())
+    found = extract_layer_features(plan.candidate, plan.train, np.arange(5), Execution())
     assert len(found.layers) == plan.candidate.stack.count
     assert all(states.shape[0] == 5 and states.ndim == 2 for states in found.layers)
 
@@ -69,6 +69,6 @@ def test_padding_of_sound_does_not_count() -> None:
 
     hidden = torch.arange(24.0).reshape(2, 3, 4)
     samples = torch.tensor([[1] * 9, [1] * 3 + [0] * 6])
-    means = mean_state(Model(), hidden, {"attention_mask": samples})
+    means = mean_pool(Model(), hidden, {"attention_mask": samples})
     assert torch.equal(means, torch.stack([hidden[0].mean(0), hidden[1, 0]]))
-    assert torch.equal(mean_state(Model(), torch.ones(2, 5, 3, 3), {}), torch.ones(2, 5))
+    assert torch.equal(mean_pool(Model(), torch.ones(2, 5, 3, 3), {}), torch.ones(2, 5))

@@ -13,7 +13,7 @@ from hpo.config.study import load_config
 from hpo.errors import ConfigError, ModelError, StudyError
 from hpo.storage.records import PARAMS
 from hpo.training.execution import Execution
-from hpo.training.models.footprint import footprint_of_config, measure_footprint
+from hpo.training.models.footprint import footprint_from_config, measure_footprint
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import check_study
 from hpo.workflow.context import StudyContext
@@ -29,7 +29,7 @@ def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> N
     context = StudyContext(load_config(study), Execution())
     for label in context.config.labels:
         candidate = context.candidates[label]
-        told = footprint_of_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
+        told = footprint_from_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
         assert told is not None and told.params == candidate.parameters
         measured = measure_footprint(
             candidate.build(0), context.features("validation", label), context.task, context.execution.device

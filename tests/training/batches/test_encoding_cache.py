@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from hpo.tasks.base import TaskData
 from hpo.tasks.text.text_classification import TextClassification
-from hpo.training.batches.features import FeatureStore
+from hpo.training.batches.encoding_cache import EncodingCache
 from tests.small_models import WORDS, save_tokenizer
 
 ROWS = 2_500  # more than one batch of the encoder
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def get_features(folder: Path) -> tuple[int, int, int]:
     from transformers import AutoTokenizer
 
-    store = FeatureStore(folder / "cache", CountedTask(folder / "marks"), make_data())
+    store = EncodingCache(folder / "cache", CountedTask(folder / "marks"), make_data())
     features = store.get("train", AutoTokenizer.from_pretrained(folder / "tokenizer"), 8)
     return len(features), int(features.columns["input_ids"][0].sum()), int(features.lengths.max())
 
@@ -84,7 +84,7 @@ def test_what_was_torn_is_made_anew_and_other_lengths_apart(folder: Path) -> Non
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     task = CountedTask(folder / "marks")
-    store = FeatureStore(folder / "cache", task, make_data())
+    store = EncodingCache(folder / "cache", task, make_data())
     whole = store.get("validation", tokenizer, 32)
     assert store.get("validation", tokenizer, 32) is whole
     cut = store.get("validation", tokenizer, 4)
@@ -93,7 +93,7 @@ def test_what_was_torn_is_made_anew_and_other_lengths_apart(folder: Path) -> Non
     # A process that was killed while it wrote leaves its scratch folder, which nobody reads.
     made = next(path for path in (folder / "cache").iterdir() if path.is_dir())
     made.rename(made.with_name(f"{made.name}.4242"))
-    again = FeatureStore(folder / "cache", task, make_data())
+    again = EncodingCache(folder / "cache", task, make_data())
     assert again.get("validation", tokenizer, 32).lengths.tolist() == whole.lengths.tolist()
     assert again.get("validation", tokenizer, 4).lengths.tolist() == cut.lengths.tolist()
     assert len(list(task.marks.iterdir())) == 3
