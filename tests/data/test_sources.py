@@ -155,7 +155,7 @@ def test_hub_splits_are_recognised(hub: None) -> None:
     }
     data = get_task("text-classification").prepare(DataConfig(path="someone/reviews"), 0)
     assert data.label_names == ("bad", "good")
-    assert "someone/reviews[test] holds no labels and is not used" in data.notes
+    assert "someone/reviews[test] has no labels and is not used" in data.notes
 
 
 def test_a_hub_split_that_is_not_there(hub: None) -> None:

@@ -67,7 +67,7 @@ def test_classes_of_a_class_label_keep_their_order(tmp_path: Path) -> None:
 )
 def test_a_test_file_without_labels_is_left_out_and_said(test_file: str, prepare: Prepare) -> None:
     data = prepare({"train.csv": rows(*["yes", "no"] * 20), "test.csv": test_file})
-    assert "test.csv holds no labels and is not used" in data.notes
+    assert "test.csv has no labels and is not used" in data.notes
     assert sum(data.sizes.values()) == 40
     assert data.test is not None
 

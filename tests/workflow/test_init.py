@@ -108,7 +108,7 @@ def test_a_group_is_written_and_splits_are_made_by_it(tmp_path: Path) -> None:
     data = str(write_csv(tmp_path / "notes.csv", ["text", "label", "patient"], rows))
     path = write_study_file(data, ["m"], output=tmp_path / "notes.yaml", group="patient")
     assert load_config(path).data.group == "patient"
-    assert "whole groups of the 16 by 'patient'" in path.read_text()
+    assert "complete groups of the 16 by 'patient'" in path.read_text()
     with pytest.raises(DataError, match=r"--group: .* 'patent'.*Did you mean 'patient'"):
         write_study_file(data, ["m"], output=tmp_path / "x.yaml", group="patent")
 

@@ -1,1 +1,1 @@
-"""Train, validation and test splits, folds and subsamples."""
+"""Train, validation and test splits: stratified, grouped, k-fold, subsampled."""

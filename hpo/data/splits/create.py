@@ -1,4 +1,4 @@
-"""Train, validation and test: those given, the missing ones made, none sharing a text with another."""
+"""Train, validation and test: the given splits, the missing ones sampled from train, and no text in two of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,13 +15,13 @@ TEXT_ROLES = ("text", "text_pair")
 
 
 def normalize_text(*texts: str) -> str:
-    """What makes two texts the same: their words, whatever the case and white space."""
+    """Return a key that is equal for texts with the same words, case and white space aside."""
     return "\0".join(" ".join(text.casefold().split()) for text in texts)
 
 
 def text_keys(rows: Dataset) -> list[str]:
-    """The normalised text, or pair of texts, of each row; where rows are files, a digest of each."""
-    if "digest" in rows.column_names:  # images and sound
+    """Return the normalized text, or pair of texts, of each row; for rows of media files, the digest of each file."""
+    if "digest" in rows.column_names:
         return column_values(rows, "digest")
     columns = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
     return [normalize_text(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
@@ -31,9 +31,9 @@ def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 
-def take(rows: Dataset, places: Sequence[int]) -> Dataset:
-    """The rows at `places`, copied: unlike `Dataset.select`, no lookup is left between a row and its place."""
-    return Dataset(rows.data.table.take(pa.array(places, pa.int64())))
+def take(rows: Dataset, indices: Sequence[int]) -> Dataset:
+    """Return a copy of the rows at `indices`; unlike `Dataset.select`, it stores no index mapping."""
+    return Dataset(rows.data.table.take(pa.array(indices, pa.int64())))
 
 
 def create_splits(
@@ -42,109 +42,119 @@ def create_splits(
     seed: int,
     strata: Callable[[Dataset], Sequence[int]] = lambda rows: column_values(rows, "label"),
     groups: Callable[[Dataset], Sequence[str]] = text_keys,
-    even: str = "label",
+    stratified_by: str = "label",
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Complete `given` (train, and validation and test or not) and keep the splits disjoint by normalised text.
+    """Return train, validation and test, disjoint by normalized text, and notes on what was dropped and created.
 
-    Rows have the columns text (a text, or its words) and text_pair or not. A text that two given splits share stays
-    in the one that is touched later (test, then validation) and is dropped from the other. What is missing is taken
-    from train, the same for the same seed: rows of one group stay together, and each of the `strata`, which is what
-    notes call `even`, gives the same share of its rows. With `config.folds` the rows of train and validation have a
-    column that numbers their fold; validation is the first. Returns the three splits and notes that say what was
-    dropped and made. Raises `DataError` where too few rows are left.
+    `given` contains train, and optionally validation and test, with the columns text (a string, or a list of words)
+    and optionally text_pair. A text that two given splits share stays in the one used later (test, then validation).
+    Missing splits are sampled from train, deterministically for a given seed: rows of one group stay together, and
+    each stratum contributes the same fraction of its rows. Notes call the strata `stratified_by`. With
+    `config.folds`, the rows of train and validation have a column with their fold, and validation is the first fold.
+    Raises `DataError` where too few rows are left.
     """
-    same = "file" if "digest" in given["train"].column_names else "text, case and white space aside,"
-    splits, notes = drop_overlap(given, {split: text_keys(rows) for split, rows in given.items()}, same)
+    shared = "file" if "digest" in given["train"].column_names else "text, case and white space aside,"
+    splits, notes = drop_overlap(given, {split: text_keys(rows) for split, rows in given.items()}, shared)
     sizes = missing_split_sizes(splits, config)
-    if sum(sizes.values()) >= 1:
-        raise DataError(
-            f"data: test_size {config.test_size} and validation_size {config.validation_size} leave nothing to "
-            "train on: their sum must be below 1."
-        )
-    if sizes and config.group is not None:
-        # They were made by group before; a test split without labels was left out since.
-        raise DataError(
-            f"data.group: {' and '.join(sizes)} has no labels, and nothing is taken in its place where rows stay "
-            "together: give it labels, or leave it out of the data."
-        )
+    _check_sizes(sizes, config)
     if sizes:
         rows = splits["train"]
-        dealt = strata(rows)
-        sides = stratified_split(groups(rows), dealt, sizes, seed)
-        splits |= {split: take(rows, places) for split, places in sides.items()}
-        made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
-        notes.append(f"{made} taken from {len(rows)} training rows, {_how(dealt, even)}seed {seed}")
+        classes = strata(rows)
+        sides = stratified_split(groups(rows), classes, sizes, seed)
+        splits |= {split: take(rows, indices) for split, indices in sides.items()}
+        created = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
+        notes.append(f"{created} taken from {len(rows)} training rows, {_how(classes, stratified_by)}seed {seed}")
     if config.folds is not None:
-        dealt = strata(splits["train"])
+        rows = splits["train"]
+        classes = strata(rows)
         notes.append(
-            f"{config.folds} folds of the {len(splits['train'])} training rows, {_how(dealt, even)}seed {seed}: each "
-            "is validated on once, by a model that the others trained"
+            f"{config.folds} folds of the {len(rows)} training rows, {_how(classes, stratified_by)}seed {seed}; each "
+            "is validated on once, by a model trained on the others"
         )
-        assert (GROUP in splits["train"].column_names) == (config.group is not None)  # no task lost it
-        splits |= _with_folds(splits["train"], groups(splits["train"]), dealt, config.folds, seed)
-    for split, rows in splits.items():
-        if len(rows) == 0:
-            whole = given["train"]
-            texts, classes = len(set(text_keys(whole))), len(set(strata(whole)))
-            of_classes = f", {count(classes, 'class', 'classes')}" if even == "label" else ""
-            raise DataError(
-                f"data: {count(len(whole), 'training row')} ({count(texts, 'different text')}{of_classes}) are too "
-                f"few: none is left for {split}."
-            )
+        assert (GROUP in rows.column_names) == (config.group is not None), "a task dropped the group column"
+        splits |= _with_folds(rows, groups(rows), classes, config.folds, seed)
+    _check_not_empty(splits, given["train"], strata, stratified_by)
     return splits, notes
 
 
 def missing_split_sizes(given: Mapping[str, Dataset], config: DataConfig) -> dict[str, float]:
-    """The splits that are to be taken from train, and their shares of it."""
+    """Return the splits that have to be sampled from train, with the fraction of it for each."""
     sizes = {"test": config.test_size, "validation": config.validation_size}
     if config.folds is not None:
         del sizes["validation"]
     return {split: size for split, size in sizes.items() if split not in given}
 
 
+def _check_sizes(sizes: Mapping[str, float], config: DataConfig) -> None:
+    if sum(sizes.values()) >= 1:
+        raise DataError(
+            f"data: test_size {config.test_size} and validation_size {config.validation_size} leave no rows to train "
+            "on: their sum must be below 1."
+        )
+    if sizes and config.group is not None:
+        # Grouped splits were created before: only a test split without labels, which is skipped, can be missing here.
+        raise DataError(
+            f"data.group: {' and '.join(sizes)} has no labels, and with groups no other is sampled from train: add its "
+            "labels, or remove it from the data."
+        )
+
+
+def _check_not_empty(
+    splits: Mapping[str, Dataset], train: Dataset, strata: Callable[[Dataset], Sequence[int]], stratified_by: str
+) -> None:
+    for split, rows in splits.items():
+        if len(rows) == 0:
+            texts, classes = len(set(text_keys(train))), len(set(strata(train)))
+            of_classes = f", {count(classes, 'class', 'classes')}" if stratified_by == "label" else ""
+            raise DataError(
+                f"data: {count(len(train), 'training row')} ({count(texts, 'different text')}{of_classes}) are too "
+                f"few: none is left for {split}."
+            )
+
+
 def _with_folds(rows: Dataset, keys: Sequence[str], strata: Sequence[int], folds: int, seed: int) -> dict[str, Dataset]:
-    """Rows of which those of the first fold are validation, the others train; the column `FOLD` tells which."""
+    """Split rows into validation (the first fold) and train (the others), with each row's fold in column `FOLD`."""
     together: Sequence[str | int] = keys
     if GROUP in rows.column_names:
         together = connected_groups(keys, column_values(rows, GROUP))
         rows = rows.remove_columns(GROUP)
     if len(set(together)) < folds:
-        few = f"{count(len(rows), 'row')} that can be kept apart in {count(len(set(together)), 'part')}"
-        raise DataError(f"data.folds: {folds} folds need as many different training rows at least; here are {few}.")
-    dealt = stratified_folds(together, strata, folds, seed)
-    numbered = Dataset(rows.data.table.append_column(FOLD, pa.array(dealt, pa.int64())))
-    first = [place for place, fold in enumerate(dealt) if fold == 0]
-    others = [place for place, fold in enumerate(dealt) if fold != 0]
+        few = f"{count(len(rows), 'row')} in {count(len(set(together)), 'separable part')}"
+        raise DataError(f"data.folds: {folds} folds need at least as many different training rows; there are {few}.")
+    fold_of = stratified_folds(together, strata, folds, seed)
+    numbered = Dataset(rows.data.table.append_column(FOLD, pa.array(fold_of, pa.int64())))
+    first = [index for index, fold in enumerate(fold_of) if fold == 0]
+    others = [index for index, fold in enumerate(fold_of) if fold != 0]
     return {"train": take(numbered, others), "validation": take(numbered, first)}
 
 
-def _how(dealt: Sequence[int], even: str) -> str:
-    return f"stratified by {even}, " if len(set(dealt)) > 1 else ""
+def _how(classes: Sequence[int], stratified_by: str) -> str:
+    return f"stratified by {stratified_by}, " if len(set(classes)) > 1 else ""
 
 
 def drop_overlap(
-    given: Mapping[str, Dataset], keys: Mapping[str, Sequence[str]], same: str, where: str = "data"
+    given: Mapping[str, Dataset], keys: Mapping[str, Sequence[str]], shared: str, where: str = "data"
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """The given splits without rows whose key (one a row) is in a split that is touched later; and notes.
+    """Drop rows whose key (one per row) is in a split that is used later; return the splits and notes.
 
-    `same` says in a note what such rows share. Raises `DataError`, which begins with `where`, for a split of which
-    nothing would be left.
+    `shared` names in a note what such rows have in common. Raises `DataError`, whose message starts with `where`, for
+    a split that would be empty.
     """
     splits, notes = dict(given), []
     kept: dict[str, set[str]] = {}
     for split in ("test", "validation", "train"):
         if split not in splits:
             continue
-        places = list(range(len(splits[split])))
-        for other, taken in kept.items():
-            left = [place for place in places if keys[split][place] not in taken]
-            if places and not left:
-                raise DataError(f"{where}: the {same} of every row of {split} is in {other} too: give each its own.")
-            if len(left) < len(places):
-                dropped = count(len(places) - len(left), f"{'training' if split == 'train' else split} row")
-                notes.append(f"{dropped} dropped: the same {same} is in {other}")
-            places = left
-        if len(places) < len(splits[split]):
-            splits[split] = take(splits[split], places)
-        kept[split] = {keys[split][place] for place in places}
+        indices = list(range(len(splits[split])))
+        for other, used in kept.items():
+            left = [index for index in indices if keys[split][index] not in used]
+            if indices and not left:
+                raise DataError(f"{where}: the {shared} of every row of {split} is in {other} too: use different rows.")
+            if len(left) < len(indices):
+                dropped = count(len(indices) - len(left), f"{'training' if split == 'train' else split} row")
+                notes.append(f"{dropped} dropped: the same {shared} is in {other}")
+            indices = left
+        if len(indices) < len(splits[split]):
+            splits[split] = take(splits[split], indices)
+        kept[split] = {keys[split][index] for index in indices}
     return splits, notes

@@ -1,4 +1,4 @@
-"""Splits by a column: rows of one group (a patient, an author, a document) are never on two sides."""
+"""Grouped splits: rows with the same value in a column (a patient, an author, a document) share a split."""
 
 from collections.abc import Mapping
 
@@ -17,12 +17,11 @@ from hpo.errors import DataError
 def group_splits(
     given: Mapping[str, Dataset], origins: Mapping[str, str], config: DataConfig, seed: int
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """The splits without the column `config.group`, what is missing taken from train by whole groups.
+    """Return the splits without the column `config.group`, and notes; missing ones are sampled from train by group.
 
-    A group that two given splits share stays in the one that is touched later (test, then validation); its rows are
-    dropped from the other. With `config.folds`, train has a column of numbers in its place, by which folds are made.
-    Returns the splits and notes on what was made and dropped. Raises `DataError` where the column or its values are
-    missing, or too few groups are left.
+    A group that two given splits share stays in the one used later (test, then validation); its rows are dropped from
+    the other. With `config.folds`, the column `GROUP` of train numbers the groups, for the folds to respect. Raises
+    `DataError` where the column or a value of it is missing, or there are too few groups.
     """
     groups = {split: _groups(rows, config, origins[split]) for split, rows in given.items()}
     splits, notes = drop_overlap(given, groups, f"'{config.group}'", "data.group")
@@ -37,18 +36,18 @@ def group_splits(
                 f"{' and '.join(sizes)} {need}, and train another."
             )
         sides = stratified_split(known, [0] * len(known), sizes, seed)
-        splits |= {split: take(rows, places) for split, places in sides.items()}
-        made = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
+        splits |= {split: take(rows, indices) for split, indices in sides.items()}
+        created = " and ".join(f"{split} ({len(splits[split])} rows)" for split in sizes)
         notes.append(
-            f"{made} taken from {len(rows)} training rows, whole groups of the {len(set(known))} by '{config.group}', "
-            f"seed {seed}"
+            f"{created} taken from {len(rows)} training rows, in complete groups of the {len(set(known))} by "
+            f"'{config.group}', seed {seed}"
         )
-        known = [known[place] for place in sides["train"]]
+        known = [known[index] for index in sides["train"]]
     splits = {split: rows.remove_columns(config.group) for split, rows in splits.items()}
     if config.folds is not None:
         _, numbers = np.unique(np.array(known, dtype=str), return_inverse=True)
         splits["train"] = Dataset(splits["train"].data.table.append_column(GROUP, pa.array(numbers, pa.int64())))
-        notes.append(f"folds of whole groups by '{config.group}'")
+        notes.append(f"folds of complete groups by '{config.group}'")
     return splits, notes
 
 
@@ -57,7 +56,7 @@ def _groups(rows: Dataset, config: DataConfig, origin: str) -> list[str]:
     if config.group not in rows.column_names:
         raise missing_column("data.group", config.group, rows.column_names, origin)
     values = column_values(rows, config.group)
-    empty = next((place for place, value in enumerate(values, 1) if value is None or value == ""), None)
+    empty = next((row for row, value in enumerate(values, 1) if value is None or value == ""), None)
     if empty is not None:
-        raise DataError(f"{origin}: row {empty} has no '{config.group}': data.group needs a value in each row.")
+        raise DataError(f"{origin}, row {empty}: no '{config.group}': data.group needs a value in each row.")
     return [str(value) for value in values]

@@ -1,4 +1,4 @@
-"""Which splits a task may use: those that hold its columns. A test split without labels is left out."""
+"""The splits that contain a task's columns; a test split without labels is skipped."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,32 +13,42 @@ from hpo.errors import did_you_mean
 def labeled_splits(
     raw: RawSplits, inputs: Sequence[str], label: str | None, key: str = "text", what: str = "labels"
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """The splits by name, and notes. Each has the columns `inputs`, which `data.{key}` names, and `label`, if any.
+    """Return the splits by name, and notes; each has the columns `inputs`, set by `data.{key}`, and `label`, if any.
 
-    A test split without its label, or with an empty one in every row, as in a competition, is left out. Raises
-    `DataError` where a column is missing otherwise, or stands there misspelled.
+    A test split that lacks the label, or whose labels are all empty, as in a competition, is skipped. Raises
+    `DataError` where any other column is missing, or where the test split has a column that resembles the label's.
     """
     splits, notes = {}, []
     for split, rows in raw.present().items():
-        origin, known = raw.origins[split], rows.column_names
-        for name in inputs:
-            if name not in known:
-                raise missing_column(f"data.{key}", name, known, origin)
-        if label is None:
-            splits[split] = rows
-            continue
-        mistyped = did_you_mean(label, [name for name in known if name not in inputs])
-        if label not in known and (split != "test" or mistyped):
-            raise missing_column("data.label", label, known, origin)
-        if split == "test" and (label not in known or all(map(_is_blank, column_values(rows, label)))):
-            notes.append(f"{origin} holds no {what} and is not used")
+        origin = raw.origins[split]
+        _require_columns(rows, origin, split, inputs, label, key)
+        if label is not None and split == "test" and _is_unlabeled(rows, label):
+            notes.append(f"{origin} has no {what} and is not used")
         else:
             splits[split] = rows
     return splits, notes
 
 
+def _require_columns(
+    rows: Dataset, origin: str, split: str, inputs: Sequence[str], label: str | None, key: str
+) -> None:
+    known = rows.column_names
+    for name in inputs:
+        if name not in known:
+            raise missing_column(f"data.{key}", name, known, origin)
+    if label is None or label in known:
+        return
+    mistyped = did_you_mean(label, [name for name in known if name not in inputs])
+    if split != "test" or mistyped:
+        raise missing_column("data.label", label, known, origin)
+
+
+def _is_unlabeled(rows: Dataset, label: str) -> bool:
+    return label not in rows.column_names or all(map(_is_blank, column_values(rows, label)))
+
+
 def _is_blank(label: Any) -> bool:
-    """Whether a row's label is none: empty, -1, or nothing but such."""
+    """Whether a label is empty, NaN or -1, or a container of nothing but such values."""
     if isinstance(label, dict):
         return all(map(_is_blank, label.values()))
     if isinstance(label, list):

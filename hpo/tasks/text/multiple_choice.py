@@ -140,7 +140,7 @@ class MultipleChoice(Task):
             raw, (*columns.asked, *columns.choices), columns.label, what="right choices"
         )
         given, said = canonical(splits, columns, raw.origins, config.drop_empty)
-        whole, made = create_splits(given, config, seed, self.strata, even="place of the right choice")
+        whole, made = create_splits(given, config, seed, self.strata, stratified_by="place of the right choice")
         roles = columns.by_role()
         recognised = [f"{role}: recognized in column '{column}'" for role, column in roles.items() if not config.text]
         return TaskData(

@@ -81,7 +81,7 @@ class TokenClassification(Task):
         words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
         splits, unlabelled = labeled_splits(raw, (words,), tags, what="tags")
         read = read_tags(splits, words, tags, raw.origins)
-        whole, made = create_splits(read.rows, config, seed, rarest_tag, even="rarest tag")
+        whole, made = create_splits(read.rows, config, seed, rarest_tag, stratified_by="rarest tag")
         doubtful = check_tags(whole, read.names, raw.origins)
         return TaskData(
             whole["train"],

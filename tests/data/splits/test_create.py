@@ -1,4 +1,4 @@
-"""Splits that are made: disjoint, stratified, deterministic, copies together."""
+"""Created splits: disjoint, stratified, deterministic, duplicates together."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ from hpo.data.splits.create import create_splits, normalize_text, text_keys
 
 
 def some_rows(seed: int = 0, rows: int = 1000) -> Dataset:
-    """Rows of five classes, from half of them down to eight rows; one text in six stands more than once."""
+    """Return rows of five classes, the largest half of them, the smallest eight; one text in six is repeated."""
     random = np.random.default_rng(seed)
     label_of = random.choice(5, rows * 3, p=[0.5, 0.3, 0.15, 0.042, 0.008])
     numbers = random.integers(rows * 3, size=rows)
@@ -27,7 +27,7 @@ def split(rows: Dataset, seed: int = 0, **config: Any) -> dict[str, Dataset]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_made_splits_are_disjoint_complete_and_of_the_sizes_asked_for(seed: int) -> None:
+def test_created_splits_are_disjoint_and_have_the_requested_sizes(seed: int) -> None:
     rows = some_rows(seed)
     splits = split(rows, seed, test_size=0.2, validation_size=0.1)
     keys = {name: set(text_keys(part)) for name, part in splits.items()}
@@ -39,24 +39,24 @@ def test_made_splits_are_disjoint_complete_and_of_the_sizes_asked_for(seed: int)
     assert len(splits["validation"]) == pytest.approx(100, abs=3)
 
 
-def test_made_splits_are_stratified() -> None:
+def test_created_splits_are_stratified() -> None:
     rows = some_rows()
     splits = split(rows)
-    whole = Counter(rows["label"])
+    total = Counter(rows["label"])
     for name in ("validation", "test"):
         share = Counter(splits[name]["label"])
-        assert set(share) == set(whole)  # even the class of eight rows
-        for label, count in whole.items():
+        assert set(share) == set(total)  # even the class of eight rows
+        for label, count in total.items():
             assert share[label] == pytest.approx(0.15 * count, abs=2)
 
 
-def test_the_seed_decides() -> None:
+def test_splits_are_deterministic_for_a_seed() -> None:
     rows = some_rows()
     first, again, other = (split(rows, seed)["test"].to_dict() for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_only_what_is_missing_is_made() -> None:
+def test_given_splits_are_kept() -> None:
     given = {"train": some_rows(0, 100), "test": Dataset.from_dict({"text": ["one", "two"], "label": [0, 1]})}
     splits, notes = create_splits(given, DataConfig(path="d.csv"), 0)
     assert splits["test"].to_dict() == given["test"].to_dict()
@@ -65,31 +65,33 @@ def test_only_what_is_missing_is_made() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("texts", "train", "validation", "test"),
-    [
-        (["a", "b", "c"] * 2, 2, 2, 2),  # three texts twice over: one for each side
-        (["a", "b", "c", "d"], 2, 1, 1),
-        (["a"] * 8 + ["b", "c"], 8, 1, 1),  # a text that is most of the class cannot be shared
-    ],
-)
-def test_small_classes_give_each_side_a_text(texts: list[str], train: int, validation: int, test: int) -> None:
-    splits = split(Dataset.from_dict({"text": texts, "label": [0] * len(texts)}))
-    assert [len(splits[name]) for name in ("train", "validation", "test")] == [train, validation, test]
+def test_overlap_is_dropped_from_the_split_used_earlier() -> None:
+    given = {
+        "train": Dataset.from_dict({"text": ["a", "B", "c"], "label": [0, 1, 0]}),
+        "validation": Dataset.from_dict({"text": ["b", "d"], "label": [1, 0]}),
+        "test": Dataset.from_dict({"text": ["D"], "label": [0]}),
+    }
+    splits, notes = create_splits(given, DataConfig(path="d.csv"), 0)
+    assert {split: rows["text"][:] for split, rows in splits.items()} == {
+        "train": ["a", "c"],
+        "validation": ["b"],
+        "test": ["D"],
+    }
+    assert [note.split(" dropped")[0] for note in notes] == ["1 validation row", "1 training row"]
 
 
-def test_what_counts_as_the_same_text() -> None:
+def test_normalize_text_ignores_case_and_white_space() -> None:
     assert normalize_text("  Hello\n WORLD ") == normalize_text("hello world")
     assert normalize_text("STRASSE") == normalize_text("straße")
     assert normalize_text("ab", "c") != normalize_text("a", "bc")
 
 
-def test_data_floor_stays_light(tmp_path: Path) -> None:
-    """Preparing data loads neither torch nor transformers: a mistake in it is told within a second."""
+def test_preparing_data_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Preparing data imports neither torch nor transformers, so a mistake is reported within a second."""
     import subprocess
     import sys
 
-    rows = "".join(f"text {place},{'yes' if place % 2 else 'no'}\n" for place in range(40))
+    rows = "".join(f"text {row},{'yes' if row % 2 else 'no'}\n" for row in range(40))
     (tmp_path / "d.csv").write_text("text,label\n" + rows)
     program = (
         "import sys; from hpo.config.study import DataConfig; from hpo.tasks.registry import get_task\n"

@@ -1,4 +1,4 @@
-"""Folds: each row in one, copies and groups together, classes even, and mistakes told."""
+"""K-fold validation: every row is in one fold, groups stay together, classes are balanced, mistakes are reported."""
 
 import csv
 import json
@@ -10,7 +10,6 @@ import pytest
 
 from hpo.config.study import DataConfig, load_config
 from hpo.data.columns import FOLD, column_values
-from hpo.data.splits.stratify import connected_groups, stratified_folds
 from hpo.errors import ConfigError, DataError
 from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task
@@ -18,7 +17,7 @@ from tests.contracts.task_data import write_rows
 
 
 def write(path: Path, rows: list[tuple[str, str]]) -> None:
-    """Rows of a class and a group; each text is another."""
+    """Write rows of (class, group), each with a text of its own."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["patient", "text", "label"])
@@ -31,20 +30,8 @@ def prepare(path: Path, seed: int = 3, **config: object) -> TaskData:
 
 
 def texts(data: TaskData) -> list[list[str]]:
-    """The texts of each fold."""
-    return [[column_values(data.splits[split], "text")[place] for place in places] for split, places in data.folds]
-
-
-def test_rows_are_dealt_evenly_with_their_copies() -> None:
-    labels = [0] * 20 + [1] * 7 + [2] * 3
-    keys = [f"text {place // 2}" for place in range(20)] + [f"other {place}" for place in range(10)]
-    folds = stratified_folds(keys, labels, 3, seed=1)
-    for label, most in ((0, 2), (1, 1), (2, 0)):
-        count = Counter(fold for fold, known in zip(folds, labels, strict=True) if known == label)
-        assert len(count) == 3 and max(count.values()) - min(count.values()) <= most
-    assert all(folds[place] == folds[place + 1] for place in range(0, 20, 2))
-    assert stratified_folds(keys, labels, 3, seed=1) == folds != stratified_folds(keys, labels, 3, seed=2)
-    assert connected_groups(["a", "b", "c", "c", "d"], [1, 1, 2, 3, 3]) == [0, 0, 1, 1, 1]
+    """Return the texts of each fold."""
+    return [[column_values(data.splits[split], "text")[index] for index in indices] for split, indices in data.folds]
 
 
 def test_each_row_outside_test_is_in_one_fold(tmp_path: Path) -> None:
@@ -55,23 +42,23 @@ def test_each_row_outside_test_is_in_one_fold(tmp_path: Path) -> None:
     everything = [text for rows in held_out for text in rows]
     assert len(set(everything)) == 85 and not set(everything) & set(column_values(data.test, "text"))  # type: ignore[arg-type]
     assert texts(prepare(tmp_path, folds=5)) == held_out != texts(prepare(tmp_path, seed=4, folds=5))
-    for split, places in data.folds:
-        labels = Counter(column_values(data.splits[split], "label")[place] for place in places)
+    for split, indices in data.folds:
+        labels = Counter(column_values(data.splits[split], "label")[index] for index in indices)
         assert sorted(labels.values()) in ([4, 13], [5, 12])  # of 64 and 21
     assert data.sizes == {"in 5 folds": 85, "test": 15}
     assert any("5 folds of the 85 training rows, stratified by label, seed 3" in note for note in data.notes)
-    # Other folds are other data: the study is another one.
+    # The number of folds is part of the fingerprint: another number is another study.
     assert len({prepare(tmp_path, **settings).fingerprint for settings in ({}, {"folds": 4}, {"folds": 5})}) == 3
 
 
-def test_a_group_is_in_one_fold(tmp_path: Path) -> None:
+def test_groups_are_not_divided_between_folds(tmp_path: Path) -> None:
     rows = [(("ill", "well")[number % 2], f"p{number // 4}") for number in range(120)]
     write(tmp_path / "notes.csv", rows)
     data = prepare(tmp_path, folds=3, group="patient")
     patients = [{text.split()[-1] for text in fold} for fold in texts(data)]
     patients.append({text.split()[-1] for text in column_values(data.test, "text")})  # type: ignore[arg-type]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 30
-    assert "_group" not in data.train.column_names and "folds of whole groups by 'patient'" in data.notes
+    assert "_group" not in data.train.column_names and "folds of complete groups by 'patient'" in data.notes
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -87,31 +74,31 @@ def test_every_task_has_folds(task: str, tmp_path: Path) -> None:
         grouped = {"group": "site"}
     data = get_task(task).prepare(DataConfig.model_validate({"path": str(folder), "folds": 3, **grouped}), 0)
     assert len(data.folds) == 3
-    sizes = [len(places) for _, places in data.folds]
+    sizes = [len(indices) for _, indices in data.folds]
     assert sum(sizes) == sum(size for name, size in data.sizes.items() if name != "test") and max(sizes) <= 32
     assert FOLD in data.train.column_names and (data.test is None or FOLD not in data.test.column_names)
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_too_few_rows_or_classes_raise_data_error(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("well", "p")] * 30 + [("ill", "q")] * 3)
-    with pytest.raises(DataError, match=r"data.folds: 5 folds, and of 'ill' there are \d rows outside test"):
+    with pytest.raises(DataError, match=r"data.folds: 5 folds, but class 'ill' has \d rows outside test"):
         prepare(tmp_path, folds=5)
     write(tmp_path / "train.csv", [("well", f"p{n}") for n in range(30)] + [("ill", "q")] * 5)
     write(tmp_path / "test.csv", [("well", "r"), ("ill", "s")])
-    with pytest.raises(DataError, match=r"all rows of ill stay together \(copies, or one group\)"):
+    with pytest.raises(DataError, match=r"all rows of ill share a fold \(duplicates, or one group\)"):
         prepare(tmp_path, folds=3, group="patient")
     write(tmp_path / "train.csv", [("well", "p"), ("ill", "q")] * 4)
-    with pytest.raises(DataError, match=r"data.folds: 9 folds need as many different training rows .* 8 rows"):
+    with pytest.raises(DataError, match=r"data.folds: 9 folds need at least as many different training rows.* 8 rows"):
         prepare(tmp_path, folds=9)
     (tmp_path / "dev.csv").write_text((tmp_path / "test.csv").read_text())
     with pytest.raises(DataError, match=r"data.folds: dev.csv is a validation split already"):
         prepare(tmp_path, folds=3)
     study = {"name": "x", "models": ["a"]}
-    for data, told in (
+    for data, message in (
         ({"path": "x", "folds": 1}, r"data.folds: .*2"),
         ({"path": "x", "folds": 3, "validation": "dev.csv"}, "write validation or folds, not both"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             load_config({**study, "data": data})
     with pytest.raises(ConfigError, match="refit: none keeps the model that was validated"):
         load_config({**study, "data": {"path": "x", "folds": 3}, "refit": "none"})

@@ -1,4 +1,4 @@
-"""A test split without labels is left out, whatever a label is; a column that is missing elsewhere is told."""
+"""A test split without labels is skipped, whatever type they have; any other missing column is an error."""
 
 from typing import Any
 
@@ -33,14 +33,14 @@ def raw(train: list[Any], validation: list[Any] | None, test: list[Any] | None, 
         ({"text": ["a"], "answer_start": [0]}, {"text": [], "answer_start": []}),
     ],
 )
-def test_a_test_split_without_labels_is_left_out(label: Any, none: Any) -> None:
+def test_unlabeled_test_split_is_skipped(label: Any, none: Any) -> None:
     splits, notes = labeled_splits(raw([label, label], [label], [none, none]), ("text",), "label", what="answers")
     assert list(splits) == ["train", "validation"]
-    assert notes == ["test.jsonl holds no answers and is not used"]
+    assert notes == ["test.jsonl has no answers and is not used"]
     assert list(labeled_splits(raw([label], None, [none, label]), ("text",), "label")[0]) == ["train", "test"]
 
 
-def test_a_column_may_be_missing_in_test_only() -> None:
+def test_missing_column_raises_except_in_test() -> None:
     found = raw(["yes"], None, ["yes"])
     assert found.test is not None
     bare = RawSplits(found.train, None, found.test.remove_columns("label"), found.origins)
@@ -55,5 +55,5 @@ def test_a_column_may_be_missing_in_test_only() -> None:
         labeled_splits(found, ("file",), "label", key="audio")
 
 
-def test_a_task_may_have_no_labels() -> None:
+def test_task_without_labels_uses_every_split() -> None:
     assert list(labeled_splits(raw(["x"], None, ["y"]), ("text",), None)[0]) == ["train", "test"]
