@@ -32,7 +32,6 @@ from optuna.trial import TrialState
 from rich.table import Table
 from sqlalchemy import select
 
-from hpo.config.space_files import ready_made
 from hpo.config.study import load_config
 from hpo.core.paths import run_folder
 from hpo.reporting.console import console
@@ -47,6 +46,7 @@ from hpo.workflow.launch.create import create_study
 from hpo.workflow.stages import stage_folder
 from tests import servers
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 WORKERS, GRACE_SECONDS = 4, 60.0
 FAULTS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGSTOP": signal.SIGSTOP}
 FROZEN_SECONDS = (5.0, 90.0)  # longer than the grace period now and then
@@ -60,7 +60,7 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
     if not data.exists():
         data.mkdir()
         for split, most in {"train": rows, "validation": 200, "test": 200}.items():
-            with (ready_made("examples") / "data" / "docstrings" / f"{split}.csv").open() as whole:
+            with (EXAMPLES / "data" / "docstrings" / f"{split}.csv").open() as whole:
                 table = list(csv.reader(whole))[: most + 1]
             with (data / f"{split}.csv").open("w", newline="") as part:
                 csv.writer(part).writerows(table)
@@ -68,7 +68,7 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
     return {
         "name": name,
         "data": str(data),
-        "models": [str(ready_made("examples/models") / "bert-3x128")],
+        "models": [str(EXAMPLES / "models" / "bert-3x128")],
         "max_length": 64,
         "search_space": {"learning_rate": {"low": 1e-5, "high": 1e-1}, "batch_size": [16, 32], "epochs": 3},
         "first_trials": [{"learning_rate": rate, "batch_size": (16, 32)[i % 2]} for i, rate in enumerate(rates)],

@@ -92,10 +92,10 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
     more = {"search_space": "text-encoders", "budget": {"max_trials": 100_000, "max_hours": seconds / 3600}}
     if bundled[0]:
         from hpo.config.first_trials import ModelTraits, suits
-        from hpo.config.space_files import ready_made
+        from hpo.config.space_files import ready_made_spaces
         from hpo.config.yaml import read_yaml
 
-        ready = read_yaml(ready_made("search_spaces") / "text-encoders.yaml")
+        ready = read_yaml(ready_made_spaces()["text-encoders"])
         space = {name: written for name, written in ready.items() if name != "first_trials"}
         portfolio = [
             {**entry, "learning_rate": entry["learning_rate"] * BUNDLED_FACTOR, "when": {}}

@@ -1,30 +1,29 @@
-"""What comes with hpo beside its code: search spaces with good defaults, small models."""
+"""Search spaces that a study names: files of its own, and the ready-made ones that come with hpo."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from hpo.config.yaml import read_yaml
+from hpo.core.assets import asset_folder
 from hpo.errors import ConfigError, did_you_mean
 
 
-def ready_made(folder: str) -> Path:
-    """A folder that comes with hpo (search_spaces, examples/models): of the checkout, else of the installation."""
-    checkout = Path(__file__).parents[2] / folder
-    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "hpo" / folder
+def ready_made_spaces() -> dict[str, Path]:
+    """Return the file of each ready-made search space by its name, in alphabetical order."""
+    return {path.stem: path for path in sorted(asset_folder("search_spaces").glob("*.yaml"))}
 
 
 def read_space_file(name: str, folder: Path) -> dict[str, Any]:
-    """Read a search space named by a file of `folder`, or one of the ready-made ones by its name.
+    """Read the search space in file `name` of `folder`, or else the ready-made one called `name`.
 
-    Beside parameters it may hold `first_trials`: good defaults for it.
+    Beside parameters it may hold `first_trials`: good defaults for it. Raises `ConfigError` where there is neither.
     """
-    shipped = ready_made("search_spaces")
-    for path in (folder / name, shipped / f"{name}.yaml"):
-        if path.is_file():
-            return read_yaml(path)
-    ready = sorted(path.stem for path in shipped.glob("*.yaml"))
-    raise ConfigError(
-        f"search_space: '{name}' is neither a file nor ready-made.{did_you_mean(name, ready)} "
-        f"Ready-made: {', '.join(ready)}."
-    )
+    if (folder / name).is_file():
+        return read_yaml(folder / name)
+    ready_made = ready_made_spaces()
+    if name not in ready_made:
+        raise ConfigError(
+            f"search_space: '{name}' is neither a file nor ready-made.{did_you_mean(name, ready_made)} "
+            f"Ready-made: {', '.join(ready_made)}."
+        )
+    return read_yaml(ready_made[name])

@@ -2,8 +2,9 @@
 
 from datasets import Dataset
 
-from hpo.config.space_files import read_space_file, ready_made
+from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig, StudyConfig
+from hpo.config.yaml import read_yaml
 from hpo.errors import ConfigError, did_you_mean
 from hpo.tasks.audio.audio_classification import AudioClassification
 from hpo.tasks.audio.speech_recognition import SpeechRecognition
@@ -57,5 +58,5 @@ def with_portfolio(config: StudyConfig) -> StudyConfig:
     """The study with the good defaults of its task's ready-made space, where its own search space came with none."""
     if config.portfolio:
         return config
-    space = read_space_file(get_task(config.task).search_space, ready_made("search_spaces"))
+    space = read_yaml(ready_made_spaces()[get_task(config.task).search_space])
     return config.model_copy(update={"portfolio": tuple(space.get("first_trials", ()))})

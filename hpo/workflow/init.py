@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpo.config.space_files import ready_made
+from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig
 from hpo.config.yaml import inline
+from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
@@ -111,7 +112,7 @@ def _fill(
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
-    file = ready_made("search_spaces") / f"{space or task.suggest_space(data)}.yaml"
+    file = ready_made_spaces()[space or task.suggest_space(data)]
     written, _, defaults = file.read_text(encoding="utf-8").partition("\n\n")  # its first trials stand last
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
@@ -133,7 +134,7 @@ def _fill(
 
 
 def _check_space(space: str | None) -> None:
-    known = sorted(file.stem for file in ready_made("search_spaces").glob("*.yaml"))
+    known = ready_made_spaces()
     if space is not None and space not in known:
         raise ConfigError(f"--space {space}: there is none.{did_you_mean(space, known)} There are: {', '.join(known)}.")
 
@@ -155,7 +156,7 @@ def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
         return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(task.hub_models)}."
     if cached:
         return cached, "The hub is out of reach; these are in its cache."
-    bundled = tuple(str(folder.parent) for folder in sorted(ready_made("examples/models").glob("*/config.json")))
+    bundled = tuple(str(folder.parent) for folder in sorted(asset_folder("demo_models").glob("*/config.json")))
     if bundled and task.hub_models == ENCODERS:
         return bundled, (
             "The hub is out of reach, so these are hpo's own small demonstration models: fine to try it, weak on real "

@@ -161,10 +161,10 @@ def test_without_the_hub_its_cache_is_used_and_the_bundled_models_last(
     monkeypatch.setattr(init, "is_cached", lambda name: "MiniLM" in name)
     assert propose_models(None, CLASSES) == (ENCODERS["small"][:1], "The hub is out of reach; these are in its cache.")
     monkeypatch.setattr(init, "is_cached", lambda name: False)
-    monkeypatch.setattr(init, "ready_made", lambda folder: workshop if "models" in folder else Path("search_spaces"))
+    monkeypatch.setattr(init, "asset_folder", lambda name: workshop)
     proposed, remark = propose_models(None, CLASSES)
     assert proposed == (str(workshop / "deep"), str(workshop / "shallow"))
     assert "demonstration models" in remark and ENCODERS["small"][0] in remark
-    monkeypatch.setattr(init, "ready_made", lambda folder: tmp_path)
+    monkeypatch.setattr(init, "asset_folder", lambda name: tmp_path)
     with pytest.raises(ConfigError, match="Name a local one: --model FOLDER"):
         propose_models(None, CLASSES)
