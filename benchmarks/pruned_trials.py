@@ -23,8 +23,8 @@ from hpo.storage.storage import open_storage
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
-from hpo.workflow.result import open_study
 from hpo.workflow.stages import finished_trials
+from hpo.workflow.studies import open_study
 
 TOP = 3
 

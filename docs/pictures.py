@@ -38,7 +38,7 @@ def pages(name: str) -> None:
     from playwright.sync_api import sync_playwright
 
     from hpo.storage.storage import open_storage
-    from hpo.workflow.result import open_study
+    from hpo.workflow.studies import open_study
 
     number = open_study(open_storage(), name)._study_id
     server = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +28,7 @@ Name = Annotated[str | None, typer.Argument(help="The study's name; without it, 
 StorageUrl = Annotated[
     str | None, typer.Option("--storage", help="Database URL; else HPO_STORAGE, else studies/hpo.db.")
 ]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, over what the file says.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, overrides the file.")]
 
 
 @app.command(epilog="Example:  hpo init data/reviews.csv --model ./my-bert --model FacebookAI/roberta-base")
@@ -38,25 +37,25 @@ def init(
     model: Annotated[list[str] | None, typer.Option(help="A candidate: hub id or folder. May be repeated.")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the proposed models: small, base or large.")] = None,
     text: Annotated[
-        list[str] | None, typer.Option(help="The column of the text, if it is not recognised; twice for pairs.")
+        list[str] | None, typer.Option(help="The text column, if it is not recognized; twice for pairs.")
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="The column of the label, if it is not recognised; several: a 0/1 column for each class."),
+        typer.Option(help="The label column, if it is not recognized; several: a 0/1 column for each class."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="The task, if it is not recognised.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task, if it is not recognized, or ./my_task.py.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="The column whose values (a patient, an author) no two splits may share.")
+        str | None, typer.Option(help="A column whose values (a patient, an author) no two splits may share.")
     ] = None,
     space: Annotated[
         str | None, typer.Option(help="A ready-made search space, if not the one that suits task and data.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
-    """Look at DATA and write a study file that runs as it is."""
+    """Inspect DATA and write a study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
-    with console.progress("looking at the data"):
+    with console.progress("reading the data"):
         path = write_study_file(data, model or (), size, output, text or (), label or (), task, group, space)
     console.note(f"Wrote {path}. Read it, then: hpo check {shlex.quote(str(path))}")
 
@@ -65,34 +64,34 @@ def init(
 def check(file: StudyFile, settings: Settings = None) -> None:
     """Validate a study without training it.
 
-    Shows its plan, and a forecast of its time.
+    Shows its data, its models and a forecast of its time.
     """
-    from hpo.workflow.checks.study import check_study
+    from hpo.workflow.checks.study import check as check_study
 
-    check_study(file, settings or ())
+    check_study(file, settings or ()).show()
 
 
 @app.command(epilog="Example:  hpo rank studies/reviews.yaml --set constraints.max_params=150000000")
 def rank(file: StudyFile, settings: Settings = None) -> None:
     """Rank a study's models on its data without training them.
 
-    By what their frozen features tell of the labels; `hpo run` does it too, and tries the first ones first.
+    By how well their frozen features predict the labels. `hpo run` does it too, and tries the first ones first.
     """
-    from hpo.workflow.rank import rank_study
+    from hpo.workflow.rank import rank as rank_models
 
-    console.show_ranking(rank_study(file, settings or ()).to_plain())
+    console.show_ranking(rank_models(file, settings or ()).to_plain())
 
 
 @app.command(epilog="Example:  hpo run studies/reviews.yaml --trials 32 --set metric=f1_macro")
 def run(
     file: StudyFile,
     settings: Settings = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all, over all runs of the study.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Wall hours in all, over all runs of the study.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Total trials, over all runs of the study.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Total wall hours, over all runs of the study.")] = None,
     storage: StorageUrl = None,
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
 ) -> None:
-    """Run a study to its final model, or go on where it stopped."""
+    """Run a study to its final model, or resume it where it stopped."""
     with importing():
         from hpo.workflow.run import run as run_study
 
@@ -103,18 +102,21 @@ def run(
 @app.command(epilog="Example:  hpo status --watch")
 def status(
     name: Name = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it is finished or stopped.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the study is finished or stopped.")] = False,
     storage: StorageUrl = None,
 ) -> None:
-    """Show how far a study is: trials, best so far, workers, failures, disk use."""
+    """Show the progress of a study: trials, best so far, workers, failures, disk use."""
     from hpo.storage.status import read_status
     from hpo.storage.storage import open_storage
+    from hpo.workflow.studies import open_study
 
     database = open_storage(storage)
-    study = name or _latest(database)
+    study = open_study(database, name).study_name
     if watch:
-        read = partial(read_status, database, study, disk=True)
-        console.live(read, lambda: read_status(database, study).phase in ("finished", "stopped"))
+        console.live(
+            lambda: read_status(database, study, disk=True),
+            lambda: read_status(database, study).phase in ("finished", "stopped"),
+        )
     else:
         console.show_status(read_status(database, study, disk=True))
 
@@ -122,12 +124,9 @@ def status(
 @app.command("list", epilog="Example:  hpo list")
 def list_(storage: StorageUrl = None) -> None:
     """List all studies of the database, the latest last."""
-    from hpo.storage.budget import list_studies
-    from hpo.storage.status import read_status
-    from hpo.storage.storage import open_storage
+    from hpo.workflow.studies import list_studies
 
-    database = open_storage(storage)
-    console.show_studies([read_status(database, name) for name in list_studies(database)])
+    console.show_studies(list_studies(storage))
 
 
 @app.command(epilog="Example:  hpo best --json")
@@ -138,7 +137,7 @@ def best(
     storage: StorageUrl = None,
 ) -> None:
     """Show the winner of a study, or its best trial so far."""
-    from hpo.workflow.result import best_configuration
+    from hpo.workflow.studies import best_configuration
 
     found = best_configuration(name, storage)
     if as_json:
@@ -161,7 +160,7 @@ def retrain(
 ) -> None:
     """Train a trial's configuration to a final model.
 
-    On train + validation; it is measured on test, which is counted, and saved in the study's folder.
+    On train + validation. The model is evaluated on test, which is counted, and saved in the study's folder.
     """
     from hpo.workflow.replay import retrain as train_again
 
@@ -174,7 +173,7 @@ def retrain(
 @app.command(epilog='Example:  hpo predict "what a great film" "never again"')
 def predict(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts, two for each pair, or paths of images or sound.")
+        list[str] | None, typer.Argument(help="Texts, two for each pair, or paths of images or audio files.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs, or a folder of files.")
@@ -196,9 +195,9 @@ def predict(
 
 @app.command(epilog="Example:  hpo report reviews")
 def report(name: Name = None, storage: StorageUrl = None) -> None:
-    """Write the page (report.html) and the table (trials.csv).
+    """Write the report (report.html) and the table of trials (trials.csv).
 
-    Also while the study is running.
+    Works while the study is running, too.
     """
     from hpo.workflow.run import write_reports
 
@@ -208,16 +207,16 @@ def report(name: Name = None, storage: StorageUrl = None) -> None:
 @app.command(epilog="Example:  hpo dashboard --port 8080")
 def dashboard(
     storage: StorageUrl = None,
-    host: Annotated[str, typer.Option(help="Address to listen at. The dashboard asks for no password.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on. The dashboard has no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on all studies of the database."""
     from hpo.reporting.dashboard import is_loopback, serve
     from hpo.storage.storage import open_storage
 
     if not is_loopback(host):
-        console.warn(f"anyone who reaches {host}:{port} can change and delete the studies: it asks for no password.")
-    console.note(f"The dashboard is at http://{host}:{port} (Ctrl-C ends it).")
+        console.warn(f"anyone who reaches {host}:{port} can change and delete the studies: it has no password.")
+    console.note(f"The dashboard is at http://{host}:{port} (Ctrl-C stops it).")
     serve(open_storage(storage), host, port)
 
 
@@ -227,7 +226,7 @@ def replay(
     name: Name = None,
     storage: StorageUrl = None,
 ) -> None:
-    """Carry out a trial again, and compare the curves."""
+    """Run a trial again with its recorded settings, and compare the curves."""
     from hpo.workflow.replay import replay as replay_trial
 
     study = _open(name, storage)
@@ -244,7 +243,7 @@ def worker(
 ) -> None:
     """Add one worker to a study, until it is finished.
 
-    Here, or on any machine that reaches the database and finds data and models at the same paths.
+    On this machine, or on any that reaches the database and finds data and models at the same paths.
     """
     with importing():
         from hpo.workflow.worker.loop import work_by_hand
@@ -256,49 +255,43 @@ def worker(
 def stop(name: Name = None, storage: StorageUrl = None) -> None:
     """Stop a study's workers, wherever they run.
 
-    Each saves its trial and leaves; `hpo run` goes on from there.
+    Each saves its trial and exits; `hpo run` resumes them.
     """
-    from hpo.storage.storage import open_storage
-    from hpo.workflow.stop import stop_study
+    from hpo.workflow.stop import stop as stop_study
 
-    database = open_storage(storage)
-    study = name or _latest(database)
-    with console.progress("stopping: the trials in hand are being saved"):
-        left = stop_study(database, study)
+    study = _open(name, storage).study_name
+    with console.progress("stopping: running trials are being saved"):
+        left = stop_study(study, storage)
     for one in left:
-        console.warn(f"process {one.pid} on {one.host} has not left yet; it does when it hears of it.")
-    console.note(f"Study '{study}' is told to stop." if left else f"Study '{study}' is stopped.")
+        console.warn(f"process {one.pid} on {one.host} is still running.")
+    console.note(
+        f"Stop of study '{study}' requested; workers stop at their next heartbeat."
+        if left
+        else f"Study '{study}' is stopped."
+    )
 
 
 @app.command(epilog="Example:  hpo delete reviews")
 def delete(
     name: Annotated[str, typer.Argument(help="The study's name.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     storage: StorageUrl = None,
 ) -> None:
     """Delete a study: its trials in the database, and its folder with report and models."""
     from hpo.core.paths import run_folder
-    from hpo.storage.storage import storage_of
-    from hpo.workflow.stop import delete_study
+    from hpo.workflow.stop import delete as delete_study
 
-    study = _open(name, storage)
-    trials, folder = len(study.get_trials(deepcopy=False)), run_folder(name)
+    trials, folder = len(_open(name, storage).get_trials(deepcopy=False)), run_folder(name)
     if not yes and not console.ask(f"Delete study '{name}' with its {trials} trials and {folder}?"):
         console.note("Nothing was deleted.")
         return
-    delete_study(storage_of(study), name)
+    delete_study(name, storage)
     console.note(f"Study '{name}' is deleted.")
-
-
-def _latest(database: Any) -> str:
-    from hpo.workflow.result import open_study
-
-    return str(open_study(database, None).study_name)
 
 
 def _open(name: str | None, storage: str | None) -> Any:
     from hpo.storage.storage import open_storage
-    from hpo.workflow.result import open_study
+    from hpo.workflow.studies import open_study
 
     return open_study(open_storage(storage), name)
 
@@ -312,15 +305,15 @@ def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
     predict = example_command(get_task(made_of["config"]["task"]), made_of["data"]["columns"])
     return [
         (f"{predict} --study {study}", "use the final model"),
-        (f"hpo report {study}", "the page with all plots"),
+        (f"hpo report {study}", "the report with all plots"),
         ("hpo dashboard", "browse all trials"),
-        (f"hpo run {path} --trials N", "go on with more trials"),
-        (f"hpo run {path} --name NEW", "start anew"),
+        (f"hpo run {path} --trials N", "resume with more trials"),
+        (f"hpo run {path} --name NEW", "start from scratch"),
     ]
 
 
 def main() -> None:
-    """Run the command line. An `HpoError` is told in one message, without a traceback unless --debug is given."""
+    """Run the command line. An `HpoError` is printed as one message, without a traceback unless --debug is given."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:

@@ -18,7 +18,7 @@ def save_tables(data: Any) -> Any:
     train, validation and test to tables gives the splits. The files lie in HPO_HOME, named by their content: the same
     table is the same data. Raises `ConfigError` for what cannot be written.
     """
-    if isinstance(data, Mapping) and data and all(map(_is_table, data.values())):
+    if isinstance(data, Mapping) and data and all(map(is_table, data.values())):
         unknown = sorted(set(data) - set(SPLITS))
         if unknown or "train" not in data:
             wrong = f"'{unknown[0]}' is no split" if unknown else "there is no 'train'"
@@ -26,10 +26,11 @@ def save_tables(data: Any) -> Any:
         return str(_keep(data))
     if isinstance(data, Mapping) and "path" in data:
         return {**data, "path": save_tables(data["path"])}
-    return str(_keep({"train": data})) if _is_table(data) else data
+    return str(_keep({"train": data})) if is_table(data) else data
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
+    """Return whether `value` is a `datasets.Dataset` or a `pandas.DataFrame`."""
     return hasattr(value, "to_parquet")
 
 

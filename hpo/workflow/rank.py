@@ -1,13 +1,10 @@
 """Ranking the candidate models on the person's own data before anything is trained: `hpo rank`, and in `hpo run`."""
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hpo.config.study import load_config
 from hpo.core.format import score
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import ConfigError, OutOfMemory
@@ -20,6 +17,7 @@ from hpo.training.ranking.layer_features import extract_layer_features
 from hpo.training.ranking.transferability import transferability
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import inspect_models
+from hpo.workflow.configure import Source, configure
 from hpo.workflow.context import StudyContext
 from hpo.workflow.launch.placement import create_placement
 
@@ -31,9 +29,13 @@ WORK = {"cpu": 1e13, "cuda": 1e15}
 FEWEST = 200
 
 
-def rank_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Ranking:
-    """Rank the models of a study that need not have been run. Raises `HpoError`."""
-    config = load_config(source, overrides)
+def rank(source: Source, overrides: Sequence[str] = ()) -> Ranking:
+    """Rank the models of a study, which need not have been run, by their frozen features of its data.
+
+    `source` and `overrides` are those of `hpo.run`. Raises `ConfigError` where the task has no ranking, and `HpoError`
+    for every other mistake.
+    """
+    config = configure(source, overrides)
     placement = create_placement(config)
     placement.backend.kill()  # nothing runs elsewhere
     with console.progress("reading the data"):

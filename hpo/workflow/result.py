@@ -10,13 +10,11 @@ from typing import Any
 import optuna
 
 from hpo.config.model_ref import ModelRef
-from hpo.errors import DataError, StudyError, did_you_mean
-from hpo.storage.budget import list_studies
-from hpo.storage.records import params_of
-from hpo.storage.storage import Storage, open_storage
+from hpo.errors import DataError, StudyError
+from hpo.storage.storage import open_storage
 from hpo.tasks.base import Task
 from hpo.tasks.registry import get_task
-from hpo.workflow.stages import finished_trials
+from hpo.workflow.studies import open_study
 
 
 @dataclass(frozen=True)
@@ -137,35 +135,3 @@ def load(name: str | None = None, storage: str | None = None) -> Result:
     if record is None:
         raise StudyError(f"Study '{study.study_name}' is not finished; `hpo run` goes on with it.")
     return Result(study, record)
-
-
-def open_study(storage: Storage, name: str | None) -> optuna.Study:
-    """The study called `name`, or the latest one. Raises `StudyError`."""
-    known = list_studies(storage)
-    if not known:
-        raise StudyError("There are no studies yet. Start one with `hpo init DATA`, then `hpo run STUDY.yaml`.")
-    if name is None:
-        name = known[-1]
-    if name not in known:
-        some = ", ".join(known[-5:])
-        raise StudyError(f"There is no study '{name}'.{did_you_mean(name, known)} The latest are: {some}.")
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
-    """The winner of a study, or the best trial so far: trial, value, metric, params, and as a first trial of another.
-
-    Raises `StudyError` when no trial is complete.
-    """
-    study = open_study(open_storage(storage), name)
-    record = study.user_attrs.get("result")
-    if record is not None:
-        trial, value, params = (record["winner"][key] for key in ("trial", "mean", "params"))
-    else:
-        complete = finished_trials(study)
-        if not complete:
-            raise StudyError(f"No trial of '{study.study_name}' is complete yet; see `hpo status`.")
-        trial, value, params = complete[0].number, complete[0].value, params_of(complete[0])
-    kept = {key: value for key, value in params.items() if value is not None}
-    metric = study.user_attrs["metric"]
-    return {"trial": trial, "value": value, "metric": metric, "params": params, "first_trial": kept}

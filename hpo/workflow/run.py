@@ -1,20 +1,18 @@
 """One search from configuration to final model: checks everything, creates the study once, has it worked on."""
 
-import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.study import StudyConfig
 from hpo.core.imports import importing
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.process import on_interrupt
-from hpo.data.in_memory import save_tables
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.search.ranking import ranking_of
@@ -23,7 +21,8 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import check_direction
-from hpo.tasks.registry import get_task, with_metric
+from hpo.tasks.registry import get_task
+from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result
 
@@ -34,7 +33,7 @@ CLOCK_SECONDS = 0.5
 
 
 def run(
-    source: str | os.PathLike[str] | Mapping[str, Any] | StudyConfig,
+    source: Source,
     *,
     overrides: Sequence[str] = (),
     name: str | None = None,
@@ -50,7 +49,9 @@ def run(
     trials go on with it. Raises an `HpoError` for every mistake before anything is trained, and
     `KeyboardInterrupt` after all trials in hand were saved.
     """
-    config = _configure(source, overrides, name, trials, hours, storage)
+    config = configure(
+        source, overrides, name=name, storage=storage, budget__max_trials=trials, budget__max_hours=hours
+    )
     database = open_storage(config.storage)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with ExitStack() as ending:
@@ -73,21 +74,6 @@ def run(
     set_phase(study, "finished")
     write_reports(study)
     return Result(study, record)
-
-
-def _configure(
-    source: Any,
-    overrides: Sequence[str],
-    name: str | None,
-    trials: int | None,
-    hours: float | None,
-    storage: str | None,
-) -> StudyConfig:
-    options = {"name": name, "budget.max_trials": trials, "budget.max_hours": hours, "storage": storage}
-    if isinstance(source, Mapping) and "data" in source:
-        source = {**source, "data": save_tables(source["data"])}
-    given = [(key, value) for key, value in options.items() if value is not None]
-    return with_metric(load_config(source, [*overrides, *given]))
 
 
 def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":

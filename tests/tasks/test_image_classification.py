@@ -191,14 +191,14 @@ def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path,
 
 
 def test_an_unknown_augmentation_is_told(folder: Path, tmp_path: Path) -> None:
-    from hpo.workflow.checks.study import check_study
+    from hpo.workflow.checks.study import check
     from tests.small_models import save_model
 
     save_model(tmp_path / "tiny", "vit")
     study = {"name": "n", "task": "image-classification", "data": str(folder), "models": [str(tmp_path / "tiny")]}
     space = {"epochs": 1, "augmentation": ["none", "crop+flop"]}
     with pytest.raises(ConfigError, match=r"augmentation: 'flop' is not known\. Did you mean 'flip'\?"):
-        check_study({**study, "search_space": space})
+        check({**study, "search_space": space})
 
 
 def test_predicting_takes_files_folders_and_tables(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
+from hpo.config.study import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, StudyError
 from hpo.reporting.console import console
@@ -19,7 +20,7 @@ from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
 from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stop import delete_study
+from hpo.workflow.stop import delete
 from tests.training.checkpoints.test_remote import Flaky, flaky
 
 __all__ = ["flaky"]  # a fixture
@@ -77,7 +78,7 @@ def test_deleting_a_study_removes_its_copies_or_says_what_is_left(
     assert list(bucket.glob("reviews/reviews-0/checkpoint-1-*/state.json"))
     assert list(run_folder("reviews").glob("checkpoints/reviews-0/checkpoint-1-*"))
     Flaky.failing = math.inf if gone_meanwhile else 0
-    delete_study(open_storage(), "reviews")
+    delete("reviews")
     told = capsys.readouterr().err
     assert ("copies of checkpoints are left in reviews (ConnectionError: no route)" in told) == gone_meanwhile
     assert (bucket / "reviews").exists() == gone_meanwhile
@@ -124,4 +125,4 @@ def test_a_place_for_checkpoints_is_checked_first(study: dict[str, Any]) -> None
     with pytest.raises(ConfigError, match="checkpoints: nowhere://x cannot be opened"):
         hpo.run({**study, "checkpoints": "nowhere://x"})
     with pytest.raises(ConfigError, match="checkpoints: holds a password"):
-        hpo.load_config({**study, "checkpoints": "sftp://me:secret@host/x"})
+        load_config({**study, "checkpoints": "sftp://me:secret@host/x"})

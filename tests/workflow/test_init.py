@@ -15,7 +15,7 @@ from hpo.tasks.registry import get_task
 from hpo.training import execution
 from hpo.training.models import hub
 from hpo.workflow import init
-from hpo.workflow.checks.study import check_study
+from hpo.workflow.checks.study import check
 from hpo.workflow.init import propose_models, write_study_file
 
 CLASSES = get_task("text-classification")
@@ -46,7 +46,7 @@ def test_the_file_runs_as_it_is(workshop: Path, tmp_path: Path, monkeypatch: pyt
     assert Path(config.data.path) == workshop / "reviews"
     assert (config.metric, config.budget.max_trials, config.data.text) == ("accuracy", 24, "text")
     assert config.search_space == load_config({**config.to_plain(), "search_space": "small-data"}).search_space
-    check_study(path)
+    check(path)
     small = ["backend=inline", "devices=cpu", "first_trials=[]", "search_space.epochs=1", "confirm={top: 1, seeds: 1}"]
     result = hpo.run(path, trials=3, overrides=[*small, "search_space.learning_rate={low: 1e-3, high: 1e-2}"])
     assert len(result.study.trials) == 3

@@ -14,7 +14,7 @@ from hpo.search.ranking import Ranking, ranking_of
 from hpo.training.execution import Execution
 from hpo.workflow import rank
 from hpo.workflow.context import StudyContext
-from hpo.workflow.rank import rank_models, rank_study
+from hpo.workflow.rank import rank_models
 from hpo.workflow.run import write_reports
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_model
@@ -37,7 +37,7 @@ def blind(workshop: Path, tmp_path: Path) -> str:
 
 def test_models_are_ranked_by_what_their_features_tell(study: dict[str, Any], blind: str) -> None:
     study["models"] = [blind, *study["models"]]
-    found = rank_study(study)
+    found = hpo.rank(study)
     assert found.order[-1] == "blind" and found.rows == 240
     by_name = {m.model: m for m in found.models}
     assert (by_name["shallow"].score or 0) > 0.3 > 0.1 > (by_name["blind"].score or 0)  # one word decides
@@ -89,7 +89,7 @@ def test_a_ranking_can_be_turned_off_and_one_model_has_none(
 def test_each_kind_of_label_is_ranked(task: str, architectures: tuple[str, ...], tmp_path: Path) -> None:
     models = [str(save_model(tmp_path / name, name)) for name in architectures]
     data = str(write_rows(task, tmp_path / "rows"))
-    found = rank_study({"name": "n", "task": task, "data": data, "models": models, "devices": "cpu"})
+    found = hpo.rank({"name": "n", "task": task, "data": data, "models": models, "devices": "cpu"})
     assert {m.model for m in found.models} == set(architectures)
     assert all(m.score is not None and np.isfinite(m.score) and m.score <= 1 for m in found.models)
 
@@ -99,7 +99,7 @@ def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
     data = str(write_rows("question-answering", tmp_path / "rows"))
     study = {"name": "n", "task": "question-answering", "data": data, "models": models, "devices": "cpu"}
     with pytest.raises(ConfigError, match="nothing to rank: question-answering has no ranking"):
-        rank_study(study)
+        hpo.rank(study)
     assert rank.rank_if_wanted(StudyContext(load_config(study), Execution())) is None
 
 

@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
+from hpo.config.study import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.storage.records import KEPT, curve_of, params_of
@@ -21,8 +22,9 @@ from hpo.storage.storage import open_storage
 from hpo.tasks.text.text_classification import TextClassification
 from hpo.workflow.launch.supervisor import Supervisor
 from hpo.workflow.replay import replay, retrain
-from hpo.workflow.result import Predictor, best_configuration
+from hpo.workflow.result import Predictor
 from hpo.workflow.stages import confirm_jobs
+from hpo.workflow.studies import best_configuration
 from hpo.workflow.worker import loop
 
 
@@ -107,7 +109,7 @@ def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> No
     assert sum(map(sum, record["result"]["confusion"]["matrix"])) == 32
     status = read_status(open_storage(), "reviews")
     assert (status.phase, status.confirm_done, status.confirm_total) == ("finished", 4, 4)
-    assert hpo.load_config(folder / "study.yaml").identity() == hpo.load_config(study, ["metric=accuracy"]).identity()
+    assert load_config(folder / "study.yaml").identity() == load_config(study, ["metric=accuracy"]).identity()
 
 
 def test_a_finished_study_is_shown_and_more_trials_go_on_with_it(result: hpo.Result, study: dict[str, Any]) -> None:
@@ -203,7 +205,7 @@ def test_conditions_and_fixed_values_are_sampled_as_written(study: dict[str, Any
     for trial in result.study.trials:
         assert ("warmup_ratio" in trial.params) == (trial.params["lr_scheduler"] == "constant_with_warmup")
         assert params_of(trial)["weight_decay"] == 0.05
-    jobs = confirm_jobs(result.study, hpo.load_config(result.study.user_attrs["config"]))
+    jobs = confirm_jobs(result.study, load_config(result.study.user_attrs["config"]))
     assert len({job.trial for job in jobs}) == 2
 
 

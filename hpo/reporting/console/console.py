@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpo.core.format import NOTHING, count, duration, number, parameters, score
+from hpo.core.format import count, duration, number, parameters, score
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,6 +36,17 @@ def show(*renderables: "RenderableType") -> None:
     console = _console()
     for renderable in renderables:
         console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def as_text(*renderables: "RenderableType") -> str:
+    """Return rich renderables as plain text, one below the other: for a `repr`."""
+    from rich.console import Console
+
+    page = Console(file=io.StringIO(), width=TABLE_WIDTH_IN_A_PIPE, markup=False, emoji=False, highlight=False)
+    with page.capture() as captured:
+        for renderable in renderables:
+            page.print(renderable, soft_wrap=isinstance(renderable, str))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def emit(text: str) -> None:
@@ -209,39 +220,10 @@ def show_plan(
     forecast: Mapping[str, float] | None = None,
     warnings: Sequence[str] = (),
 ) -> None:
-    """What `hpo check` found.
+    """Print the plan of a study (see `plan_parts`), and its warnings on stderr."""
+    from hpo.reporting.console.plan_view import plan_parts
 
-    `data` holds `sizes` (rows by split), `labels` and `notes`. Each of `models` holds `model`, `architecture`,
-    `parameters` (a count), `layers`, `max_length` (tokens, or samples of sound) and `seconds_per_epoch` (None where it
-    was not timed). `forecast` holds seconds by phase.
-    """
-    from rich.text import Text
-
-    from hpo.reporting.console.live_view import one_line
-    from hpo.reporting.console.tables import millions, pairs
-    from hpo.reporting.console.tables import table as new_table
-
-    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data["sizes"].items())
-    labels = data["labels"]
-    few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
-    facts = {"study": study, "rows": sizes} | ({"classes": f"{len(labels)}: {few}"} if labels else {})
-    show(pairs(facts), *(f"  {one_line(line)}" for line in data.get("notes", ())), "")
-    columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
-    table = new_table("model", "architecture", **columns)
-    for row in models:
-        table.add_row(
-            one_line(row["model"]),
-            one_line(row.get("architecture", NOTHING)),
-            millions(row.get("parameters")),
-            number(row.get("layers")),
-            number(row.get("max_length")),
-            duration(row.get("seconds_per_epoch")),
-        )
-    show(table)
-    if forecast:
-        parts = ", ".join(f"{one_line(phase)} {duration(seconds)}" for phase, seconds in forecast.items())
-        total = duration(sum(forecast.values()))
-        show(Text.assemble("\nforecast: about ", (total, "bold"), f" ({parts})" if len(forecast) > 1 else ""))
+    show(*plan_parts(study, data, models, forecast))
     for line in warnings:
         warn(line)
 

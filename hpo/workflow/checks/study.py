@@ -1,6 +1,5 @@
 """What can be told before anything is trained: the models, whether they suit the task, and how long it will take."""
 
-import os
 import statistics
 import tempfile
 import time
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.search_space import Categorical, Fixed, Float, Int
-from hpo.config.study import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.core.format import count, duration
 from hpo.errors import ModelError
@@ -20,6 +18,7 @@ from hpo.tasks.metrics.scorer import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.techniques import check_techniques
+from hpo.workflow.configure import Source, configure
 from hpo.workflow.context import StudyContext, describe_data
 from hpo.workflow.launch.placement import create_placement
 from hpo.workflow.stages import within_share
@@ -43,11 +42,49 @@ class ModelPlan:
     seconds_per_epoch: float | None = None
 
 
-def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
-    """Validate a study without training it, and show the plan with a forecast of its time. Raises `HpoError`."""
-    config = load_config(source, overrides)
+@dataclass(frozen=True, repr=False)
+class StudyCheck:
+    """The plan of a valid study, and a forecast of its time. `repr` shows it as a table.
+
+    `sizes` counts the rows of each split, `notes` say what was recognized in the data, created and dropped. `forecast`
+    holds seconds by phase: search, confirm, final model.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    models: tuple[ModelPlan, ...]
+    forecast: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The forecast of the whole study."""
+        return sum(self.forecast.values())
+
+    def __repr__(self) -> str:
+        from hpo.reporting.console.plan_view import plan_parts
+
+        data = {"sizes": self.sizes, "labels": self.labels, "notes": self.notes}
+        parts = plan_parts(self.name, data, [asdict(plan) for plan in self.models], self.forecast)
+        return console.as_text(*parts, *(f"warning: {line}" for line in self.warnings))
+
+    def show(self) -> None:
+        """Print the plan, and the warnings on stderr."""
+        data = {"sizes": self.sizes, "labels": self.labels, "notes": self.notes}
+        console.show_plan(self.name, data, [asdict(plan) for plan in self.models], self.forecast, self.warnings)
+
+
+def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
+    """Validate a study without training it: read the data, load the models, time a few steps of each.
+
+    `source` and `overrides` are those of `hpo.run`. Nothing is written to the database. Raises `HpoError` for every
+    mistake.
+    """
+    config = configure(source, overrides)
     placement = create_placement(config)
-    placement.backend.kill()  # that it can be had is all that is asked of it here
+    placement.backend.kill()  # only its availability is checked
     with console.progress("reading the data"):
         context = StudyContext(config, placement.execution_here())
         check_direction(context.scorer, config.direction)
@@ -57,8 +94,15 @@ def check_study(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     with console.progress("timing each model on the data"):
         plans = time_models(context, inspect_models(context))
     times = forecast(context, plans, len(placement.slots))
-    told = [*dropped, *study_warnings(context), *too_little_time(context, plans, times)]
-    console.show_plan(config.name, describe_data(context.data), [asdict(plan) for plan in plans], times, told)
+    return StudyCheck(
+        name=config.name,
+        sizes=describe_data(context.data)["sizes"],
+        labels=tuple(context.data.label_names),
+        notes=tuple(context.data.notes),
+        models=tuple(plans),
+        forecast=times,
+        warnings=(*dropped, *study_warnings(context), *too_little_time(context, plans, times)),
+    )
 
 
 def inspect_models(context: StudyContext) -> list[ModelPlan]:

@@ -31,7 +31,6 @@ from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.context import StudyContext
-from hpo.workflow.result import open_study
 from hpo.workflow.stages import (
     confirm_jobs,
     confirm_name,
@@ -41,6 +40,7 @@ from hpo.workflow.stages import (
     is_one_confirmed,
     reserve,
 )
+from hpo.workflow.studies import open_study
 from hpo.workflow.worker.confirm import confirm_job
 from hpo.workflow.worker.final_model import final_run
 from hpo.workflow.worker.objective import Objective, OnReport

@@ -15,7 +15,7 @@ from hpo.storage.records import PARAMS
 from hpo.training.execution import Execution
 from hpo.training.models.footprint import footprint_from_config, measure_footprint
 from hpo.workflow.checks.constraints import apply_constraints
-from hpo.workflow.checks.study import check_study
+from hpo.workflow.checks.study import check
 from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import Job, confirmed
 
@@ -47,7 +47,7 @@ def test_a_model_that_is_too_large_is_dropped_unread(
     study |= {"models": [str(workshop / "shallow"), str(unread)], "budget": {"max_trials": 2}}
     study |= {"constraints": {"max_params": sizes["shallow"]}, "confirm": {"top": 1, "seeds": 1}}
     study["first_trials"] = [{"model": "unread"}, {"learning_rate": 1e-2, "epochs": 3}]
-    check_study(study)
+    check(study)
     assert f"unread is dropped: it has {sizes['deep']:,} parameters" in capsys.readouterr().err
     result = hpo.run(study)
     assert {trial.params["model"] for trial in result.study.trials} == {"shallow"}

@@ -11,7 +11,7 @@ from hpo.config.study import load_config
 from hpo.core.paths import home
 from hpo.errors import ConfigError, HpoError, ModelError
 from hpo.training.execution import Execution
-from hpo.workflow.checks.study import ModelPlan, check_study, forecast, inspect_models, study_warnings, too_little_time
+from hpo.workflow.checks.study import ModelPlan, check, forecast, inspect_models, study_warnings, too_little_time
 from hpo.workflow.context import StudyContext
 
 
@@ -19,10 +19,15 @@ def context_of(study: dict[str, Any]) -> StudyContext:
     return StudyContext(load_config(study), Execution())
 
 
-def test_a_good_study_is_shown_with_its_plan_and_a_forecast(
+def test_check_returns_the_plan_of_a_valid_study_with_a_forecast(
     study: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_study(study, ["budget.max_trials=2", "search_space.batch_size=[8, 512]"])
+    found = check(study, ["budget.max_trials=2", "search_space.batch_size=[8, 512]"])
+    assert capsys.readouterr().out == ""
+    assert found.sizes == {"train": 240, "validation": 32, "test": 32}
+    assert [plan.layers for plan in found.models] == [1, 3] and found.seconds > 0
+    assert all(line in repr(found) for line in ("shallow", "rows     240 train", "forecast: about"))
+    found.show()
     out, told = capsys.readouterr()
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert lines["rows"] == "rows 240 train, 32 validation, 32 test".split()
@@ -105,7 +110,7 @@ def test_a_model_that_cannot_be_used_is_told_before_anything_is_trained(
 ) -> None:
     study["models"] = [str(workshop / "deep"), str(broken(kind, workshop, tmp_path))]
     with pytest.raises(ModelError, match=told):
-        check_study(study)
+        check(study)
 
 
 def test_a_model_that_is_nowhere_is_told_with_the_nearest(
@@ -113,7 +118,7 @@ def test_a_model_that_is_nowhere_is_told_with_the_nearest(
 ) -> None:
     monkeypatch.chdir(workshop)
     with pytest.raises(ModelError, match=r"shalow: no such folder.*offline\)\. Nearest here: shallow"):
-        check_study({**study, "models": ["shalow"]})
+        check({**study, "models": ["shalow"]})
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_a_study_that_does_not_fit_its_models_is_refused(
     changed: dict[str, Any], told: str, study: dict[str, Any]
 ) -> None:
     with pytest.raises(HpoError, match=told) as caught:
-        check_study({**study, **changed})
+        check({**study, **changed})
     assert caught.value.exit_code == 2
 
 
