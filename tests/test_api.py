@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import hpo
-
 ERRORS = (
     *("ConfigError", "DataError", "DeviceLost", "Diverged", "HpoError", "ModelError", "OutOfMemory"),
     *("StorageError", "StudyError", "TrialError"),
