@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.study import load_config
 from hpo.config.trial_params import TrialParams
+from hpo.core.direction import loss_sign
 from hpo.core.format import score
 from hpo.errors import TrialError
 from hpo.reporting.console import console
-from hpo.storage.records import params_of
+from hpo.storage.records import direction_of, params_of
 from hpo.storage.storage import open_storage
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
@@ -51,10 +52,10 @@ def finish_pruned(study: optuna.Study) -> dict[str, Any]:
             values[trial.number] = finish(context, trial)
             advance()
     complete = [float(trial.value or 0.0) for trial in finished_trials(study)]
-    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-    ranked = sorted([*complete, *(v for v in values.values() if v is not None)], key=lambda v: -sign * v)
+    sign = loss_sign(direction_of(study))
+    ranked = sorted([*complete, *(v for v in values.values() if v is not None)], key=lambda v: sign * v)
     bar = ranked[min(TOP, len(ranked)) - 1]
-    lost = [number for number, value in values.items() if value is not None and sign * value >= sign * bar]
+    lost = [number for number, value in values.items() if value is not None and sign * value <= sign * bar]
     return {"values": {str(n): v for n, v in values.items()}, "in_top_3": lost, "best_complete": complete[0]}
 
 

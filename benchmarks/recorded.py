@@ -19,6 +19,8 @@ import pandas
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.ensemble import ExtraTreesRegressor
 
+from hpo.core.direction import Direction, loss_sign
+
 DATA = Path(__file__).parent / "data"
 BEGINNINGS = DATA / "beginnings.json"  # written by `record_curves.py`
 Params = dict[str, Any]
@@ -47,7 +49,7 @@ class Table:
 
     family: str
     name: str
-    direction: str
+    direction: Direction
     space: dict[str, BaseDistribution]
     runs: list[Run]
     order: tuple[str, ...] = ()  # the models, as the product ranks them on the dataset; empty: unknown
@@ -62,8 +64,8 @@ class Table:
 
     @property
     def sign(self) -> float:
-        """What makes smaller better of a value."""
-        return 1.0 if self.direction == "minimize" else -1.0
+        """The factor that turns values into losses, of which less is better."""
+        return loss_sign(self.direction)
 
     @property
     def conditional(self) -> bool:
@@ -162,7 +164,7 @@ CONDITIONS = {"lora_r": ("peft", "lora"), "lora_targets": ("peft", "lora")}
 # What a recorded run must have in common with a configuration that is asked for: another model is another curve. With
 # the batch size, epochs and adapters as well there would be one or two runs of each kind.
 SAME = {"model"}
-DIRECTIONS = {"taskset": "minimize", "scaling_law": "minimize", "fine_tuning": "maximize"}
+DIRECTIONS: dict[str, Direction] = {"taskset": "minimize", "scaling_law": "minimize", "fine_tuning": "maximize"}
 
 
 def read_tables(folder: Path = DATA) -> list[Table]:

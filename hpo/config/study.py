@@ -23,6 +23,7 @@ from hpo.config.space_files import read_space_file
 from hpo.config.space_parser import parse_search_space
 from hpo.config.validation import check_study_name, explain
 from hpo.config.yaml import read_yaml
+from hpo.core.direction import Direction
 from hpo.errors import ConfigError, did_you_mean
 
 
@@ -121,7 +122,7 @@ class StudyConfig(Config):
     metric: str = Field(
         "", description="What is optimised: a name, or a Python file with a Metric; empty: the task's own."
     )
-    direction: Literal["maximize", "minimize"] | None = Field(None, description="null: the metric's own.")
+    direction: Direction | None = Field(None, description="null: the metric's own.")
     max_length: int | None = Field(None, ge=4, description="Tokens per example; null: from the data and models.")
     max_seconds: float | None = Field(None, gt=0, description="Seconds of sound per example; null: 30.")
     sampler: dict[str, Any] = Field({"name": "freeze_thaw"}, description="hpo's default, or an Optuna sampler by name.")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.transactions import RUNGS
@@ -54,11 +53,6 @@ def curve_of(trial: FrozenTrial, sign: float, whole: int) -> Curve | None:
 def truncated(curve: Curve, count: int) -> Curve:
     """The curve as it was at its first `count` reports."""
     return replace(curve, shares=curve.shares[:count], losses=curve.losses[:count])
-
-
-def sign_of(study: Study) -> float:
-    """What makes smaller better of a study's values."""
-    return 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
 
 
 def rungs_of(trial: FrozenTrial, whole: int) -> int:

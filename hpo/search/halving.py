@@ -4,7 +4,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from hpo.search.curves import Curve, curve_of, furthest_step, sign_of
+from hpo.core.direction import loss_sign
+from hpo.search.curves import Curve, curve_of, furthest_step
+from hpo.storage.records import direction_of
 from hpo.storage.transactions import INFRASTRUCTURE
 
 # Trials that must have come as far before one is stopped: with fewer, who is best of them is chance, and one that
@@ -35,7 +37,7 @@ class HalvingPruner(optuna.pruners.BasePruner):
         """Whether to stop `trial` at its last report."""
         known = [t for t in study.get_trials(deepcopy=False) if INFRASTRUCTURE not in t.user_attrs]
         whole = furthest_step(known)
-        sign = sign_of(study)
+        sign = loss_sign(direction_of(study))
         own = curve_of(trial, sign, whole)
         if own is None:
             return bool(trial.intermediate_values)  # what it reported is not finite

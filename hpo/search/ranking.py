@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from hpo.core.direction import higher_is_better, loss_sign
+from hpo.storage.records import direction_of
 
 RANKING = "ranking"  # the study's user attribute
 ODDS = 0.5  # of a model against the one ranked before it, before there is evidence
@@ -118,15 +121,15 @@ def agreement(study: Study) -> dict[str, Any] | None:
         return None
     best = _best_of_each(study)
     both = [(m.score, best[m.model]) for m in ranking.models if m.score is not None and m.model in best]
-    sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-    tau = rank_correlation([score for score, _ in both], [sign * value for _, value in both])
+    sign = loss_sign(direction_of(study))
+    tau = rank_correlation([score for score, _ in both], [-sign * value for _, value in both])
     models = [{"model": m.model, "score": m.score, "best": best.get(m.model), "why": m.why} for m in ranking.models]
     return {"rows": ranking.rows, "models": models, "tau": tau}
 
 
 def _best_of_each(study: Study) -> Mapping[str, float]:
     """The best value of each model's complete trials."""
-    better = max if study.direction == StudyDirection.MAXIMIZE else min
+    better = max if higher_is_better(direction_of(study)) else min
     found: dict[str, float] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         model = trial.params.get("model")

@@ -6,7 +6,10 @@ They are system attributes: optuna-dashboard shows a user attribute as one line,
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+
+from hpo.core.direction import Direction
 
 PARAMS = "hpo:params"
 EXECUTION = "hpo:execution"
@@ -27,3 +30,8 @@ def params_of(trial: FrozenTrial) -> dict[str, Any]:
 def curve_of(trial: FrozenTrial) -> list[dict[str, float]]:
     """A point for each rung: step, epoch, train_loss and seconds, and value and loss where they were finite."""
     return list(trial.system_attrs.get(CURVE, ()))
+
+
+def direction_of(study: optuna.Study) -> Direction:
+    """Return the direction of a study's one objective."""
+    return "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"

@@ -12,6 +12,7 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from hpo.core.cache import DiskUse, measure
+from hpo.core.direction import Direction, higher_is_better
 from hpo.core.process import is_surely_dead
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
@@ -64,7 +65,7 @@ class StudyStatus:
 
     name: str
     metric: str
-    direction: str  # maximize or minimize
+    direction: Direction
     phase: str  # search, confirm, retrain, finished, stopped
     counts: dict[str, int]  # running, waiting, complete, pruned, failed
     max_trials: int  # those taken over from other studies included
@@ -96,8 +97,8 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
         study_id, row = found
         counts = _counts(session, study_id)
         taken = count_copied(session, study_id)
-        maximize = _direction(session, study_id) == StudyDirection.MAXIMIZE
-        best_id, best_trial, best_value = _best(session, study_id, maximize)
+        direction = _direction(session, study_id)
+        best_id, best_trial, best_value = _best(session, study_id, direction)
         confirm_done, confirm_total = _confirm_counts(session, study_id)
         workers, warnings = _workers(session, study_id)
         metric = str(_attribute(session, study_id, METRIC) or "value")
@@ -106,7 +107,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
         return StudyStatus(
             name=name,
             metric=metric,
-            direction="maximize" if maximize else "minimize",
+            direction=direction,
             phase=row.phase,
             counts=counts,
             max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + taken,
@@ -171,13 +172,14 @@ def _counts(session: Session, study_id: int) -> dict[str, int]:
     return {name: found.get(name, 0) for name in _NAMES.values()}
 
 
-def _direction(session: Session, study_id: int) -> StudyDirection | None:
-    return session.scalar(
+def _direction(session: Session, study_id: int) -> Direction:
+    stored = session.scalar(
         select(models.StudyDirectionModel.direction)
         .where(models.StudyDirectionModel.study_id == study_id)
         .order_by(models.StudyDirectionModel.objective)
         .limit(1)
     )
+    return "maximize" if stored == StudyDirection.MAXIMIZE else "minimize"
 
 
 def _attribute(session: Session, study_id: int, key: str) -> Any:
@@ -186,7 +188,7 @@ def _attribute(session: Session, study_id: int, key: str) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _best(session: Session, study_id: int, maximize: bool) -> tuple[int | None, int | None, float | None]:
+def _best(session: Session, study_id: int, direction: Direction) -> tuple[int | None, int | None, float | None]:
     """The id, number and value of the best complete trial; of equals the earliest."""
     best = session.execute(
         select(Trials.trial_id, Trials.number, Values.value)
@@ -196,7 +198,7 @@ def _best(session: Session, study_id: int, maximize: bool) -> tuple[int | None, 
             Trials.state == TrialState.COMPLETE,
             Values.value_type == Values.TrialValueType.FINITE,
         )
-        .order_by(Values.value.desc() if maximize else Values.value.asc(), Trials.trial_id)
+        .order_by(Values.value.desc() if higher_is_better(direction) else Values.value.asc(), Trials.trial_id)
         .limit(1)
     ).one_or_none()
     return (None, None, None) if best is None else (best[0], best[1], best[2])

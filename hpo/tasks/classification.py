@@ -9,12 +9,13 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.checks import check_classes
 from hpo.data.columns import column_values
 from hpo.data.labels.classes import read_classes
 from hpo.tasks.base import Labels, Predictions, Task, TaskData, describe_classes, named_head
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
+from hpo.tasks.metrics.scorer import Scorer, load_metric
 
 if TYPE_CHECKING:
     import evaluate

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpo.tasks.metrics.scorer import Direction
+from hpo.core.direction import Direction, higher_is_better
 
 
 def should_stop_early(values: Sequence[float], direction: Direction, patience: int | None) -> bool:
@@ -13,6 +13,6 @@ def should_stop_early(values: Sequence[float], direction: Direction, patience: i
     """
     if patience is None or len(values) <= patience:
         return False
-    best = max if direction == "maximize" else min
+    best = max if higher_is_better(direction) else min
     before, last = best(values[:-patience]), best(values[-patience:])
     return best(before, last) == before

@@ -18,10 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.constraints import Constraints, Footprint, least_footprint
 from hpo.config.study import StudyConfig
+from hpo.core.direction import loss_sign
 from hpo.core.paths import folder_name
 from hpo.errors import StudyError
-from hpo.search.curves import sign_of
-from hpo.storage.records import params_of
+from hpo.storage.records import direction_of, params_of
 from hpo.storage.status import ATTEMPT
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: who has few of them has better uses for them than six more runs
@@ -38,7 +38,7 @@ class Job:
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The complete trials of a study, best first; of equals the earlier one."""
-    sign = sign_of(study)
+    sign = loss_sign(direction_of(study))
     complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
     return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
@@ -137,7 +137,7 @@ def confirmed(
             broken = constraints.broken_by(footprint) if footprint else ""
             value, params = float(trial.value or 0.0), params_of(trial)
             found.append(Confirmed(number, params, by_seed, value, footprint, broken))
-    sign = sign_of(search)
+    sign = loss_sign(direction_of(search))
     if not found:
         raise StudyError(f"All confirming runs of '{search.study_name}' failed; see `hpo status`.")
     if all(c.broken for c in found):

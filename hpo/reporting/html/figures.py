@@ -8,9 +8,10 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.core.direction import loss_sign
 from hpo.core.format import duration, number, parameters, score
 from hpo.reporting.html.section import Section, shorten, without
-from hpo.storage.records import curve_of, params_of
+from hpo.storage.records import curve_of, direction_of, params_of
 
 # Readable on white and on near-black alike.
 COLOURS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
@@ -30,15 +31,15 @@ def own_sections(
 
     Where the final model was `measured` on test and there is no confusion, its task knows no such thing.
     """
-    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    yield _curves(study.get_trials(deepcopy=False), metric, maximize)
-    yield _models(complete, metric, maximize)
+    sign = loss_sign(direction_of(study))
+    yield _curves(study.get_trials(deepcopy=False), metric, sign)
+    yield _models(complete, metric, sign)
     yield _gaps(complete, metric)
     if confusion or not measured:
         yield confusion_section(confusion)
 
 
-def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Section:
+def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
     section = Section(
         "Learning curves",
         "The value of every trial at its rungs, one colour a model; pruned trials are faint and dotted. "
@@ -48,7 +49,7 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, maximize: bool) -> Secti
     if not drawn:
         return without(section, "no trial has reported a value yet")
     if len(drawn) > MOST_CURVES:
-        drawn.sort(key=lambda trial: curve(trial)[1][-1], reverse=maximize)
+        drawn.sort(key=lambda trial: sign * curve(trial)[1][-1])
         drawn = sorted(drawn[:MOST_CURVES], key=lambda trial: trial.number)
         section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are drawn.")
     colours, figure = _model_colours(drawn), go.Figure()
@@ -113,7 +114,7 @@ def _hover(trial: FrozenTrial) -> str:
     return "<br>".join(lines).replace("%{", "%&#123;")
 
 
-def _models(complete: Sequence[FrozenTrial], metric: str, maximize: bool) -> Section:
+def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
     section = Section("Models compared", "Every complete trial of each model; a star marks the model's best.")
     if not complete:
         return without(section, "no trial is complete yet")
@@ -134,8 +135,10 @@ def _models(complete: Sequence[FrozenTrial], metric: str, maximize: bool) -> Sec
             hovertemplate="%{text}<br><b>%{x:.4f}</b><extra></extra>",
             showlegend=False,
         )
-    choose = max if maximize else min
-    best = {model: choose(trial.value or 0.0 for trial in complete if model_of(trial) == model) for model in colours}
+    best = {
+        model: sign * min(sign * (trial.value or 0.0) for trial in complete if model_of(trial) == model)
+        for model in colours
+    }
     figure.add_scatter(
         x=list(best.values()),
         y=[shorten(model) for model in best],

@@ -11,7 +11,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 from plotly.colors import sample_colorscale
 
+from hpo.core.direction import higher_is_better
 from hpo.reporting.html.section import Section, without
+from hpo.storage.records import direction_of
 
 MOST_SLICES_IN_A_ROW = 3
 # Optuna's own scale runs from near-white to near-black: one end is lost on a white page, the other on a dark one.
@@ -119,8 +121,10 @@ def _parallel(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str)
     if not names:
         return without(section, "it takes two complete trials that differ in a parameter")
     figure = optuna.visualization.plot_parallel_coordinate(study, params=names, target_name=metric)
-    maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    scale = [[0, FAINT], [0.7, STRONG], [1, BEST]] if maximize else [[0, BEST], [0.3, STRONG], [1, FAINT]]
+    if higher_is_better(direction_of(study)):
+        scale = [[0, FAINT], [0.7, STRONG], [1, BEST]]
+    else:
+        scale = [[0, BEST], [0.3, STRONG], [1, FAINT]]
     figure.update_annotations(font_color=None)  # the page's own, light or dark
     for trace in figure.data:
         if trace.mode == "lines" and trace.y[0] is not None:  # the first axis is the metric, from 0 to 1

@@ -10,13 +10,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.core.direction import loss_sign
 from hpo.core.format import NOTHING, count, duration, interval, number, parameters, score
 from hpo.reporting.anonymize import anonymize_command
 from hpo.reporting.html.figures import is_finite, own_sections, shown_params
 from hpo.reporting.html.optuna_figures import optuna_sections
 from hpo.reporting.html.section import Section, shorten
 from hpo.search.ranking import agreement
-from hpo.storage.records import params_of
+from hpo.storage.records import direction_of, params_of
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
@@ -83,8 +84,8 @@ def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | 
     """The best trial of the search so far."""
     if not complete:
         return None
-    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-    best = max(complete, key=lambda trial: sign * (trial.value or 0.0))
+    sign = loss_sign(direction_of(study))
+    best = min(complete, key=lambda trial: sign * (trial.value or 0.0))
     return {"trial": best.number, "value": best.value, "params": shown_params(best)}
 
 

@@ -9,13 +9,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtri
 
-from hpo.search.curves import Curve, curve_of, furthest_step, rungs_of, sign_of, standings, truncated
+from hpo.core.direction import loss_sign
+from hpo.search.curves import Curve, curve_of, furthest_step, rungs_of, standings, truncated
 from hpo.search.surrogate.gp import Kernel, Process, fit, plain_kernel
 from hpo.search.surrogate.improvement import price
 from hpo.search.surrogate.ridge import Ridge
 from hpo.search.surrogate.space import Region
 from hpo.search.surrogate.transfer import EVIDENCE, Evidence, Source
-from hpo.storage.records import CURVE
+from hpo.storage.records import CURVE, direction_of
 from hpo.storage.transactions import INFRASTRUCTURE
 
 Array = np.ndarray
@@ -187,7 +188,7 @@ _sources: WeakKeyDictionary[optuna.Study, list[Source]] = WeakKeyDictionary()
 def outlook_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Outlook:
     """The outlook of a study's trials, with the lengths that were found last, or new ones when due."""
     kernel, known = _kernels.get(study, (None, 0))
-    outlook = Outlook(trials, sign_of(study), kernel, known, sources_of(study))
+    outlook = Outlook(trials, loss_sign(direction_of(study)), kernel, known, sources_of(study))
     if outlook.fitted:
         _kernels[study] = outlook.kernel, outlook.count
     return outlook
@@ -203,5 +204,5 @@ def sources_of(study: optuna.Study) -> list[Source]:
 
 
 def _source(study: optuna.Study) -> Source:
-    outlook = Outlook(study.get_trials(deepcopy=False), sign_of(study))
+    outlook = Outlook(study.get_trials(deepcopy=False), loss_sign(direction_of(study)))
     return Source(outlook.region, outlook.process)

@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.columns import column_values
 from hpo.data.labels.transcripts import (
     COLUMNS,
@@ -26,7 +27,7 @@ from hpo.data.labels.transcripts import (
 from hpo.errors import DataError
 from hpo.tasks.audio.base import AudioTask
 from hpo.tasks.base import Encoded, Labels, Predictions, TaskData
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
+from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
 
 if TYPE_CHECKING:
     import evaluate

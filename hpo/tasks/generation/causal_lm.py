@@ -11,6 +11,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values
 from hpo.data.labels.prompts import (
@@ -28,7 +29,7 @@ from hpo.data.splits.labeled import labeled_splits
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, parts_of_chat, parts_of_completion, parts_of_text
 from hpo.tasks.generation.generate import end_of_text, set_generation, token_loss, write_texts
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
+from hpo.tasks.metrics.scorer import Scorer, load_metric
 from hpo.tasks.text.base import check_exists, ragged_table
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig, Generation, StudyConfig
+from hpo.core.direction import Direction
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, missing_column
 from hpo.data.labels.targets import find_target_columns, flatten_translations, load_flattened, read_pairs
@@ -21,7 +22,7 @@ from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.generation.generate import decode, end_of_text, generate, set_generation, token_loss, write_texts
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
+from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
 from hpo.tasks.text.base import check_exists, ragged_table
 
 if TYPE_CHECKING:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from hpo.core.direction import Direction, higher_is_better
 from hpo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import evaluate
     import numpy as np
-
-Direction = Literal["maximize", "minimize"]
 
 # Those of `evaluate` for which less is better; it keeps no direction itself.
 ERRORS = frozenset({"brier_score", "mae", "mape", "mase", "mse", "perplexity", "smape"})
@@ -79,7 +78,7 @@ def load_metric(
 def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
     """The direction to optimise in. Raises `ConfigError` where the study asks for the metric's worse side."""
     if direction is not None and direction != scorer.direction:
-        better = "higher" if scorer.direction == "maximize" else "lower"
+        better = "higher" if higher_is_better(scorer.direction) else "lower"
         raise ConfigError(
             f"direction: {direction} contradicts the metric '{scorer.name}', of which a {better} value is better: "
             f"leave `direction` out, or write {scorer.direction}."

@@ -10,6 +10,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.columns import Columns, column_values, find_columns
 from hpo.data.labels.multi_label import check_label_sets, holds_lists, join_columns, rarest_label, read_label_sets
 from hpo.data.sources import RawSplits, load_splits
@@ -17,7 +18,7 @@ from hpo.errors import DataError
 from hpo.tasks.base import Labels, Predictions, TaskData, describe_classes, named_head
 from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.class_weights import balanced_weights, weighted
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
+from hpo.tasks.metrics.scorer import Scorer, load_metric
 from hpo.tasks.text.base import TextTask
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import column_values, columns_named, find_text_columns, group_column, missing_column
 from hpo.data.readers import read_file
@@ -21,7 +22,7 @@ from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Batch, Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.baselines import fit_words, measured
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
+from hpo.tasks.metrics.scorer import Scorer, load_metric
 from hpo.tasks.text.base import check_exists
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_named, missing_column
 from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions
@@ -21,7 +22,7 @@ from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
 from hpo.tasks.baselines import fit_words, measured
 from hpo.tasks.generation.summarization import sentences
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
+from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
 from hpo.tasks.text.base import check_exists, ragged_table, run_model
 from hpo.tasks.text.token_classification import needs_fast
 

@@ -11,12 +11,13 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.columns import column_values, find_columns
 from hpo.data.labels.regression import check_numbers, has_fractions, quantile_bins, read_numbers
 from hpo.errors import DataError
 from hpo.tasks.base import Labels, Predictions, TaskData
 from hpo.tasks.baselines import ridge_baseline
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric
+from hpo.tasks.metrics.scorer import Scorer, load_metric
 from hpo.tasks.text.base import TextTask
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
+from hpo.core.direction import Direction
 from hpo.data.columns import column_values, missing_column
 from hpo.data.labels.multi_label import holds_lists
 from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognize_column
@@ -22,7 +23,7 @@ from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
 from hpo.tasks.base import Encoded, Predictions, Task, TaskData, describe_classes, fingerprint, named_head
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
-from hpo.tasks.metrics.scorer import Direction, Scorer, load_metric, one_each
+from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
 from hpo.tasks.text.base import check_exists, ragged_table, run_model
 
 if TYPE_CHECKING:

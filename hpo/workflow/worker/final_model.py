@@ -13,6 +13,7 @@ import optuna
 from torch import nn
 
 from hpo.config.trial_params import TrialParams
+from hpo.core.direction import loss_sign
 from hpo.core.paths import run_folder
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement
@@ -176,8 +177,8 @@ def _validated_model(
     """The checkpoint that the confirm stage validated: the best of the winner's seeds. Its adapter and plan."""
     import transformers
 
-    sign = 1 if context.scorer.direction == "maximize" else -1
-    seed = max(winner.values, key=lambda s: sign * winner.values[s])
+    sign = loss_sign(context.scorer.direction)
+    seed = min(winner.values, key=lambda s: sign * winner.values[s])
     kept = confirmed_model(context.config.name, Job(winner.trial, seed))
     auto = getattr(transformers, context.task.auto_class)
     model = auto.from_pretrained(kept, local_files_only=True)
