@@ -25,8 +25,8 @@ Figures = dict[str, float]
 def read_data(case: Case) -> Any:
     """The case's data: the first rows of each shuffled split that it names, the same on all sides."""
     from hpo.config.study import DataConfig
-    from hpo.tasks.base import fingerprint
     from hpo.tasks.registry import get_task
+    from hpo.tasks.task_data import fingerprint
 
     task = get_task("text-classification")
     data = task.prepare(DataConfig(path=case["data"]), 0)

@@ -34,8 +34,8 @@ from hpo.config.study import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.errors import TrialError
 from hpo.search.ranking import rank_correlation
-from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData, fingerprint
 from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.training.ranking.layer_features import LayerFeatures, extract_layer_features

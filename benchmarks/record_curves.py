@@ -31,8 +31,8 @@ os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-record-
 from hpo.config.study import StudyConfig, load_config
 from hpo.errors import TrialError
 from hpo.search.suggest import suggest
-from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData, fingerprint
 from hpo.training.execution import choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext

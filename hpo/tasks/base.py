@@ -1,9 +1,6 @@
 """What a task is: which columns, which head, how to encode, which loss and metric. One file a task implements it."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,9 +10,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig, Generation, StudyConfig
-from hpo.data.splits.kfold import FoldIndices, fold_indices
 from hpo.errors import ConfigError
 from hpo.tasks.metrics.scorer import Scorer
+from hpo.tasks.task_data import Encoded, TaskData
 
 if TYPE_CHECKING:
     import torch
@@ -33,99 +30,6 @@ ENCODERS = {
 }
 
 
-@dataclass(frozen=True)
-class TaskData:
-    """A person's data as a task uses it: checked, split, with canonical columns.
-
-    `columns` maps a role (text, text_pair, label) to the source column; `notes` say what was recognised, made and
-    dropped; `fingerprint` is the SHA-256 of the content, whatever the file it stood in. Where a model learns numbers,
-    the rows hold them standardised, and `scale` is the mean and the deviation that they had in the training split.
-    """
-
-    train: Dataset
-    validation: Dataset
-    test: Dataset | None
-    label_names: tuple[str, ...]
-    columns: Mapping[str, str]
-    notes: tuple[str, ...]
-    fingerprint: str
-    scale: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def splits(self) -> dict[str, Dataset]:
-        """The splits that there are, by name."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {split: rows for split, rows in named.items() if rows is not None}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split; with folds, those of train and validation together."""
-        sizes = {split: len(rows) for split, rows in self.splits.items()}
-        if self.folds:
-            return {f"in {len(self.folds)} folds": sizes.pop("train") + sizes.pop("validation"), **sizes}
-        return sizes
-
-    @property
-    def folds(self) -> FoldIndices:
-        """The rows of each fold, as a split and places in it; empty without k-fold validation.
-
-        Validation is the first fold, train are the others.
-        """
-        return fold_indices(self.splits)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Each split's labels, a row each; the names of the classes in order; `notes` say what was changed."""
-
-    values: Mapping[str, Sequence[Any]]
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-class Encoded(Protocol):
-    """A split as a model reads it. An example may be several inputs: the windows of a long text."""
-
-    @property
-    def labels(self) -> NDArray[Any] | None:
-        """One entry an input, of shape [inputs] or [inputs, k]; None where each token has a label."""
-        ...
-
-    @property
-    def columns(self) -> Mapping[str, tuple[Any, Any]]:
-        """What the model reads, and labels of which an input has several.
-
-        All inputs' values one after the other, and where each input's begin and the last one's end.
-        """
-        ...
-
-    @property
-    def inputs(self) -> Dataset:
-        """What `Task.encode` made: one row an input."""
-        ...
-
-    @property
-    def rows(self) -> Dataset:
-        """What it was made from, as `Task.prepare` left it: one row an example."""
-        ...
-
-    @property
-    def processor(self) -> Any:
-        """What it was made with: a tokenizer."""
-        ...
-
-
-def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[str]) -> str:
-    """SHA-256 over a task's name, its classes in order and every row in order."""
-    digest = hashlib.sha256(json.dumps([task, list(label_names)]).encode())
-    for split, rows in sorted(splits.items()):
-        names = sorted(rows.column_names)
-        digest.update(json.dumps([split, names, len(rows)]).encode())
-        for row in zip(*(rows.with_format(None)[name][:] for name in names), strict=True):
-            digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
-
-
 def logits_of(output: Any) -> "torch.Tensor":
     """A model's logits; those of a head that marks spans side by side, of shape [inputs, tokens, 2]."""
     import torch
@@ -134,23 +38,6 @@ def logits_of(output: Any) -> "torch.Tensor":
         return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
     logits: torch.Tensor = output["logits"]
     return logits
-
-
-def describe_classes(names: Sequence[str]) -> str:
-    """How many classes, and the first few of them."""
-    plain = [" ".join(name.split()) for name in names]
-    few = ", ".join(name if len(name) <= 30 else f"{name[:29]}…" for name in plain[:5])
-    return f"{len(plain)} classes: {few}{', …' if len(plain) > 5 else ''}"
-
-
-def named_head(names: Sequence[str]) -> dict[str, Any]:
-    """A head with one output a class, and the names of the classes."""
-    numbered = dict(enumerate(names))
-    return {
-        "num_labels": len(numbered),
-        "id2label": numbered,
-        "label2id": {name: number for number, name in numbered.items()},
-    }
 
 
 class Task(Protocol):

@@ -8,8 +8,8 @@ from datasets import Dataset
 
 from hpo.data.columns import column_values
 from hpo.data.splits.create import TEXT_ROLES, take
-from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import Scorer, one_each
+from hpo.tasks.task_data import TaskData
 
 MOST_ROWS = 20_000
 MOST_FILES = 5_000

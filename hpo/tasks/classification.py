@@ -13,9 +13,10 @@ from hpo.core.direction import Direction
 from hpo.data.checks import check_classes
 from hpo.data.columns import column_values
 from hpo.data.labels.classes import read_classes
-from hpo.tasks.base import Labels, Predictions, Task, TaskData, describe_classes, named_head
+from hpo.tasks.base import Predictions, Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.task_data import Labels, TaskData, class_head_config, describe_classes
 
 if TYPE_CHECKING:
     import evaluate
@@ -74,7 +75,7 @@ class Classification(Task):
         return "accuracy", ""
 
     def head_config(self, data: TaskData) -> dict[str, Any]:
-        return {**named_head(data.label_names), "problem_type": "single_label_classification"}
+        return {**class_head_config(data.label_names), "problem_type": "single_label_classification"}
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         from torch.nn.functional import cross_entropy

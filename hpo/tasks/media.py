@@ -29,7 +29,8 @@ from hpo.data.sources import SPLITS, load_splits
 from hpo.data.splits.create import create_splits
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Batch, Labels, Task, TaskData, fingerprint
+from hpo.tasks.base import Batch, Task
+from hpo.tasks.task_data import Labels, TaskData, fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -19,9 +19,9 @@ from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import StudyError
 from hpo.search.suggest import FirstTrials, first_trials
-from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import Scorer
 from hpo.tasks.registry import get_task, with_metric, with_portfolio
+from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.batches.features import Features
 from hpo.training.checkpoints.remote import RemoteCheckpoints

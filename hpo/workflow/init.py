@@ -14,8 +14,9 @@ from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
-from hpo.tasks.base import ENCODERS, Task, TaskData
+from hpo.tasks.base import ENCODERS, Task
 from hpo.tasks.registry import get_task, infer_task
+from hpo.tasks.task_data import TaskData
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:

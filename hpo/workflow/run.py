@@ -19,9 +19,9 @@ from hpo.search.ranking import ranking_of
 from hpo.storage.budget import add_seconds, list_studies, set_phase
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable, open_storage
-from hpo.tasks.base import TaskData
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result

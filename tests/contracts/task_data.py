@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpo.tasks.base import TaskData
+from hpo.tasks.task_data import TaskData
 from tests.small_models import SOUND, VISION
 
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")

@@ -20,8 +20,8 @@ from hpo.config.trial_params import TrialParams
 from hpo.data.media.audio import read_audio
 from hpo.data.media.files import as_item
 from hpo.errors import DataError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task, infer_task
+from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.batches.features import pop_labels
 from hpo.training.evaluate import evaluate

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hpo.config.study import DataConfig
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData
 from tests.tasks.small_data import Prepare
 
 

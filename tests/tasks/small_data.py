@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hpo.tasks.base import TaskData
+from hpo.tasks.task_data import TaskData
 
 Prepare = Callable[..., TaskData]
 

@@ -210,7 +210,7 @@ def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
 
 def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
     """A plain text is what a user says; and the template is saved with the tokenizer."""
-    from hpo.tasks.base import TaskData
+    from hpo.tasks.task_data import TaskData
 
     rows = Dataset.from_dict({"text": ["user: good"], "messages": [CHAT]})
     data = TaskData(rows, rows, None, (), {"messages": "messages"}, (), "")

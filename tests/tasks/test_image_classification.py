@@ -16,8 +16,8 @@ from hpo.data.media.files import as_item
 from hpo.data.media.images import open_image
 from hpo.errors import ConfigError, DataError, ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task, infer_task
+from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.models.processor import load_processor
 from tests.contracts.task_data import write_rows

@@ -10,8 +10,8 @@ import torch
 
 from hpo.config.study import DataConfig
 from hpo.errors import DataError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData
 from tests.small_models import save_tokenizer
 
 TASK = get_task("multiple-choice")

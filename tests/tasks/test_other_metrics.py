@@ -131,8 +131,8 @@ def test_metrics_of_a_person_get_names_and_units(tmp_path: Any) -> None:
 
     from datasets import Dataset
 
-    from hpo.tasks.base import TaskData
     from hpo.tasks.metrics.scorer import one_each
+    from hpo.tasks.task_data import TaskData
 
     rows = Dataset.from_dict({"text": [["a"]], "label": [[0]]})
     data = TaskData(rows, rows, None, ("O", "B-place"), {}, (), "")

@@ -11,8 +11,8 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.errors import DataError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task, infer_task
+from hpo.tasks.task_data import TaskData
 from hpo.tasks.text.token_classification import IGNORED
 from hpo.training.batches.features import Features
 

@@ -9,8 +9,8 @@ import pytest
 
 from hpo.config.study import load_config
 from hpo.config.trial_params import TrialParams
-from hpo.tasks.base import TaskData, fingerprint
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData, fingerprint
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from hpo.data.media.audio import read_audio
 from hpo.data.media.files import media_values
 from hpo.tasks.audio.base import AudioTask
-from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import logistic_baseline
 from hpo.tasks.classification import Classification
+from hpo.tasks.task_data import TaskData
 
 BASELINE_RATE = 8_000
 BASELINE_SHAPE = (32, 24)  # bands and stretches of time that a clip's spectrogram is averaged to

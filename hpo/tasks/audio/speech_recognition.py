@@ -26,8 +26,9 @@ from hpo.data.labels.transcripts import (
 )
 from hpo.errors import DataError
 from hpo.tasks.audio.base import AudioTask
-from hpo.tasks.base import Encoded, Labels, Predictions, TaskData
+from hpo.tasks.base import Predictions
 from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
+from hpo.tasks.task_data import Encoded, Labels, TaskData
 
 if TYPE_CHECKING:
     import evaluate

@@ -26,10 +26,11 @@ from hpo.data.readers import decode, read_file
 from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits
 from hpo.data.splits.labeled import labeled_splits
-from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
+from hpo.tasks.base import Predictions, Task
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, parts_of_chat, parts_of_completion, parts_of_text
 from hpo.tasks.generation.generate import end_of_text, set_generation, token_loss, write_texts
 from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.task_data import Encoded, TaskData, fingerprint
 from hpo.tasks.text.base import check_exists, ragged_table
 
 if TYPE_CHECKING:

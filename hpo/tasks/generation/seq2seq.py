@@ -20,9 +20,10 @@ from hpo.data.readers import read_file
 from hpo.data.splits.create import create_splits
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
+from hpo.tasks.base import Predictions, Task
 from hpo.tasks.generation.generate import decode, end_of_text, generate, set_generation, token_loss, write_texts
 from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
+from hpo.tasks.task_data import Encoded, TaskData, fingerprint
 from hpo.tasks.text.base import check_exists, ragged_table
 
 if TYPE_CHECKING:

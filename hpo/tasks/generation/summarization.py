@@ -11,9 +11,9 @@ from hpo.config.study import DataConfig
 from hpo.core.direction import Direction
 from hpo.data.columns import LABELS, column_values, holds_strings
 from hpo.data.labels.targets import recognize_pair
-from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import copy_baseline
 from hpo.tasks.generation.seq2seq import Seq2Seq
+from hpo.tasks.task_data import TaskData
 
 if TYPE_CHECKING:
     import evaluate

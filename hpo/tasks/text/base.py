@@ -18,7 +18,8 @@ from hpo.data.sources import RawSplits, load_splits
 from hpo.data.splits.create import TEXT_ROLES, create_splits, take
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError, did_you_mean
-from hpo.tasks.base import Labels, Task, TaskData, TextInput, fingerprint, logits_of
+from hpo.tasks.base import Task, TextInput, logits_of
+from hpo.tasks.task_data import Labels, TaskData, fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,11 @@ from hpo.data.columns import Columns, column_values, find_columns
 from hpo.data.labels.multi_label import check_label_sets, holds_lists, join_columns, rarest_label, read_label_sets
 from hpo.data.sources import RawSplits, load_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Labels, Predictions, TaskData, describe_classes, named_head
+from hpo.tasks.base import Predictions
 from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.class_weights import balanced_weights, weighted
 from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.task_data import Labels, TaskData, class_head_config, describe_classes
 from hpo.tasks.text.base import TextTask
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class MultiLabelClassification(TextTask):
         return f"{describe_classes(data.label_names)}; {each:.1f} a row"
 
     def head_config(self, data: TaskData) -> dict[str, Any]:
-        return {**named_head(data.label_names), "problem_type": "multi_label_classification"}
+        return {**class_head_config(data.label_names), "problem_type": "multi_label_classification"}
 
     def encode_labels(self, rows: Dataset) -> pa.Array:
         matrix = np.array(column_values(rows, "label"), dtype=np.int8)

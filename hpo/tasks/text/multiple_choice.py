@@ -20,9 +20,10 @@ from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Batch, Encoded, Predictions, Task, TaskData, fingerprint
+from hpo.tasks.base import Batch, Predictions, Task
 from hpo.tasks.baselines import fit_words, measured
 from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.task_data import Encoded, TaskData, fingerprint
 from hpo.tasks.text.base import check_exists
 
 if TYPE_CHECKING:

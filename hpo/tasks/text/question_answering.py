@@ -19,10 +19,11 @@ from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits, normalize_text
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Encoded, Predictions, Task, TaskData, fingerprint
+from hpo.tasks.base import Predictions, Task
 from hpo.tasks.baselines import fit_words, measured
 from hpo.tasks.generation.summarization import sentences
 from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
+from hpo.tasks.task_data import Encoded, TaskData, fingerprint
 from hpo.tasks.text.base import check_exists, ragged_table, run_model
 from hpo.tasks.text.token_classification import needs_fast
 

@@ -15,9 +15,10 @@ from hpo.core.direction import Direction
 from hpo.data.columns import column_values, find_columns
 from hpo.data.labels.regression import check_numbers, has_fractions, quantile_bins, read_numbers
 from hpo.errors import DataError
-from hpo.tasks.base import Labels, Predictions, TaskData
+from hpo.tasks.base import Predictions
 from hpo.tasks.baselines import ridge_baseline
 from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.task_data import Labels, TaskData
 from hpo.tasks.text.base import TextTask
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.data.checks import count_conflicts
-from hpo.tasks.base import TaskData
 from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.classification import Classification
+from hpo.tasks.task_data import TaskData
 from hpo.tasks.text.base import TextTask
 
 

@@ -21,9 +21,10 @@ from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits
 from hpo.data.splits.labeled import labeled_splits
 from hpo.errors import DataError
-from hpo.tasks.base import Encoded, Predictions, Task, TaskData, describe_classes, fingerprint, named_head
+from hpo.tasks.base import Predictions, Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
+from hpo.tasks.task_data import Encoded, TaskData, class_head_config, describe_classes, fingerprint
 from hpo.tasks.text.base import check_exists, ragged_table, run_model
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class TokenClassification(Task):
         return "accuracy", "accuracy, since the tags are not those of entities (B-…, I-…, O)."
 
     def head_config(self, data: TaskData) -> dict[str, Any]:
-        return named_head(data.label_names)
+        return class_head_config(data.label_names)
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
         return needs_fast(tokenizer)

@@ -10,10 +10,11 @@ from hpo.data.media.files import Item, media_values
 from hpo.data.media.images import open_image
 from hpo.errors import ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
-from hpo.tasks.base import Batch, TaskData
+from hpo.tasks.base import Batch
 from hpo.tasks.baselines import logistic_baseline
 from hpo.tasks.classification import Classification
 from hpo.tasks.media import MediaTask
+from hpo.tasks.task_data import TaskData
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,8 @@ from typing import Any
 
 from hpo.core.cache import CACHE_BYTES, make_room, used
 from hpo.data.splits.create import take
-from hpo.tasks.base import Task, TaskData
+from hpo.tasks.base import Task
+from hpo.tasks.task_data import TaskData
 from hpo.training.batches.features import Features
 from hpo.training.batches.tensor_files import TensorFiles, open_tensors
 

@@ -16,7 +16,8 @@ from torch import nn
 from hpo.config.model_ref import ModelRef
 from hpo.data.media.audio import MAX_SECONDS
 from hpo.errors import ModelError
-from hpo.tasks.base import Task, TaskData
+from hpo.tasks.base import Task
+from hpo.tasks.task_data import TaskData
 from hpo.training.models.hub import from_pretrained_arguments, hub_is_unreachable
 from hpo.training.models.layers import LayerStack, find_stack, head_dropouts
 from hpo.training.models.processor import load_processor, load_tokenizer

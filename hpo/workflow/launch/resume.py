@@ -9,7 +9,7 @@ from hpo.config.study import StudyConfig, load_config
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.storage import Storage
-from hpo.tasks.base import TaskData
+from hpo.tasks.task_data import TaskData
 
 # What two studies must share for a value of the one to say something in the other.
 _MEANING = ("task", "metric", "direction", "max_length", "fidelity", "generation")

@@ -8,8 +8,8 @@ import pytest
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values
 from hpo.errors import DataError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData
 
 
 def write(path: Path, groups: list[str], start: int = 0) -> None:

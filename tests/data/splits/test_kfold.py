@@ -11,8 +11,8 @@ import pytest
 from hpo.config.study import DataConfig, load_config
 from hpo.data.columns import FOLD, column_values
 from hpo.errors import ConfigError, DataError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import TASKS, get_task
+from hpo.tasks.task_data import TaskData
 from tests.contracts.task_data import write_rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hpo.tasks.base import TaskData
+from hpo.tasks.task_data import TaskData
 from hpo.tasks.text.text_classification import TextClassification
 from hpo.training.batches.encoding_cache import EncodingCache
 from tests.small_models import WORDS, save_tokenizer

@@ -18,8 +18,8 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.config.trial_params import TrialParams
 from hpo.errors import ModelError
-from hpo.tasks.base import TaskData
 from hpo.tasks.registry import get_task
+from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.batches.features import pop_labels
 from hpo.training.execution import Execution
