@@ -25,7 +25,7 @@ from rich.table import Table as Lines
 from search_quality import average
 from simulated import POINTS, WHOLE, Case, replay
 
-from hpo.search.surrogate.transfer import EVIDENCE
+from hpo.search.surrogate.transfer import SOURCE_STUDIES
 from hpo.storage.transactions import RUNGS
 
 # Of the earlier studies' values the signs; 0: dealt anew.
@@ -62,7 +62,7 @@ def prepared(others: Sequence[Table], kind: str, trials: int, seed: int) -> Call
 
     def prepare(study: optuna.Study) -> None:
         names = [earlier(others[seed % len(others)], sign, trials, seed, study) for sign in KINDS[kind]]
-        study.set_user_attr(EVIDENCE, names)
+        study.set_user_attr(SOURCE_STUDIES, names)
 
     return prepare
 

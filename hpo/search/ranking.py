@@ -21,14 +21,14 @@ PROPOSALS = 4  # of the sampler, of which one is taken
 
 @dataclass(frozen=True)
 class RankedModel:
-    """A candidate: its size, its score (higher is better; None where it has none, as `why` says), what that took."""
+    """A candidate: its size, its score (higher is better; None where it has none, as `reason` says), what that took."""
 
     model: str
     parameters: int
     layers: int
     score: float | None
     seconds: float
-    why: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ def agreement(study: Study) -> dict[str, Any] | None:
     both = [(m.score, best[m.model]) for m in ranking.models if m.score is not None and m.model in best]
     sign = loss_sign(direction_of(study))
     tau = rank_correlation([score for score, _ in both], [-sign * value for _, value in both])
-    models = [{"model": m.model, "score": m.score, "best": best.get(m.model), "why": m.why} for m in ranking.models]
+    models = [
+        {"model": m.model, "score": m.score, "best": best.get(m.model), "reason": m.reason} for m in ranking.models
+    ]
     return {"rows": ranking.rows, "models": models, "tau": tau}
 
 

@@ -17,7 +17,7 @@ from hpo.storage.transactions import COPIED_FROM
 _OF_ITS_OWN_STUDY = frozenset({"worker", "attempt", "origin", COPIED_FROM})
 
 
-def take_over(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
+def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
     """Copy the complete and pruned trials of `source` that `space` could have sampled; returns how many it was.
 
     The copies keep values, reports and what was recorded, and do not count in the budget. Those taken over before

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 import hpo
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
-from hpo.search.surrogate.transfer import EVIDENCE
+from hpo.search.surrogate.transfer import SOURCE_STUDIES
 from hpo.storage.lease import Worker
 from hpo.storage.records import curve_of
 from hpo.storage.storage import open_storage
@@ -74,7 +74,7 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
     learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
-    assert learnt.user_attrs[EVIDENCE] == ["faulty"] and "copied_from" not in learnt.trials[0].user_attrs
+    assert learnt.user_attrs[SOURCE_STUDIES] == ["faulty"] and "copied_from" not in learnt.trials[0].user_attrs
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
         hpo.run({**new, "name": "third", "warm_start": ["fauly"]}, storage=url)
 

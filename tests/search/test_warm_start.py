@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 from hpo.config.space_parser import parse_search_space
 from hpo.config.trial_params import TrialParams
 from hpo.search.suggest import suggest
-from hpo.search.warm_start import take_over
+from hpo.search.warm_start import copy_trials
 from hpo.storage.lease import Worker
 from hpo.storage.records import PARAMS, params_of
 from hpo.storage.status import read_status
@@ -66,7 +66,7 @@ def test_what_the_new_space_could_have_sampled_is_taken_over(
 ) -> None:
     written = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16}
     space = parse_search_space({**written, "frozen_layers": {"share": [0, 1]}, **changed})
-    assert take_over(study, old, space, ["bert", "roberta"]) == len(taken)
+    assert copy_trials(study, old, space, ["bert", "roberta"]) == len(taken)
     assert [trial.user_attrs[COPIED_FROM] for trial in study.trials] == [f"old #{number}" for number in taken]
     for copy, number in zip(study.trials, taken, strict=True):
         source = old.trials[number]
@@ -77,14 +77,14 @@ def test_what_the_new_space_could_have_sampled_is_taken_over(
         )
         assert params_of(copy) == params_of(source) and "worker" not in copy.user_attrs
         assert copy.params.keys() >= {"model", "learning_rate"}
-    assert take_over(study, old, space, ["bert", "roberta"]) == 0  # each once
-    assert take_over(study, old, space, ["roberta"]) == 0
+    assert copy_trials(study, old, space, ["bert", "roberta"]) == 0  # each once
+    assert copy_trials(study, old, space, ["roberta"]) == 0
 
 
 def test_they_cost_no_budget_and_the_sampler_reads_them(
     old: optuna.Study, study: optuna.Study, storage: Storage
 ) -> None:
-    take_over(study, old, OLD, ["bert", "roberta"])
+    copy_trials(study, old, OLD, ["bert", "roberta"])
     worker = Worker(storage, study, "cpu")
     numbers = []
     while (trial := worker.claim(study)) is not None:

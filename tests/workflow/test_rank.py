@@ -42,7 +42,7 @@ def test_models_are_ranked_by_what_their_features_tell(study: dict[str, Any], bl
     by_name = {m.model: m for m in found.models}
     assert (by_name["shallow"].score or 0) > 0.3 > 0.1 > (by_name["blind"].score or 0)  # one word decides
     assert by_name["deep"].layers == 3 and by_name["deep"].parameters > by_name["shallow"].parameters
-    assert all(m.seconds >= 0 and not m.why for m in found.models)
+    assert all(m.seconds >= 0 and not m.reason for m in found.models)
     assert not (home() / "hpo.db").exists() and not (home() / "runs").exists()  # nothing of a study is left
 
 

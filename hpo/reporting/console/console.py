@@ -237,7 +237,7 @@ def show_ranking(ranking: Mapping[str, Any]) -> None:
     names = ("parameters", "layers", "score", "seconds")
     table = new_table("", "model", **dict.fromkeys(names, "right"))
     for place, row in enumerate(ranking["models"], 1):
-        told = score(row["score"]) if row["score"] is not None else one_line(row["why"])
+        told = score(row["score"]) if row["score"] is not None else one_line(row["reason"])
         sizes = millions(row["parameters"]), number(row["layers"])
         table.add_row(str(place), one_line(row["model"]), *sizes, told, f"{row['seconds']:.1f}")
     show(table, f"\nscore: share of the labels' variance told by frozen features, on {count(ranking['rows'], 'row')}")

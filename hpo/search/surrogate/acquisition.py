@@ -15,7 +15,7 @@ from hpo.search.surrogate.gp import Kernel, Process, fit, plain_kernel
 from hpo.search.surrogate.improvement import price
 from hpo.search.surrogate.ridge import Ridge
 from hpo.search.surrogate.space import Region
-from hpo.search.surrogate.transfer import EVIDENCE, Evidence, Source
+from hpo.search.surrogate.transfer import SOURCE_STUDIES, Evidence, Source
 from hpo.storage.records import CURVE, direction_of
 from hpo.storage.transactions import INFRASTRUCTURE
 
@@ -198,7 +198,7 @@ def sources_of(study: optuna.Study) -> list[Source]:
     """What the studies tell that this one names as its evidence, as far as they are there."""
     if study not in _sources:
         there = set(optuna.get_all_study_names(study._storage))
-        names = [name for name in study.user_attrs.get(EVIDENCE, ()) if name in there]
+        names = [name for name in study.user_attrs.get(SOURCE_STUDIES, ()) if name in there]
         _sources[study] = [_source(optuna.load_study(study_name=name, storage=study._storage)) for name in names]
     return _sources[study]
 

@@ -11,7 +11,7 @@ from hpo.search.surrogate.space import Region
 Array = np.ndarray
 
 # The study's user attribute that names the studies, in the same database, which its sampler learns from.
-EVIDENCE = "evidence"
+SOURCE_STUDIES = "source_studies"
 # How much all sources together count before the study has a result of its own, and how many results that is worth.
 TRUST, TRUST_COUNT = 0.5, 4.0
 

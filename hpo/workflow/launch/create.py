@@ -7,8 +7,8 @@ import optuna
 from hpo.config.yaml import to_yaml
 from hpo.core.paths import run_folder
 from hpo.search.ranking import RANKING, Ranking
-from hpo.search.surrogate.transfer import EVIDENCE
-from hpo.search.warm_start import take_over
+from hpo.search.surrogate.transfer import SOURCE_STUDIES
+from hpo.search.warm_start import copy_trials
 from hpo.storage.budget import list_studies, request_stop, set_budget, set_phase
 from hpo.storage.storage import Storage
 from hpo.workflow.context import StudyContext, describe_data, versions
@@ -34,8 +34,8 @@ def create_study(context: StudyContext, storage: Storage, ranking: Ranking | Non
     set_phase(study, "search")
     if not study.user_attrs.get("first_trials"):
         for source in same:
-            take_over(study, source, config.search_space, config.labels)
-        study.set_user_attr(EVIDENCE, [source.study_name for source in others])
+            copy_trials(study, source, config.search_space, config.labels)
+        study.set_user_attr(SOURCE_STUDIES, [source.study_name for source in others])
         queue = context.first_trials(ranking.order if ranking else ()).points
         for params in queue[: config.budget.max_trials]:
             study.enqueue_trial(params, user_attrs={"origin": "first trial"}, skip_if_exists=True)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.surrogate.acquisition import outlook_of, sources_of
 from hpo.search.surrogate.space import Region
-from hpo.search.surrogate.transfer import EVIDENCE
+from hpo.search.surrogate.transfer import SOURCE_STUDIES
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(1e-4, 1, log=True), "y": FloatDistribution(0, 1)}
 
@@ -29,7 +29,7 @@ def study_after(*losses: Callable[[float], float]) -> optuna.Study:
     for number, loss in enumerate(losses):
         add(optuna.create_study(study_name=str(number), storage=storage), loss)
     study = optuna.create_study(study_name="new", storage=storage, sampler=FreezeThawSampler(seed=0))
-    study.set_user_attr(EVIDENCE, [str(number) for number in range(len(losses))])
+    study.set_user_attr(SOURCE_STUDIES, [str(number) for number in range(len(losses))])
     return study
 
 
@@ -98,6 +98,6 @@ def test_a_failed_study_is_no_evidence_of_anything() -> None:
     failed = optuna.create_study(study_name="failed", storage=study._storage)
     failed.add_trial(create_trial(state=TrialState.FAIL, params={"x": 0.1, "y": 0.5}, distributions=SPACE))
     empty = optuna.create_study(study_name="empty", storage=study._storage)
-    study.set_user_attr(EVIDENCE, ["failed", empty.study_name])
+    study.set_user_attr(SOURCE_STUDIES, ["failed", empty.study_name])
     add(study, best_is_high)
     assert np.isfinite(outlook_of(study, study.trials).mean).all()
