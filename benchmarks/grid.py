@@ -91,7 +91,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
     assert seconds is not None, "the grid comes first"
     more = {"search_space": "text-encoders", "budget": {"max_trials": 100_000, "max_hours": seconds / 3600}}
     if bundled[0]:
-        from hpo.config.first_trials import ModelTraits, suits
+        from hpo.config.first_trials import ModelTraits, model_filter
         from hpo.config.space_files import ready_made_spaces
         from hpo.config.yaml import read_yaml
 
@@ -102,7 +102,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
             if "when" in entry
             else entry
             for entry in ready["first_trials"]
-            if suits(entry).includes(ModelTraits(**BERT_BASE))
+            if model_filter(entry).matches(ModelTraits(**BERT_BASE))
         ]
         more |= {"search_space": {**space, "learning_rate": BUNDLED_SPACE}, "portfolio": portfolio}
     return {"name": "hpo", **shared, **more}

@@ -30,7 +30,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
-from hpo.core.imports import importing, keep_imported
+from hpo.core.imports import freeze_gc, gc_disabled
 from hpo.reporting.console import console
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.storage.budget import set_budget
@@ -60,9 +60,9 @@ class Done:
 
 def work(url: str, name: str, seed: int, seconds: float, barrier: Barrier, answers: Any) -> None:
     """One worker process: trials of `seconds` each until the budget is spent."""
-    with importing():  # as `hpo.workflow.worker.process` begins
+    with gc_disabled():  # as `hpo.workflow.worker.process` begins
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-    keep_imported()
+    freeze_gc()
     storage = open_storage(url)
     study = optuna.load_study(
         study_name=name,

@@ -106,7 +106,7 @@ class Place:
     def _study(self, seed: int, variant: Variant, trials: int) -> dict[str, Any]:
         from hpo.config.yaml import read_yaml
 
-        plain = self._quickstart.to_plain()
+        plain = self._quickstart.to_dict()
         if not variant.first_trials:
             del plain["first_trials"]
         given: dict[str, Any] = {"name": "search", "seed": seed, "data": str(self._folder / "data")}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hpo.core.imports import importing, keep_imported
+from hpo.core.imports import freeze_gc, gc_disabled
 from hpo.errors import HpoError
 from hpo.reporting.console import console
 
@@ -79,7 +79,7 @@ def rank(file: StudyFile, settings: Settings = None) -> None:
     """
     from hpo.workflow.rank import rank as rank_models
 
-    console.show_ranking(rank_models(file, settings or ()).to_plain())
+    console.show_ranking(rank_models(file, settings or ()).to_dict())
 
 
 @app.command(epilog="Example:  hpo run studies/reviews.yaml --trials 32 --set metric=f1_macro")
@@ -92,7 +92,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
 ) -> None:
     """Run a study to its final model, or resume it where it stopped."""
-    with importing():
+    with gc_disabled():
         from hpo.workflow.run import run as run_study
 
     result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
@@ -245,9 +245,9 @@ def worker(
 
     On this machine, or on any that reaches the database and finds data and models at the same paths.
     """
-    with importing():
+    with gc_disabled():
         from hpo.workflow.worker.loop import work_by_hand
-    keep_imported()
+    freeze_gc()
     work_by_hand(study, storage, device)
 
 

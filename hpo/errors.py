@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 # The exit code of a worker that left before its study's end and may be started again: EX_TEMPFAIL of sysexits.h.
-TRY_AGAIN = 75
+EX_TEMPFAIL = 75
 
 
 class HpoError(Exception):
@@ -52,7 +52,7 @@ class StorageError(HpoError):
 class DeviceLost(HpoError):
     """A GPU failed in a way that lasts as long as the process: it must be replaced."""
 
-    exit_code = TRY_AGAIN
+    exit_code = EX_TEMPFAIL
 
 
 class TrialError(HpoError):

@@ -25,7 +25,7 @@ from submitit.slurm.slurm import SlurmInfoWatcher
 from hpo.backends.base import STOPPED, Specification, WorkerExit
 from hpo.backends.local import LocalBackend
 from hpo.config.backend import SlurmConfig
-from hpo.core.process import in_thread
+from hpo.core.process import thread_handler
 from hpo.errors import ConfigError, DeviceLost
 
 POLL_SECONDS = 0.5
@@ -53,7 +53,7 @@ class Job:
         return Job, self._given
 
     def __call__(self) -> list[WorkerExit]:
-        signal.signal(signal.SIGTERM, in_thread(lambda _: self._warned.set()))  # submitit would not heed it
+        signal.signal(signal.SIGTERM, thread_handler(lambda _: self._warned.set()))  # submitit would not heed it
         _began(self._signs).touch()
         try:
             return self._work()

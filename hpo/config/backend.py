@@ -60,7 +60,7 @@ class BackendConfig(Config):
                 raise ValueError(f"settings of {other} are given, but workers run on {self.name}: write one of the two")
         return self
 
-    def to_plain(self) -> str | dict[str, Any]:
+    def to_dict(self) -> str | dict[str, Any]:
         """As a person would write it."""
         settings = self.model_dump(mode="json", exclude_defaults=True).get(self.name)
         return {self.name: settings} if settings else self.name

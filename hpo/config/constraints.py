@@ -19,16 +19,16 @@ class Constraints(Config):
     )
 
     @property
-    def any(self) -> bool:
+    def are_set(self) -> bool:
         """Whether there is anything to keep to."""
         return self != Constraints()
 
     @property
-    def need_an_answer(self) -> bool:
+    def need_inference(self) -> bool:
         """Whether only an answer tells: the time that it takes, the memory beside the weights."""
         return self.max_latency_ms is not None or self.max_memory_mb is not None
 
-    def broken_by(self, footprint: "Footprint") -> str:
+    def violations(self, footprint: "Footprint") -> str:
         """Which of them a model does not keep to, for people; empty: it keeps to all that is known of it."""
         taken = {
             "max_params": (footprint.params, f"it has {footprint.params:,} parameters"),
@@ -53,7 +53,7 @@ class Footprint(BaseModel):
     latency_ms: float | None = None
 
 
-def least_footprint(measured: Sequence[Footprint]) -> Footprint | None:
+def smallest_footprint(measured: Sequence[Footprint]) -> Footprint | None:
     """The least of several measurements of one configuration: what else a machine does only adds to them."""
     if not measured:
         return None

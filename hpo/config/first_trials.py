@@ -21,7 +21,7 @@ class ModelTraits:
     params: int = 0
 
 
-class Suits(Config):
+class ModelFilter(Config):
     """Which models a first trial is for: `when: {model_type: [bert, roberta], min_params: 50e6, max_params: 250e6}`."""
 
     model_type: tuple[str, ...] | None = Field(None, description="The `model_type` of the model's config, or several.")
@@ -33,17 +33,17 @@ class Suits(Config):
     def _one_or_more(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else given
 
-    def includes(self, model: ModelTraits) -> bool:
+    def matches(self, model: ModelTraits) -> bool:
         of_type = self.model_type is None or model.model_type in self.model_type
         return of_type and self.min_params <= model.params <= (self.max_params or model.params)
 
 
-def suits(entry: Mapping[str, Any]) -> Suits:
+def model_filter(entry: Mapping[str, Any]) -> ModelFilter:
     """Which models an entry of `first_trials` is for."""
-    return Suits.model_validate(entry.get("when") or {})
+    return ModelFilter.model_validate(entry.get("when") or {})
 
 
-def params_in(entry: Mapping[str, Any]) -> dict[str, Any]:
+def entry_params(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that an entry of `first_trials` names."""
     return {name: value for name, value in entry.items() if name != "when"}
 
@@ -51,10 +51,10 @@ def params_in(entry: Mapping[str, Any]) -> dict[str, Any]:
 def check_first_trial(entry: Mapping[str, Any], where: str, model: str) -> None:
     """Raise `ConfigError` where an entry is no configuration; `model` stands for any that is not named."""
     try:
-        suits(entry)
+        model_filter(entry)
     except ValidationError as error:
-        raise ConfigError(f"{where}.when.{explain(error, Suits)}") from None
+        raise ConfigError(f"{where}.when.{explain(error, ModelFilter)}") from None
     try:
-        TrialParams.model_validate({"model": model, **params_in(entry)})
+        TrialParams.model_validate({"model": model, **entry_params(entry)})
     except ValidationError as error:
         raise ConfigError(f"{where}.{explain(error, TrialParams)}") from None

@@ -15,7 +15,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     return key, parse_yaml(f"value: {value}", f"--set {override}")["value"]
 
 
-def overridden(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+def set_key(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """`written` with the value at a dotted key replaced; what is on the way there is copied, not changed."""
     first, dot, rest = key.partition(".")
     if not dot:
@@ -23,4 +23,4 @@ def overridden(written: Mapping[str, Any], key: str, value: Any) -> dict[str, An
     inner = written.get(first)
     if inner is not None and not isinstance(inner, Mapping):
         raise ConfigError(f"--set: '{first}' holds a value, so there is no {key}.")
-    return {**written, first: overridden(inner or {}, rest, value)}
+    return {**written, first: set_key(inner or {}, rest, value)}

@@ -153,7 +153,7 @@ class SearchSpace(BaseModel):
     def notes(self) -> list[str]:
         """What a person should hear about the space: steps that do not reach the top."""
         return [
-            f"{written_name(name)}: step {p.step:g} does not divide the range: "
+            f"{yaml_name(name)}: step {p.step:g} does not divide the range: "
             f"the top is {p.effective_high:g}, not {p.high:g}."
             for name, p in self.parameters.items()
             if isinstance(p, Float | Int) and p.step is not None and not math.isclose(p.effective_high, p.high)
@@ -164,12 +164,12 @@ class SearchSpace(BaseModel):
         """Whether any parameter has a condition (then TPE must sample by groups)."""
         return any(parameter.when for parameter in self.parameters.values())
 
-    def active(self, name: str, values: Mapping[str, Any]) -> bool:
+    def is_active(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether parameter `name` is to be sampled, given the `values` sampled before it."""
         when = self.parameters[name].when or {}
         return all(other in values and values[other] in allowed for other, allowed in when.items())
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The space as a person writes it, for YAML."""
         plain: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
@@ -180,10 +180,10 @@ class SearchSpace(BaseModel):
                 written = parameter.value
             elif isinstance(parameter, Categorical) and not parameter.when:
                 written = list(parameter.choices)
-            plain[written_name(name)] = written
+            plain[yaml_name(name)] = written
         return plain
 
 
-def written_name(name: str) -> str:
+def yaml_name(name: str) -> str:
     """A parameter's name in the study file."""
     return "frozen_layers" if name == "frozen_share" else name

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hpo.config.search_space import Categorical, Fixed, Float, Int, Scalar, SearchSpace, written_name
-from hpo.config.trial_params import NEEDS, TrialParams
+from hpo.config.search_space import Categorical, Fixed, Float, Int, Scalar, SearchSpace, yaml_name
+from hpo.config.trial_params import REQUIRES, TrialParams
 from hpo.config.validation import phrase
 from hpo.errors import ConfigError, did_you_mean
 
@@ -56,10 +56,12 @@ def _parse_parameter(name: str, value: Any) -> tuple[str, Any]:
     kind = _kind(sampled, given)
     for key in ("low", "high", "value"):
         if key in given:
-            given[key] = held(sampled, given[key])
+            given[key] = coerce(sampled, given[key])
     if "choices" in given:
         choices = given["choices"]
-        given["choices"] = tuple(held(sampled, choice) for choice in choices) if isinstance(choices, list) else choices
+        given["choices"] = (
+            tuple(coerce(sampled, choice) for choice in choices) if isinstance(choices, list) else choices
+        )
     if isinstance(given.get("when"), Mapping):
         given["when"] = {other: _values(other, allowed) for other, allowed in given["when"].items()}
     return sampled, kind(**given)
@@ -80,7 +82,7 @@ def _kind(name: str, given: Mapping[str, Any]) -> Any:
     return kind
 
 
-def held(name: str, value: Any) -> Any:
+def coerce(name: str, value: Any) -> Any:
     """`value` as `TrialParams` holds it: 16 for 16.0 or "16". Raises `ValueError` for one that is not allowed."""
     if not isinstance(value, Scalar):
         raise ValueError(f"{value} is not a single value")
@@ -95,15 +97,15 @@ def held(name: str, value: Any) -> Any:
 def _values(name: str, allowed: Any) -> tuple[Any, ...]:
     """The values of a condition: one may stand without its list."""
     values = allowed if isinstance(allowed, list | tuple) else (allowed,)
-    return tuple(held(name, value) if name in SEARCHABLE else value for value in values)
+    return tuple(coerce(name, value) if name in SEARCHABLE else value for value in values)
 
 
 def _check_conditions(where: str, space: SearchSpace) -> None:
     """Hold every condition against the parameters before it; one on `model` is held against the candidates later."""
     before: dict[str, Any] = {}
-    written = {written_name(name): parameter for name, parameter in space.parameters.items()}
+    written = {yaml_name(name): parameter for name, parameter in space.parameters.items()}
     for name, parameter in written.items():
-        if name in NEEDS:
+        if name in REQUIRES:
             _check_need(where, name, written)
         for other, allowed in (parameter.when or {}).items():
             if other != "model":
@@ -115,7 +117,7 @@ def _check_conditions(where: str, space: SearchSpace) -> None:
 
 def _check_need(where: str, name: str, written: Mapping[str, Any]) -> None:
     """Refuse a parameter that no trial of the space would use."""
-    other, value = NEEDS[name]
+    other, value = REQUIRES[name]
     if other not in written or written[other].nearest(value) != value:
         raise ConfigError(f"{where}.{name}: of use only with {other}: {value}, which this search space never has.")
 

@@ -17,8 +17,8 @@ from hpo.config.base import Config
 from hpo.config.constraints import Constraints
 from hpo.config.first_trials import check_first_trial
 from hpo.config.model_ref import ModelRef, label_models
-from hpo.config.overrides import overridden, parse_override
-from hpo.config.search_space import SearchSpace, written_name
+from hpo.config.overrides import parse_override, set_key
+from hpo.config.search_space import SearchSpace, yaml_name
 from hpo.config.space_files import read_space_file
 from hpo.config.space_parser import parse_search_space
 from hpo.config.validation import check_study_name, explain
@@ -191,7 +191,7 @@ class StudyConfig(Config):
     def _conditions_name_candidates(self) -> "StudyConfig":
         for name, parameter in self.search_space.parameters.items():
             for model in (parameter.when or {}).get("model", ()):
-                self._check_label(model, f"search_space.{written_name(name)}.when.model")
+                self._check_label(model, f"search_space.{yaml_name(name)}.when.model")
         return self
 
     @model_validator(mode="after")
@@ -229,7 +229,7 @@ class StudyConfig(Config):
         """The candidates' labels: the choices of the study's `model` parameter."""
         return [model.label for model in self.models if not model.dropped]
 
-    def without(self, dropped: Mapping[str, str]) -> "StudyConfig":
+    def drop_models(self, dropped: Mapping[str, str]) -> "StudyConfig":
         """The same study, some of its models no candidates any more: their labels, each with the reason."""
         models = tuple(m.model_copy(update={"dropped": dropped.get(m.label, m.dropped)}) for m in self.models)
         return self.model_copy(update={"models": models})
@@ -239,7 +239,7 @@ class StudyConfig(Config):
 
         A local model counts by its label: its folder may be moved.
         """
-        plain = self.to_plain()
+        plain = self.to_dict()
         kept = (
             *("task", "search_space", "metric", "direction", "max_length", "max_seconds", "fidelity", "generation"),
             *("constraints", "seed"),
@@ -248,16 +248,16 @@ class StudyConfig(Config):
         models = [{**ref, "name": ref["label"]} if Path(ref["name"]).is_absolute() else ref for ref in refs]
         return {"models": models, **{key: plain[key] for key in kept}}
 
-    def recorded(self) -> dict[str, Any]:
-        """`to_plain` without the database's URL: it may hold a password, and this is kept and shown."""
-        return {key: value for key, value in self.to_plain().items() if key != "storage"}
+    def redacted(self) -> dict[str, Any]:
+        """`to_dict` without the database's URL: it may hold a password, and this is kept and shown."""
+        return {key: value for key, value in self.to_dict().items() if key != "storage"}
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The configuration as plain values that `load_config` reads back, for YAML and the database."""
         plain = self.model_dump(mode="json", exclude={"search_space", "models", "backend"})
         plain["models"] = [model.model_dump(mode="json", exclude_defaults=True) for model in self.models]
-        plain["search_space"] = self.search_space.to_plain()
-        plain["backend"] = self.backend.to_plain()
+        plain["search_space"] = self.search_space.to_dict()
+        plain["backend"] = self.backend.to_dict()
         order = {name: place for place, name in enumerate(StudyConfig.model_fields)}
         return dict(sorted(plain.items(), key=lambda item: order[item[0]]))
 
@@ -273,7 +273,7 @@ def load_config(
     one for a mapping. The study's name is the file's unless it is given. Raises `ConfigError` naming the key.
     """
     if isinstance(source, StudyConfig | Mapping):
-        written = source.to_plain() if isinstance(source, StudyConfig) else dict(source)
+        written = source.to_dict() if isinstance(source, StudyConfig) else dict(source)
         folder, where = Path.cwd(), ""
     else:
         path = Path(source)
@@ -282,7 +282,7 @@ def load_config(
     try:
         for override in overrides:
             key, value = parse_override(override) if isinstance(override, str) else override
-            written = overridden(_expand(written, folder), key, value)
+            written = set_key(_expand(written, folder), key, value)
         return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None

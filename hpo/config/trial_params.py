@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # What a parameter needs to be of use: the value of another.
-NEEDS: dict[str, tuple[str, Any]] = dict.fromkeys(
+REQUIRES: dict[str, tuple[str, Any]] = dict.fromkeys(
     ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_dora", "use_rslora", "quantization"), ("peft", "lora")
 )
 
@@ -100,14 +100,18 @@ class TrialParams(BaseModel):
         return values
 
     @property
-    def is_few(self) -> bool:
+    def uses_subset(self) -> bool:
         """Whether a part of the training rows is trained on."""
         return self.shots is not None or self.train_fraction < 1
 
-    def in_use(self) -> dict[str, Any]:
+    def active(self) -> dict[str, Any]:
         """The parameters that have a part in the run: adapters' settings only where there are adapters."""
         values = self.model_dump()
-        return {name: v for name, v in values.items() if name not in NEEDS or values[NEEDS[name][0]] == NEEDS[name][1]}
+        return {
+            name: v
+            for name, v in values.items()
+            if name not in REQUIRES or values[REQUIRES[name][0]] == REQUIRES[name][1]
+        }
 
     @property
     def is_quantized(self) -> bool:

@@ -22,14 +22,16 @@ class DiskUse:
     cache: int
 
 
-def measure(study: str, checkpoints: str | None) -> DiskUse:
+def disk_use(study: str, checkpoints: str | None) -> DiskUse:
     """What `study`, whose configuration says `checkpoints`, takes here: nothing where its files are elsewhere."""
     results, kept = run_folder(study), checkpoints_folder(study, checkpoints)
-    within = bytes_in(kept)
-    return DiskUse(within, bytes_in(results) - (within if results in kept.parents else 0), bytes_in(home() / "cache"))
+    within = folder_bytes(kept)
+    return DiskUse(
+        within, folder_bytes(results) - (within if results in kept.parents else 0), folder_bytes(home() / "cache")
+    )
 
 
-def bytes_in(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """The bytes of all files below a folder; 0 where it is not there. What vanishes meanwhile is not counted."""
     total, folders = 0, [os.fspath(folder)]
     while folders:
@@ -45,7 +47,7 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def make_room(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_seconds: float = 0.0) -> None:
+def evict(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_seconds: float = 0.0) -> None:
     """Remove entries of a cache until `needed` bytes fit into its budget: the one that was used last goes last.
 
     What was used within `unused_seconds` stays. An entry is a folder, its time that of its last use (`used`); one with
@@ -55,7 +57,7 @@ def make_room(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_second
     for entry in cache.iterdir():
         try:
             if entry.is_dir():
-                kept.append((entry.stat().st_mtime, bytes_in(entry), entry))
+                kept.append((entry.stat().st_mtime, folder_bytes(entry), entry))
         except FileNotFoundError:
             continue  # another process needs room too
     total = sum(size for _, size, _ in kept) + needed
@@ -67,6 +69,6 @@ def make_room(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_second
             total -= size
 
 
-def used(entry: Path) -> None:
+def touch(entry: Path) -> None:
     """Note that an entry of a cache is used now."""
     os.utime(entry)

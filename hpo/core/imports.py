@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Do not collect garbage meanwhile: 1 s of the 6.7 s that torch and transformers take otherwise."""
     enabled = gc.isenabled()
     gc.disable()
@@ -17,7 +17,7 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def keep_imported() -> None:
+def freeze_gc() -> None:
     """Never look for garbage among what there is now. For a process of hpo's own, when it has imported.
 
     A full collection of it takes 0.1 to 0.3 s, and with sixteen workers on one machine all fell into one moment.

@@ -38,12 +38,12 @@ def process_start(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
-def is_surely_dead(worker_machine: str, pid: int, start: str) -> bool:
+def is_known_dead(worker_machine: str, pid: int, start: str) -> bool:
     """Whether the worker was a process of this very machine that is gone. False where that cannot be known."""
     return bool(start) and worker_machine == machine() != "" and process_start(pid) != start
 
 
-def is_surely_alive(worker_machine: str, pid: int, start: str) -> bool:
+def is_known_alive(worker_machine: str, pid: int, start: str) -> bool:
     """Whether the worker is a process of this very machine that lives, even if it is stopped."""
     return bool(start) and worker_machine == machine() != "" and process_start(pid) == start
 
@@ -53,7 +53,7 @@ def own_start() -> str:
     return process_start(os.getpid()) or ""
 
 
-def in_thread(act: Callable[[int], object], *, then: Handler | None = None) -> Handler:
+def thread_handler(act: Callable[[int], object], *, then: Handler | None = None) -> Handler:
     """A handler of signals that calls `act(number)` in a thread of its own.
 
     `Event.set` takes a lock: a handler that calls it waits for ever where it interrupts the main thread, or itself,
@@ -82,7 +82,7 @@ def on_interrupt(act: Callable[[], object], *, once: bool = False) -> Iterator[N
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, in_thread(lambda _: act(), then=before if once else None))
+    signal.signal(signal.SIGINT, thread_handler(lambda _: act(), then=before if once else None))
     try:
         yield
     finally:

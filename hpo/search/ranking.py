@@ -42,7 +42,7 @@ class Ranking:
     def order(self) -> list[str]:
         return [ranked.model for ranked in self.models]
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "models": [asdict(ranked) for ranked in self.models]}
 
 

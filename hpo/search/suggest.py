@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from hpo.config.first_trials import ModelTraits, params_in, suits
+from hpo.config.first_trials import ModelTraits, entry_params, model_filter
 from hpo.config.search_space import Categorical, Fixed, Float, Int, SearchSpace
 from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams, share_for_count
@@ -45,7 +45,7 @@ def suggest(trial: optuna.trial.BaseTrial, space: SearchSpace, models: Sequence[
     """Sample one configuration: the model first, then each parameter whose condition holds."""
     values: dict[str, Any] = {"model": trial.suggest_categorical("model", list(models))}
     for name, parameter in space.parameters.items():
-        if not space.active(name, values):
+        if not space.is_active(name, values):
             continue
         match parameter:
             case Fixed():
@@ -76,8 +76,8 @@ def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits], ranked:
     queue: list[Point] = []
     for number, given in enumerate(config.first_trials):
         for model in [given["model"]] if "model" in given else models:
-            if model in models and suits(given).includes(models[model]):  # else dropped: it breaks a constraint
-                entry = {**params_in(given), "model": model}
+            if model in models and model_filter(given).matches(models[model]):  # else dropped: it breaks a constraint
+                entry = {**entry_params(given), "model": model}
                 point, changed = _complete(entry, config.search_space, models[model].layers, f"first_trials[{number}]")
                 if changed:
                     raise ConfigError(f"first_trials[{number}].{changed}.")
@@ -97,10 +97,10 @@ def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstT
     moved = left_out = 0
     for model, traits in models.items():
         points: list[Point] = []
-        for given in (*(entry for entry in config.portfolio if suits(entry).includes(traits)), {}):
+        for given in (*(entry for entry in config.portfolio if model_filter(entry).matches(traits)), {}):
             if not given and points:
                 break  # what `TrialParams` defaults to is for models that nothing else is known for
-            entry = {**params_in(given), "model": model}
+            entry = {**entry_params(given), "model": model}
             point, changed = _complete(entry, config.search_space, traits.layers, "search_space.first_trials")
             peft = point.get("peft", getattr(config.search_space.parameters.get("peft"), "value", "none"))
             if given and peft != given.get("peft", "none"):
@@ -132,7 +132,7 @@ def _complete(given: Mapping[str, Any], space: SearchSpace, layers: int, where: 
     changed = ""
     try:
         for name, parameter in space.parameters.items():
-            if space.active(name, values):
+            if space.is_active(name, values):
                 values[name] = parameter.nearest(_start(name, parameter, asked, layers))
         carried_out = TrialParams(**values)
         for name in given:

@@ -38,13 +38,13 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
     """The trial as one of `space`; None where that holds no such configuration."""
     if PARAMS not in trial.system_attrs:
         return None
-    recorded = TrialParams(**params_of(trial)).in_use()
+    recorded = TrialParams(**params_of(trial)).active()
     # What the other study fixed, or left at its default, may be searched here.
     fixed = FixedTrial({**recorded, **trial.params})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a value outside: `create_trial` refuses it
-            params = suggest(fixed, space, models).in_use()
+            params = suggest(fixed, space, models).active()
         copy = optuna.trial.create_trial(
             state=trial.state,
             value=trial.value,

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from hpo.core.process import is_surely_alive, is_surely_dead
+from hpo.core.process import is_known_alive, is_known_dead
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import record_death
@@ -85,10 +85,10 @@ class HeartbeatMonitor:
         numbers = []
         for worker in self._workers(session):
             silent = self._look(f"worker {worker.worker_id}", worker.heartbeat, sightings, passed)
-            known_dead = worker.ended or is_surely_dead(worker.machine, worker.pid, worker.process_start)
+            known_dead = worker.ended or is_known_dead(worker.machine, worker.pid, worker.process_start)
             # The machine too: two of them give the same process id to different workers.
             seen_dead = (worker.machine, worker.pid) in dead
-            named = seen_dead and not is_surely_alive(worker.machine, worker.pid, worker.process_start)
+            named = seen_dead and not is_known_alive(worker.machine, worker.pid, worker.process_start)
             if known_dead or named or silent >= self.grace_seconds:
                 numbers += _release(session, worker, blameless=killed_by_us and seen_dead)
         for trial in self._ownerless(session):

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from hpo.core.cache import DiskUse, measure
+from hpo.core.cache import DiskUse, disk_use
 from hpo.core.direction import Direction, higher_is_better
-from hpo.core.process import is_surely_dead
+from hpo.core.process import is_known_dead
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
@@ -123,7 +123,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             resumed=_resumed(session, study_id),
             failures=_failures(session, study_id),
             warnings=warnings,
-            disk=measure(name, (_attribute(session, study_id, "config") or {}).get("checkpoints")) if disk else None,
+            disk=disk_use(name, (_attribute(session, study_id, "config") or {}).get("checkpoints")) if disk else None,
         )
 
 
@@ -149,7 +149,7 @@ def _workers(session: Session, study_id: int) -> tuple[tuple[WorkerStatus, ...],
             host=row.host,
             pid=row.pid,
             device=row.device,
-            phase="gone" if is_surely_dead(row.machine, row.pid, row.process_start) else row.phase,
+            phase="gone" if is_known_dead(row.machine, row.pid, row.process_start) else row.phase,
             trial=row.trial,
             attempt=attempt,
             step=row.step,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.config.overrides import overridden, parse_override
+from hpo.config.overrides import parse_override, set_key
 from hpo.config.study import DataConfig, StudyConfig, load_config
 from hpo.data.in_memory import is_table, save_tables
 from hpo.data.sources import load_splits
@@ -36,7 +36,7 @@ def _from_table(table: Any, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     path = str(save_tables(table))
     written: dict[str, Any] = {"data": {"path": path}}
     for key, value in given:
-        written = overridden(written, key, value)
+        written = set_key(written, key, value)
     data = DataConfig(**written["data"])
     named = written.get("task")
     task = get_task(named) if named else infer_task(load_splits(data).train, data)

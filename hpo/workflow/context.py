@@ -121,7 +121,7 @@ class StudyContext:
         folds = self.data.folds
         if not folds:
             drawn = self._drawn(params, [("train", list(range(len(self.data.train))))])
-            train = self.features("train", params.model, drawn[0][1] if params.is_few else None)
+            train = self.features("train", params.model, drawn[0][1] if params.uses_subset else None)
             return [(train, self.features("validation", params.model))]
         held_out = [self.features(split, params.model, places) for split, places in folds]
         pairs = []
@@ -133,7 +133,7 @@ class StudyContext:
 
     def _drawn(self, params: TrialParams, parts: FoldIndices) -> FoldIndices:
         """The rows of `parts` that a trial trains on: by the study's seed, the same for all of its trials."""
-        if not params.is_few:
+        if not params.uses_subset:
             return parts
         whole = concatenate_datasets([take(self.data.splits[split], places) for split, places in parts])
         drawn = sample_rows(self.task.strata(whole), self.config.seed, params.train_fraction, params.shots)

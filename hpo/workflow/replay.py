@@ -95,7 +95,7 @@ def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
     own["search_value"] = trial.value
     record = {
         **(result if winner and result else {"winner": own, "confirmed": [], "defaults": None}),
-        "refit": "train" if params.is_few else "train+validation",
+        "refit": "train" if params.uses_subset else "train+validation",
         "model_dir": str(target),
         "command": f"hpo retrain {study.study_name} --trial {number}",
         **measure_on_test(run.model, run.plan, context, study, str(target)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from hpo.config.study import StudyConfig
-from hpo.core.imports import importing
+from hpo.core.imports import gc_disabled
 from hpo.core.paths import default_storage, run_folder
 from hpo.core.process import on_interrupt
 from hpo.errors import StudyError
@@ -78,7 +78,7 @@ def run(
 
 def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
     """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
-    with console.progress("starting"), importing():
+    with console.progress("starting"), gc_disabled():
         from hpo.workflow.launch.placement import create_placement
         from hpo.workflow.launch.supervisor import Supervisor
 
@@ -96,7 +96,7 @@ def _search(
 
     What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
     """
-    with console.progress("checking the models"), importing():
+    with console.progress("checking the models"), gc_disabled():
         from hpo.workflow.checks.constraints import apply_constraints
         from hpo.workflow.checks.study import inspect_models, study_warnings
         from hpo.workflow.context import StudyContext

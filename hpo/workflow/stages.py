@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.constraints import Constraints, Footprint, least_footprint
+from hpo.config.constraints import Constraints, Footprint, smallest_footprint
 from hpo.config.study import StudyConfig
 from hpo.core.direction import loss_sign
 from hpo.core.paths import folder_name
@@ -102,7 +102,7 @@ class Confirmed:
     def std(self) -> float:
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "trial": self.trial,
             "params": self.params,
@@ -133,8 +133,8 @@ def confirmed(
     found = []
     for number, by_seed in values.items():
         if by_seed:
-            trial, footprint = trials[number], least_footprint(footprints[number])
-            broken = constraints.broken_by(footprint) if footprint else ""
+            trial, footprint = trials[number], smallest_footprint(footprints[number])
+            broken = constraints.violations(footprint) if footprint else ""
             value, params = float(trial.value or 0.0), params_of(trial)
             found.append(Confirmed(number, params, by_seed, value, footprint, broken))
     sign = loss_sign(direction_of(search))
@@ -149,7 +149,7 @@ def confirmed(
 def is_one_confirmed(confirm: optuna.Study, constraints: Constraints) -> bool:
     """Whether a configuration that keeps to the constraints has a complete confirming run."""
     measured = [trial.user_attrs.get("footprint") for trial in finished_trials(confirm)]
-    return any(footprint is None or not constraints.broken_by(Footprint(**footprint)) for footprint in measured)
+    return any(footprint is None or not constraints.violations(Footprint(**footprint)) for footprint in measured)
 
 
 def best_default(search: optuna.Study) -> FrozenTrial | None:

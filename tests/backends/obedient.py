@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from hpo.backends.base import STOPPED
-from hpo.core.process import in_thread
+from hpo.core.process import thread_handler
 
 
 def main() -> None:
     told = threading.Event()
-    signal.signal(signal.SIGTERM, in_thread(lambda _: told.set(), then=signal.SIG_IGN))
+    signal.signal(signal.SIGTERM, thread_handler(lambda _: told.set(), then=signal.SIG_IGN))
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.readline()

@@ -39,9 +39,9 @@ def test_mistakes_name_their_key(given: Any, told: str) -> None:
 @pytest.mark.parametrize("given", ["ray", {"ray": {"address": "auto", "gpus_per_worker": 0.5}}, {"slurm": None}])
 def test_it_is_written_as_it_was_given(given: Any) -> None:
     config = load_config(written(backend=given))
-    plain = config.to_plain()["backend"]
+    plain = config.to_dict()["backend"]
     assert plain == ("slurm" if given == {"slurm": None} else given)
-    assert load_config(config.to_plain()) == config
+    assert load_config(config.to_dict()) == config
     assert load_config(written(), ["backend.slurm.hours=2"]).backend.name == "slurm"
 
 

@@ -34,7 +34,7 @@ def test_each_form_is_read_as_what_it_means() -> None:
         "warmup_ratio": Float(low=0, high=0.2, when={"lr_scheduler": ("linear",)}),
         "dropout": Fixed(value=None),
     }
-    assert parse_search_space(space.to_plain()) == space
+    assert parse_search_space(space.to_dict()) == space
     assert space.notes == []
 
 
@@ -150,7 +150,7 @@ def test_a_condition_holds_where_each_named_parameter_has_one_of_its_values() ->
         }
     )
     assert space.conditional
-    assert space.active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 8})
-    assert not space.active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 16})
-    assert not space.active("warmup_ratio", {"lr_scheduler": "cosine"})
+    assert space.is_active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 8})
+    assert not space.is_active("warmup_ratio", {"lr_scheduler": "cosine", "batch_size": 16})
+    assert not space.is_active("warmup_ratio", {"lr_scheduler": "cosine"})
     assert not parse_search_space(SCHEDULERS).conditional

@@ -91,10 +91,10 @@ def test_every_field_is_kept_and_read_back() -> None:
     config = load_config(everything)
     defaults = load_config(written())
     assert [key for key in StudyConfig.model_fields if getattr(config, key) == getattr(defaults, key)] == ["task"]
-    assert load_config(config.to_plain()) == config
-    assert load_config(parse_yaml(to_yaml(config.to_plain()), "")) == config
+    assert load_config(config.to_dict()) == config
+    assert load_config(parse_yaml(to_yaml(config.to_dict()), "")) == config
     assert load_config(config) == config
-    assert "storage" not in config.recorded()
+    assert "storage" not in config.redacted()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_count_is_taken_as_it_is_and_held_against_the_model() -> None:
 
 
 def test_settings_of_what_is_off_are_no_part_of_a_trial() -> None:
-    plain, adapted = TrialParams(model="m").in_use(), TrialParams(model="m", peft="lora", lora_r=4).in_use()
+    plain, adapted = TrialParams(model="m").active(), TrialParams(model="m", peft="lora", lora_r=4).active()
     assert "lora_r" not in plain and plain["peft"] == "none"
     assert adapted.keys() == TrialParams.model_fields.keys()
     assert TrialParams(**plain) == TrialParams(model="m")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.core.cache import DiskUse, bytes_in, make_room, measure
+from hpo.core.cache import DiskUse, disk_use, evict, folder_bytes
 from hpo.core.paths import checkpoints_folder, home, run_folder
 
 
@@ -24,27 +24,27 @@ def entry(cache: Path, name: str, size: int, age: float) -> Path:
 @pytest.mark.parametrize("place", [None, "s3://bucket/hpo", "elsewhere"])
 def test_a_study_is_measured_where_its_files_are(place: str | None, tmp_path: Path) -> None:
     checkpoints = None if place is None else place if "://" in place else str(tmp_path / place)
-    assert measure("study", checkpoints) == DiskUse(0, 0, 0)
+    assert disk_use("study", checkpoints) == DiskUse(0, 0, 0)
     write(checkpoints_folder("study", checkpoints) / "study-0" / "checkpoint-1-2" / "state.safetensors", 1000)
     write(run_folder("study") / "final" / "model.safetensors", 300)
     write(run_folder("study") / "report.html", 20)
     write(home() / "cache" / "tokens" / "key" / "data.arrow", 7)
     write(run_folder("another") / "report.html", 5000)
-    assert measure("study", checkpoints) == DiskUse(checkpoints=1000, results=320, cache=7)
+    assert disk_use("study", checkpoints) == DiskUse(checkpoints=1000, results=320, cache=7)
 
 
 def test_what_was_used_last_stays(tmp_path: Path) -> None:
     entries = [entry(tmp_path, name, 100, age) for name, age in (("old", 300), ("older", 400), ("new", 10))]
-    make_room(tmp_path, 50, budget=350)
+    evict(tmp_path, 50, budget=350)
     assert [path.exists() for path in entries] == [True, True, True]
-    make_room(tmp_path, 150, budget=350)
+    evict(tmp_path, 150, budget=350)
     assert [path.exists() for path in entries] == [True, False, True]
-    make_room(tmp_path, 1000, budget=350, unused_seconds=60)
+    evict(tmp_path, 1000, budget=350, unused_seconds=60)
     assert [path.exists() for path in entries] == [False, False, True]
-    assert bytes_in(tmp_path) == 100
+    assert folder_bytes(tmp_path) == 100
 
 
 def test_what_a_killed_process_was_writing_goes_after_a_day(tmp_path: Path) -> None:
     leftover, in_hand = entry(tmp_path, "key.4242", 100, 90_000), entry(tmp_path, "key.4243", 100, 3600)
-    make_room(tmp_path, 1000, budget=10)
+    evict(tmp_path, 1000, budget=10)
     assert not leftover.exists() and in_hand.exists()

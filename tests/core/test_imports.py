@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from hpo.core.imports import importing
+from hpo.core.imports import gc_disabled
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -12,7 +12,7 @@ def test_the_collector_rests_and_is_left_as_it_was(enabled: bool) -> None:
     if not enabled:
         gc.disable()
     try:
-        with importing():
+        with gc_disabled():
             assert not gc.isenabled()
         assert gc.isenabled() == enabled
     finally:

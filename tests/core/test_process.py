@@ -6,12 +6,12 @@ import weakref
 
 import pytest
 
-from hpo.core.process import in_thread, on_interrupt
+from hpo.core.process import on_interrupt, thread_handler
 
 
 def test_a_signal_that_comes_while_another_is_acted_upon_waits_for_nothing() -> None:
     both = threading.Barrier(3, timeout=20)
-    before = signal.signal(signal.SIGUSR1, in_thread(lambda _: both.wait()))
+    before = signal.signal(signal.SIGUSR1, thread_handler(lambda _: both.wait()))
     try:
         for _ in range(2):
             signal.raise_signal(signal.SIGUSR1)
@@ -24,8 +24,8 @@ def test_a_signal_that_comes_once_more_as_the_process_ends_does_not_kill_it() ->
     """The interpreter has then given up the handlers that were set."""
     told = (
         "import signal, sys\n"
-        "from hpo.core.process import in_thread\n"
-        "signal.signal(signal.SIGTERM, in_thread(lambda _: None, then=signal.SIG_IGN))\n"
+        "from hpo.core.process import thread_handler\n"
+        "signal.signal(signal.SIGTERM, thread_handler(lambda _: None, then=signal.SIG_IGN))\n"
         "class Last:\n"
         "    def __del__(self, send=signal.raise_signal, number=signal.SIGTERM): send(number)\n"
         "sys.last = Last()\n"

@@ -13,7 +13,7 @@ import typer
 from ruamel.yaml import YAML
 
 from hpo.cli import app
-from hpo.errors import TRY_AGAIN
+from hpo.errors import EX_TEMPFAIL
 from tests import slurm
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -56,7 +56,7 @@ def test_the_commands_of_slurm_are_hpos() -> None:
     assert {"--array", "--requeue", "--signal", "--gres", "--time", "--open-mode"} <= set(options)
 
 
-@pytest.mark.parametrize(("leaves_with", "requeued"), [(TRY_AGAIN, True), (0, False), (2, False)])
+@pytest.mark.parametrize(("leaves_with", "requeued"), [(EX_TEMPFAIL, True), (0, False), (2, False)])
 def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tmp_path: Path) -> None:
     """The script itself, with a `hpo` that needs a moment to save and a `scontrol` that writes what it is told."""
     worker = (
@@ -82,7 +82,7 @@ def test_slurm_itself_queues_it_again(tmp_path: Path) -> None:
     """The script in a job of a real Slurm: warned, its worker saves; queued again, the worker goes on to the end."""
     worker = (
         '[ "$1" = status ] && exit 0\n[ -e saved ] && { touch finished; exit 0; }\n'
-        f'trap "touch saved; exit {TRY_AGAIN}" TERM\ntouch working\nwhile :; do sleep 0.05; done'
+        f'trap "touch saved; exit {EX_TEMPFAIL}" TERM\ntouch working\nwhile :; do sleep 0.05; done'
     )
     (tmp_path / "hpo").write_text(f"#!/bin/bash\ncd {tmp_path}\n{worker}\n")
     (tmp_path / "hpo").chmod(0o755)

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.core.paths import run_folder
-from hpo.errors import TRY_AGAIN
+from hpo.errors import EX_TEMPFAIL
 from tests.faults.search import (
     PATIENCE,
     at_work,
@@ -112,7 +112,7 @@ def test_a_worker_by_hand_that_is_told_to_leave_gives_its_trial_back(
     by_hand.terminate()
     by_hand.terminate()  # Slurm sends two
     code, output = end_of(by_hand)
-    assert code == TRY_AGAIN, output
+    assert code == EX_TEMPFAIL, output
     code, output = end_of(search)
     assert code == 0, output
     study = check_whole(home, trials, rungs=6)

@@ -85,7 +85,7 @@ def test_agreement_is_told_by_the_best_of_each_model() -> None:
     study = optuna.create_study(direction="minimize")
     assert agreement(study) is None and ranking_of(study) is None
     given = Ranking(200, best_first([model("a", 0.5), model("b", 0.3), model("c", 0.1), model("d", None)]))
-    study.set_user_attr(RANKING, given.to_plain())
+    study.set_user_attr(RANKING, given.to_dict())
     assert ranking_of(study) == given
     space = {"model": optuna.distributions.CategoricalDistribution([*MODELS, "d"])}
     for name, value in (("a", 2.0), ("a", 1.0), ("b", 1.5), ("d", 0.1)):

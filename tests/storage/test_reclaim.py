@@ -17,7 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from hpo.core.process import is_surely_dead, machine, own_start, process_start
+from hpo.core.process import is_known_dead, machine, own_start, process_start
 from hpo.errors import StorageError
 from hpo.storage import lease
 from hpo.storage import reclaim as reclaiming
@@ -318,17 +318,17 @@ def test_a_dead_worker_whose_trial_was_told_by_someone_else(url: str, storage: S
 
 def test_which_process_is_dead_for_sure() -> None:
     assert machine() != "" and own_start() == process_start(os.getpid()) != ""
-    assert not is_surely_dead(machine(), os.getpid(), own_start())
-    assert is_surely_dead(machine(), os.getpid(), "1")
-    assert not is_surely_dead("another machine", os.getpid(), "1")
+    assert not is_known_dead(machine(), os.getpid(), own_start())
+    assert is_known_dead(machine(), os.getpid(), "1")
+    assert not is_known_dead("another machine", os.getpid(), "1")
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     child.start()
     assert child.pid is not None
     start = process_start(child.pid)
-    assert start is not None and not is_surely_dead(machine(), child.pid, start)
+    assert start is not None and not is_known_dead(machine(), child.pid, start)
     child.kill()
     deadline = time.monotonic() + 300
-    while not is_surely_dead(machine(), child.pid, start):  # a zombie, until it is waited for
+    while not is_known_dead(machine(), child.pid, start):  # a zombie, until it is waited for
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.join()

@@ -45,7 +45,7 @@ def test_the_file_runs_as_it_is(workshop: Path, tmp_path: Path, monkeypatch: pyt
     assert [ref.name for ref in config.models] == models
     assert Path(config.data.path) == workshop / "reviews"
     assert (config.metric, config.budget.max_trials, config.data.text) == ("accuracy", 24, "text")
-    assert config.search_space == load_config({**config.to_plain(), "search_space": "small-data"}).search_space
+    assert config.search_space == load_config({**config.to_dict(), "search_space": "small-data"}).search_space
     check(path)
     small = ["backend=inline", "devices=cpu", "first_trials=[]", "search_space.epochs=1", "confirm={top: 1, seeds: 1}"]
     result = hpo.run(path, trials=3, overrides=[*small, "search_space.learning_rate={low: 1e-3, high: 1e-2}"])

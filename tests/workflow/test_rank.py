@@ -119,6 +119,6 @@ def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, An
 
     search = optuna.create_study(study_name="unfinished")
     models = (RankedModel("<b>", 1, 1, 0.5, 0.1), RankedModel("c", 1, 1, None, 0.1, "it does not fit"))
-    search.set_user_attr(RANKING, Ranking(10, models).to_plain())
+    search.set_user_attr(RANKING, Ranking(10, models).to_dict())
     page = write_reports(search).read_text()
     assert "&lt;b&gt;" in page and "it does not fit" in page

@@ -64,7 +64,7 @@ def test_of_few_hours_confirming_gets_a_part_but_for_one_run(search: optuna.Stud
 
 def test_without_a_final_training_only_its_measuring_is_kept_back(search: optuna.Study, config: StudyConfig) -> None:
     search.add_trials([trial(0.9, 10, 11)])
-    kept = load_config({**config.to_plain(), "refit": "none"})
+    kept = load_config({**config.to_dict(), "refit": "none"})
     assert reserve(search, kept, 2, DAY) == Reserve(11, FINAL_SECONDS, 11)
 
 

@@ -229,7 +229,7 @@ def show_plan(
 
 
 def show_ranking(ranking: Mapping[str, Any]) -> None:
-    """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_plain` has them."""
+    """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_dict` has them."""
     from hpo.reporting.console.live_view import one_line
     from hpo.reporting.console.tables import millions
     from hpo.reporting.console.tables import table as new_table

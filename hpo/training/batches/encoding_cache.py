@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo.core.cache import CACHE_BYTES, make_room, used
+from hpo.core.cache import CACHE_BYTES, evict, touch
 from hpo.data.splits.create import take
 from hpo.tasks.base import Task
 from hpo.tasks.task_data import TaskData
@@ -64,9 +64,9 @@ class EncodingCache:
                 scratch.mkdir()
                 self._make(rows, processor, max_length, scratch)
                 # Nothing of the last day: workers that share a study come to a split one after the other.
-                make_room(self._folder, 0, self._budget, unused_seconds=86400.0)
+                evict(self._folder, 0, self._budget, unused_seconds=86400.0)
                 scratch.rename(folder)  # last: a folder of this name is whole
-            used(folder)
+            touch(folder)
         encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
         found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)
         finish = functools.partial(self._task.prepare_batch, processor=processor)

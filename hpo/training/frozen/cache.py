@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.core.cache import CACHE_BYTES, make_room, used
+from hpo.core.cache import CACHE_BYTES, evict, touch
 from hpo.training.batches.batching import evaluation_batches
 from hpo.training.batches.features import Features, Indices, Tokens, pop_labels
 from hpo.training.frozen.partial_forward import PREFIX, PartialForward, SplitCheck, flat, places
@@ -177,7 +177,7 @@ class PrefixCache:
         with self._locked(place, stop):
             if not place.is_dir():
                 self._compute(place, start, digest, features, short, verdict, stop)
-        used(place)
+        touch(place)
         return _open(place, short, verdict, start)
 
     @contextmanager
@@ -206,7 +206,7 @@ class PrefixCache:
     ) -> None:
         source, lower = self._nearest_below(start, digest, features, verdict)
         size = int(short.states().sum()) * verdict.width * start.storage_dtype.itemsize
-        make_room(self._folder, size, self._budget)
+        evict(self._folder, size, self._budget)
         scratch = place.with_name(f"{place.name}.{os.getpid()}")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()

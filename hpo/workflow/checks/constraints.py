@@ -12,10 +12,10 @@ def apply_constraints(context: StudyContext) -> list[str]:
     First by their configs, without reading a weight, then by the time and memory of one answer, on the device of
     `context`. Raises `ModelError` where none is left.
     """
-    if not context.config.constraints.any:
+    if not context.config.constraints.are_set:
         return []
     _drop(context, {label: footprint for label in context.config.labels if (footprint := _foreseen(context, label))})
-    if context.config.constraints.need_an_answer:
+    if context.config.constraints.need_inference:
         _drop(context, {label: _measured(context, label) for label in context.config.labels})
     return [f"{model.label} is dropped: {model.dropped}" for model in context.config.models if model.dropped]
 
@@ -32,8 +32,8 @@ def _measured(context: StudyContext, label: str) -> Footprint:
 
 
 def _drop(context: StudyContext, footprints: dict[str, Footprint]) -> None:
-    broken = {label: context.config.constraints.broken_by(footprint) for label, footprint in footprints.items()}
-    context.config = context.config.without({label: why for label, why in broken.items() if why})
+    broken = {label: context.config.constraints.violations(footprint) for label, footprint in footprints.items()}
+    context.config = context.config.drop_models({label: why for label, why in broken.items() if why})
     if not context.config.labels:
         told = "\n  ".join(f"{model.label}: {model.dropped}" for model in context.config.models)
         raise ModelError(

@@ -42,7 +42,7 @@ def create_study(context: StudyContext, storage: Storage, ranking: Ranking | Non
         study.set_user_attr("first_trials", len(queue))  # last: killed before, the next run goes on enqueuing
     folder = run_folder(config.name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(to_yaml(config.recorded()), encoding="utf-8")
+    (folder / "study.yaml").write_text(to_yaml(config.redacted()), encoding="utf-8")
     return study
 
 
@@ -65,8 +65,8 @@ def _record(study: optuna.Study, context: StudyContext, ranking: Ranking | None)
         "versions": versions(),
         "data": describe_data(context.data),
         "result": None,
-        RANKING: None if ranking is None else ranking.to_plain(),
-        "config": context.config.recorded(),
+        RANKING: None if ranking is None else ranking.to_dict(),
+        "config": context.config.redacted(),
     }
     for key, value in attributes.items():
         if study.user_attrs.get(key) != value:

@@ -50,7 +50,7 @@ def existing_study(storage: Storage, config: StudyConfig, data: TaskData) -> opt
 def with_dropped_models(config: StudyConfig, study: optuna.Study) -> StudyConfig:
     """`config` without the candidates that were dropped when the study was begun: its models are what they were."""
     before = load_config(study.user_attrs["config"])
-    return config.without({model.label: model.dropped for model in before.models})
+    return config.drop_models({model.label: model.dropped for model in before.models})
 
 
 def earlier_studies(

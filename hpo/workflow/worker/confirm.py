@@ -27,7 +27,7 @@ def confirm_job(
     folder = context.trial_folder(stage_folder(trial.study), trial.number)
     plan = context.plan(TrialParams(**params_of(source)), job.seed, folder)
     done = train_trial(trial, plan, on_report, lambda _: None)
-    if context.config.constraints.any:
+    if context.config.constraints.are_set:
         # The folds of a run leave no model: its like before training takes as much.
         model = plan.candidate.build(job.seed) if plan.folds else done.fine_tuning.model
         measured = measure_footprint(model, plan.train, context.task, plan.execution.device)

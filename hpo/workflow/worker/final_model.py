@@ -58,15 +58,15 @@ def final_run(
     footprint = measure_footprint(model, plan.train, context.task, plan.execution.device)
     target = run_folder(context.config.name) / "final"
     result = {
-        "winner": winner.to_plain(),
-        "confirmed": [c.to_plain() for c in ranking],
+        "winner": winner.to_dict(),
+        "confirmed": [c.to_dict() for c in ranking],
         "defaults": _defaults(search),
-        "refit": "train" if params.is_few and context.config.refit != "none" else context.config.refit,
+        "refit": "train" if params.uses_subset and context.config.refit != "none" else context.config.refit,
         "model_dir": str(target),
         "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
         "params": resolved_params(plan),
         "footprint": footprint.model_dump(),
-        "broken": context.config.constraints.broken_by(footprint),
+        "broken": context.config.constraints.violations(footprint),
         "ranking": agreement(search),
         **measure_on_test(model, plan, context, search, str(target)),
         "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
@@ -88,7 +88,7 @@ def refit_plan(
     """
     plan = context.plan(params, context.config.seed, folder, execution)
     assert plan.validation is not None
-    everything = plan.train if params.is_few else plan.train.concatenate(plan.validation)
+    everything = plan.train if params.uses_subset else plan.train.concatenate(plan.validation)
     return replace(plan, train=everything, validation=None, folds=(), epochs_to_train=epochs)
 
 
@@ -154,7 +154,7 @@ def save_final(
         adapter.save(scratch / ADAPTER, model)
     plan.candidate.processor.save_pretrained(scratch)
     versions = search.user_attrs["versions"]
-    card = model_card(context.config.recorded(), result, describe_data(context.data), versions)
+    card = model_card(context.config.redacted(), result, describe_data(context.data), versions)
     (scratch / "README.md").write_text(card, encoding="utf-8")
     record = {
         "study": search.study_name,

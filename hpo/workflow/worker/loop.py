@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from hpo.config.study import StudyConfig, load_config
 from hpo.config.trial_params import Report, TrialParams
 from hpo.core.paths import default_storage
-from hpo.core.process import in_thread
-from hpo.errors import TRY_AGAIN, StorageError, StudyError
+from hpo.core.process import thread_handler
+from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.ranking import RankedSampler, ranking_of
 from hpo.storage.budget import close, prune_waiting, seconds_left, seconds_run, set_phase
@@ -232,18 +232,18 @@ class WorkerLoop:
 def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
     """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue.
 
-    Then the exit code tells a scheduler to start it again (`TRY_AGAIN`, or 130 after Ctrl-C).
+    Then the exit code tells a scheduler to start it again (`EX_TEMPFAIL`, or 130 after Ctrl-C).
     """
     log_to_stderr()
     stop = threading.Event()
     codes: list[int] = []
 
     def leave(number: int) -> None:
-        codes.append(130 if number == signal.SIGINT else TRY_AGAIN)
+        codes.append(130 if number == signal.SIGINT else EX_TEMPFAIL)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, in_thread(leave, then=signal.SIG_IGN))
+        signal.signal(number, thread_handler(leave, then=signal.SIG_IGN))
     database = open_storage(storage)
     name = open_study(database, study).study_name
     spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()

@@ -125,7 +125,7 @@ def recorded_execution(plan: TrainingPlan, execution: Execution) -> dict[str, An
 
 def resolved_params(plan: TrainingPlan) -> dict[str, Any]:
     """The trial's resolved parameters: those it uses; a count of frozen layers, not a share."""
-    return {**plan.params.in_use(), "frozen_layers": plan.frozen_layers, "frozen_share": None}
+    return {**plan.params.active(), "frozen_layers": plan.frozen_layers, "frozen_share": None}
 
 
 def _point(report: Report) -> Point:

@@ -11,8 +11,8 @@ import sys
 import threading
 
 from hpo.backends.base import STOPPED
-from hpo.core.imports import importing, keep_imported
-from hpo.core.process import in_thread
+from hpo.core.imports import freeze_gc, gc_disabled
+from hpo.core.process import thread_handler
 from hpo.errors import HpoError
 
 log = logging.getLogger("hpo.worker")
@@ -28,13 +28,13 @@ def main() -> None:
         terminated.set()
         stop.set()
 
-    signal.signal(signal.SIGTERM, in_thread(leave, then=signal.SIG_IGN))
-    with importing():
+    signal.signal(signal.SIGTERM, thread_handler(leave, then=signal.SIG_IGN))
+    with gc_disabled():
         from hpo.training.models.candidate import preload_imports
         from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec, log_to_stderr
 
         preload_imports()
-    keep_imported()
+    freeze_gc()
     log_to_stderr()
     if terminated.is_set():
         raise SystemExit(STOPPED)

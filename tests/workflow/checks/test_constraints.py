@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 import hpo
-from hpo.config.constraints import Constraints, Footprint, least_footprint
+from hpo.config.constraints import Constraints, Footprint, smallest_footprint
 from hpo.config.study import load_config
 from hpo.errors import ConfigError, ModelError, StudyError
 from hpo.storage.records import PARAMS
@@ -100,4 +100,4 @@ def test_a_trained_model_beyond_them_is_not_chosen() -> None:
     assert [c.trial for c in confirmed(search, confirm, jobs, Constraints())] == [0, 1]
     with pytest.raises(StudyError, match=r"none of the confirmed models keeps to them\.\n  trial 0 \(m0\.9\)"):
         confirmed(search, confirm, jobs, Constraints(max_latency_ms=1))
-    assert least_footprint([]) is None
+    assert smallest_footprint([]) is None
