@@ -1,7 +1,4 @@
-"""What a trial records for hpo's own use: its resolved parameters, how it was carried out, its curve.
-
-They are system attributes: optuna-dashboard shows a user attribute as one line, and a page as wide as the longest.
-"""
+"""What hpo records of a study, of its trials and of its final model; no other folder names their attributes."""
 
 from typing import Any
 

@@ -1,0 +1,138 @@
+"""The record of a final model, which is also the file `hpo.json` in its folder."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, computed_field
+
+from hpo.config.constraints import Footprint
+from hpo.errors import StudyError
+from hpo.storage.records.base import Record
+
+FILE_NAME = "hpo.json"
+
+
+class RankedOutcome(Record):
+    """A ranked model with the value of its best complete trial; None where it has none."""
+
+    model: str
+    score: float | None
+    best: float | None
+    why: str = ""
+
+
+class RankingAgreement(Record):
+    """How well a ranking agreed with the search. `tau` is Kendall's tau-b; None for fewer than two different values."""
+
+    rows: int
+    models: tuple[RankedOutcome, ...]
+    tau: float | None
+
+
+class DataRecord(Record):
+    """A study's data without its rows and its path. `columns` maps each role (text, label, …) to its source column."""
+
+    sizes: dict[str, int] = Field({})
+    labels: tuple[str, ...] = ()
+    columns: dict[str, Any] = Field({})
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+class ConfirmedTrial(Record):
+    """A configuration of the search with its validation scores on fresh seeds; `values` is empty where it has none."""
+
+    trial: int
+    params: dict[str, Any]
+    search_value: float
+    values: dict[int, float] = Field({})  # by seed
+    footprint: Footprint | None = None  # of the trained model, the least of its runs; None where it was not measured
+    violation: str = ""  # the constraints that it exceeds, for which it cannot be the winner
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def mean(self) -> float:
+        """The mean over the fresh seeds; the value of the search where it was not confirmed."""
+        return statistics.fmean(self.values.values()) if self.values else self.search_value
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def std(self) -> float:
+        """The sample standard deviation over the fresh seeds; 0 for fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
+
+
+class DefaultTrial(Record):
+    """The best complete trial among the configurations that the search tried first."""
+
+    trial: int
+    value: float
+    params: dict[str, Any]
+
+
+class FinalScores(Record):
+    """Scores on the test split. `interval` is the metric's 95 % bootstrap interval; None for the loss."""
+
+    metrics: dict[str, float]
+    interval: tuple[float, float] | None
+    rows: int
+    evaluations: int = 1  # of the test split in this study so far
+
+
+class Baseline(Record):
+    """A simple model's score on the test split."""
+
+    name: str
+    value: float
+
+
+class Confusion(Record):
+    """Counts on the test split: a row for each true class, a column for each predicted one."""
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+class FinalModel(Record):
+    """A final model: how it was chosen and trained, what it scores, and what prediction needs to know of its data."""
+
+    study: str
+    task: str
+    metric: str
+    winner: ConfirmedTrial
+    confirmed: tuple[ConfirmedTrial, ...] = ()  # best first, those that exceed the constraints last
+    defaults: DefaultTrial | None = None
+    refit: str  # the rows that it was trained on: train+validation, train, or none (the validated checkpoint)
+    model_dir: Path
+    command: str  # that trains it again
+    data: DataRecord
+    max_length: int | None  # tokens, or audio samples, of an input; None where the task has no such limit
+    versions: dict[str, str] = Field({})
+    footprint: Footprint | None = None
+    violation: str = ""  # the constraints that it exceeds
+    ranking: RankingAgreement | None = None
+    test: FinalScores | None = None
+    baseline: Baseline | None = None
+    confusion: Confusion | None = None
+    seconds: dict[str, float] = Field({})  # by phase: search, retrain
+
+    @property
+    def value(self) -> float:
+        """The metric on the test split; without one, the winner's mean on validation."""
+        return self.winner.mean if self.test is None else self.test.metrics[self.metric]
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the model's folder; the folder itself may be moved. Raises `OSError`."""
+        text = self.model_dump_json(indent=1, exclude={"model_dir"})
+        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record of the final model in `folder`. Raises `StudyError` when there is none."""
+        try:
+            text = (folder / FILE_NAME).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise StudyError(f"There is no final model at {folder}; `hpo retrain` trains it again.") from None
+        return cls.model_validate({**json.loads(text), "model_dir": folder})

@@ -1,0 +1,82 @@
+"""The records: what is written is read back, short values as user attributes, long ones as system attributes."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from hpo.errors import StudyError
+from hpo.storage.records import study as study_records
+from hpo.storage.records import trial as trial_records
+from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel, FinalScores
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import CurvePoint, TrialRecord
+
+
+def final_model(folder: Path) -> FinalModel:
+    winner = ConfirmedTrial(trial=3, params={"model": "a"}, search_value=0.9, values={1: 0.8, 2: 0.7})
+    return FinalModel(
+        study="s",
+        task="text-classification",
+        metric="accuracy",
+        winner=winner,
+        confirmed=(winner,),
+        refit="train",
+        model_dir=folder,
+        command="hpo retrain s --trial 3",
+        data=DataRecord(sizes={"train": 3}, labels=("a", "b"), columns={"text": "t"}, fingerprint="f"),
+        max_length=None,
+        test=FinalScores(metrics={"accuracy": 0.75, "loss": 1.0}, interval=(0.7, 0.8), rows=9),
+    )
+
+
+def test_trial_record_round_trip_splits_short_and_long_values() -> None:
+    study = optuna.create_study()
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    curve = (CurvePoint(step=1, epoch=0.5, train_loss=0.4, seconds=2.0),)
+    written = TrialRecord(seed=3, params={"x": 0.5, "model": "a"}, curve=curve, metrics={"loss": float("inf")})
+    written.save(trial)
+    frozen = study.trials[0]
+    assert TrialRecord.of(frozen) == written
+    assert set(frozen.user_attrs) == {"seed", "metrics"} and set(frozen.system_attrs) == {"hpo:params", "hpo:curve"}
+    copy = optuna.trial.create_trial(value=1.0, **TrialRecord.of(frozen).attributes())
+    assert TrialRecord.of(copy) == written
+
+
+def test_params_of_a_trial_without_a_plan_are_the_sampled_ones() -> None:
+    study = optuna.create_study()
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    record = TrialRecord.of(study.trials[0])
+    assert record.params == trial.params and "params" not in record.model_fields_set
+    assert record.attributes() == {"user_attrs": {}, "system_attrs": {}}
+
+
+def test_study_record_round_trip(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    assert StudyRecord.of(study) == StudyRecord()
+    written = StudyRecord(metric="accuracy", result=final_model(tmp_path), config={"name": "s"})
+    written.save(study)
+    StudyRecord(first_trials=4).save(study)
+    assert StudyRecord.of(study) == written.model_copy(update={"first_trials": 4})
+    StudyRecord(result=None).save(study)
+    assert StudyRecord.of(study).result is None
+
+
+def test_final_model_round_trip_through_a_folder_that_was_moved(tmp_path: Path) -> None:
+    written = final_model(tmp_path / "before")
+    written.write(tmp_path)
+    read = FinalModel.read(tmp_path)
+    assert read == written.model_copy(update={"model_dir": tmp_path}) and read.value == 0.75
+    assert read.winner.mean == pytest.approx(0.75) and read.winner.std == pytest.approx(0.05 * 2**0.5)
+    with pytest.raises(StudyError, match="no final model at"):
+        FinalModel.read(tmp_path / "missing")
+
+
+def test_unconfirmed_trial_has_the_mean_of_the_search() -> None:
+    trial = ConfirmedTrial(trial=0, params={}, search_value=0.5)
+    assert (trial.mean, trial.std) == (0.5, 0.0)
+
+
+def test_keys_for_sql_are_names_of_fields() -> None:
+    keys = {value for name, value in vars(trial_records).items() if name.isupper() and name != "SYSTEM_PREFIX"}
+    assert len(keys) == 7 and keys <= set(TrialRecord.model_fields) and study_records.METRIC in StudyRecord.model_fields
