@@ -1,4 +1,4 @@
-"""Tables that a person holds in Python: kept as files, which every worker reads and the study knows again."""
+"""Tables in memory, saved as parquet files that every worker reads and a resumed study recognizes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from hpo.errors import ConfigError
 
 
 def save_tables(data: Any) -> Any:
-    """`data` of a study, where it is a table a file of it; anything else as it is.
+    """Save the tables in `data`, a study's setting, and return the setting with paths; return anything else unchanged.
 
-    A table is a `datasets.Dataset` or a `pandas.DataFrame` (its index is left out); a `DatasetDict` or a mapping of
-    train, validation and test to tables gives the splits. The files lie in HPO_HOME, named by their content: the same
-    table is the same data. Raises `ConfigError` for what cannot be written.
+    A table is a `datasets.Dataset` or a `pandas.DataFrame`, whose index is ignored; a `DatasetDict` or a mapping of
+    train, validation and test to tables gives the splits. The files are in HPO_HOME, named by a digest of their
+    content, so that equal tables are the same data. Raises `ConfigError` for a table that parquet cannot store.
     """
     if isinstance(data, Mapping) and data and all(map(is_table, data.values())):
         unknown = sorted(set(data) - set(SPLITS))
         if unknown or "train" not in data:
-            wrong = f"'{unknown[0]}' is no split" if unknown else "there is no 'train'"
-            raise ConfigError(f"data: {wrong}: give tables as {', '.join(SPLITS)}.")
-        return str(_keep(data))
+            wrong = f"'{unknown[0]}' is not a split" if unknown else "'train' is missing"
+            raise ConfigError(f"data: {wrong}: name the tables {', '.join(SPLITS)}.")
+        return str(_save(data))
     if isinstance(data, Mapping) and "path" in data:
         return {**data, "path": save_tables(data["path"])}
-    return str(_keep({"train": data})) if is_table(data) else data
+    return str(_save({"train": data})) if is_table(data) else data
 
 
 def is_table(value: Any) -> bool:
@@ -34,23 +34,23 @@ def is_table(value: Any) -> bool:
     return hasattr(value, "to_parquet")
 
 
-def _keep(tables: Mapping[str, Any]) -> Path:
-    """Write a file for each split into a folder that is named by what is in them, last."""
-    place = home() / "data"
-    place.mkdir(parents=True, exist_ok=True)
+def _save(tables: Mapping[str, Any]) -> Path:
+    """Write a file for each split into a temporary folder, and rename it to the digest of the files."""
+    root = home() / "data"
+    root.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with TemporaryDirectory(dir=place) as scratch:
-        made = Path(scratch) / "table"
-        made.mkdir()
+    with TemporaryDirectory(dir=root) as scratch:
+        folder = Path(scratch) / "table"
+        folder.mkdir()
         for split, table in sorted(tables.items()):
-            file = made / f"{split}.parquet"
+            file = folder / f"{split}.parquet"
             try:
-                # A DataFrame's index numbers its rows; it is nothing to learn from.
+                # The index of a DataFrame is not a feature.
                 table.to_parquet(file, index=False) if hasattr(table, "iloc") else table.to_parquet(str(file))
             except (ValueError, TypeError, OSError, ImportError) as error:
                 raise ConfigError(f"data: the table cannot be written as parquet: {error}") from error
             digest.update(split.encode() + file.read_bytes())
-        kept = place / f"table-{digest.hexdigest()[:12]}"
-        if not kept.is_dir():
-            made.rename(kept)
-    return kept
+        saved = root / f"table-{digest.hexdigest()[:12]}"
+        if not saved.is_dir():
+            folder.rename(saved)
+    return saved

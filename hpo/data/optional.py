@@ -1,4 +1,4 @@
-"""Packages that only some data needs: what is missing is told with the line that installs it."""
+"""Packages that only some data needs; the error for a missing one names the extra that installs it."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ from hpo.errors import DataError
 
 
 def require_module(module: str, extra: str, what: str) -> Any:
-    """The module, or a `DataError` that says how to install it: `what` needs the extra `extra` of hpo."""
+    """Import and return a module. Raises `DataError` where it is missing: `what` needs the extra `extra` of hpo."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""One reader for each kind of file; each mistake names the file, the line and what to do.
+"""Readers of data files, one for each format; every error names the file, the line and what to do.
 
-Text formats are read without guessing types: `no`, `off` and `01` in a csv stay the words they are.
+Text formats are read without type inference: `no`, `off` and `01` in a csv stay strings.
 """
 
 import codecs
@@ -17,31 +17,31 @@ from datasets import Dataset
 
 from hpo.errors import DataError
 
-# A JSON column of several types: what each value was, and its spelling, so that `1` and `"1"` stay apart.
+# A JSON column of several types: the type and the JSON of each value, which tells `1` from `"1"`.
 MIXED = pa.struct({"type": pa.string(), "json": pa.string()})
 
 
 def read_file(path: Path, encoding: str = "utf-8") -> Dataset:
-    """Read one csv, tsv, json, jsonl, parquet, Arrow or CoNLL file with its own columns; all strings in csv and tsv.
+    """Read a csv, tsv, json, jsonl, parquet, Arrow or CoNLL file; the columns of csv and tsv are strings.
 
-    Raises `DataError`.
+    Raises `DataError` for another format, and for a file that is malformed or has no rows.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: files of kind '{path.suffix}' are not read. Allowed: {', '.join(READERS)}.")
+        raise DataError(f"{path}: '{path.suffix}' files are not supported. Supported: {', '.join(READERS)}.")
     try:
         rows = reader(path, encoding)
     except OSError as error:
         raise DataError(f"{path.absolute()}: cannot be read: {error.strerror or error}.") from error
     if len(rows) == 0:
-        raise DataError(f"{path}: there is a header and no row below it: give it the rows of your data.")
+        raise DataError(f"{path}: a header and no rows below it: add the rows of your data.")
     return rows
 
 
 def decode(path: Path, encoding: str) -> str:
-    """The text of a file, its byte order mark dropped.
+    """Return the text of a file, without a byte order mark.
 
-    Raises `DataError` with the place of the first byte that is wrong, and an encoding that would read it.
+    Raises `DataError` with the position of the first invalid byte, and an encoding that can decode the file.
     """
     try:
         known = codecs.lookup(encoding).name
@@ -64,8 +64,8 @@ def decode(path: Path, encoding: str) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(
-            f"{path}, line {line}: a NUL character: this is not {encoding} text. `data.encoding: utf-16` may read it; "
-            "otherwise take the character out."
+            f"{path}, line {line}: a NUL character: this is not {encoding} text. `data.encoding: utf-16` may decode "
+            "it; otherwise remove the character."
         )
     return text
 
@@ -83,13 +83,13 @@ def _likely_encoding(raw: bytes) -> str:
 def _read_csv(path: Path, encoding: str) -> Dataset:
     text = decode(path, encoding)
     header = text.split("\n", 1)[0]
-    # Excel writes `;` where the comma is the decimal sign.
-    delimiter = "," if "," in header else next((sign for sign in ";\t" if sign in header), ",")
+    # Excel writes `;` in locales where the comma is the decimal separator.
+    delimiter = "," if "," in header else next((char for char in ";\t" if char in header), ",")
     return _read_delimited(path, text, delimiter, csv.QUOTE_MINIMAL)
 
 
 def _read_tsv(path: Path, encoding: str) -> Dataset:
-    """Tab-separated text, with csv quoting where it is well formed, else with quote marks as plain characters."""
+    """Read tab-separated text, with csv quoting where that is well formed, else with quotes as plain characters."""
     text = decode(path, encoding)
     try:
         return _read_delimited(path, text, "\t", csv.QUOTE_MINIMAL)
@@ -112,13 +112,13 @@ def _read_delimited(path: Path, text: str, delimiter: str, quoting: Any) -> Data
             elif row:  # a blank line is not a row
                 raise DataError(
                     f"{path}, line {line}: {len(row)} fields where the header has {len(header)} "
-                    f"({', '.join(header)}). A text that holds '{_shown(delimiter)}' must stand in double quotes."
+                    f"({', '.join(header)}). A text that contains '{_shown(delimiter)}' must be in double quotes."
                 )
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {line}: the row that begins here is not valid csv: {error}. A quoted text ends with a "
-            'double quote, and a double quote inside it is written twice ("").'
+            f"{path}, line {line}: the row that starts here is not valid csv: {error}. A quoted text ends with a "
+            'double quote, and a double quote inside it is doubled ("").'
         ) from None
     columns = zip(*rows, strict=True) if rows else ([] for _ in header)
     return Dataset(
@@ -131,11 +131,11 @@ def _shown(delimiter: str) -> str:
 
 
 def _header(path: Path, row: list[str]) -> list[str]:
-    # An index written by pandas has an empty name.
-    names = [name.strip() or f"column_{place}" for place, name in enumerate(row, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}, line 1: the column '{twice[0]}' stands twice in the header: rename one.")
+    # The index that pandas writes has no name.
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(row, 1)]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise DataError(f"{path}, line 1: the header names the column '{duplicates[0]}' twice: rename one.")
     return names
 
 
@@ -148,7 +148,7 @@ def _read_jsonl(path: Path, encoding: str) -> Dataset:
 
 
 def _read_json(path: Path, encoding: str) -> Dataset:
-    """A list of objects, an object with such a list under one key, or JSON lines."""
+    """Read a list of objects, an object with such a list under one key, or JSON lines."""
     text = decode(path, encoding)
     try:
         found = json.loads(text)
@@ -181,47 +181,45 @@ def _from_objects(path: Path, rows: list[dict[str, Any]]) -> Dataset:
             columns[name] = _column([row.get(name) for row in rows])
         except (UnicodeEncodeError, OverflowError) as error:
             raise DataError(
-                f"{path}, column {name!r}: a value that cannot be kept: {error}. Half of a character pair (\\ud800 to "
-                "\\udfff) stands for nothing, and whole numbers have at most 64 bits."
+                f"{path}, column {name!r}: a value that cannot be stored: {error}. A lone surrogate "
+                "(\\ud800 to \\udfff) is not a character, and integers have at most 64 bits."
             ) from None
     return Dataset(pa.table(columns))
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """One Arrow column, or where the types do not go together a `MIXED` one, which the checks refuse if it is used."""
+    """Return an Arrow array; one of type `MIXED` where the types differ, which is refused if the column is used."""
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {int, float} or len(kinds) == 1:
         try:
             return pa.array(values)
         except pa.ArrowException:
-            kinds = set()  # lists or objects whose insides differ
+            kinds = set()  # lists or objects whose elements differ in type
     return pa.array([None if v is None else {"type": type(v).__name__, "json": json.dumps(v)} for v in values], MIXED)
 
 
 def _read_conll(path: Path, encoding: str) -> Dataset:
-    """One word a line, its tag in the last column, an empty line after each text; comments (`# …`) are skipped."""
+    """Read one word per line, with its tag in the last column, and an empty line after each text; skip `# …` lines."""
     texts: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
     width = 0
     for number, line in enumerate(decode(path, encoding).split("\n"), 1):
         fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or fields[0].startswith("-DOCSTART-"):
-            if texts[-1]:
-                texts.append([])
-                tags.append([])
+            texts.append([])
+            tags.append([])
             continue
         if line.startswith("# ") and len(fields) != width:
             continue
         width = width or len(fields)
         if len(fields) != width or width < 2:
             raise DataError(
-                f"{path}, line {number}: {len(fields)} columns, where {max(width, 2)} are due: a word, then its tag "
-                "(the last column), with white space between them."
+                f"{path}, line {number}: {len(fields)} columns where {max(width, 2)} are expected: a word, and its "
+                "tag in the last column, separated by white space."
             )
         texts[-1].append(fields[0].strip())
         tags[-1].append(fields[-1].strip())
-    kept = [place for place, words in enumerate(texts) if words]
-    columns = {"tokens": [texts[place] for place in kept], "tags": [tags[place] for place in kept]}
+    columns = {"tokens": list(filter(None, texts)), "tags": list(filter(None, tags))}
     return Dataset(pa.table({name: pa.array(rows, pa.list_(pa.string())) for name, rows in columns.items()}))
 
 
@@ -229,29 +227,29 @@ def _read_parquet(path: Path, _encoding: str) -> Dataset:
     import pyarrow.parquet as pq
 
     try:
-        return _plain(pq.read_table(path))
+        return _decoded(pq.read_table(path))
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
 
 
 def _read_arrow(path: Path, _encoding: str) -> Dataset:
-    """A stream, as `Dataset.save_to_disk` writes it, or a file (Feather)."""
+    """Read an Arrow stream, as `Dataset.save_to_disk` writes it, or an Arrow file (Feather)."""
     try:
         with pa.memory_map(str(path)) as source:
             try:
-                return _plain(pa.ipc.open_stream(source).read_all())
+                return _decoded(pa.ipc.open_stream(source).read_all())
             except pa.ArrowInvalid:
-                return _plain(pa.ipc.open_file(source).read_all())
+                return _decoded(pa.ipc.open_file(source).read_all())
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Arrow file: {str(error).splitlines()[0]}") from None
 
 
-def _plain(table: pa.Table) -> Dataset:
-    """The table with each pandas category as its values."""
-    for place, field in enumerate(table.schema):
+def _decoded(table: pa.Table) -> Dataset:
+    """Return the table with dictionary-encoded columns (pandas categories) decoded."""
+    for index, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
-            plain = table.column(place).cast(field.type.value_type)
-            table = table.set_column(place, field.name, plain)
+            values = table.column(index).cast(field.type.value_type)
+            table = table.set_column(index, field.name, values)
     return Dataset(table)
 
 

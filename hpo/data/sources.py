@@ -1,4 +1,4 @@
-"""Finding the data a person names and opening its splits: one file, a folder of files or of classes, a hub dataset."""
+"""The data that a study names: a file, a folder of files, a folder of classes, or a hub dataset, with its splits."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,14 +19,14 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 
-SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of one split
-BESIDE_ARROW = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` writes beside the rows
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the shards of a split
+METADATA_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # that `save_to_disk` writes besides rows
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class RawSplits:
-    """The splits with their own columns; `origins` names where each came from, `notes` what was made of them."""
+    """The splits with their source columns; `origins` names the source of each, `notes` what was changed."""
 
     train: Dataset
     validation: Dataset | None
@@ -35,31 +35,31 @@ class RawSplits:
     notes: tuple[str, ...] = ()
 
     def present(self) -> dict[str, Dataset]:
-        """The splits that were found, by name."""
+        """Return the splits that exist, by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: rows for split, rows in found.items() if rows is not None}
 
 
 def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:
-    """Open what `config.path` names; by `config.group`, what is missing is taken from train, by whole groups.
+    """Read the splits of `config.path`; with `config.group`, create the missing ones from complete groups of train.
 
-    Raises `DataError` naming the file and line of a mistake, or where the data was looked for.
+    Raises `DataError` naming the file and line of a mistake, or the paths that were tried.
     """
     raw = open_splits(config)
     if config.folds is not None and raw.validation is not None:
         raise DataError(
-            f"data.folds: {raw.origins['validation']} is a validation split already, and folds take turns at it: put "
-            "its rows into the training data, or leave `folds` out."
+            f"data.folds: {raw.origins['validation']} is a validation split already, and folds replace it: move its "
+            "rows to the training data, or remove `folds`."
         )
     if config.group is None:
         return raw
     splits, notes = group_splits(raw.present(), raw.origins, config, seed)
-    made = {split: raw.origins.get(split, f"{raw.origins['train']} ({split})") for split in splits}
-    return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), made, tuple(notes))
+    origins = {split: raw.origins.get(split, f"{raw.origins['train']} ({split})") for split in splits}
+    return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), origins, tuple(notes))
 
 
 def open_splits(config: DataConfig) -> RawSplits:
-    """The splits that `config.path` holds. What is on this disk is never looked for on the hub. Raises `DataError`."""
+    """Return the splits at `config.path`. A path that exists is never looked up on the hub. Raises `DataError`."""
     path = Path(config.path).expanduser()
     try:
         if path.is_file():
@@ -67,29 +67,29 @@ def open_splits(config: DataConfig) -> RawSplits:
         if path.is_dir():
             named = {split: getattr(config, split) for split in SPLITS}
             folders = None if _named_splits(path) else read_class_folders(path, SPLITS, named)
-            return _of_folders(folders) if folders else _load_files(config, path, _recognise(path))
-    except OSError as error:  # a folder that may not be listed, a name that is too long
+            return _from_class_folders(folders) if folders else _load_files(config, path, _recognize_files(path))
+    except OSError as error:  # a folder without permission, a name that is too long
         raise DataError(f"data.path: {path.absolute()}: {error.strerror or error}.") from error
     if _spelled_as_path(config.path):
         raise DataError(f"data.path: there is no file or folder {path.absolute()}.{_nearest_file(path)}")
     return _load_hub(config)
 
 
-def _of_folders(folders: Mapping[str, tuple[Dataset, Path]]) -> RawSplits:
+def _from_class_folders(folders: Mapping[str, tuple[Dataset, Path]]) -> RawSplits:
     rows = {split: read for split, (read, _) in folders.items()}
-    origins = {split: f"{place.name}/" for split, (_, place) in folders.items()}
+    origins = {split: f"{folder.name}/" for split, (_, folder) in folders.items()}
     return RawSplits(rows["train"], rows.get("validation"), rows.get("test"), origins)
 
 
-def _load_files(config: DataConfig, folder: Path, recognised: dict[str, list[Path]]) -> RawSplits:
-    """Read the recognised files, those that the study names by `data.train` and the like taking their place."""
-    files = dict(recognised)
+def _load_files(config: DataConfig, folder: Path, recognized: dict[str, list[Path]]) -> RawSplits:
+    """Read the recognized files; those that the study names as `data.train` and so on replace them."""
+    files = dict(recognized)
     for split in SPLITS:
         named = getattr(config, split)
         if named is not None:
             files[split] = _named_file(folder, named, f"data.{split}")
-    # A file that the study names for one split is not also another one's.
-    for split, paths in recognised.items():
+    # A file that the study names for one split is not used for another.
+    for split, paths in recognized.items():
         if getattr(config, split) is None and any(
             paths == files[other] and getattr(config, other) is not None for other in files if other != split
         ):
@@ -114,8 +114,8 @@ def _read_parts(paths: list[Path], encoding: str) -> Dataset:
     for path, part in zip(paths, parts, strict=True):
         if part.column_names != first.column_names:
             raise DataError(
-                f"{path}: its columns ({', '.join(part.column_names)}) are not those of {paths[0].name} "
-                f"({', '.join(first.column_names)}): the files of one split have the same columns."
+                f"{path}: its columns ({', '.join(part.column_names)}) differ from those of {paths[0].name} "
+                f"({', '.join(first.column_names)}): all files of a split need the same columns."
             )
     try:
         return first if len(parts) == 1 else concatenate_datasets(parts)
@@ -123,14 +123,14 @@ def _read_parts(paths: list[Path], encoding: str) -> Dataset:
         raise DataError(f"{paths[0].parent}/: the files of one split differ in type: {_first_line(error)}") from None
 
 
-def _recognise(folder: Path) -> dict[str, list[Path]]:
-    """split -> its files: by file name, by sub-folder, in `data/` as on the hub, or the folder's only file."""
+def _recognize_files(folder: Path) -> dict[str, list[Path]]:
+    """Return split → files: by file name, by subfolder, in `data/` as on the hub, or the folder's only file."""
     only = _data_files(folder)
-    return _named_splits(folder) or ({"train": only} if len(only) == 1 or _is_one_table(only) else {})
+    return _named_splits(folder) or ({"train": only} if len(only) == 1 or _are_shards(only) else {})
 
 
-def _is_one_table(files: list[Path]) -> bool:
-    """Whether they are the parts of one dataset, as `Dataset.save_to_disk` and the hub name them."""
+def _are_shards(files: list[Path]) -> bool:
+    """Return whether the files are the shards of one dataset, as `Dataset.save_to_disk` and the hub name them."""
     return bool(files) and all(SHARD.search(path.stem) for path in files) and len({_stem(path) for path in files}) == 1
 
 
@@ -139,8 +139,8 @@ def _stem(path: Path) -> str:
 
 
 def _named_splits(folder: Path) -> dict[str, list[Path]]:
-    for place in (folder, folder / "data"):
-        found = {split: files for split, names in SPLITS.items() if (files := _split_files(place, split, names))}
+    for parent in (folder, folder / "data"):
+        found = {split: files for split, names in SPLITS.items() if (files := _split_files(parent, split, names))}
         if found:
             return found
     return {}
@@ -160,11 +160,11 @@ def _data_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in READERS]
-    return sorted(path for path in files if path.name not in BESIDE_ARROW)
+    return sorted(path for path in files if path.name not in METADATA_FILES)
 
 
 def _named_file(folder: Path, name: str, key: str) -> list[Path]:
-    """The file, or folder of files, that a study names: by path, or by stem inside the data's folder."""
+    """Return the file, or the files of the folder, that a study names: by path, or by stem within the data's folder."""
     path = folder / Path(name).expanduser()
     if path.is_file():
         return [path]
@@ -172,7 +172,7 @@ def _named_file(folder: Path, name: str, key: str) -> list[Path]:
     if not parts:
         raise DataError(f"{key}: there is no file {path.absolute()}.{_nearest_file(path)}")
     if len(parts) > 1 and not path.is_dir() and not all(SHARD.search(part.stem) for part in parts):
-        raise DataError(f"{key}: '{name}' is {' or '.join(part.name for part in parts)}: write the whole name.")
+        raise DataError(f"{key}: '{name}' is {' or '.join(part.name for part in parts)}: write the full name.")
     return parts
 
 
@@ -181,14 +181,14 @@ def _spelled_as_path(name: str) -> bool:
 
 
 def _nearest_file(path: Path) -> str:
-    """A hint naming the nearest thing in the nearest folder that exists above a missing path."""
+    """Return a hint with the nearest name in the closest existing parent folder of a missing path."""
     path = path.absolute()
     folder = next(parent for parent in path.parents if parent.is_dir())
     missing = path.relative_to(folder).parts[0]
     names = [entry.name for entry in folder.iterdir()]
     hint = did_you_mean(missing, names)
     if folder != path.parent and not hint:
-        return f" The folder {folder} exists and holds no '{missing}'."
+        return f" The folder {folder} exists, but contains no '{missing}'."
     return hint
 
 
@@ -198,31 +198,17 @@ def _listed(folder: Path) -> str:
 
 
 def _load_hub(config: DataConfig) -> RawSplits:
-    """Download a hub dataset, or take it from the cache; one quick question first, so that nothing waits."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    """Download a hub dataset, or read it from the cache."""
+    from huggingface_hub import constants
 
     where = f"data.path: '{config.path}' is not a file or folder here ({Path(config.path).absolute()})"
     nearest = _nearest_file(Path(config.path))
     if not constants.HF_HUB_OFFLINE:
-        try:
-            HfApi().dataset_info(config.path, revision=config.revision, timeout=5)
-        except RepositoryNotFoundError:
-            raise DataError(
-                f"{where}, and the Hugging Face hub has no dataset of that name for you: one that is private or gated "
-                f"needs `hf auth login`.{nearest}"
-            ) from None
-        except HfHubHTTPError as error:
-            raise DataError(f"{where}, and the Hugging Face hub says: {_first_line(error)}{nearest}") from error
-        except Exception as error:  # the hub's client is free to raise what its http library does
-            raise DataError(
-                f"{where}, and the Hugging Face hub is out of reach: {_first_line(error)}{nearest} With "
-                "HF_HUB_OFFLINE=1 a dataset that was downloaded before is used."
-            ) from error
+        _check_on_hub(config, where, nearest)
     try:
         found = load_dataset(config.path, name=config.name, revision=config.revision)
-    except Exception as error:  # any reader of any dataset may stand behind it
-        offline = " The hub is switched off (HF_HUB_OFFLINE=1)." if constants.HF_HUB_OFFLINE else ""
+    except Exception as error:  # the reader of any dataset may raise anything
+        offline = " The hub is disabled (HF_HUB_OFFLINE=1)." if constants.HF_HUB_OFFLINE else ""
         raise DataError(f"{where}, nor a hub dataset in the cache: {_first_line(error)}{offline}{nearest}") from error
     chosen = {split: _hub_split(config, split, list(found)) for split in SPLITS}
     if chosen["train"] is None:
@@ -235,12 +221,33 @@ def _load_hub(config: DataConfig) -> RawSplits:
     return RawSplits(rows["train"], rows.get("validation"), rows.get("test"), origins)
 
 
+def _check_on_hub(config: DataConfig, where: str, nearest: str) -> None:
+    """Request the dataset's metadata with a timeout of 5 s: a typo or an unreachable hub fails fast."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        HfApi().dataset_info(config.path, revision=config.revision, timeout=5)
+    except RepositoryNotFoundError:
+        raise DataError(
+            f"{where}, and the Hugging Face hub has no dataset of that name that you can access: a private or gated "
+            f"one needs `hf auth login`.{nearest}"
+        ) from None
+    except HfHubHTTPError as error:
+        raise DataError(f"{where}, and the Hugging Face hub responds: {_first_line(error)}{nearest}") from error
+    except Exception as error:  # the hub's client also raises the exceptions of its HTTP library
+        raise DataError(
+            f"{where}, and the Hugging Face hub is unreachable: {_first_line(error)}{nearest} With "
+            "HF_HUB_OFFLINE=1 a dataset downloaded before is used."
+        ) from error
+
+
 def _hub_split(config: DataConfig, split: str, known: Iterable[str]) -> str | None:
     named: str | None = getattr(config, split)
     known = list(known)
     if named is not None and named not in known:
         raise DataError(
-            f"data.{split}: {config.path} has no split '{named}'.{did_you_mean(named, known)} It has: "
+            f"data.{split}: {config.path} has no split '{named}'.{did_you_mean(named, known)} Splits: "
             f"{', '.join(known)}."
         )
     return named or next((name for name in SPLITS[split] if name in known), None)

@@ -84,7 +84,7 @@ REFUSED = {
         {"d.csv": "text,label\n" + "a,yes\nb,no\n" * 20}, {}, ["40 training rows (2 different texts, 2 classes)"]
     ),
     "12 empty file": Refused({"d.csv": "\n\n"}, {}, ["d.csv", "is empty"]),
-    "12 header only": Refused({"d.csv": "text,label\n"}, {}, ["d.csv", "no row below it"]),
+    "12 header only": Refused({"d.csv": "text,label\n"}, {}, ["d.csv", "no rows below it"]),
     "12 empty folder": Refused({"notes.md": "nothing"}, {}, ["train.csv", "Found: notes.md"]),
     "13 nothing but shared rows": Refused(
         {"train.csv": rows(*PLENTY), "test.csv": rows(*PLENTY)}, {}, ["every row of train is in test"]
@@ -98,7 +98,7 @@ REFUSED = {
     "14 no such encoding": Refused({"d.csv": rows(*PLENTY)}, {"encoding": "utf-9"}, ["'utf-9'", "latin-1"]),
     "14 NUL": Refused({"d.csv": rows(*PLENTY).encode("utf-16-le")}, {}, ["line 1", "data.encoding: utf-16"]),
     "14 half a character": Refused(
-        {"d.jsonl": jsonl("a", "b") + '\n{"text": "\\ud83d", "label": "a"}'}, {}, ["column 'text'", "character pair"]
+        {"d.jsonl": jsonl("a", "b") + '\n{"text": "\\ud83d", "label": "a"}'}, {}, ["column 'text'", "lone surrogate"]
     ),
     "16 too large a number": Refused({"d.jsonl": jsonl(1, 2**64)}, {}, ["column 'label'", "64 bits"]),
     "17 a name too long for a path": Refused({}, {"path": "x" * 5000}, ["File name too long"]),
@@ -111,7 +111,7 @@ REFUSED = {
         {"d.csv": 'text,label\nfine,yes\n"never ends,no\nfine,yes\n'}, {}, ["d.csv, line 3", "double quote"]
     ),
     "15 a broken JSON line": Refused({"d.jsonl": jsonl("a", "b") + '\n{"text": '}, {}, ["d.jsonl, line 3"]),
-    "15 a column twice": Refused({"d.csv": "text,label,text\na,b,c\n"}, {}, ["line 1", "'text' stands twice"]),
+    "15 a column twice": Refused({"d.csv": "text,label,text\na,b,c\n"}, {}, ["line 1", "'text' twice"]),
     "16 mixed in csv": Refused(
         {"d.csv": rows(0, 1, "spam", 1)}, {}, ["mixed type", "3 numbers (0 in row 1)", "1 word (spam in row 3)"]
     ),
