@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
 from ray.exceptions import RayError
 
 from hpo.backends.base import Specification, WorkerExit
 from hpo.backends.local import LocalBackend
+from hpo.backends.ray_internals import find_local_cluster, start_on_loopback, use_loopback
 from hpo.core.process import machine
 from hpo.errors import ConfigError, DeviceLost, StorageError
 
@@ -237,16 +237,12 @@ def _connect(address: str | None) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "hpo"}
     named = address or os.environ.get("RAY_ADDRESS")
-    known = services.find_bootstrap_address(None) if named in (None, "auto") else named
+    known = find_local_cluster() if named in (None, "auto") else named
     if known and known != LOCAL and _answers(known):
-        # Ray's own switch to loopback: with it on, 127.0.0.1 becomes the address that the machine has outside.
-        ray_constants.ENABLE_RAY_CLUSTER = not known.startswith("127.")
+        use_loopback(known.startswith("127."))
         ray.init(address=known, **options)
     elif named in (None, LOCAL):
-        # On loopback, and without its dashboard: whoever reaches Ray's ports can run code here.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(address=LOCAL, object_store_memory=OBJECTS_BYTES, **own, **options)
+        start_on_loopback(object_store_memory=OBJECTS_BYTES, **options)
     else:
         raise ConfigError(f"backend: there is no Ray cluster at {named}. With address: local, a new one is made here.")
     return True

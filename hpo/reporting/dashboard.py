@@ -10,6 +10,7 @@ from optuna.trial import Trial
 
 from hpo.core.format import duration, interval, parameters, score
 from hpo.reporting.markdown import literal
+from hpo.storage.optuna_internals import trial_id
 
 # Tells hpo's notes, which are written anew, from a person's, which are left alone.
 SIGNATURE = "*Written by hpo.*"
@@ -26,7 +27,7 @@ def annotate_study(study: optuna.Study) -> None:
         number = result["winner"]["trial"]
         frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
         metric = str(study.user_attrs.get("metric", ""))
-        _save(Trial(study, frozen._trial_id), _winner_note(result["winner"], metric))
+        _save(Trial(study, trial_id(frozen)), _winner_note(result["winner"], metric))
 
 
 def _save(place: optuna.Study | Trial, text: str) -> None:

@@ -9,6 +9,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from hpo.search.surrogate.acquisition import FEW, outlook_of, sources_of
+from hpo.storage.optuna_internals import cached_trials
 
 
 class FreezeThawSampler(BaseSampler):
@@ -59,4 +60,4 @@ class FreezeThawSampler(BaseSampler):
 
 def _others(study: optuna.Study, trial: FrozenTrial, use_cache: bool = False) -> list[FrozenTrial]:
     """The other trials; with `use_cache` as they were when `trial` was asked for (Optuna's own cache of an `ask`)."""
-    return [t for t in study._get_trials(deepcopy=False, use_cache=use_cache) if t.number != trial.number]
+    return [t for t in cached_trials(study, use_cache) if t.number != trial.number]

@@ -3,12 +3,12 @@
 from datetime import datetime
 
 import optuna
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 
 from hpo.errors import StudyError
 from hpo.storage.models import LeaseRow, StudyRow
+from hpo.storage.optuna_internals import models, study_id
 from hpo.storage.storage import Storage, storage_of
 from hpo.storage.transactions import BudgetSpent, count_reserved
 
@@ -29,8 +29,8 @@ __all__ = [
 def set_budget(study: optuna.Study, max_trials: int | None, max_seconds: float | None = None) -> None:
     """Set, or raise, what the study may use in all: trials, and seconds of running; None is no limit."""
     with storage_of(study).transaction() as session:
-        models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
-        row = session.get(StudyRow, study._study_id) or StudyRow(study_id=study._study_id)
+        models.StudyModel.find_or_raise_by_id(study_id(study), session, for_update=True)
+        row = session.get(StudyRow, study_id(study)) or StudyRow(study_id=study_id(study))
         row.max_trials, row.max_seconds = max_trials, max_seconds
         session.add(row)
 
@@ -38,9 +38,9 @@ def set_budget(study: optuna.Study, max_trials: int | None, max_seconds: float |
 def close(study: optuna.Study) -> None:
     """Let no trial of the study begin any more: its budget is those that there are."""
     with storage_of(study).transaction() as session:
-        models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
-        row = session.get(StudyRow, study._study_id) or StudyRow(study_id=study._study_id)
-        row.max_trials = count_reserved(session, study._study_id)
+        models.StudyModel.find_or_raise_by_id(study_id(study), session, for_update=True)
+        row = session.get(StudyRow, study_id(study)) or StudyRow(study_id=study_id(study))
+        row.max_trials = count_reserved(session, study_id(study))
         session.add(row)
 
 
@@ -77,7 +77,7 @@ def prune_waiting(study: optuna.Study) -> list[int]:
     """
     with storage_of(study).transaction() as session:
         waiting = select(models.TrialModel).where(
-            models.TrialModel.study_id == study._study_id, models.TrialModel.state == TrialState.WAITING
+            models.TrialModel.study_id == study_id(study), models.TrialModel.state == TrialState.WAITING
         )
         trials = session.scalars(waiting.order_by(models.TrialModel.trial_id).with_for_update()).all()
         for trial in trials:
@@ -102,7 +102,7 @@ def list_studies(storage: Storage) -> list[str]:
 
 def _row(study: optuna.Study) -> StudyRow:
     with storage_of(study).reading() as session:
-        row = session.get(StudyRow, study._study_id)
+        row = session.get(StudyRow, study_id(study))
         if row is None:
             raise StudyError(f"The study {study.study_name!r} has no budget: it was not made by hpo.")
         session.expunge(row)
@@ -111,7 +111,7 @@ def _row(study: optuna.Study) -> StudyRow:
 
 def _update(study: optuna.Study, **values: object) -> None:
     with storage_of(study).transaction() as session:
-        row = session.get(StudyRow, study._study_id, with_for_update=True)
+        row = session.get(StudyRow, study_id(study), with_for_update=True)
         if row is None:
             raise StudyError(f"The study {study.study_name!r} has no budget: it was not made by hpo.")
         for name, value in values.items():

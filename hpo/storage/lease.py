@@ -12,12 +12,12 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
 from hpo.storage.models import LeaseRow, WorkerRow
+from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, trial_id
 from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import (
@@ -73,7 +73,7 @@ class Worker:
     def __init__(self, storage: Storage, study: optuna.Study, device: str, stop: threading.Event | None = None) -> None:
         self.storage = storage
         self.stop_requested = False
-        self._study_id = study._study_id
+        self._study_id = study_id(study)
         self._device = device
         self._progress: Progress = {}
         self._warning: str | None = None
@@ -145,7 +145,7 @@ class Worker:
         if trial_id is None:
             return None
         # As `Study.ask` does, without its own look for waiting trials: the sampler reads the other trials afresh.
-        study._thread_local.cached_all_trials = None
+        clear_cached_trials(study)
         trial = optuna.Trial(study, trial_id)
         self.progress(trial=trial.number, step=None, epoch=None, epochs=None)
         return trial
@@ -153,7 +153,7 @@ class Worker:
     def _begin_new(self, study: optuna.Study) -> int | None:
         """A new trial's id; None where the budget is spent."""
         try:
-            return study._storage.create_new_trial(study._study_id)
+            return optuna_storage(study).create_new_trial(study_id(study))
         except StopRequested:
             raise
         except BudgetSpent:
@@ -165,9 +165,9 @@ class Worker:
             row = session.get(WorkerRow, self.worker_id)
             if row is not None:
                 row.ended = False  # one that was frozen and taken for dead must not lose the next trial for it
-            trial_id = claim_waiting(session, study._study_id, self._holder)
+            trial_id = claim_waiting(session, study_id(study), self._holder)
         if trial_id is not None:  # Optuna's cache learns of it
-            study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            optuna_storage(study).get_all_trials(study_id(study), deepcopy=False, states=(TrialState.RUNNING,))
         return trial_id
 
     def record_checkpoint(self, trial: optuna.Trial, where: str) -> None:
@@ -180,7 +180,7 @@ class Worker:
             return
         try:
             with self.storage.transaction() as session:
-                lease = check_lease(session, trial._trial_id, self._holder)
+                lease = check_lease(session, trial_id(trial), self._holder)
                 lease.checkpoint, lease.deaths = where, 0
         except StorageUnavailable as error:
             log.warning("trial %d goes on, though its checkpoint is not recorded: %s", trial.number, error)
@@ -193,8 +193,8 @@ class Worker:
         """
         self.storage.send_reports()
         with self.storage.transaction() as session:
-            lease = check_lease(session, trial._trial_id, self._holder)
-            row = session.get_one(models.TrialModel, trial._trial_id)
+            lease = check_lease(session, trial_id(trial), self._holder)
+            row = session.get_one(models.TrialModel, trial_id(trial))
             if died_of is not None:
                 record_death(session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {died_of}")
             else:
@@ -216,7 +216,7 @@ class Worker:
                 state, value = TrialState.FAIL, None
             self._tell(study, trial, state, value)
         except LeaseLost:
-            told = self.storage.get_trial(trial._trial_id)
+            told = self.storage.get_trial(trial_id(trial))
             self._let_go()
             if not told.state.is_finished():
                 raise
@@ -226,7 +226,7 @@ class Worker:
                 "trial %d was told %s by someone else; the result here, %s %s, is dropped",
                 *(trial.number, told.state.name, state.name, "" if value is None else value),
             )
-            self._forget_lease(trial._trial_id)
+            self._forget_lease(trial_id(trial))
             return
         self._let_go()
 
@@ -245,7 +245,7 @@ class Worker:
     @_retried
     def _check(self, trial: optuna.Trial) -> None:
         with self.storage.transaction() as session:
-            check_lease(session, trial._trial_id, self._holder)
+            check_lease(session, trial_id(trial), self._holder)
 
     def close(self) -> None:
         """Return the trial in hand, if any, end the row, and let the storage act for nobody."""

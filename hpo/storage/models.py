@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from optuna.storages._rdb import models
 from sqlalchemy import DDL, Float, ForeignKey, Integer, String, Text, event, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from hpo.storage.optuna_internals import models
 
 SCHEMA_VERSION = 3
 

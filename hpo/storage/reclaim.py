@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import optuna
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from hpo.core.process import is_known_alive, is_known_dead
 from hpo.storage.models import LeaseRow, WorkerRow
+from hpo.storage.optuna_internals import models, study_id
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import record_death
 
@@ -31,7 +31,7 @@ def reclaim(
 ) -> list[int]:
     """Poll once with the `HeartbeatMonitor` that this process keeps for the study. Call it repeatedly."""
     watches = _watches.setdefault(storage, {})
-    watch = watches.setdefault(study._study_id, HeartbeatMonitor(study))
+    watch = watches.setdefault(study_id(study), HeartbeatMonitor(study))
     watch.grace_seconds = grace_seconds
     return watch.poll(storage, dead, killed_by_us=killed_by_us)
 
@@ -50,7 +50,7 @@ class HeartbeatMonitor:
 
     def __init__(self, study: optuna.Study, grace_seconds: float = 60.0) -> None:
         self.grace_seconds = grace_seconds
-        self._study_id = study._study_id
+        self._study_id = study_id(study)
         self._sightings: dict[str, _LastHeartbeat] = {}
         self._last_poll: float | None = None
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from hpo.errors import StorageError
 from hpo.storage.models import SCHEMA_VERSION, Base, SchemaRow
+from hpo.storage.optuna_internals import alembic_folder
 from hpo.storage.retry import FIRST_PAUSE, REFUSALS, is_transient
 from hpo.storage.urls import hide_password, redact
 
@@ -192,8 +193,7 @@ def _is_ready(connection: Connection, url: URL) -> bool:
 
 def _optuna_revisions() -> tuple[str | None, set[str]]:
     config = Config()
-    folder = Path(optuna.storages.__file__).parent / "_rdb" / "alembic"
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("script_location", str(alembic_folder()).replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
     return script.get_current_head(), {revision.revision for revision in script.walk_revisions()}
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import json_to_distribution
-from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import and_, func, select
@@ -17,6 +16,7 @@ from hpo.core.process import is_known_dead
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
+from hpo.storage.optuna_internals import models
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import FAILURE, count_copied
 

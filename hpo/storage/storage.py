@@ -10,9 +10,6 @@ from typing import Any, TypeVar
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, delete, event, insert, select
@@ -23,6 +20,7 @@ from hpo.core.paths import default_storage
 from hpo.errors import StorageError
 from hpo.storage import schema
 from hpo.storage.models import LeaseRow, StudyRow
+from hpo.storage.optuna_internals import ExtensibleRDBStorage, models, study_id, uncached_storage
 from hpo.storage.retry import RetryPolicy, StorageUnavailable, is_transient
 from hpo.storage.transactions import BudgetSpent, LeaseHolder, LeaseLost, check_budget, check_lease, lease_of
 from hpo.storage.urls import engine_options, hide_password, parse_url, redact
@@ -43,9 +41,7 @@ def open_storage(url: str | None = None, *, wait_seconds: float = 30.0) -> "Stor
 
 def storage_of(study: optuna.Study) -> "Storage":
     """The storage of a study, out of the cache that Optuna puts around it."""
-    storage = study._storage
-    if isinstance(storage, _CachedStorage):
-        storage = storage._backend
+    storage = uncached_storage(study)
     if not isinstance(storage, Storage):
         raise StorageError(f"The study {study.study_name!r} was not opened on one of hpo's storages: use open_storage.")
     return storage
@@ -74,7 +70,7 @@ def _retried_read(method: Method) -> Method:
     return _retried(read)  # type: ignore[return-value]
 
 
-class Storage(RDBStorage):
+class Storage(ExtensibleRDBStorage):
     """An `RDBStorage` that keeps hpo's tables beside Optuna's.
 
     Behaves as `RDBStorage` until `set_lease_holder(holder)`. From then on it acts for one worker: creating a trial
@@ -197,9 +193,9 @@ class Storage(RDBStorage):
         """
         study = optuna.create_study(study_name=name, storage=self, directions=parent.directions, load_if_exists=True)
         with self.transaction() as session:
-            models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
-            if session.get(StudyRow, study._study_id) is None:  # else as it is: it may have been closed
-                row = StudyRow(study_id=study._study_id, parent_id=parent._study_id, max_trials=max_trials, phase=phase)
+            models.StudyModel.find_or_raise_by_id(study_id(study), session, for_update=True)
+            if session.get(StudyRow, study_id(study)) is None:  # else as it is: it may have been closed
+                row = StudyRow(study_id=study_id(study), parent_id=study_id(parent), max_trials=max_trials, phase=phase)
                 session.add(row)
         return study
 
@@ -230,37 +226,35 @@ class Storage(RDBStorage):
             super().set_study_system_attr(study_id, key, value)
 
     @_retried
-    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+    def create_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         with self._writing():
-            return super()._create_new_trial(study_id, template_trial)
+            return super().create_trial(study_id, template_trial)
 
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Session
-    ) -> models.TrialModel:
+    def add_trial_row(self, study_id: int, template_trial: FrozenTrial | None, session: Session) -> models.TrialModel:
         holder = self._holder
         if holder is None or template_trial is not None:
-            return super()._get_prepared_new_trial(study_id, template_trial, session)
+            return super().add_trial_row(study_id, template_trial, session)
         lease = lease_of(session, study_id, holder)
         if lease is not None:  # a retry, after the answer to the first try got lost
             return session.get_one(models.TrialModel, holder.adopt(lease))
         check_budget(session, study_id)
-        trial = super()._get_prepared_new_trial(study_id, None, session)
+        trial = super().add_trial_row(study_id, None, session)
         lease = LeaseRow(trial_id=trial.trial_id, worker_id=holder.worker_id, attempt=1, deaths=0)
         session.add(lease)
         holder.adopt(lease)
         return trial
 
     @_retried
-    def _set_trial_param(
+    def write_trial_param(
         self,
         trial_id: int,
-        param_name: str,
-        param_value_internal: float,
+        name: str,
+        internal_value: float,
         distribution: BaseDistribution,
         previous_distribution: BaseDistribution | None,
     ) -> None:
         with self._writing(trial_id):
-            super()._set_trial_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
+            super().write_trial_param(trial_id, name, internal_value, distribution, previous_distribution)
 
     @_retried
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
@@ -326,6 +320,6 @@ for _name in (
     "get_trial",
     "get_all_trials",
     "get_best_trial",
-    "_get_trials",
+    "read_trials",
 ):
-    setattr(Storage, _name, _retried_read(getattr(RDBStorage, _name)))
+    setattr(Storage, _name, _retried_read(getattr(ExtensibleRDBStorage, _name)))

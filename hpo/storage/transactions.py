@@ -9,13 +9,13 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from hpo.errors import HpoError
 from hpo.storage.models import LeaseRow, StudyRow
+from hpo.storage.optuna_internals import models
 
 # A failed trial with this user attribute was failed by the infrastructure: the budget does not count it.
 INFRASTRUCTURE = "infrastructure"

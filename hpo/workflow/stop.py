@@ -10,6 +10,7 @@ from hpo.core.paths import checkpoints_folder, run_folder
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.storage.budget import request_stop, set_phase
+from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import StudyStatus, WorkerStatus, read_status
 from hpo.storage.storage import open_storage
@@ -53,7 +54,7 @@ def delete(name: str, storage: str | None = None) -> None:
             f"{alive[0].host}). First: hpo stop {shlex.quote(name)}"
         )
     written = study.user_attrs.get("config", {})
-    database.delete_study(study._study_id)
+    database.delete_study(study_id(study))
     if written.get("checkpoints") is not None:
         _remove_checkpoints(load_config(written))
     if run_folder(name).exists():

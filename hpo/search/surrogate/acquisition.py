@@ -16,6 +16,7 @@ from hpo.search.surrogate.improvement import price
 from hpo.search.surrogate.ridge import Ridge
 from hpo.search.surrogate.space import Region
 from hpo.search.surrogate.transfer import SOURCE_STUDIES, Evidence, Source
+from hpo.storage.optuna_internals import optuna_storage
 from hpo.storage.records import CURVE, direction_of
 from hpo.storage.transactions import INFRASTRUCTURE
 
@@ -197,9 +198,9 @@ def outlook_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Outlook:
 def sources_of(study: optuna.Study) -> list[Source]:
     """What the studies tell that this one names as its evidence, as far as they are there."""
     if study not in _sources:
-        there = set(optuna.get_all_study_names(study._storage))
+        there = set(optuna.get_all_study_names(optuna_storage(study)))
         names = [name for name in study.user_attrs.get(SOURCE_STUDIES, ()) if name in there]
-        _sources[study] = [_source(optuna.load_study(study_name=name, storage=study._storage)) for name in names]
+        _sources[study] = [_source(optuna.load_study(study_name=name, storage=optuna_storage(study))) for name in names]
     return _sources[study]
 
 

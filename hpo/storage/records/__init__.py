@@ -7,6 +7,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from hpo.core.direction import Direction
+from hpo.storage.optuna_internals import optuna_storage, trial_id
 
 PARAMS = "hpo:params"
 EXECUTION = "hpo:execution"
@@ -16,7 +17,7 @@ KEPT = (PARAMS, EXECUTION, CURVE)
 
 def record(trial: optuna.Trial, key: str, value: Any) -> None:
     """Write one of `KEPT`, fenced and retried as every write of a trial."""
-    trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+    optuna_storage(trial.study).set_trial_system_attr(trial_id(trial), key, value)
 
 
 def params_of(trial: FrozenTrial) -> dict[str, Any]:

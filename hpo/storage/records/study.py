@@ -6,6 +6,7 @@ import optuna
 from pydantic import Field
 
 from hpo.config.study import StudyConfig, load_config
+from hpo.storage.optuna_internals import optuna_storage, study_id
 from hpo.storage.records.base import AttributeRecord, Record
 from hpo.storage.records.final_model import DataRecord, FinalModel
 
@@ -59,18 +60,18 @@ class StudyRecord(AttributeRecord):
     @classmethod
     def of(cls, study: optuna.Study) -> Self:
         """Read the record of `study`."""
-        return cls.from_attributes(study.user_attrs, study._storage.get_study_system_attrs(study._study_id))
+        return cls.from_attributes(study.user_attrs, optuna_storage(study).get_study_system_attrs(study_id(study)))
 
     def save(self, study: optuna.Study) -> None:
         """Write the fields that are set and differ from what `study` has, in the order of their declaration."""
-        written, storage = self.attributes(), study._storage
-        known, own = study.user_attrs, storage.get_study_system_attrs(study._study_id)
+        written, storage = self.attributes(), optuna_storage(study)
+        known, own = study.user_attrs, storage.get_study_system_attrs(study_id(study))
         for key, value in written["user_attrs"].items():
             if key not in known or known[key] != value:
                 study.set_user_attr(key, value)
         for key, value in written["system_attrs"].items():
             if key not in own or own[key] != value:
-                storage.set_study_system_attr(study._study_id, key, value)
+                storage.set_study_system_attr(study_id(study), key, value)
 
     @property
     def study_config(self) -> StudyConfig:

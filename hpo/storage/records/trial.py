@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from hpo.config.constraints import Footprint
+from hpo.storage.optuna_internals import optuna_storage, trial_id
 from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, SystemAttribute
 from hpo.storage.records.final_model import FinalModel
 
@@ -72,6 +73,6 @@ class TrialRecord(AttributeRecord):
         """Write the fields that are set, each one fenced and retried like every write of a trial."""
         written = self.attributes()
         for key, value in written["system_attrs"].items():
-            trial.study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            optuna_storage(trial.study).set_trial_system_attr(trial_id(trial), key, value)
         for key, value in written["user_attrs"].items():
             trial.set_user_attr(key, value)

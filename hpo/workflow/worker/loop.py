@@ -25,6 +25,7 @@ from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.ranking import RankedSampler, ranking_of
 from hpo.storage.budget import close, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.storage.lease import Worker
+from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage
@@ -207,7 +208,7 @@ class WorkerLoop:
 
     def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:
-            return is_stopped(session, study._study_id)
+            return is_stopped(session, study_id(study))
 
     def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
         return optuna.load_study(

@@ -8,6 +8,7 @@ import optuna
 from hpo.config.trial_params import Report, TrialParams
 from hpo.errors import Diverged
 from hpo.search.suggest import suggest
+from hpo.storage.optuna_internals import optuna_storage, trial_id
 from hpo.storage.records import CURVE, EXECUTION, PARAMS, record
 from hpo.storage.status import SPREAD
 from hpo.storage.storage import storage_of
@@ -73,7 +74,7 @@ def train_trial(
     Resumes from the trial's checkpoint where there is one. Raises what `FineTuning.reports` and `check` raise. With
     folds, what is reported is their mean.
     """
-    known = trial.study._storage.get_trial(trial._trial_id)
+    known = optuna_storage(trial.study).get_trial(trial_id(trial))
     _record_plan(trial, plan)
     run = start_training(plan)
     on_report(plan.params, None)

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import DeviceLost, HpoError, StorageError
 from hpo.storage.lease import LeaseLost, Worker
+from hpo.storage.optuna_internals import trial_id
 from hpo.storage.status import ATTEMPT
 from hpo.storage.transactions import FAILURE
 from hpo.training.checkpoints.checkpoint import fold_folder, latest_checkpoint, remove_checkpoints
@@ -56,7 +57,7 @@ class TrialRun:
                 self._worker.release(trial, self._worker.checkpoint)
         except LeaseLost:
             log.warning("trial %s was taken over by another worker; its result here is dropped", trial.number)
-            if self._worker.storage.get_trial(trial._trial_id).state.is_finished():
+            if self._worker.storage.get_trial(trial_id(trial)).state.is_finished():
                 self._clear()  # a worker that was frozen may have saved after the other had cleared it
         except StorageError:
             raise  # the database's: the trial is given back as the worker closes
