@@ -1,4 +1,4 @@
-"""How much disk a study takes on this machine, and what goes when a cache outgrows its room."""
+"""Disk use of a study on this machine, and eviction from caches that exceed their budget."""
 
 import os
 import shutil
@@ -8,14 +8,17 @@ from pathlib import Path
 
 from hpo.core.paths import checkpoints_folder, home, run_folder
 
-CACHE_BYTES = 20 * 2**30  # of each of the two large caches of HPO_HOME: encoded data, and what frozen layers make of it
-LARGE_CACHES = ("tokens", "prefixes")
-LEFTOVER_SECONDS = 86400.0  # what is written aside longer than that, nobody is writing any more
+CACHE_BYTES = 20 * 2**30  # budget of each of the two large caches in HPO_HOME: encoded data, features of frozen layers
+LEFTOVER_SECONDS = 86400.0  # an unfinished entry older than this has no process that still writes it
 
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes on this machine: a study's unfinished trials, its models, report and logs; the caches of all studies."""
+    """Bytes on this machine.
+
+    `checkpoints` are those of a study's unfinished trials, `results` its models, report and logs, and `cache` the
+    caches that all studies share.
+    """
 
     checkpoints: int
     results: int
@@ -23,16 +26,18 @@ class DiskUse:
 
 
 def disk_use(study: str, checkpoints: str | None) -> DiskUse:
-    """What `study`, whose configuration says `checkpoints`, takes here: nothing where its files are elsewhere."""
-    results, kept = run_folder(study), checkpoints_folder(study, checkpoints)
-    within = folder_bytes(kept)
-    return DiskUse(
-        within, folder_bytes(results) - (within if results in kept.parents else 0), folder_bytes(home() / "cache")
-    )
+    """Return the disk use of `study` on this machine; `checkpoints` is the value in its configuration."""
+    results, checkpoint_files = run_folder(study), checkpoints_folder(study, checkpoints)
+    checkpoint_bytes = folder_bytes(checkpoint_files)
+    nested = checkpoint_bytes if results in checkpoint_files.parents else 0
+    return DiskUse(checkpoint_bytes, folder_bytes(results) - nested, folder_bytes(home() / "cache"))
 
 
 def folder_bytes(folder: Path) -> int:
-    """The bytes of all files below a folder; 0 where it is not there. What vanishes meanwhile is not counted."""
+    """Return the size of all files below a folder in bytes; 0 if it does not exist.
+
+    Files that are deleted meanwhile are not counted.
+    """
     total, folders = 0, [os.fspath(folder)]
     while folders:
         try:
@@ -48,27 +53,28 @@ def folder_bytes(folder: Path) -> int:
 
 
 def evict(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_seconds: float = 0.0) -> None:
-    """Remove entries of a cache until `needed` bytes fit into its budget: the one that was used last goes last.
+    """Remove the least recently used entries of a cache until `needed` more bytes fit into its budget.
 
-    What was used within `unused_seconds` stays. An entry is a folder, its time that of its last use (`used`); one with
-    a dot in its name is being written, or was when its process was killed: after a day it goes in any case.
+    An entry is a folder, whose modification time is that of its last use (`touch`). Entries used within
+    `unused_seconds` are kept. A dot in an entry's name marks it as unfinished: it is kept while a process may still
+    write it, and removed after a day.
     """
-    now, kept = time.time(), []
+    now, found = time.time(), []
     for entry in cache.iterdir():
         try:
             if entry.is_dir():
-                kept.append((entry.stat().st_mtime, folder_bytes(entry), entry))
+                found.append((entry.stat().st_mtime, folder_bytes(entry), entry))
         except FileNotFoundError:
-            continue  # another process needs room too
-    total = sum(size for _, size, _ in kept) + needed
-    for last_used, size, entry in sorted(kept):
+            continue  # evicted by another process
+    total = sum(size for _, size, _ in found) + needed
+    for last_used, size, entry in sorted(found):
         age = now - last_used
-        written = "." in entry.name
-        if (written and age > LEFTOVER_SECONDS) or (not written and total > budget and age >= unused_seconds):
+        unfinished = "." in entry.name
+        if (unfinished and age > LEFTOVER_SECONDS) or (not unfinished and total > budget and age >= unused_seconds):
             shutil.rmtree(entry, ignore_errors=True)
             total -= size
 
 
 def touch(entry: Path) -> None:
-    """Note that an entry of a cache is used now."""
+    """Mark a cache entry as used now."""
     os.utime(entry)

@@ -1,4 +1,4 @@
-"""How numbers, durations and parameters are written for people, in the console and in reports alike."""
+"""Formatting of numbers, durations, sizes, parameters, counts and lists, for the console, reports and messages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ NOTHING = "–"
 
 
 def number(value: Any) -> str:
-    """A number to four digits, any other value as it is.
+    """Return a number with up to four significant digits, any other value as `str`.
 
     >>> number(3.2182e-05), number(0.91234), number(32), number(None)
     ('3.2e-05', '0.9123', '32', '–')
@@ -25,7 +25,7 @@ def number(value: Any) -> str:
 
 
 def score(value: float | None) -> str:
-    """A metric's value: three decimals, so that columns of scores line up.
+    """Return a metric's value with three decimals, so that columns of scores align.
 
     >>> score(0.91), score(None)
     ('0.910', '–')
@@ -36,7 +36,7 @@ def score(value: float | None) -> str:
 
 
 def interval(bounds: Any) -> str:
-    """The two ends of an interval of a score; empty where there is none.
+    """Return the bounds of a score's interval; an empty string where there is none.
 
     >>> interval([0.9, 0.92])
     '0.900 to 0.920'
@@ -45,7 +45,7 @@ def interval(bounds: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them.
+    """Return seconds in the two largest units that apply.
 
     >>> duration(0.42), duration(84), duration(7380)
     ('0.4 s', '1 m 24 s', '2 h 03 m')
@@ -65,7 +65,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(many_bytes: int) -> str:
-    """Bytes as a person says them.
+    """Return bytes in KB, MB or GB (powers of 1024).
 
     >>> size(900), size(3_500_000), size(20 * 2**30)
     ('1 KB', '3 MB', '20.0 GB')
@@ -76,9 +76,9 @@ def size(many_bytes: int) -> str:
 
 
 def parameters(params: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as texts, the model first; what is left to the model's own (None) is left out.
+    """Return parameters as strings, the model first, without those that are None (the model's own default).
 
-    A share of frozen layers says nothing beside the count it was resolved to, and is left out there.
+    `frozen_share` is omitted where `frozen_layers`, the count it resolved to, is present.
     """
     shown = {key: value for key, value in params.items() if value is not None}
     if "frozen_layers" in shown:
@@ -88,7 +88,7 @@ def parameters(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def count(many: int, singular: str, plural: str = "") -> str:
-    """A count with its noun.
+    """Return a count with its noun.
 
     >>> count(1, "trial"), count(2, "trial")
     ('1 trial', '2 trials')
@@ -97,7 +97,7 @@ def count(many: int, singular: str, plural: str = "") -> str:
 
 
 def first_few(values: Sequence[object], most: int = 5) -> str:
-    """The first few values, and how many more there are.
+    """Return the first `most` values, and how many more there are.
 
     >>> first_few([2, 4, 17], most=2)
     '2, 4 and 1 more'
@@ -107,7 +107,7 @@ def first_few(values: Sequence[object], most: int = 5) -> str:
 
 
 def row_numbers(rows: Sequence[int]) -> str:
-    """The first few row numbers, which count from 1 below the header.
+    """Return the first few row numbers, counted from 1 below the header.
 
     >>> row_numbers([3])
     'row 3 below the header'

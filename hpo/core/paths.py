@@ -1,4 +1,4 @@
-"""Where results live: one database and one folder for each study, under HPO_HOME (by default ./studies)."""
+"""Locations of results: one database, and one folder for each study, in HPO_HOME (default: ./studies)."""
 
 import hashlib
 import os
@@ -7,32 +7,35 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder of all results: the environment variable HPO_HOME, else `studies` in the current folder."""
+    """Return the folder of all results: the environment variable HPO_HOME, or `studies` in the current folder."""
     return Path(os.environ.get("HPO_HOME") or "studies").expanduser().absolute()
 
 
 def default_storage() -> str:
-    """The URL of the database used when neither the study nor HPO_STORAGE names one."""
+    """Return the database URL for studies that name none: the environment variable HPO_STORAGE, or SQLite in `home`."""
     return os.environ.get("HPO_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
 
 
 def run_folder(study: str) -> Path:
-    """The folder of one study's files. Any name is safe: what is not a plain word is replaced and hashed."""
+    """Return the folder of one study's files. Any study name is safe (see `folder_name`)."""
     return home() / "runs" / folder_name(study)
 
 
-def checkpoints_folder(study: str, place: str | None) -> Path:
-    """Where this machine keeps a study's checkpoints: beside its results, or in a folder that others reach too.
+def checkpoints_folder(study: str, checkpoints: str | None) -> Path:
+    """Return the local folder of a study's checkpoints.
 
-    `place` is the study's `checkpoints`; a URL is for the copies.
+    `checkpoints` is the value in the study's configuration: a shared folder, or None or a URL (to which copies are
+    uploaded), where the local checkpoints are in the study's `run_folder`.
     """
-    if place is None or "://" in place:
+    if checkpoints is None or "://" in checkpoints:
         return run_folder(study) / "checkpoints"
-    return Path(place) / folder_name(study)
+    return Path(checkpoints) / folder_name(study)
 
 
 def folder_name(name: str) -> str:
-    """A file name for any study or model name; different names never share one.
+    """Return a file name for any study or model name; different names never share one.
+
+    Names of letters, digits, `.`, `_` and `-` are kept. Other characters are replaced, and a hash is appended.
 
     >>> folder_name("quickstart")
     'quickstart'

@@ -1,4 +1,4 @@
-"""Processes: which one a worker is, so that another of its machine can tell that it is dead, and signals to them."""
+"""Process identity, by which other processes detect that a worker is dead, and signal handlers."""
 
 import _thread
 import os
@@ -13,10 +13,10 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 def machine() -> str:
-    """What two processes share when the process ids of one mean something to the other; empty where that is unknown.
+    """Return an identifier of the process id namespace; an empty string where it is unknown.
 
-    A host name would not do: containers on one host share it and not their process ids, and a machine that was
-    booted again has given the old ids to others.
+    Process ids are comparable between processes with the same identifier only. It combines the boot id, as ids are
+    reused after a reboot, with the namespace, as containers on one host may share its name but not its ids.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -26,41 +26,41 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks since the boot; None when there is no such living process.
+    """Return the start time of a process in clock ticks since the boot; None if no such process is alive.
 
-    A process id is given again after a while: with its start time, it is not.
+    The kernel reuses process ids; a process id together with its start time is unique.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold spaces and parentheses
+    fields = stat.rpartition(")")[2].split()  # the name before it may contain spaces and parentheses
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def is_known_dead(worker_machine: str, pid: int, start: str) -> bool:
-    """Whether the worker was a process of this very machine that is gone. False where that cannot be known."""
+    """Return whether the worker was a process on this machine and has exited. False if that is unknown."""
     return bool(start) and worker_machine == machine() != "" and process_start(pid) != start
 
 
 def is_known_alive(worker_machine: str, pid: int, start: str) -> bool:
-    """Whether the worker is a process of this very machine that lives, even if it is stopped."""
+    """Return whether the worker is a process on this machine and is alive, even if it is stopped (SIGSTOP)."""
     return bool(start) and worker_machine == machine() != "" and process_start(pid) == start
 
 
 def own_start() -> str:
-    """The start time of this process; empty where the system does not tell."""
+    """Return the start time of this process; an empty string where the system has no /proc."""
     return process_start(os.getpid()) or ""
 
 
 def thread_handler(act: Callable[[int], object], *, then: Handler | None = None) -> Handler:
-    """A handler of signals that calls `act(number)` in a thread of its own.
+    """Return a signal handler that calls `act(number)` in a new thread.
 
-    `Event.set` takes a lock: a handler that calls it waits for ever where it interrupts the main thread, or itself,
-    in doing so. Slurm sends two SIGTERM at once.
+    A handler that calls `Event.set` directly can deadlock: `set` acquires a lock, and the signal may interrupt the main
+    thread, or an earlier call of the handler, while it holds that lock. Slurm sends SIGTERM twice in a row.
 
-    `then` handles the signal from then on. A process that ends because of it gives `SIG_IGN`: the interpreter gives up
-    other handlers as it ends, and one more signal would kill the process, its exit code lost.
+    `then` replaces the handler after the first signal. A process that exits on the signal passes `SIG_IGN`: the
+    interpreter drops Python handlers during shutdown, and another signal would kill the process and lose its exit code.
     """
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -73,10 +73,10 @@ def thread_handler(act: Callable[[int], object], *, then: Handler | None = None)
 
 @contextmanager
 def on_interrupt(act: Callable[[], object], *, once: bool = False) -> Iterator[None]:
-    """Have Ctrl-C call `act` in a thread of its own; with `once`, a second one raises `KeyboardInterrupt` as ever.
+    """Call `act` in a new thread on Ctrl-C; with `once`, a second Ctrl-C raises `KeyboardInterrupt`.
 
-    Python raises that exception wherever the main thread is, and where that is a finaliser or a weak reference's
-    callback, it is printed and lost. Outside the main thread, and where Ctrl-C is ignored, nothing changes.
+    Python raises `KeyboardInterrupt` wherever the main thread is; inside a finalizer or a weak reference's callback,
+    the exception is printed and lost. Does nothing outside the main thread, or where Ctrl-C is ignored.
     """
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""How much disk a study takes here, and which entries of a cache go when it outgrows its room."""
+"""Disk use of a study, and which entries are evicted from a cache that exceeds its budget."""
 
 import os
 import time
@@ -21,9 +21,9 @@ def entry(cache: Path, name: str, size: int, age: float) -> Path:
     return cache / name
 
 
-@pytest.mark.parametrize("place", [None, "s3://bucket/hpo", "elsewhere"])
-def test_a_study_is_measured_where_its_files_are(place: str | None, tmp_path: Path) -> None:
-    checkpoints = None if place is None else place if "://" in place else str(tmp_path / place)
+@pytest.mark.parametrize("kind", [None, "s3://bucket/hpo", "elsewhere"])
+def test_disk_use_counts_each_folder_once(kind: str | None, tmp_path: Path) -> None:
+    checkpoints = None if kind is None else kind if "://" in kind else str(tmp_path / kind)
     assert disk_use("study", checkpoints) == DiskUse(0, 0, 0)
     write(checkpoints_folder("study", checkpoints) / "study-0" / "checkpoint-1-2" / "state.safetensors", 1000)
     write(run_folder("study") / "final" / "model.safetensors", 300)
@@ -33,7 +33,7 @@ def test_a_study_is_measured_where_its_files_are(place: str | None, tmp_path: Pa
     assert disk_use("study", checkpoints) == DiskUse(checkpoints=1000, results=320, cache=7)
 
 
-def test_what_was_used_last_stays(tmp_path: Path) -> None:
+def test_the_least_recently_used_entries_are_evicted(tmp_path: Path) -> None:
     entries = [entry(tmp_path, name, 100, age) for name, age in (("old", 300), ("older", 400), ("new", 10))]
     evict(tmp_path, 50, budget=350)
     assert [path.exists() for path in entries] == [True, True, True]
@@ -44,7 +44,7 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     assert folder_bytes(tmp_path) == 100
 
 
-def test_what_a_killed_process_was_writing_goes_after_a_day(tmp_path: Path) -> None:
-    leftover, in_hand = entry(tmp_path, "key.4242", 100, 90_000), entry(tmp_path, "key.4243", 100, 3600)
+def test_unfinished_entries_are_evicted_after_a_day(tmp_path: Path) -> None:
+    leftover, unfinished = entry(tmp_path, "key.4242", 100, 90_000), entry(tmp_path, "key.4243", 100, 3600)
     evict(tmp_path, 1000, budget=10)
-    assert not leftover.exists() and in_hand.exists()
+    assert not leftover.exists() and unfinished.exists()

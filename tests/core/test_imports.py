@@ -1,4 +1,4 @@
-"""The garbage collector rests while modules are imported, and afterwards does what it did before."""
+"""The garbage collector is disabled inside the block and restored after it."""
 
 import gc
 
@@ -8,7 +8,7 @@ from hpo.core.imports import gc_disabled
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_rests_and_is_left_as_it_was(enabled: bool) -> None:
+def test_gc_disabled_restores_the_previous_state(enabled: bool) -> None:
     if not enabled:
         gc.disable()
     try:

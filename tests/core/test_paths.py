@@ -1,4 +1,4 @@
-"""Where results live: any study's name is one folder directly under runs/."""
+"""Locations of results: any study name maps to one folder directly under runs/."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ NAMES = [
 ]
 
 
-def test_any_name_is_one_folder_of_its_own() -> None:
+def test_each_name_has_a_safe_folder_of_its_own() -> None:
     folders = [run_folder(check_study_name(name)) for name in NAMES]
     assert len(set(folders)) == len(NAMES)
     for folder in folders:
@@ -42,12 +42,12 @@ def test_any_name_is_one_folder_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\0b", "x" * 513, "bad \udcff byte"])
-def test_a_name_that_no_database_keeps_is_refused(name: str) -> None:
+def test_invalid_study_name_raises(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^name: "):
         check_study_name(name)
 
 
-def test_hpo_home_and_hpo_storage_move_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hpo_home_and_hpo_storage_set_the_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "elsewhere"))
     assert default_storage() == f"sqlite:///{tmp_path}/elsewhere/hpo.db"
     monkeypatch.setenv("HPO_STORAGE", "postgresql+psycopg://me@host/hpo")

@@ -1,3 +1,6 @@
+"""Signal handlers that run in threads, and process identity."""
+
+import os
 import signal
 import subprocess
 import sys
@@ -6,23 +9,23 @@ import weakref
 
 import pytest
 
-from hpo.core.process import on_interrupt, thread_handler
+from hpo.core.process import is_known_alive, is_known_dead, machine, on_interrupt, own_start, thread_handler
 
 
-def test_a_signal_that_comes_while_another_is_acted_upon_waits_for_nothing() -> None:
+def test_a_second_signal_does_not_wait_for_the_first_handler() -> None:
     both = threading.Barrier(3, timeout=20)
     before = signal.signal(signal.SIGUSR1, thread_handler(lambda _: both.wait()))
     try:
         for _ in range(2):
             signal.raise_signal(signal.SIGUSR1)
-        both.wait()  # which a broken barrier raises from
+        both.wait()  # raises where the barrier broke
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_signal_that_comes_once_more_as_the_process_ends_does_not_kill_it() -> None:
-    """The interpreter has then given up the handlers that were set."""
-    told = (
+def test_a_signal_during_shutdown_does_not_kill_the_process() -> None:
+    """The interpreter has dropped its handlers by then."""
+    script = (
         "import signal, sys\n"
         "from hpo.core.process import thread_handler\n"
         "signal.signal(signal.SIGTERM, thread_handler(lambda _: None, then=signal.SIG_IGN))\n"
@@ -32,16 +35,16 @@ def test_a_signal_that_comes_once_more_as_the_process_ends_does_not_kill_it() ->
         "signal.raise_signal(signal.SIGTERM)\n"
         "raise SystemExit(75)\n"
     )
-    assert subprocess.run([sys.executable, "-c", told], timeout=60).returncode == 75
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 75
 
 
-def test_ctrl_c_is_not_lost_where_an_exception_is_and_a_second_one_raises_it() -> None:
+def test_ctrl_c_inside_a_weakref_callback_is_not_lost() -> None:
     class Last:
         pass
 
     interrupted = threading.Event()
     last = Last()
-    # What a weak reference's callback raises goes nowhere.
+    # An exception that a weak reference's callback raises is printed and lost.
     watched = weakref.ref(last, lambda _: signal.raise_signal(signal.SIGINT))
     with on_interrupt(interrupted.set, once=True):
         del last
@@ -52,8 +55,8 @@ def test_ctrl_c_is_not_lost_where_an_exception_is_and_a_second_one_raises_it() -
         signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_that_is_ignored_stays_so() -> None:
-    """As in the background of a shell."""
+def test_ignored_ctrl_c_stays_ignored() -> None:
+    """As for a background process of a shell."""
     interrupted = threading.Event()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -62,3 +65,11 @@ def test_ctrl_c_that_is_ignored_stays_so() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN and not interrupted.is_set()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_process_is_known_by_its_id_and_start_time() -> None:
+    pid, start = os.getpid(), own_start()
+    assert is_known_alive(machine(), pid, start) and not is_known_dead(machine(), pid, start)
+    assert is_known_dead(machine(), pid, "0") and not is_known_alive(machine(), pid, "0")  # the id was reused
+    for unknown in (("another machine", pid, start), (machine(), pid, "")):
+        assert not is_known_alive(*unknown) and not is_known_dead(*unknown)
