@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 from sqlalchemy import select
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.reporting.console import console
 from hpo.storage.models import LeaseRow, WorkerRow

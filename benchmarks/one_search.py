@@ -29,7 +29,7 @@ def search_with_trainer(case: Case) -> Answer:
     from one_trial import accuracy, training_arguments
     from transformers import Trainer
 
-    from hpo.config.study import load_config
+    from hpo.config.load import load_config
     from hpo.search.suggest import suggest
 
     transformers.logging.set_verbosity_error()
@@ -145,8 +145,8 @@ def search_with_ray(case: Case) -> Answer:
     from ray._private import ray_constants
     from ray.tune.schedulers import ASHAScheduler
 
+    from hpo.config.load import load_config
     from hpo.config.search_space import Categorical, Float, Int
-    from hpo.config.study import load_config
 
     config = load_config(case["study"])
     domains: dict[str, Any] = {"model": tune.choice(config.labels)}
@@ -235,7 +235,7 @@ def test_best_of_hpo(case: Case) -> Answer:
 
 
 def open_bench(study: str, threads: int) -> Any:
-    from hpo.config.study import load_config
+    from hpo.config.load import load_config
     from hpo.training.execution import choose_execution
     from hpo.workflow.context import StudyContext
 

@@ -43,7 +43,7 @@ def read_data(case: Case) -> Any:
 
 def run_hpo(case: Case) -> list[Figures]:
     """Two trials of the case in one warm process: the first, and a later one (another seed)."""
-    from hpo.config.study import load_config
+    from hpo.config.load import load_config
     from hpo.config.trial_params import TrialParams
     from hpo.training.execution import choose_execution
     from hpo.training.fine_tune import FineTuning

@@ -148,7 +148,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     """Carry out a search of `trials` in this process; the spans, and the megabytes held after each trial."""
     import optuna
 
-    from hpo.config.study import load_config
+    from hpo.config.load import load_config
     from hpo.core.paths import default_storage
     from hpo.storage.lease import Worker
     from hpo.storage.storage import open_storage

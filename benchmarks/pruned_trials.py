@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.core.direction import loss_sign
 from hpo.core.format import score

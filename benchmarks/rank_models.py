@@ -30,7 +30,7 @@ from transfer_scores import Floats, h_score, log_maximum_evidence, nearest_neigh
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-rank-models"))
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.errors import TrialError
 from hpo.search.ranking import rank_correlation

@@ -28,7 +28,8 @@ from rich.progress import track
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-record-curves"))
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.errors import TrialError
 from hpo.search.suggest import suggest
 from hpo.tasks.registry import get_task

@@ -77,7 +77,7 @@ class Place:
     """One dataset: its rows and studies in a folder, and the searches on them."""
 
     def __init__(self, data: Path, folder: Path, arguments: argparse.Namespace) -> None:
-        from hpo.config.study import load_config
+        from hpo.config.load import load_config
 
         self.name = data.name
         self._folder = folder

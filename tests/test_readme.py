@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.config.yaml import parse_yaml
 from hpo.tasks.registry import TASKS

@@ -4,25 +4,21 @@
 mistake that can be seen without opening data or models.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpo.config.backend import BackendConfig
 from hpo.config.base import Config
 from hpo.config.constraints import Constraints
 from hpo.config.first_trials import check_first_trial
 from hpo.config.model_ref import ModelRef, label_models
-from hpo.config.overrides import parse_override, set_key
 from hpo.config.search_space import SearchSpace, yaml_name
-from hpo.config.space_files import read_space_file
 from hpo.config.space_parser import parse_search_space
-from hpo.config.validation import check_study_name, explain
-from hpo.config.yaml import read_yaml
+from hpo.config.validation import check_study_name
 from hpo.core.direction import Direction
 from hpo.errors import ConfigError, did_you_mean
 
@@ -260,76 +256,3 @@ class StudyConfig(Config):
         plain["backend"] = self.backend.to_dict()
         order = {name: place for place, name in enumerate(StudyConfig.model_fields)}
         return dict(sorted(plain.items(), key=lambda item: order[item[0]]))
-
-
-def load_config(
-    source: str | os.PathLike[str] | Mapping[str, Any] | StudyConfig,
-    overrides: Sequence[str | tuple[str, Any]] = (),
-) -> StudyConfig:
-    """Read a study from a YAML file or a mapping.
-
-    `overrides` are `key=value` strings (`budget.max_trials=8`), values read as YAML, or (key, value) pairs, taken as
-    they are. Relative paths of data, models and a metric file are taken from the file's folder, or from the current
-    one for a mapping. The study's name is the file's unless it is given. Raises `ConfigError` naming the key.
-    """
-    if isinstance(source, StudyConfig | Mapping):
-        written = source.to_dict() if isinstance(source, StudyConfig) else dict(source)
-        folder, where = Path.cwd(), ""
-    else:
-        path = Path(source)
-        written, folder, where = read_yaml(path), path.absolute().parent, f"{path}: "
-        written.setdefault("name", path.stem)
-    try:
-        for override in overrides:
-            key, value = parse_override(override) if isinstance(override, str) else override
-            written = set_key(_expand(written, folder), key, value)
-        return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
-    except ValidationError as error:
-        raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from None
-
-
-def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same study with its shorthands written out: data by its path alone, a search space by its name, or none."""
-    full = {"search_space": "text-encoders", **written}
-    if isinstance(full.get("data"), str):
-        full["data"] = {"path": full["data"]}
-    if isinstance(full["search_space"], str):
-        full["search_space"] = read_space_file(full["search_space"], folder)
-    space = full["search_space"]
-    if isinstance(space, Mapping) and "first_trials" in space:
-        parameters = {name: written for name, written in space.items() if name != "first_trials"}
-        full = {"portfolio": space["first_trials"], **full, "search_space": parameters}
-    return full
-
-
-def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make what exists on this disk absolute; what does not exist may be a hub id and stays as it is."""
-    resolved = dict(written)
-    data, models, metric = resolved.get("data"), resolved.get("models"), resolved.get("metric")
-    if isinstance(data, Mapping):
-        resolved["data"] = _local_paths(data, folder, "path")
-    if isinstance(models, str | Mapping):
-        models = [models]
-    if isinstance(models, list | tuple):
-        refs = [{"name": ref} if isinstance(ref, str) else ref for ref in models]
-        resolved["models"] = [_local_paths(ref, folder, "name", "processor") for ref in refs]
-    checkpoints = resolved.get("checkpoints")
-    if isinstance(checkpoints, str) and "://" not in checkpoints:
-        resolved["checkpoints"] = str((folder / Path(checkpoints).expanduser()).resolve())
-    if isinstance(metric, str) and metric.endswith(".py"):
-        resolved["metric"] = str((folder / Path(metric).expanduser()).resolve())
-    return resolved
-
-
-def _local_paths(written: Any, folder: Path, *keys: str) -> Any:
-    if not isinstance(written, Mapping):
-        return written
-    return {**written, **{key: _local(written[key], folder) for key in keys if isinstance(written.get(key), str)}}
-
-
-def _local(name: str, folder: Path) -> str:
-    path = folder / Path(name).expanduser()
-    spelled_as_path = name.startswith((".", "/", "~"))
-    return str(path.resolve()) if name and (spelled_as_path or path.exists()) else name

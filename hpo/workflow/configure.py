@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.config.overrides import parse_override, set_key
-from hpo.config.study import DataConfig, StudyConfig, load_config
+from hpo.config.load import load_config, parse_override, set_key
+from hpo.config.study import DataConfig, StudyConfig
 from hpo.data.in_memory import is_table, save_tables
 from hpo.data.sources import load_splits
 from hpo.tasks.registry import get_task, infer_task, with_metric

@@ -4,7 +4,8 @@ import shlex
 import shutil
 import time
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.core.format import count
 from hpo.core.paths import checkpoints_folder, run_folder
 from hpo.errors import StudyError

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.errors import ConfigError, StorageError
 from hpo.training import execution
 from hpo.training.execution import apply, assign_devices, choose_execution

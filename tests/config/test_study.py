@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.config.yaml import parse_yaml, to_yaml
 from hpo.errors import ConfigError
 

@@ -7,7 +7,8 @@ import optuna
 import pytest
 
 from hpo.config.first_trials import ModelTraits
-from hpo.config.study import DataConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import DataConfig
 from hpo.search.suggest import first_trials, suggest
 from hpo.tasks.registry import TASKS
 from hpo.training.fine_tune import FineTuning

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.training.batches import encoding_cache
 from hpo.training.batches.features import Features

@@ -7,7 +7,8 @@ import optuna
 import pytest
 
 from hpo.config.first_trials import ModelTraits
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
 from hpo.errors import ConfigError
 from hpo.search import suggest as suggesting

@@ -10,8 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hpo.config.load import load_config
 from hpo.config.model_ref import ModelRef
-from hpo.config.study import DataConfig, Generation, load_config
+from hpo.config.study import DataConfig, Generation
 from hpo.config.trial_params import TrialParams
 from hpo.errors import DataError
 from hpo.tasks.generation.generate import token_loss

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData, fingerprint

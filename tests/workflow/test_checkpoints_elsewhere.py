@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, StudyError
 from hpo.reporting.console import console

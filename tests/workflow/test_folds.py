@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.core.format import score
 from hpo.core.paths import run_folder

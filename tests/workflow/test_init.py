@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.config.yaml import read_yaml
 from hpo.errors import ConfigError, DataError, HpoError
 from hpo.tasks.base import ENCODERS

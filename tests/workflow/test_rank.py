@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.core.paths import home, run_folder
 from hpo.errors import ConfigError
 from hpo.search.ranking import Ranking, ranking_of

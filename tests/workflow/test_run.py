@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, DataError, StorageError, StudyError
 from hpo.storage.records import KEPT, curve_of, params_of

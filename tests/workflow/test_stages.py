@@ -8,7 +8,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.constraints import Constraints
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.workflow.stages import CONFIRM_SHARE, FINAL_SECONDS, Reserve, is_one_confirmed, reserve
 
 BEGAN = datetime(2026, 1, 1)

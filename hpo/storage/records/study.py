@@ -5,7 +5,8 @@ from typing import Any, Self
 import optuna
 from pydantic import Field
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.storage.optuna_internals import optuna_storage, study_id
 from hpo.storage.records.base import AttributeRecord, Record
 from hpo.storage.records.final_model import DataRecord, FinalModel

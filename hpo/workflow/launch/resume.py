@@ -5,7 +5,8 @@ from typing import Any
 
 import optuna
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.storage import Storage

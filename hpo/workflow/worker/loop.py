@@ -16,7 +16,8 @@ from functools import partial
 import optuna
 from optuna.trial import TrialState
 
-from hpo.config.study import StudyConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import StudyConfig
 from hpo.config.trial_params import Report, TrialParams
 from hpo.core.paths import default_storage
 from hpo.core.process import thread_handler

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.study import DataConfig, load_config
+from hpo.config.load import load_config
+from hpo.config.study import DataConfig
 from hpo.data.columns import FOLD, column_values
 from hpo.errors import ConfigError, DataError
 from hpo.tasks.registry import TASKS, get_task

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import hpo
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.errors import ConfigError
 from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.frozen.cache import PrefixCache

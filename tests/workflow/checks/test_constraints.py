@@ -9,7 +9,7 @@ import pytest
 
 import hpo
 from hpo.config.constraints import Constraints, Footprint, smallest_footprint
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.errors import ConfigError, ModelError, StudyError
 from hpo.storage.records import PARAMS
 from hpo.training.execution import Execution

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.core.paths import home
 from hpo.errors import ConfigError, HpoError, ModelError
 from hpo.training.execution import Execution

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hpo.config.study import load_config
+from hpo.config.load import load_config
 from hpo.errors import ConfigError, ModelError
 from hpo.training.execution import Execution
 from hpo.workflow.checks.study import inspect_models
