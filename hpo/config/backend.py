@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpo.config.base import Config
+from hpo.core.user_code import plugin_names
+
+BUILT_IN = ("local", "inline", "ray", "slurm")
+PLUGINS = "hpo.backends"
+"""The entry point group in which installed packages register backends."""
 
 
 class RayConfig(Config):
@@ -37,11 +42,15 @@ class SlurmConfig(Config):
 
 
 class BackendConfig(Config):
-    """Where workers run: `local`, `inline`, `ray`, `slurm`, or `{ray: …}` and `{slurm: …}` with settings."""
+    """Where workers run: `local`, `inline`, `ray`, `slurm`, or `{ray: …}` and `{slurm: …}` with settings.
 
-    name: Literal["local", "inline", "ray", "slurm"] = "local"
+    Or a backend that an installed package registers in the entry point group `hpo.backends`.
+    """
+
+    name: str = "local"
     ray: RayConfig = RayConfig()
     slurm: SlurmConfig = SlurmConfig()
+    settings: dict[str, Any] = Field({}, description="Settings of a backend of an installed package.")
 
     @model_validator(mode="before")
     @classmethod
@@ -50,8 +59,17 @@ class BackendConfig(Config):
             return {"name": given}
         if isinstance(given, Mapping) and "name" not in given and len(given) == 1:
             name, settings = next(iter(given.items()))
-            return {"name": name} if settings is None else {"name": name, **given}
+            key = name if name in BUILT_IN else "settings"
+            return {"name": name} if settings is None else {"name": name, key: settings}
         return given
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name in BUILT_IN or name in plugin_names(PLUGINS):
+            return name
+        known = [*BUILT_IN, *plugin_names(PLUGINS)]
+        raise ValueError(f"must be one of {', '.join(known)}")
 
     @model_validator(mode="after")
     def _settings_of_this_one(self) -> "BackendConfig":
@@ -62,5 +80,6 @@ class BackendConfig(Config):
 
     def to_dict(self) -> str | dict[str, Any]:
         """As a person would write it."""
-        settings = self.model_dump(mode="json", exclude_defaults=True).get(self.name)
+        key = self.name if self.name in BUILT_IN else "settings"
+        settings = self.model_dump(mode="json", exclude_defaults=True).get(key)
         return {self.name: settings} if settings else self.name

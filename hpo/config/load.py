@@ -11,6 +11,7 @@ from hpo.config.space_files import read_space_file
 from hpo.config.study import StudyConfig
 from hpo.config.validation import explain
 from hpo.config.yaml import parse_yaml, read_yaml
+from hpo.core.user_code import is_file, resolve
 from hpo.errors import ConfigError
 
 
@@ -59,7 +60,7 @@ def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make what exists on this disk absolute; what does not exist may be a hub id and stays as it is."""
     resolved = dict(written)
-    data, models, metric = resolved.get("data"), resolved.get("models"), resolved.get("metric")
+    data, models = resolved.get("data"), resolved.get("models")
     if isinstance(data, Mapping):
         resolved["data"] = _local_paths(data, folder, "path")
     if isinstance(models, str | Mapping):
@@ -70,8 +71,14 @@ def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     checkpoints = resolved.get("checkpoints")
     if isinstance(checkpoints, str) and "://" not in checkpoints:
         resolved["checkpoints"] = str((folder / Path(checkpoints).expanduser()).resolve())
-    if isinstance(metric, str) and metric.endswith(".py"):
-        resolved["metric"] = str((folder / Path(metric).expanduser()).resolve())
+    for key in ("task", "metric"):
+        if isinstance(resolved.get(key), str) and is_file(resolved[key]):
+            resolved[key] = resolve(resolved[key], folder)
+    callbacks = resolved.get("callbacks")
+    if isinstance(callbacks, str):
+        callbacks = [callbacks]
+    if isinstance(callbacks, list | tuple):
+        resolved["callbacks"] = [resolve(c, folder) if isinstance(c, str) and is_file(c) else c for c in callbacks]
     return resolved
 
 

@@ -106,7 +106,7 @@ class StudyConfig(Config):
     """A whole study: what to search, on what, with which budget."""
 
     name: str = Field(description="The study's name in the database.")
-    task: str = Field("text-classification", description="The task.")
+    task: str = Field("text-classification", description="The task: a name, or a Python file with a Task.")
     data: DataConfig
     models: tuple[ModelRef, ...] = Field(min_length=1, description="The candidates.")
     search_space: SearchSpace
@@ -140,6 +140,9 @@ class StudyConfig(Config):
     workers: int | None = Field(None, ge=1, description="Worker processes; null: one per GPU, or cores // 4.")
     trials_per_device: int | None = Field(
         None, ge=1, le=16, description="Small trials that train on one GPU at once, each with its share of the memory."
+    )
+    callbacks: tuple[str, ...] = Field(
+        (), description="Python files with a Callback each; file.py:ClassName where one defines several."
     )
     backend: BackendConfig = Field(BackendConfig(), description="Where workers run: local, inline, ray or slurm.")
     checkpoints: str | None = Field(

@@ -47,6 +47,8 @@ class Task(Protocol):
     """
 
     name: str
+    source_digest: str = ""
+    """SHA-256 of the file of a user's own task; empty for others. Cached features are of this version of it."""
     auto_class: str
     """The `transformers` class that makes the model, such as AutoModelForSequenceClassification."""
     pipeline_tag: str
@@ -114,6 +116,16 @@ class Task(Protocol):
     def adapt_processor(self, processor: Any, data: TaskData) -> Any:
         """What makes the inputs of a model, of what it came with: some of it may have to come from the data."""
         return processor
+
+    def build_model(self, source: str, **options: Any) -> Any:
+        """Read a model with the task's head from `source`, a hub id or a folder: a candidate or a final model.
+
+        `options` are those of `from_pretrained`, a candidate's head among them. Override it to train a model of your
+        own: a `PreTrainedModel`, whose class method `from_pretrained` accepts the same options.
+        """
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_pretrained(source, **options)
 
     def check_model(self, model: Any, processor: Any) -> str:
         """Why a model with its processor cannot do this task, told before anything is trained; empty: it can."""

@@ -1,10 +1,21 @@
 """One file a task. To add one: its file, and its line here; the contract tests pick it up."""
 
+from typing import Any, cast
+
 from datasets import Dataset
 
 from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig, StudyConfig
 from hpo.config.yaml import read_yaml
+from hpo.core.user_code import (
+    create,
+    is_file,
+    load_class,
+    load_plugin,
+    plugin_names,
+    source_digest,
+    split_reference,
+)
 from hpo.errors import ConfigError, did_you_mean
 from hpo.tasks.audio.audio_classification import AudioClassification
 from hpo.tasks.audio.speech_recognition import SpeechRecognition
@@ -37,11 +48,29 @@ TASKS: dict[str, Task] = {
 }
 
 
+PLUGINS = "hpo.tasks"
+"""The entry point group in which installed packages register tasks."""
+
+
 def get_task(name: str) -> Task:
-    """The task called `name`. Raises `ConfigError` naming those there are."""
-    if name not in TASKS:
-        raise ConfigError(f"task: '{name}' is not a task.{did_you_mean(name, TASKS)} Tasks: {', '.join(TASKS)}.")
-    return TASKS[name]
+    """Return the task called `name`: one of hpo's, one of a user's file (`file.py`), or one of an installed package.
+
+    Raises `ConfigError` for an unknown name, and for a file or a package whose task cannot be imported.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if is_file(name):
+        kind: Any = load_class(name, Task, "task")
+        kind.source_digest = source_digest(split_reference(name)[0])
+        return cast(Task, create(kind, "task"))
+    found = load_plugin(PLUGINS, name, "task")
+    if found is not None:
+        return cast(Task, create(found, "task") if isinstance(found, type) else found)
+    known = [*TASKS, *plugin_names(PLUGINS)]
+    raise ConfigError(
+        f"task: '{name}' is not a task.{did_you_mean(name, known)} Tasks: {', '.join(known)}; or a Python file such as "
+        "./my_task.py."
+    )
 
 
 def infer_task(rows: Dataset, config: DataConfig) -> Task:

@@ -123,7 +123,7 @@ def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     transformers.utils.logging.disable_progress_bar()
     record = json.loads((folder / "hpo.json").read_text(encoding="utf-8"))
     task = get_task(record["task"])
-    model = getattr(transformers, task.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    model = task.build_model(str(folder), local_files_only=True).eval()
     processor = load_processor(ModelRef(name=str(folder), label="the final model"), task.final_processor_class)
     return model, processor, record
 

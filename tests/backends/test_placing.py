@@ -23,7 +23,7 @@ def written(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("rya", "backend.name: must be 'local', 'inline', 'ray' or 'slurm'"),
+        ("rya", "backend.name: must be one of local, inline, ray, slurm"),
         ({"ray": {"adress": "x"}}, "backend.ray.adress: no such key. Did you mean 'address'?"),
         ({"ray": 3}, "backend.ray: must hold keys with values"),
         ({"name": "local", "ray": {}}, "backend: settings of ray are given, but workers run on local"),

@@ -86,6 +86,7 @@ def test_every_field_is_kept_and_read_back() -> None:
         "warm_start": ["earlier", "another"],
         "portfolio": [{"when": {"model_type": ["bert"], "max_params": 5_000_000}, "epochs": 2}],
         "rank": False,
+        "callbacks": ["/x/callback.py:Mine"],
         "constraints": {"max_params": 30_000_000, "max_latency_ms": 20.0, "max_memory_mb": 500.0},
     }
     assert everything.keys() == StudyConfig.model_fields.keys()  # a new field is to be added above

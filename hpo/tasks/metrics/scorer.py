@@ -1,15 +1,14 @@
 """Metrics by name: hpo's own, another of `evaluate`, or a person's file; each with the direction that is better."""
 
-import importlib.util
-import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from hpo.core.direction import Direction, higher_is_better
+from hpo.core.user_code import is_file, load_class, split_reference
 from hpo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ def load_metric(
     known = aliases.get(name, name)
     if known in directions:
         return Scorer(known, directions[known], (own,))
-    if name.endswith(".py"):
-        metric, direction = _from_file(Path(name))
-        return _tried(Scorer(Path(name).stem, direction, (own, lambda: metric), spell), sample)
+    if is_file(name):
+        metric, direction = _from_file(name)
+        return _tried(Scorer(split_reference(name)[0].stem, direction, (own, lambda: metric), spell), sample)
     other = _from_evaluate(name, directions)
     return _tried(Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other), spell), sample)
 
@@ -114,33 +113,15 @@ def _compute(metric: "evaluate.Metric", predictions: Any, references: Any, name:
         raise ConfigError(f"metric: '{name}' failed: {type(error).__name__}: {error}") from error
 
 
-def _from_file(path: Path) -> "tuple[evaluate.Metric, Direction]":
-    """The one `evaluate.Metric` that a person's file defines, and its `direction` (maximize where it has none)."""
+def _from_file(reference: str) -> "tuple[evaluate.Metric, Direction]":
+    """Return the one `evaluate.Metric` of a user's file, and the file's `direction` (maximize where it has none)."""
     import evaluate
 
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.absolute().parent.glob("*.py")])
-        raise ConfigError(f"metric: there is no file {path.absolute()}.{near}")
-    spec = importlib.util.spec_from_file_location(f"hpo_metric_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"metric: {path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a person's code
-        raise ConfigError(f"metric: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    classes: list[Any] = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, evaluate.Metric) and value.__module__ == module.__name__
-    ]
-    if len(classes) != 1:
-        raise ConfigError(f"metric: {path} defines {len(classes)} subclasses of evaluate.Metric: one is needed.")
-    direction = getattr(module, "direction", "maximize")
+    kind: Any = load_class(reference, evaluate.Metric, "metric")
+    direction = getattr(sys.modules[kind.__module__], "direction", "maximize")
     if direction not in ("maximize", "minimize"):
-        raise ConfigError(f"metric: {path}: direction = {direction!r}: write 'maximize' or 'minimize'.")
-    metric: evaluate.Metric = classes[0](keep_in_memory=True)
-    return metric, cast(Direction, direction)
+        raise ConfigError(f"metric: {reference}: direction = {direction!r}: write 'maximize' or 'minimize'.")
+    return kind(keep_in_memory=True), cast(Direction, direction)
 
 
 def _from_evaluate(name: str, known: Mapping[str, Direction]) -> "evaluate.Metric":

@@ -47,7 +47,8 @@ class EncodingCache:
             chosen = rows if places is None else take(rows, places)
             settings = {name: str(value) for name, value in vars(self._task).items()}
             parts = [FORMAT, self._task.name, settings, self._data.fingerprint, split, identity, max_length]
-            self._open[key] = self._load_or_make(parts + [part] * (part is not None), chosen, processor, max_length)
+            parts += [given for given in (part, self._task.source_digest) if given]
+            self._open[key] = self._load_or_make(parts, chosen, processor, max_length)
         return self._open[key]
 
     def _load_or_make(self, parts: list[Any], rows: Any, processor: Any, max_length: int) -> Features:

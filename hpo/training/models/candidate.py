@@ -129,6 +129,7 @@ class Candidates:
                 task.auto_class,
                 task.head_config(data),
                 lambda ref: task.adapt_processor(load_processor(ref, task.processor_class), data),
+                task.build_model,
             )
         return self._loaded[label]
 
@@ -147,16 +148,20 @@ def load_candidate(
     auto_class: str,
     head: Mapping[str, Any],
     read_processor: Callable[[ModelRef], Any] = load_tokenizer,
+    build_model: Callable[..., Any] | None = None,
 ) -> Candidate:
-    """Read a model with a head for the task, in float32, and what makes its inputs. Raises `ModelError`."""
+    """Read a model with a head for the task, in float32, and what makes its inputs. Raises `ModelError`.
+
+    `build_model` is the task's own; None: `from_pretrained` of the `transformers` class `auto_class`.
+    """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     source = from_pretrained_arguments(ref)
-    auto = getattr(transformers, auto_class)
+    build_model = build_model or getattr(transformers, auto_class).from_pretrained
     try:
-        model, info = auto.from_pretrained(
+        model, info = build_model(
             ref.name,
             **source,
             **head,

@@ -2,6 +2,7 @@
 
 from hpo.config.constraints import Footprint
 from hpo.errors import ModelError
+from hpo.tasks.base import Task
 from hpo.training.models.footprint import footprint_from_config, measure_footprint
 from hpo.workflow.context import StudyContext
 
@@ -22,6 +23,8 @@ def apply_constraints(context: StudyContext) -> list[str]:
 
 def _foreseen(context: StudyContext, label: str) -> Footprint | None:
     task = context.task
+    if type(task).build_model is not Task.build_model:
+        return None  # a model of the user's own, which no config describes
     return footprint_from_config(context.config.model_ref(label), task.auto_class, task.head_config(context.data))
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from hpo.backends.base import Backend
 from hpo.backends.local import LocalBackend
+from hpo.config.backend import PLUGINS
 from hpo.config.study import StudyConfig
 from hpo.core.paths import default_storage, home, run_folder
+from hpo.core.user_code import load_plugin
 from hpo.errors import ConfigError, StorageError
 from hpo.training.execution import NOT_FOR_CPUS, Execution, assign_devices, available_devices, choose_execution, cores
 
@@ -45,7 +47,9 @@ class Placement:
 
 def create_placement(config: StudyConfig) -> Placement:
     """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where workers cannot run there."""
-    return _PLACE[config.backend.name](config)
+    create = _PLACE.get(config.backend.name) or load_plugin(PLUGINS, config.backend.name, "backend")
+    placement: Placement = create(config)
+    return placement
 
 
 def _local(config: StudyConfig) -> Placement:

@@ -175,13 +175,10 @@ def _validated_model(
     winner: Confirmed, params: TrialParams, context: StudyContext, folder: Path
 ) -> tuple[nn.Module, AdapterWeights | None, TrainingPlan]:
     """The checkpoint that the confirm stage validated: the best of the winner's seeds. Its adapter and plan."""
-    import transformers
-
     sign = loss_sign(context.scorer.direction)
     seed = min(winner.values, key=lambda s: sign * winner.values[s])
     kept = confirmed_model(context.config.name, Job(winner.trial, seed))
-    auto = getattr(transformers, context.task.auto_class)
-    model = auto.from_pretrained(kept, local_files_only=True)
+    model = context.task.build_model(str(kept), local_files_only=True)
     return model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder)
 
 
