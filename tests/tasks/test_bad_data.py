@@ -219,13 +219,13 @@ def test_6_gaps_are_closed_and_said(labels: list[object], names: tuple[str, ...]
     data = prepare({"d.csv": rows(*labels)})
     assert data.label_names == names
     assert set(data.train["label"]) == {0, 1}
-    assert any(f"ids with gaps ({', '.join(names)}) numbered anew" in note for note in data.notes)
+    assert any(f"ids with gaps ({', '.join(names)}) renumbered" in note for note in data.notes)
 
 
 def test_ids_without_gaps_are_kept_as_they_are(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*[1, 0, 2] * 10)})
     assert data.label_names == ("0", "1", "2")
-    assert not any("anew" in note for note in data.notes)
+    assert not any("renumbered" in note for note in data.notes)
     assert all(
         label == (1, 0, 2)[int(text.split()[-1]) % 3] for text, label in zip(*data.train[:].values(), strict=True)
     )

@@ -179,9 +179,7 @@ def test_its_columns_are_recognised(row: dict[str, Any], columns: dict[str, str]
 
 
 def test_what_cannot_be_learnt_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"rows.jsonl, row 1: the conversation holds no message of the role 'assistant'"
-    ):
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1: the conversation has no message of the role 'assistant'"):
         TASK.prepare(write(tmp_path / "rows.jsonl", [{"messages": CHAT[:1]}]), 0)
     with pytest.raises(DataError, match=r"rows.jsonl, row 1: a message needs a `role` and a `content`"):
         TASK.prepare(write(tmp_path / "rows.jsonl", [{"messages": [{"speaker": "x", "content": "y"}]}]), 0)

@@ -161,9 +161,9 @@ def test_conll_files_are_read(read: Read) -> None:
 @pytest.mark.parametrize(
     ("rows", "name", "says"),
     [
-        ("New B-place\nYork\n", "d.conll", "line 2: 1 columns, where 2 are due"),
+        ("New B-place\nYork\n", "d.conll", "line 2: 1 columns where 2 are expected"),
         ([{"tokens": ["a", "b"], "tags": ["O"]}], "d.jsonl", "row 1: 2 words in 'tokens' and 1 tag in 'tags'"),
-        ([{"tokens": [f"a{n}"], "tags": ["O"]} for n in range(30)], "d.jsonl", "there is nothing to tell apart"),
+        ([{"tokens": [f"a{n}"], "tags": ["O"]} for n in range(30)], "d.jsonl", "every word has the tag 'O'"),
         ([{"text": "a b", "other": "x"}], "d.jsonl", "which column holds the tags"),
     ],
 )
@@ -236,8 +236,8 @@ def test_answers_are_read_and_contexts_kept_together(changes: dict[str, Any], re
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"answers": {"text": ["Anna"], "answer_start": [7]}}, "'Anna' does not stand at character 7"),
-        ({"answers": ["Carla"]}, "'Carla' does not stand in its context"),
+        ({"answers": {"text": ["Anna"], "answer_start": [7]}}, "'Anna' is not at character 7"),
+        ({"answers": ["Carla"]}, "'Carla' is not in its context"),
         ({"answers": {"text": [], "answer_start": []}}, "30 of 30 questions without an answer"),
     ],
 )

@@ -116,7 +116,7 @@ def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> Non
     assert all(len(right) == 2 for right in data.train["label"])
     with pytest.raises(DataError, match=r"two.jsonl.*1 of 10 rows with an empty text \(row 4 below"):
         task.prepare(write(tmp_path / "two.jsonl", [*rows[:3], {"text": "a", "summary": []}, *rows[4:]]), 0)
-    with pytest.raises(DataError, match="lists of something else than texts in 1 row"):
+    with pytest.raises(DataError, match="lists of other values than texts in 1 row"):
         task.prepare(write(tmp_path / "two.jsonl", [{"text": "a", "summary": [1]}]), 0)
     with pytest.raises(DataError, match=r"which column is read.*Columns: a, b, c\. Name them in `data.text`"):
         task.prepare(write(tmp_path / "three.jsonl", [{"a": "x", "b": "y", "c": "z"}]), 0)

@@ -1,1 +1,1 @@
-"""Label columns: one file for each kind of label."""
+"""Readers of label columns, one for each kind of label."""

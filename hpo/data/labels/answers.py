@@ -1,4 +1,4 @@
-"""Reading questions with the places of their answers in a context."""
+"""Questions, and answers by their character offset in a context."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ Answers = dict[str, list[Any]]
 def find_answer_columns(
     rows: Dataset, origin: str, text: str | tuple[str, ...] | None, label: str | None
 ) -> tuple[tuple[str, str, str], list[str]]:
-    """The columns of question, context and answers: the named ones, else those recognised. Raises `DataError`."""
+    """Return the columns of question, context and answers, named or recognized, and notes. Raises `DataError`."""
     if isinstance(text, str) or (text is not None and len(text) != 2):
         raise DataError("data.text: this task reads two columns: [question, context].")
     named = (*(text or (None, None)), label)
@@ -49,72 +49,88 @@ def find_answer_columns(
 def read_questions(
     splits: Mapping[str, Dataset], columns: tuple[str, str, str], origins: Mapping[str, str], drop_empty: bool
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Rows as text (the question), text_pair (the context) and label: the answers and where they begin; and notes.
+    """Return rows of text (the question), text_pair (the context) and label (answers and their offsets), and notes.
 
-    Answers stand as SQuAD has them, `{text: […], answer_start: […]}`, or as a text beside a column `answer_start`;
-    without it the first place in the context where the text stands is taken. Raises `DataError` naming the file and
-    row of an answer that is not there.
+    Answers are as in SQuAD, `{text: […], answer_start: […]}`, or a text with a column `answer_start`; without offsets
+    the first occurrence in the context is used. Raises `DataError` naming the file and row of an answer that is not
+    in its context.
     """
     read, notes = {}, []
     for split, rows in splits.items():
         where = origins[split]
         questions, contexts = (read_texts(rows, name, where) for name in columns[:2])
-        answers = _answers(rows, columns[2], contexts, where)
-        without = [place for place, found in enumerate(answers) if not found["text"]]
-        if without and not drop_empty:
-            raise DataError(
-                f"{where}: {len(without)} of {count(len(rows), 'question')} without an answer "
-                f"({row_numbers([place + 1 for place in without])}). Questions that the context does not answer cannot "
-                "be learnt yet: take them out, or set `data.drop_empty: true`."
-            )
-        gone = set(without)
-        kept = [place for place in range(len(rows)) if place not in gone]
-        if not kept:
-            raise DataError(f"{where}: no question has an answer.")
-        if without:
-            notes.append(f"{len(without)} of {count(len(rows), 'question')} of {where} dropped: no answer")
+        answers = _read_answers(rows, columns[2], contexts, where)
+        kept = [index for index, found in enumerate(answers) if found["text"]]
+        notes += _check_answered(len(rows), kept, where, drop_empty)
         read[split] = Dataset.from_dict(
             {
-                "text": [questions[place] for place in kept],
-                "text_pair": [contexts[place] for place in kept],
-                "label": [answers[place] for place in kept],
+                "text": [questions[index] for index in kept],
+                "text_pair": [contexts[index] for index in kept],
+                "label": [answers[index] for index in kept],
                 **group_column(rows, kept),
             }
         )
     return read, notes
 
 
-def _answers(rows: Dataset, column: str, contexts: Sequence[str], where: str) -> list[Answers]:
+def _check_answered(rows: int, kept: Sequence[int], where: str, drop_empty: bool) -> list[str]:
+    """Return a note on questions without an answer, those not in `kept`. Raises `DataError` unless `drop_empty`."""
+    without = sorted(set(range(rows)) - set(kept))
+    share = f"{len(without)} of {count(rows, 'question')}"
+    if without and not drop_empty:
+        raise DataError(
+            f"{where}: {share} without an answer ({row_numbers([index + 1 for index in without])}). Unanswerable "
+            "questions are not supported: remove them, or set `data.drop_empty: true`."
+        )
+    if not kept:
+        raise DataError(f"{where}: no question has an answer.")
+    return [f"{share} of {where} dropped: no answer"] if without else []
+
+
+def _read_answers(rows: Dataset, column: str, contexts: Sequence[str], where: str) -> list[Answers]:
     given = column_values(rows, column)
     starts = column_values(rows, START) if START in rows.column_names else [None] * len(given)
     found: list[Answers] = []
     for row, (value, start, context) in enumerate(zip(given, starts, contexts, strict=True), 1):
-        texts, places = _as_lists(value, start)
-        if places is None:
-            places = [context.find(text) for text in texts]
-        for text, place in zip(texts, places, strict=True):
-            if place < 0 or context[place : place + len(text)] != text:
-                raise DataError(
-                    f"{where}, row {row}: the answer {text[:60]!r} does not stand at character {place} of its context."
-                    if place >= 0
-                    else f"{where}, row {row}: the answer {text[:60]!r} does not stand in its context."
-                )
-        found.append({"text": texts, "answer_start": places})
+        texts, offsets = _spans(value, start, f"{where}, row {row}")
+        if offsets is None:
+            offsets = [context.find(text) for text in texts]
+        for text, offset in zip(texts, offsets, strict=True):
+            _check_span(text, offset, context, f"{where}, row {row}")
+        found.append({"text": texts, "answer_start": offsets})
     return found
 
 
-def _as_lists(value: Any, start: Any) -> tuple[list[str], list[int] | None]:
-    """The answers, and where they begin where that is told."""
-    if isinstance(value, dict):
-        texts, places = value.get("text"), value.get("answer_start")
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        texts, places = [one.get("text") for one in value], [one.get("answer_start") for one in value]
-    else:
-        texts, places = value, start
-    texts = [texts] if isinstance(texts, str) else list(texts or ())
-    texts = [str(text) for text in texts]
-    if places is None or places == "" or (isinstance(places, list) and None in places):
+def _check_span(text: str, offset: int, context: str, where: str) -> None:
+    if offset < 0:
+        raise DataError(f"{where}: the answer {text[:60]!r} is not in its context.")
+    if context[offset : offset + len(text)] != text:
+        raise DataError(f"{where}: the answer {text[:60]!r} is not at character {offset} of its context.")
+
+
+def _spans(value: Any, start: Any, where: str) -> tuple[list[str], list[int] | None]:
+    """Return the non-empty answers of a row, and their offsets where they are given."""
+    found, starts = _detect_form(value, start)
+    texts = [found] if isinstance(found, str) else [str(text) for text in found or ()]
+    offsets = _convert_offsets(starts)
+    if offsets is None:
         return [text for text in texts if text], None
-    places = [int(place) for place in (places if isinstance(places, list) else [places])]
-    pairs = [(text, place) for text, place in zip(texts, places, strict=True) if text]
-    return [text for text, _ in pairs], [place for _, place in pairs]
+    if len(texts) != len(offsets):
+        raise DataError(f"{where}: {count(len(texts), 'answer')} and {count(len(offsets), 'answer_start')}.")
+    pairs = [(text, offset) for text, offset in zip(texts, offsets, strict=True) if text]
+    return [text for text, _ in pairs], [offset for _, offset in pairs]
+
+
+def _detect_form(value: Any, start: Any) -> tuple[Any, Any]:
+    """Return the texts and offsets of SQuAD's dict of lists, of a list of dicts, or of a value and its `start`."""
+    if isinstance(value, dict):
+        return value.get("text"), value.get(START)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [one.get("text") for one in value], [one.get(START) for one in value]
+    return value, start
+
+
+def _convert_offsets(starts: Any) -> list[int] | None:
+    if starts is None or starts == "" or (isinstance(starts, list) and None in starts):
+        return None
+    return [int(start) for start in (starts if isinstance(starts, list) else [starts])]

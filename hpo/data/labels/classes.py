@@ -1,9 +1,8 @@
-"""Reading a label column as classes: what counts as a label, in which order classes stand, what is refused."""
+"""A label column as classes: which values are labels, the order of the classes, and what is refused."""
 
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,27 @@ from hpo.data.columns import column_values
 from hpo.data.readers import MIXED
 from hpo.errors import DataError
 
-INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # `01` and `+1` are words: they would not survive as numbers
+Label = str | int | None  # None: the row has no label
+
+INTEGER = re.compile(r"-?(0|[1-9]\d*)")  # `01` and `+1` are strings: as integers they would lose their spelling
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-NO_NUMBER = frozenset({"nan", "na", "n/a", "null", "none", "?"})  # among numbers; among words they are words
+# Missing values in a column of numbers; in a column of strings they are strings, such as the country code `NA`.
+MISSING = frozenset({"nan", "na", "n/a", "null", "none", "?"})
 KINDS = {"str": "word", "int": "whole number", "float": "fraction", "bool": "truth value", "number": "number"}
-IGNORED = -100  # the index that cross entropy leaves out: with nothing else the loss is 0 and "wins"
+IGNORED = -100  # the index that cross entropy ignores: if every label is ignored, the loss is 0 and "wins"
+TYPES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pa.types.is_integer, "integer"),
+    (pa.types.is_null, "integer"),
+    (pa.types.is_floating, "float"),
+    (pa.types.is_boolean, "boolean"),
+    (pa.types.is_string, "string"),
+    (pa.types.is_large_string, "string"),
+)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes by name, in order, and each split's rows as their numbers; `notes` say what was changed."""
+    """The names of the classes, in order, and the class index of each row by split; `notes` name what was changed."""
 
     names: tuple[str, ...]
     ids: Mapping[str, list[int]]
@@ -34,92 +44,112 @@ class Classes:
 def read_classes(splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str]) -> Classes:
     """Read the label column of all splits together.
 
-    Words are classes in sorted order, ids in numeric order (numbered anew from 0 where they have gaps). The order
-    of a `ClassLabel` feature is kept. Raises `DataError` naming the file and rows of labels that are missing,
+    Strings are sorted as strings, integer ids as integers, which are renumbered from 0 where they have gaps; a
+    `ClassLabel` feature keeps its order. Raises `DataError` naming the file and rows of labels that are missing,
     negative, fractions or of several types.
     """
     values = {
-        split: _all_present(_values(rows, column, origins[split]), f"{origins[split]}, column '{column}'")
-        for split, rows in splits.items()
+        split: _read_column(rows, column, f"{origins[split]}, column '{column}'") for split, rows in splits.items()
     }
-    distinct = Counter(label for labels in values.values() for label in labels)
+    found = {label for labels in values.values() for label in labels}
     feature = splits["train"].features[column]
-    notes: list[str] = []
-    if isinstance(feature, ClassLabel):
-        order: list[str | int] = [name for name in feature.names if name in distinct]
-    elif all(isinstance(label, int) for label in distinct):
-        order = sorted(distinct, key=int)
-        _refuse_negative(values, column, origins)
-        if order != list(range(len(order))):
-            notes.append(
-                f"ids with gaps ({first_few(order)}) numbered anew from 0 to {len(order) - 1}; their names stay"
-            )
-    else:
-        order = sorted(distinct, key=str)
-        notes += _same_but_case([str(label) for label in order])
-    number = {label: place for place, label in enumerate(order)}
-    ids = {split: [number[label] for label in labels] for split, labels in values.items()}
+    order, notes = _order_classes(found, feature.names if isinstance(feature, ClassLabel) else None)
+    if not any(isinstance(label, str) for label in found):
+        _check_ids(values, column, origins)
+    index = {label: number for number, label in enumerate(order)}
+    ids = {split: [index[label] for label in labels] for split, labels in values.items()}
     return Classes(tuple(str(label) for label in order), ids, tuple(notes))
 
 
-def _values(rows: Dataset, column: str, origin: str) -> list[str | int | None]:
-    """Each row's label as a word, a whole number, or None where there is none."""
-    where = f"{origin}, column '{column}'"
-    feature = rows.features[column]
+def _read_column(rows: Dataset, column: str, where: str) -> list[str | int]:
+    """Return each row's label as a string or an integer. Raises `DataError`."""
     kind = rows.data.table.schema.field(column).type
-    raw = column_values(rows, column)
+    values = column_values(rows, column)
     if kind == MIXED:
-        raise _mixed(where, [None if value is None else (value["type"], value["json"]) for value in raw])
+        raise _mixed_types(where, [None if value is None else (value["type"], value["json"]) for value in values])
+    feature = rows.features[column]
     if isinstance(feature, ClassLabel):
-        names = dict(enumerate(feature.names))  # -1 is how the hub's datasets say that a row has no label
-        return [names.get(value) for value in raw]
-    if pa.types.is_boolean(kind):
-        return [None if value is None else str(value) for value in raw]
-    if pa.types.is_integer(kind):
-        return raw
-    if pa.types.is_floating(kind):
-        return _whole([None if math.isnan(value) else value for value in map(_number, raw)], where)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _from_words([str(value or "").strip() or None for value in raw], where)
-    if pa.types.is_null(kind):
-        return raw
-    several = " Several classes a row are `task: multi-label-classification`." if pa.types.is_list(kind) else ""
-    raise DataError(f"{where}: holds {kind}, where each row needs one label: a word or a whole number.{several}")
+        names = dict(enumerate(feature.names))
+        return _require_labels([names.get(value) for value in values], where)  # hub datasets use -1 for no label
+    return _require_labels(_convert(values, _detect_type(kind, where), where), where)
 
 
-def _from_words(words: Sequence[str | None], where: str) -> list[str | int | None]:
-    """Words as they are, or whole numbers where every one is spelled as such."""
-    numbers = {word for word in set(words) if word is not None and NUMBER.fullmatch(word)}
-    others = {word for word in set(words) if word is not None} - numbers
-    if numbers and not {word.lower() for word in others} - NO_NUMBER:
-        known = [None if word in others else word for word in words]
-        if all(INTEGER.fullmatch(word) for word in numbers):
-            return [None if word is None else int(word) for word in known]
-        if any("." in word or "e" in word.lower() for word in numbers):
-            return _whole([None if word is None else float(word) for word in known], where)
-        return list(known)
-    if any(INTEGER.fullmatch(word) for word in numbers):
-        raise _mixed(where, [None if w is None else ("number" if w in numbers else "str", w) for w in words])
-    return list(words)
+def _detect_type(kind: pa.DataType, where: str) -> str:
+    found = next((name for test, name in TYPES if test(kind)), None)
+    if found is None:
+        several = " For several classes per row: `task: multi-label-classification`." if pa.types.is_list(kind) else ""
+        raise DataError(f"{where}: contains {kind}, but each row needs one label: a word or a whole number.{several}")
+    return found
 
 
-def _whole(numbers: Sequence[float | None], where: str) -> list[str | int | None]:
-    """`1.0` as 1, which is what pandas makes of a column of ids with a gap; a fraction is refused."""
+def _convert(values: Sequence[Any], kind: str, where: str) -> Sequence[Label]:
+    if kind == "integer":
+        return values
+    if kind == "float":
+        return _convert_floats([None if value != value else value for value in values], where)
+    if kind == "string":
+        return _convert_strings([str(value or "").strip() or None for value in values], where)
+    return [None if value is None else str(value) for value in values]
+
+
+def _convert_strings(words: Sequence[str | None], where: str) -> Sequence[Label]:
+    """Return the strings unchanged, or as integers where all of them are spelled as integers."""
+    distinct = set(filter(None, words))
+    numbers = {word for word in distinct if NUMBER.fullmatch(word)}
+    others = distinct - numbers
+    if numbers and not {word.lower() for word in others} - MISSING:
+        return _convert_numbers([None if word in others else word for word in words], numbers, where)
+    if any(map(INTEGER.fullmatch, numbers)):
+        kinds = dict.fromkeys(numbers, "number")
+        raise _mixed_types(where, [(kinds.get(word, "str"), word) if word else None for word in words])
+    return words
+
+
+def _convert_numbers(words: Sequence[str | None], numbers: set[str], where: str) -> Sequence[Label]:
+    """Return strings that are all spelled as numbers as integers, unless that would change a spelling (`01`)."""
+    if all(INTEGER.fullmatch(word) for word in numbers):
+        return [None if word is None else int(word) for word in words]
+    if any("." in word or "e" in word.lower() for word in numbers):
+        return _convert_floats([None if word is None else float(word) for word in words], where)
+    return words
+
+
+def _convert_floats(numbers: Sequence[float | None], where: str) -> list[Label]:
+    """Return `1.0` as 1: pandas stores a column of ids with a gap as floats. Raises `DataError` for fractions."""
     for row, number in enumerate(numbers, 1):
         if number is not None and not float(number).is_integer():
             raise DataError(
-                f"{where}, row {row}: {number} is not a whole number. Labels that measure something are a "
-                "regression, not classes: write `task: text-regression`. To classify, make classes of them first, such "
-                "as 'low' and 'high'."
+                f"{where}, row {row}: {number} is not a whole number. Labels that are measurements need a regression: "
+                "`task: text-regression`. To classify them, convert them to classes first, such as 'low' and 'high'."
             )
     return [None if number is None else int(number) for number in numbers]
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _order_classes(found: set[str | int], names: Sequence[str] | None) -> tuple[list[str | int], list[str]]:
+    """Return the classes in order, and notes; `names` are those of a `ClassLabel` feature."""
+    if names is not None:
+        return [name for name in names if name in found], []
+    if any(isinstance(label, str) for label in found):
+        order = sorted(found, key=str)
+        return order, _case_notes([str(label) for label in order])
+    order = sorted(found, key=int)
+    if order == list(range(len(order))):
+        return order, []
+    return order, [f"ids with gaps ({first_few(order)}) renumbered from 0 to {len(order) - 1}; their names are kept"]
 
 
-def _mixed(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
+def _case_notes(names: Sequence[str]) -> list[str]:
+    folded: dict[str, str] = {}
+    notes = []
+    for name in names:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            notes.append(f"classes '{other}' and '{name}' differ only in case: kept as two")
+    return notes
+
+
+def _mixed_types(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
+    """Return the error for `labels`, each a type and a spelling, with an example of each type."""
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for row, label in enumerate(labels, 1):
@@ -134,38 +164,27 @@ def _mixed(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
     )
 
 
-def _all_present(labels: Sequence[str | int | None], where: str) -> list[str | int]:
-    """The labels, or `DataError` where rows have none."""
+def _require_labels(labels: Sequence[Label], where: str) -> list[str | int]:
     missing = [row for row, label in enumerate(labels, 1) if label is None]
     if missing:
         raise DataError(
-            f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({row_numbers(missing)}). "
-            "Fill the labels in or take these rows out."
+            f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({row_numbers(missing)}). Add the "
+            "labels, or remove these rows."
         )
     return [label for label in labels if label is not None]
 
 
-def _refuse_negative(values: Mapping[str, Sequence[str | int | None]], column: str, origins: Mapping[str, str]) -> None:
+def _check_ids(values: Mapping[str, Sequence[str | int]], column: str, origins: Mapping[str, str]) -> None:
     for split, labels in values.items():
         where = f"{origins[split]}, column '{column}'"
         if all(label == IGNORED for label in labels):
             raise DataError(
                 f"{where}: every label is {IGNORED}, the index that the loss ignores: there is nothing to learn. "
-                "Give the rows their labels."
+                "Add the labels."
             )
         negative = [row for row, label in enumerate(labels, 1) if isinstance(label, int) and label < 0]
         if negative:
             raise DataError(
                 f"{where}: {count(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
-                f"({row_numbers(negative)}). Ids count from 0; a row without a label must be taken out."
+                f"({row_numbers(negative)}). Ids count from 0; remove rows without a label."
             )
-
-
-def _same_but_case(names: Sequence[str]) -> list[str]:
-    folded: dict[str, str] = {}
-    notes = []
-    for name in names:
-        twin = folded.setdefault(name.casefold(), name)
-        if twin != name:
-            notes.append(f"classes '{twin}' and '{name}' differ only in case: kept as two")
-    return notes

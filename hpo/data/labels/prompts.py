@@ -1,4 +1,4 @@
-"""Reading what a language model is to say: completions of prompts, conversations, or plain texts."""
+"""Training data of language models: completions of prompts, conversations, or plain texts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,27 +20,22 @@ PAIRS = (
     (("instruction",), ("output", "response", "completion", "answer")),
 )
 TEXTS = ("text", "content")
-BESIDE = "input"  # what some data has beside its instructions
-SAYS = "assistant"
-OTHER_NAMES = {"human": "user", "gpt": SAYS, "bot": SAYS, "model": SAYS}
+INPUT = "input"  # the column that instruction data has beside its instructions
+ASSISTANT = "assistant"
+ROLES = {"human": "user", "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
 
 
 def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple[dict[str, str], list[str]]:
-    """role → column: messages; or text (and text_pair) and label; or text alone. And notes. Raises `DataError`."""
-    if isinstance(config.label, tuple):
-        raise DataError("data.label: this task learns one column of completions.")
-    named = config.text if isinstance(config.text, tuple) else (config.text,) if config.text else ()
-    for key, names in (("data.text", named), ("data.label", (config.label,) if config.label else ())):
-        for name in names:
-            if name not in rows.column_names:
-                raise missing_column(key, name, rows.column_names, origin)
-    if len(named) > 2:
-        raise DataError(f"data.text: one column of prompts, or two with what stands beside; these are {len(named)}.")
+    """Return role → column, named or recognized, and notes. Raises `DataError`.
+
+    The roles are messages; or text, optionally text_pair, and label; or text alone.
+    """
+    named = _named_texts(rows, origin, config)
     if named:
         roles = ["messages"] if is_chat(rows, named[0]) else ["text", "text_pair"]
         found = dict(zip(roles, named, strict=False))
-        return found | ({"label": config.label} if config.label else {}), []
-    found = recognize_prompts(rows, config.label)
+        return found | ({"label": str(config.label)} if config.label else {}), []
+    found = recognize_prompts(rows, str(config.label) if config.label else None)
     if not found:
         raise DataError(
             f"{origin}: which column holds the prompt, and which the completion? Columns: "
@@ -51,23 +46,22 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
 
 
 def recognize_prompts(rows: Dataset, label: str | None = None) -> dict[str, str]:
-    """The columns as `find_prompt_columns` gives them, by their names; empty where there are none such."""
+    """Return role → column, as `find_prompt_columns`, recognized by name; empty where no column is recognized."""
     chat = next((name for name in columns_named(rows, CHATS) if is_chat(rows, name)), None)
     if chat is not None and label is None:
         return {"messages": chat}
     for prompts, completions in PAIRS:
         prompt = next(iter(columns_named(rows, prompts)), None)
         completion = label or next(iter(columns_named(rows, completions)), None)
-        if prompt is not None and completion is not None and completion != prompt:
-            beside = [name for name in columns_named(rows, (BESIDE,)) if holds_strings(rows, name)]
-            pair = {"text_pair": beside[0]} if beside else {}
-            return {"text": prompt, **pair, "label": completion}
+        if prompt is not None and completion not in (None, prompt):
+            inputs = [name for name in columns_named(rows, (INPUT,)) if holds_strings(rows, name)]
+            return {"text": prompt, **({"text_pair": inputs[0]} if inputs else {}), "label": str(completion)}
     text = columns_named(rows, TEXTS)
     return {"text": text[0]} if text and len(rows.column_names) == 1 else {}
 
 
 def is_chat(rows: Dataset, column: str) -> bool:
-    """Whether a column holds lists of messages."""
+    """Return whether a column's values are lists of messages."""
     kind = rows.data.table.schema.field(column).type
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type))
 
@@ -75,34 +69,69 @@ def is_chat(rows: Dataset, column: str) -> bool:
 def read_prompts(
     splits: Mapping[str, Dataset], columns: Mapping[str, str], origins: Mapping[str, str], drop_empty: bool
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Rows as `text` and what is learnt: `label` (a completion), `messages`, or neither: the text itself; and notes.
+    """Return rows of `text` and the target: `label` (a completion), `messages`, or `text` itself; and notes.
 
-    Of a conversation, `text` is what was said before its last answer. Raises `DataError` naming file and row.
+    The `text` of a conversation is everything before its last answer. Raises `DataError` naming file and row.
     """
     read, notes = {}, []
     for split, rows in splits.items():
         where = origins[split]
-        made = _read(rows, columns, where)
-        told = made.get("label", made["text"])
-        empty, said = find_empty([told], where, drop_empty)
-        notes += said
-        kept = [place for place in range(len(rows)) if place not in empty]
+        values = _read_columns(rows, columns, where)
+        empty, dropped = find_empty([values.get("label", values["text"])], where, drop_empty)
+        notes += dropped
+        kept = [index for index in range(len(rows)) if index not in empty]
         if not kept:
             raise DataError(f"{where}: every row is empty.")
         read[split] = Dataset.from_dict(
-            {name: [values[place] for place in kept] for name, values in made.items()} | group_column(rows, kept)
+            {name: [column[index] for index in kept] for name, column in values.items()} | group_column(rows, kept)
         )
     return read, notes
 
 
-def _read(rows: Dataset, columns: Mapping[str, str], where: str) -> dict[str, list[Any]]:
+def join_prompts(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return the prompts of one or two columns, joined by an empty line where both have text."""
+    return ["\n\n".join(part for part in row if part.strip()) for row in zip(*columns, strict=True)]
+
+
+def read_chat(value: Any, where: str, to_answer: bool = False) -> list[Message]:
+    """Return the messages of a conversation as dicts of role and content; the assistant's are the targets.
+
+    With `to_answer`, the conversation is a prompt: an answer at its end is removed. Raises `DataError`.
+    """
+    chat = []
+    for given in value or ():
+        role, content = given.get("role", given.get("from")), given.get("content", given.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise DataError(f"{where}: a message needs a `role` and a `content`, both strings, not {given!r:.200}.")
+        chat.append({"role": ROLES.get(role.lower(), role.lower()), "content": content})
+    if to_answer:
+        return chat[:-1] if chat and chat[-1]["role"] == ASSISTANT else chat
+    if not any(one["role"] == ASSISTANT and one["content"].strip() for one in chat):
+        raise DataError(f"{where}: the conversation has no message of the role '{ASSISTANT}', so no target.")
+    return chat
+
+
+def _named_texts(rows: Dataset, origin: str, config: DataConfig) -> tuple[str, ...]:
+    """Return the columns that `config.text` names, and check that they and the label's exist."""
+    if isinstance(config.label, tuple):
+        raise DataError("data.label: this task learns one column of completions.")
+    named = config.text if isinstance(config.text, tuple) else (config.text,) if config.text else ()
+    for key, names in (("data.text", named), ("data.label", (config.label,) if config.label else ())):
+        for name in names:
+            if name not in rows.column_names:
+                raise missing_column(key, name, rows.column_names, origin)
+    if len(named) > 2:
+        raise DataError(f"data.text: one column of prompts, or two, of prompts and their inputs, not {len(named)}.")
+    return named
+
+
+def _read_columns(rows: Dataset, columns: Mapping[str, str], where: str) -> dict[str, list[Any]]:
     if "messages" in columns:
         chats = [
             read_chat(value, f"{where}, row {row}")
             for row, value in enumerate(column_values(rows, columns["messages"]), 1)
         ]
-        before = [chat[: max(place for place, one in enumerate(chat) if one["role"] == SAYS)] for chat in chats]
-        return {"text": ["\n".join(f"{m['role']}: {m['content']}" for m in chat) for chat in before], "messages": chats}
+        return {"text": [_before_last_answer(chat) for chat in chats], "messages": chats}
     prompts = join_prompts(
         [read_texts(rows, columns[role], where) for role in ("text", "text_pair") if role in columns]
     )
@@ -111,24 +140,6 @@ def _read(rows: Dataset, columns: Mapping[str, str], where: str) -> dict[str, li
     return {"text": prompts, "label": read_texts(rows, columns["label"], where)}
 
 
-def join_prompts(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Prompts of one column, or of two: an empty line stands between what is in both."""
-    return ["\n\n".join(part for part in row if part.strip()) for row in zip(*columns, strict=True)]
-
-
-def read_chat(value: Any, where: str, to_answer: bool = False) -> list[Message]:
-    """Messages as role and content, those of the assistant being learnt. Raises `DataError`.
-
-    `to_answer`: they are to be answered, so that an answer at the end is left out.
-    """
-    chat = []
-    for given in value or ():
-        role, content = given.get("role", given.get("from")), given.get("content", given.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise DataError(f"{where}: a message needs a `role` and a `content`, both texts; this is {given!r:.200}.")
-        chat.append({"role": OTHER_NAMES.get(role.lower(), role.lower()), "content": content})
-    if to_answer:
-        return chat[:-1] if chat and chat[-1]["role"] == SAYS else chat
-    if not any(one["role"] == SAYS and one["content"].strip() for one in chat):
-        raise DataError(f"{where}: the conversation holds no message of the role '{SAYS}': there is nothing to learn.")
-    return chat
+def _before_last_answer(chat: Sequence[Message]) -> str:
+    last = max(index for index, message in enumerate(chat) if message["role"] == ASSISTANT)
+    return "\n".join(f"{message['role']}: {message['content']}" for message in chat[:last])

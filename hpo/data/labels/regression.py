@@ -1,4 +1,4 @@
-"""Reading a label column as numbers to predict, and dealing them out evenly."""
+"""A label column as numbers to predict, and the quantile bins that stratify them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ BINS = 10
 
 
 def read_numbers(splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str]) -> dict[str, list[float]]:
-    """The label column of all splits as finite numbers. Raises `DataError` naming the file and rows of what is none."""
-    return {split: _read(rows, column, f"{origins[split]}, column '{column}'") for split, rows in splits.items()}
+    """Return the label column of each split as finite numbers. Raises `DataError` naming file and rows."""
+    return {split: _read_column(rows, column, f"{origins[split]}, column '{column}'") for split, rows in splits.items()}
 
 
 def has_fractions(rows: Dataset, column: str) -> bool:
-    """Whether a column holds numbers, and they are a measure rather than ids: some are fractions."""
+    """Return whether a column contains numbers, some of them fractions: they measure something and are not ids."""
     kind = rows.data.table.schema.field(column).type
     if not (pa.types.is_floating(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return False
@@ -35,52 +35,40 @@ def has_fractions(rows: Dataset, column: str) -> bool:
 
 
 def check_numbers(splits: Mapping[str, Dataset], origins: Mapping[str, str]) -> list[str]:
-    """Refuse numbers that nothing can be learnt from or judged by."""
+    """Check that the numbers vary in every split and fold. Raises `DataError`."""
     if len(splits["train"]) < 2:
         raise DataError(f"{origins['train']}: 1 row is too few to train on.")
     for split, rows in splits.items():
         values = column_values(rows, "label")
         if len(set(values)) < 2:
-            where = origins.get(split, f"{split}, made from {origins['train']}")
-            raise DataError(f"{where}: every label is {values[0]:g}: nothing can be learnt from it or judged by it.")
-    for fold, (split, places) in enumerate(fold_indices(splits), 1):
+            where = origins.get(split, f"{split}, taken from {origins['train']}")
+            raise DataError(f"{where}: every label is {values[0]:g}: labels need at least two different values.")
+    for fold, (split, indices) in enumerate(fold_indices(splits), 1):
         values = column_values(splits[split], "label")
-        if len({values[place] for place in places}) < 2:
+        if len({values[index] for index in indices}) < 2:
             raise DataError(
-                f"data.folds: every label of fold {fold} ({count(len(places), 'row')}) is {values[places[0]]:g}: "
-                "nothing can be judged by it. Fewer folds, or more rows."
+                f"data.folds: every label of fold {fold} ({count(len(indices), 'row')}) is {values[indices[0]]:g}, so "
+                "that no metric is meaningful. Use fewer folds, or add rows."
             )
     return []
 
 
 def quantile_bins(values: Sequence[float]) -> list[int]:
-    """A number from 0 to 9 for each value: the tenth of all values that it falls in."""
+    """Return the decile of each value, from 0 to 9."""
     edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
-    return [int(place) for place in np.searchsorted(edges, values, side="right")]
+    return [int(number) for number in np.searchsorted(edges, values, side="right")]
 
 
-def _read(rows: Dataset, column: str, where: str) -> list[float]:
+def _read_column(rows: Dataset, column: str, where: str) -> list[float]:
     kind = rows.data.table.schema.field(column).type
     if kind == MIXED or pa.types.is_nested(kind):
-        raise DataError(f"{where}: holds {'values of several types' if kind == MIXED else kind}, not a number a row.")
-    read = [_number(value) for value in column_values(rows, column)]
-    missing = [place for place, value in enumerate(read, 1) if value is None]
-    if missing:
-        raise DataError(
-            f"{where}: {len(missing)} of {count(len(read), 'row')} without a number ({row_numbers(missing)}). Fill "
-            "them in or take these rows out."
-        )
-    strange = [place for place, value in enumerate(read, 1) if isinstance(value, str)]
-    if strange:
-        raise DataError(
-            f"{where}, row {strange[0]}: '{read[strange[0] - 1]}' is not a finite number, as this task needs. Labels "
-            "that are words are classes: `task: text-classification`."
-        )
-    return [float(value) for value in read if value is not None]
+        shown = "values of several types" if kind == MIXED else kind
+        raise DataError(f"{where}: contains {shown}, not a number a row.")
+    return _require_numbers([_convert(value) for value in column_values(rows, column)], where)
 
 
-def _number(value: Any) -> float | str | None:
-    """A value as a number, None where there is none, or its spelling where it is something else."""
+def _convert(value: Any) -> float | str | None:
+    """Return a value as a number; None for a missing one, and the spelling of anything else."""
     if value is None or (isinstance(value, str) and not value.strip()) or value != value:
         return None
     try:
@@ -90,3 +78,19 @@ def _number(value: Any) -> float | str | None:
     if math.isnan(number):
         return None
     return number if math.isfinite(number) else str(value)
+
+
+def _require_numbers(values: Sequence[float | str | None], where: str) -> list[float]:
+    missing = [row for row, value in enumerate(values, 1) if value is None]
+    if missing:
+        raise DataError(
+            f"{where}: {len(missing)} of {count(len(values), 'row')} without a number ({row_numbers(missing)}). Add "
+            "the numbers, or remove these rows."
+        )
+    invalid = next((row for row, value in enumerate(values, 1) if isinstance(value, str)), None)
+    if invalid is not None:
+        raise DataError(
+            f"{where}, row {invalid}: '{values[invalid - 1]}' is not a finite number, which this task needs. For "
+            "labels that are words: `task: text-classification`."
+        )
+    return [float(value) for value in values if value is not None]

@@ -1,7 +1,7 @@
-"""Reading texts as words with a tag each."""
+"""Texts as lists of words with one tag per word, as for named entities."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ TAGS = ("ner_tags", "tags", "ner", "labels", "label", "pos_tags", "chunk_tags", 
 
 @dataclass(frozen=True)
 class Tags:
-    """Each split's rows as `text` (words) and `label` (tag numbers), and the tags by name."""
+    """The rows of each split as `text` (words) and `label` (tag indices), and the names of the tags."""
 
     rows: Mapping[str, Dataset]
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class Tags:
 
 
 def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | None) -> tuple[str, str, list[str]]:
-    """The columns of words and of tags: the named ones, else those recognised; and notes. Raises `DataError`."""
+    """Return the columns of words and of tags, named or recognized, and notes. Raises `DataError`."""
     notes: list[str] = []
     found: list[str] = []
     for key, named, names in (("text", words, WORDS), ("label", tags, TAGS)):
@@ -48,104 +48,119 @@ def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | 
 
 
 def recognize_column(rows: Dataset, names: Sequence[str], besides: Sequence[str] = ()) -> str | None:
-    """The first column called one of `names`, those of lists before those of texts."""
+    """Return the first column of lists whose name is one of `names`, else the first such column of strings."""
     known = columns_named(rows, names, besides)
     lists = [name for name in known if holds_lists(rows, name)]
     return next(iter(lists or [name for name in known if holds_strings(rows, name)]), None)
 
 
 def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Mapping[str, str]) -> Tags:
-    """Words and tags of every split; a text stands for its words between white space.
+    """Read the words and tags of every split; a string is split into words at white space.
 
-    Tags are numbered as their feature does, else in sorted order with `O` first. Raises `DataError` naming the file
-    and row where there are not as many tags as words.
+    The tags have the order of their `ClassLabel` feature, or are sorted, with `O` first. Rows without a word are
+    dropped. Raises `DataError` naming the file and row where the numbers of words and tags differ.
     """
-    texts, spelled, groups, notes = {}, {}, {}, []
+    read, notes = {}, []
     for split, rows in splits.items():
-        where = origins[split]
-        texts[split] = [list(map(str, row)) for row in _lists(rows, words, where)]
-        spelled[split] = _spelled(rows, tags, where)
-        for number, (row, labels) in enumerate(zip(texts[split], spelled[split], strict=True), 1):
-            if len(row) != len(labels):
-                raise DataError(
-                    f"{where}, row {number}: {count(len(row), 'word')} in '{words}' and "
-                    f"{count(len(labels), 'tag')} in '{tags}': each word needs one."
-                )
-        kept = [place for place, row in enumerate(texts[split]) if any(word.strip() for word in row)]
-        groups[split] = group_column(rows, kept)
-        if len(kept) < len(rows):
-            notes.append(f"{count(len(rows) - len(kept), 'row')} of {where} dropped: no words in it")
-            for read in (texts, spelled):
-                read[split] = [read[split][place] for place in kept]
-        if not texts[split]:
-            raise DataError(f"{where}: no row holds a word.")
-    found = Counter(tag for rows in spelled.values() for row in rows for tag in row)
-    blank = [tag for tag in found if not tag.strip()]
-    if blank:
-        rows_with = [n for n, row in enumerate(spelled["train"], 1) if any(tag in blank for tag in row)]
-        raise DataError(
-            f"{origins['train']}: {count(len(rows_with), 'row')} with an empty tag ({row_numbers(rows_with)})."
-        )
-    inner = getattr(splits["train"].features[tags], "feature", None)
-    names = [n for n in inner.names if n in found] if isinstance(inner, ClassLabel) else sorted(found, key=_order)
-    number_of = {name: place for place, name in enumerate(names)}
+        read[split], dropped = _read_split(rows, words, tags, origins[split])
+        notes += dropped
+    found = {tag for columns in read.values() for row in columns["label"] for tag in row}
+    _check_not_blank(read["train"]["label"], found, origins["train"])
+    names = _order_tags(found, splits["train"].features[tags])
+    index = {name: number for number, name in enumerate(names)}
     tagged = {
-        split: Dataset.from_dict(
-            {"text": texts[split], "label": [[number_of[tag] for tag in row] for row in spelled[split]]} | groups[split]
-        )
-        for split in splits
+        split: Dataset.from_dict({**columns, "label": [[index[tag] for tag in row] for row in columns["label"]]})
+        for split, columns in read.items()
     }
     return Tags(tagged, tuple(names), tuple(notes))
 
 
 def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]) -> list[str]:
-    """Refuse tags that nothing can be learnt from or judged by; returns notes on what is only doubtful."""
+    """Check that the tags can be learned and evaluated; return notes on doubtful ones. Raises `DataError`."""
     counts = {
         split: Counter(tag for row in column_values(rows, "label") for tag in row) for split, rows in splits.items()
     }
     if len(counts["train"]) < 2:
-        raise DataError(f"{origins['train']}: every word has the tag '{names[0]}': there is nothing to tell apart.")
+        raise DataError(f"{origins['train']}: every word has the tag '{names[0]}': at least two tags are needed.")
     notes = []
     for split, found in counts.items():
-        where = origins.get(split, f"{split}, made from {origins['train']}")
+        where = origins.get(split, f"{split}, taken from {origins['train']}")
         if len(found) < 2:
-            raise DataError(f"{where}: every word has the same tag: nothing can be judged by it.")
+            raise DataError(f"{where}: every word has the same tag, so that no metric is meaningful.")
         unknown = [names[tag] for tag in sorted(set(found) - set(counts["train"]))]
         if unknown:
-            notes.append(f"{where}: no training row has {first_few(unknown)}: it cannot be learnt")
+            notes.append(f"{where}: no training row has {first_few(unknown)}: it cannot be learned")
     return notes
 
 
 def rarest_tag(rows: Dataset) -> list[int]:
-    """For each row the number of the rarest of its tags."""
+    """Return for each row the index of the rarest of its tags."""
     tagged = column_values(rows, "label")
-    rows_with = Counter(tag for row in tagged for tag in set(row))
-    return [min(set(row), key=lambda tag: (rows_with[tag], tag)) for row in tagged]
+    counts = Counter(tag for row in tagged for tag in set(row))
+    return [min(set(row), key=lambda tag: (counts[tag], tag)) for row in tagged]
 
 
-def _order(tag: str) -> tuple[bool, str, str]:
-    prefix, _, kind = tag.partition("-")
-    return (tag != "O", kind, prefix)
+def _read_split(rows: Dataset, words: str, tags: str, where: str) -> tuple[dict[str, list[Any]], list[str]]:
+    """Return the columns of the rows that have a word, with tags as strings, and a note on the others."""
+    texts = [list(map(str, row)) for row in _read_lists(rows, words, where)]
+    labels = _read_tag_names(rows, tags, where)
+    for number, (row, given) in enumerate(zip(texts, labels, strict=True), 1):
+        if len(row) != len(given):
+            raise DataError(
+                f"{where}, row {number}: {count(len(row), 'word')} in '{words}' and {count(len(given), 'tag')} in "
+                f"'{tags}': each word needs one."
+            )
+    kept = [index for index, row in enumerate(texts) if any(word.strip() for word in row)]
+    if not kept:
+        raise DataError(f"{where}: no row contains a word.")
+    columns: dict[str, list[Any]] = {
+        "text": [texts[index] for index in kept],
+        "label": [labels[index] for index in kept],
+        **group_column(rows, kept),
+    }
+    dropped = len(rows) - len(kept)
+    return columns, [f"{count(dropped, 'row')} of {where} dropped: no words"] if dropped else []
 
 
-def _lists(rows: Dataset, column: str, where: str) -> list[list[Any]]:
+def _read_lists(rows: Dataset, column: str, where: str) -> list[list[Any]]:
     if holds_strings(rows, column):
         return [str(value or "").split() for value in column_values(rows, column)]
     if not holds_lists(rows, column):
         kind = rows.data.table.schema.field(column).type
-        raise DataError(f"{where}, column '{column}': holds {kind}, where each row needs a list with one entry a word.")
+        raise DataError(
+            f"{where}, column '{column}': contains {kind}, but each row needs a list with one entry per word."
+        )
     values = column_values(rows, column)
-    missing = [n for n, value in enumerate(values, 1) if value is None or any(entry is None for entry in value)]
+    missing = [row for row, value in enumerate(values, 1) if value is None or any(entry is None for entry in value)]
     if missing:
-        raise DataError(f"{where}, column '{column}': nothing stands in {row_numbers(missing)}.")
+        raise DataError(f"{where}, column '{column}': empty values in {row_numbers(missing)}.")
     return values
 
 
-def _spelled(rows: Dataset, column: str, where: str) -> list[list[str]]:
+def _read_tag_names(rows: Dataset, column: str, where: str) -> list[list[str]]:
     inner = getattr(rows.features[column], "feature", None)
     if isinstance(inner, ClassLabel):
-        return [[inner.int2str(tag) for tag in row] for row in _lists(rows, column, where)]
+        return [[inner.int2str(tag) for tag in row] for row in _read_lists(rows, column, where)]
     kind = rows.data.table.schema.field(column).type
     if holds_lists(rows, column) and pa.types.is_floating(kind.value_type):
-        raise DataError(f"{where}, column '{column}': holds fractions, where tags are words or whole numbers.")
-    return [list(map(str, row)) for row in _lists(rows, column, where)]
+        raise DataError(f"{where}, column '{column}': contains fractions, but tags are words or whole numbers.")
+    return [list(map(str, row)) for row in _read_lists(rows, column, where)]
+
+
+def _check_not_blank(train: Sequence[Sequence[str]], found: set[str], where: str) -> None:
+    blank = {tag for tag in found if not tag.strip()}
+    if blank:
+        wrong = [number for number, row in enumerate(train, 1) if blank & set(row)]
+        raise DataError(f"{where}: {count(len(wrong), 'row')} with an empty tag ({row_numbers(wrong)}).")
+
+
+def _order_tags(found: Iterable[str], feature: Any) -> list[str]:
+    inner = getattr(feature, "feature", None)
+    if isinstance(inner, ClassLabel):
+        return [name for name in inner.names if name in set(found)]
+    return sorted(found, key=_sort_key)
+
+
+def _sort_key(tag: str) -> tuple[bool, str, str]:
+    prefix, _, kind = tag.partition("-")
+    return (tag != "O", kind, prefix)

@@ -1,4 +1,4 @@
-"""Reading texts with the texts that are to be written of them: summaries, translations."""
+"""Pairs of a text and the texts to generate from it: summaries, translations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,34 +13,33 @@ from hpo.data.columns import Columns, column_values, columns_named, group_column
 from hpo.data.sources import RawSplits, load_splits
 from hpo.errors import DataError
 
-NESTED = "translation"  # the hub's translation data: a column of {"en": …, "de": …}
+NESTED = "translation"  # the hub's translation data has a column of {"en": …, "de": …}
+NamePairs = Sequence[tuple[Sequence[str], Sequence[str]]]
 
 
 def load_flattened(config: DataConfig, seed: int) -> RawSplits:
-    """The splits, with the languages of a nested column `translation` as columns of their own."""
+    """Read the splits, with the languages of a nested column `translation` as columns of their own."""
     raw = load_splits(config, seed)
     splits = {split: flatten_translations(rows) for split, rows in raw.present().items()}
     return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), raw.origins, raw.notes)
 
 
 def flatten_translations(rows: Dataset) -> Dataset:
-    """Rows whose column `translation` holds a text for each language, with a column for each instead."""
+    """Return the rows with a column for each language of the nested column `translation`, if there is one."""
     table = rows.data.table
     if NESTED not in table.column_names or not pa.types.is_struct(table.schema.field(NESTED).type):
         return rows
     nested = table.column(NESTED).combine_chunks()
-    languages = {field.name: nested.field(place) for place, field in enumerate(nested.type)}
+    languages = {field.name: nested.field(index) for index, field in enumerate(nested.type)}
     others = {name: table.column(name) for name in table.column_names if name != NESTED and name not in languages}
     return Dataset(pa.table({**languages, **others}))
 
 
-def find_target_columns(
-    rows: Dataset, origin: str, config: DataConfig, pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
-) -> Columns:
-    """The columns of the text to read and of the one to write: the named ones, else those recognised.
+def find_target_columns(rows: Dataset, origin: str, config: DataConfig, pairs: NamePairs) -> Columns:
+    """Return the columns of the text and of the target, named or recognized. Raises `DataError`.
 
-    `pairs` are names that go together, the likeliest first; where none is there, two columns of text are taken in
-    their order. Raises `DataError`.
+    `pairs` are names of texts and of their targets, in the order of preference; where no pair is found, the only two
+    columns of strings are used, in their order.
     """
     if isinstance(config.text, tuple) or isinstance(config.label, tuple):
         key = "data.text" if isinstance(config.text, tuple) else "data.label"
@@ -58,25 +57,23 @@ def find_target_columns(
     named = ((config.text, "text", found[0]), (config.label, "target", found[1]))
     notes = [f"{role}: recognized in column '{column}'" for given, role, column in named if given is None]
     if found[0] == found[1]:
-        raise DataError(f"data.label: '{found[1]}' is the text column too: what is written stands in its own.")
+        raise DataError(f"data.label: '{found[1]}' is the text column too: the target needs a column of its own.")
     return Columns((found[0],), found[1], tuple(notes))
 
 
-def recognize_pair(
-    rows: Dataset, config: DataConfig, pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
-) -> tuple[str, str] | None:
-    """The columns read and written, as named or by the names of `pairs`; None where they cannot be told."""
+def recognize_pair(rows: Dataset, config: DataConfig, pairs: NamePairs) -> tuple[str, str] | None:
+    """Return the columns of the text and of the target, as named or by the names of `pairs`; None if not recognized."""
     text, label = config.text, config.label
     if isinstance(text, tuple) or isinstance(label, tuple):
         return None
     for texts, targets in pairs:
-        read = text or next((name for name in columns_named(rows, texts) if name != label), None)
-        written = label or next((name for name in columns_named(rows, targets) if name != read), None)
-        if read is not None and written is not None:
-            return read, written
-    strings = [name for name in rows.column_names if holds_strings(rows, name)]
-    others = [name for name in strings if name not in (text, label)]
-    if len(others) + (text is not None) + (label is not None) != 2:
+        source = text or next(iter(columns_named(rows, texts, besides=[label or ""])), None)
+        target = label or next(iter(columns_named(rows, targets, besides=[source or ""])), None)
+        if source is not None and target is not None:
+            return source, target
+    others = [name for name in rows.column_names if holds_strings(rows, name) and name not in (text, label)]
+    named = [name for name in (text, label) if name is not None]
+    if len(others) + len(named) != 2:
         return None
     left = iter(others)
     return text or next(left), label or next(left)
@@ -85,7 +82,7 @@ def recognize_pair(
 def read_pairs(
     splits: Mapping[str, Dataset], columns: Columns, origins: Mapping[str, str], drop_empty: bool
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Rows as `text` and `label`, a list of the texts that are right (the first is learnt); and notes.
+    """Return rows of `text` and `label`, a list of the right texts of which the first is the target; and notes.
 
     Raises `DataError` naming file and row of an empty text or target.
     """
@@ -94,29 +91,29 @@ def read_pairs(
     for split, rows in splits.items():
         where = origins[split]
         texts, targets = read_texts(rows, text, where), _read_targets(rows, target, where)
-        whole = [said if right else "" for said, right in zip(texts, targets, strict=True)]
-        empty, said = find_empty([whole], f"{where}, column '{text}' or '{target}'", drop_empty)
-        notes += said
-        kept = [place for place in range(len(rows)) if place not in empty]
+        complete = [given if right else "" for given, right in zip(texts, targets, strict=True)]
+        empty, dropped = find_empty([complete], f"{where}, column '{text}' or '{target}'", drop_empty)
+        notes += dropped
+        kept = [index for index in range(len(rows)) if index not in empty]
         if not kept:
             raise DataError(f"{where}: the text of every row is empty.")
         read[split] = Dataset.from_dict(
-            {"text": [texts[place] for place in kept], "label": [targets[place] for place in kept]}
+            {"text": [texts[index] for index in kept], "label": [targets[index] for index in kept]}
             | group_column(rows, kept)
         )
     return read, notes
 
 
 def _read_targets(rows: Dataset, column: str, origin: str) -> list[list[str]]:
-    """A column of texts, or of lists of texts that are all right."""
+    """Return the non-empty texts of each row, from a column of texts or of lists of texts."""
     kind = rows.data.table.schema.field(column).type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return [[text] if text else [] for text in read_texts(rows, column, origin)]
-    values: list[Any] = column_values(rows, column)
-    wrong = [row for row, value in enumerate(values, 1) if any(not isinstance(one, str) for one in value or ())]
+    values: list[list[Any]] = [value or [] for value in column_values(rows, column)]
+    wrong = [row for row, value in enumerate(values, 1) if not all(isinstance(one, str) for one in value)]
     if wrong:
         raise DataError(
-            f"data.label: {origin}, column '{column}' holds lists of something else than texts in "
+            f"data.label: {origin}, column '{column}' contains lists of other values than texts in "
             f"{count(len(wrong), 'row')} ({row_numbers(wrong)})."
         )
-    return [[text for text in value or () if text.strip()] for value in values]
+    return [[text for text in value if text.strip()] for value in values]

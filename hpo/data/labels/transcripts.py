@@ -1,4 +1,4 @@
-"""Transcripts: what is said in a clip, as the letters that a speech model learns to write."""
+"""Transcripts of audio clips, normalized to the characters that a speech model predicts."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,25 @@ from hpo.data.checks import read_texts
 from hpo.errors import DataError
 
 COLUMNS = ("transcript", "transcription", "transcripts", "sentence", "text", "normalized_text", "utterance")
-KEPT = "'’"  # a part of words; other punctuation cannot be heard
+MARKS = "'’"  # part of words, unlike other punctuation, which is not pronounced
 PAD, UNKNOWN, SPACE = "[PAD]", "[UNK]", "|"
 
 
 def normalize_transcript(text: str) -> str:
-    """Lower case, without punctuation, words one space apart.
+    """Return the text in lower case, without punctuation, with single spaces between words.
 
     >>> normalize_transcript("It's  time – GO!")
     "it's time go"
     """
     plain = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    heard = "".join(" " if unicodedata.category(sign)[0] in "PSZC" and sign not in KEPT else sign for sign in plain)
-    return " ".join(heard.split())
+    spoken = "".join(" " if unicodedata.category(char)[0] in "PSZC" and char not in MARKS else char for char in plain)
+    return " ".join(spoken.split())
 
 
 def read_transcripts(
     splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Each split's transcripts, normalised, and notes. Raises `DataError` naming rows in which nothing is said."""
+    """Return the normalized transcripts of each split, and notes. Raises `DataError` naming the rows of empty ones."""
     read, notes = {}, []
     for split, rows in splits.items():
         given = read_texts(rows, column, origins[split])
@@ -37,7 +37,7 @@ def read_transcripts(
         if empty:
             raise DataError(
                 f"{origins[split]}, column '{column}': {count(len(empty), 'transcript')} without a word "
-                f"({row_numbers(empty)}). Take these rows out, or write what is said."
+                f"({row_numbers(empty)}). Remove these rows, or add their transcripts."
             )
         changed = sum(" ".join(one.split()) != other for one, other in zip(given, read[split], strict=True))
         if changed:
@@ -46,11 +46,11 @@ def read_transcripts(
 
 
 def vocabulary(transcripts: Sequence[str]) -> list[str]:
-    """What a model may write: nothing (CTC's blank), an unknown letter, a space, and each letter of `transcripts`."""
+    """Return the tokens of a CTC model: padding (the blank), unknown, space, and each letter of `transcripts`."""
     letters = sorted({letter for text in transcripts for letter in text} - {" "})
     return [PAD, UNKNOWN, SPACE, *letters]
 
 
 def unknown_letters(transcripts: Sequence[str], known: Sequence[str]) -> str:
-    """The letters of `transcripts` that are not in the vocabulary `known`, the first few of them; empty: none."""
+    """Return the first few letters of `transcripts` that are not in the vocabulary `known`; empty if there are none."""
     return first_few(sorted({letter for text in transcripts for letter in text} - {" ", *known}))

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
-from hpo.data.labels.prompts import SAYS, Message
+from hpo.data.labels.prompts import ASSISTANT, Message
 from hpo.errors import DataError
 from hpo.tasks.generation.generate import end_of_text
 
@@ -71,13 +71,13 @@ def parts_of_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = Fal
     end = _end(tokenizer)
     if not to_answer and not set(end) & set(parts[-1].tokens):
         parts[-1] = Part([*parts[-1].tokens, *end], True)
-    answers = [message["content"] for message in chat if message["role"] == SAYS][-len(turns) :]
+    answers = [message["content"] for message in chat if message["role"] == ASSISTANT][-len(turns) :]
     return parts, sum(len(answer.encode()) for answer in answers)
 
 
 def _turns(chat: Sequence[Message], render: Callable[[Sequence[Message], bool], str]) -> list[tuple[str, str]]:
     """What stands before each of the assistant's messages, and the message, as the template writes them."""
-    places = [place for place, message in enumerate(chat) if message["role"] == SAYS]
+    places = [place for place, message in enumerate(chat) if message["role"] == ASSISTANT]
     found, done = [], ""
     for place in places:
         before, after = render(chat[:place], True), render(chat[: place + 1], False)
