@@ -1,4 +1,4 @@
-"""Trials' learning curves, each over its own schedule, and where every trial stands among all."""
+"""Learning curves, each over its own schedule, and the fraction of trials that beat each one."""
 
 import math
 from collections.abc import Sequence
@@ -11,32 +11,38 @@ from hpo.storage.transactions import RUNGS
 
 Array = np.ndarray
 
-# Shares of the schedule at which trials are compared: closer together at the start, where most are stopped. Those
-# below 1% are for rungs that each are twice the one before.
+# Shares of the schedule at which trials are compared: closer together at the start, where most are pruned. Those
+# below 1% are for schedules whose rungs double.
 GRID = np.array([*2.0 ** -np.arange(13, 5, -1), 0.02, 0.04, 0.08, 0.12, 0.16, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0])
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A trial's losses (smaller is better), each at its share of the trial's own schedule."""
+class LearningCurve:
+    """A trial's losses (smaller is better), (reports,), each at a share of the trial's own schedule."""
 
     shares: Array
     losses: Array
 
     @property
-    def reach(self) -> float:
+    def progress(self) -> float:
+        """The share of the schedule at the last report, up to 1."""
         return float(self.shares[-1])
 
+    def truncated(self, count: int) -> "LearningCurve":
+        """Return the curve of the first `count` reports."""
+        return replace(self, shares=self.shares[:count], losses=self.losses[:count])
 
-def curve_of(trial: FrozenTrial, sign: float, whole: int) -> Curve | None:
-    """The trial's reports up to the first that is not finite, `sign` times their values being losses.
 
-    `whole` is the last step of a schedule where the trial did not record its own. A complete trial's value is its
-    end, whenever that came (early stopping), and all there is where it reported nothing. None where there is nothing.
+def learning_curve(trial: FrozenTrial, sign: float, default_rungs: int) -> LearningCurve | None:
+    """Return the trial's reports up to the first that is not finite; None without any.
+
+    `sign` times a value is a loss (`loss_sign`). `default_rungs` is the length of the schedule of a trial that did not
+    record it. The value of a complete trial is the end of its curve, whenever that came (early stopping), and the
+    only point of one that reported nothing.
     """
     steps = sorted(trial.intermediate_values)
     losses = [sign * trial.intermediate_values[step] for step in steps]
-    finite = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    finite = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
     steps, losses = steps[:finite], losses[:finite]
     if trial.state == TrialState.COMPLETE:
         if not steps:
@@ -44,50 +50,46 @@ def curve_of(trial: FrozenTrial, sign: float, whole: int) -> Curve | None:
         losses[-1] = sign * float(trial.value or 0.0)
         rungs = steps[-1]
     else:
-        rungs = max(rungs_of(trial, whole), steps[-1] if steps else 1)
+        rungs = max(scheduled_rungs(trial, default_rungs), steps[-1] if steps else 1)
     if not steps:
         return None
-    return Curve(np.array(steps) / rungs, np.array(losses))
+    return LearningCurve(np.array(steps) / rungs, np.array(losses))
 
 
-def truncated(curve: Curve, count: int) -> Curve:
-    """The curve as it was at its first `count` reports."""
-    return replace(curve, shares=curve.shares[:count], losses=curve.losses[:count])
+def scheduled_rungs(trial: FrozenTrial, default: int) -> int:
+    """Return the number of rungs in the trial's own schedule, or `default` if it did not record it."""
+    return int(trial.user_attrs.get(RUNGS, default))
 
 
-def rungs_of(trial: FrozenTrial, whole: int) -> int:
-    """The last step of the trial's own schedule, or `whole` where it did not record it."""
-    return int(trial.user_attrs.get(RUNGS, whole))
-
-
-def furthest_step(trials: Sequence[FrozenTrial]) -> int:
-    """The furthest step that any trial reported: that of a whole schedule where trials do not record theirs."""
+def max_reported_step(trials: Sequence[FrozenTrial]) -> int:
+    """Return the last step that any trial reported: the length of the schedule of trials that did not record theirs."""
     return max((trial.last_step or 1 for trial in trials), default=1)
 
 
-def standings(curves: Sequence[Curve | None]) -> Array:
-    """The share of the others that were better than each, two being compared at the furthest share that both reached.
+def fraction_better(curves: Sequence[LearningCurve | None]) -> Array:
+    """Return the fraction of trials that beat each one, (trials,): 0 is the best; a trial without a curve gets 1.
 
-    0 is best; a trial without a curve stands last. 1,000 trials take a few milliseconds.
+    Two trials are compared at the last share of the schedule that both reached; equal ones count half. Takes a few
+    milliseconds for 1,000 trials.
     """
-    found = np.full(len(curves), 1.0)
-    there = np.array([place for place, curve in enumerate(curves) if curve is not None], dtype=int)
+    fractions = np.full(len(curves), 1.0)
+    present = np.array([index for index, curve in enumerate(curves) if curve is not None], dtype=int)
     known = [curve for curve in curves if curve is not None]
     if not known:
-        return found
+        return fractions
     losses = np.array([np.interp(GRID, curve.shares, curve.losses) for curve in known])
-    # One that stopped before the first share of the grid is held against the others there.
-    reached = np.maximum(np.searchsorted(GRID, [curve.reach + 1e-9 for curve in known]) - 1, 0)
-    better = np.full(len(known), -0.5)  # each is found once as equal to itself
+    # A curve that ends before the first share of the grid is compared there.
+    reached = np.maximum(np.searchsorted(GRID, [curve.progress + 1e-9 for curve in known]) - 1, 0)
+    better = np.full(len(known), -0.5)  # each one is counted as equal to itself
     for level in np.unique(reached):
         column, stopped, beyond = losses[:, level], reached == level, reached > level
-        better[stopped] += _below(column[stopped], column[stopped | beyond])
-        better[beyond] += _below(column[beyond], column[stopped])
-    found[there] = better / len(known)
-    return found
+        better[stopped] += _count_below(column[stopped], column[stopped | beyond])
+        better[beyond] += _count_below(column[beyond], column[stopped])
+    fractions[present] = better / len(known)
+    return fractions
 
 
-def _below(losses: Array, others: Array) -> Array:
-    """How many of the others are below each of `losses`, equal ones being half."""
+def _count_below(losses: Array, others: Array) -> Array:
+    """Return how many of `others` are below each of `losses`, with equal ones counted half."""
     others = np.sort(others)
     return (np.searchsorted(others, losses) + np.searchsorted(others, losses, side="right")) / 2

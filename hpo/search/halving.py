@@ -1,28 +1,31 @@
-"""hpo's default pruner: asynchronous successive halving over shares of each trial's own schedule."""
+"""The default pruner: asynchronous successive halving over shares of each trial's own schedule."""
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
 from hpo.core.direction import loss_sign
-from hpo.search.curves import Curve, curve_of, furthest_step
+from hpo.search.curves import LearningCurve, learning_curve, max_reported_step
 from hpo.storage.records import direction_of
 from hpo.storage.transactions import INFRASTRUCTURE
 
-# Trials that must have come as far before one is stopped: with fewer, who is best of them is chance, and one that
-# learns fast early on stops all who follow (mean final regret on recorded fine-tuning, with 1 and 4 workers, 0.08 and
-# 0.09; without this 0.10 and 0.12). At every look, not the first alone: a search begins with a head alone, which learns
-# fast and would stop the whole trainings after it at their second (`benchmarks/data/README.md`).
-FEW = 4
+# Trials that must have reached a rung before one is pruned there. With fewer, chance decides which is the best, and one
+# that learns fast early prunes all that follow (mean final regret on recorded fine-tuning, with 1 and 4 workers, 0.08
+# and 0.09; without this 0.10 and 0.12). It holds at every rung, not only at the first: a search starts with a head
+# alone, which learns fast and would prune the full trainings after it at their second (`benchmarks/data/README.md`).
+MIN_TRIALS = 4
 
 
 class HalvingPruner(optuna.pruners.BasePruner):
-    """Stops a trial at `min_share` of its schedule, and at each `reduction_factor` times as much, unless it is good.
+    """Prunes a trial at a rung unless it is among the best `1 / reduction_factor` of the trials that reached the rung.
 
-    Good is who is among the best `1 / reduction_factor` of all that came so far, running, stopped and finished ones,
-    each by its value at that share of its own schedule (asynchronous successive halving: Li et al., 2020); the first
-    three go on. Where trials differ in epochs and batch size, values at the same share tell most of how they rank in
-    the end (`benchmarks/step_meaning.py`).
+    The rungs are at `min_share` of a trial's own schedule and at each `reduction_factor` times as much, so at 1/16,
+    1/8, 1/4 and 1/2 by default. All trials count, whether running, pruned or complete, each by its value at that share
+    of its own schedule (asynchronous successive halving: Li et al., 2020); the first three are never pruned. Where
+    trials differ in epochs and batch size, values at the same share predict the final ranking best
+    (`benchmarks/step_meaning.py`).
+
+    Raises `ValueError` if `min_share` is not between 0 and 1, or `reduction_factor` is below 2.
     """
 
     def __init__(self, min_share: float = 0.0625, reduction_factor: int = 2) -> None:
@@ -34,33 +37,33 @@ class HalvingPruner(optuna.pruners.BasePruner):
         self._factor = reduction_factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop `trial` at its last report."""
-        known = [t for t in study.get_trials(deepcopy=False) if INFRASTRUCTURE not in t.user_attrs]
-        whole = furthest_step(known)
+        """Return whether to prune `trial` at its last report."""
+        trials = [t for t in study.get_trials(deepcopy=False) if INFRASTRUCTURE not in t.user_attrs]
+        rungs = max_reported_step(trials)
         sign = loss_sign(direction_of(study))
-        own = curve_of(trial, sign, whole)
+        own = learning_curve(trial, sign, rungs)
         if own is None:
-            return bool(trial.intermediate_values)  # what it reported is not finite
-        share = self._reached(own)
+            return bool(trial.intermediate_values)  # none of its reports is finite
+        share = self._reached_rung(own)
         if share is None:
             return False
-        others = [curve_of(t, sign, whole) for t in known if t.number != trial.number]
-        losses = [_loss_at(curve, share) for curve in others if curve is not None and curve.reach >= share - 1e-9]
-        if len(losses) + 1 < FEW:
+        others = [learning_curve(t, sign, rungs) for t in trials if t.number != trial.number]
+        losses = [_loss_at(curve, share) for curve in others if curve is not None and curve.progress >= share - 1e-9]
+        if len(losses) + 1 < MIN_TRIALS:
             return False
-        good = max((len(losses) + 1) // self._factor, 1)
-        return sum(loss < _loss_at(own, share) for loss in losses) >= good
+        survivors = max((len(losses) + 1) // self._factor, 1)
+        return sum(loss < _loss_at(own, share) for loss in losses) >= survivors
 
-    def _reached(self, curve: Curve) -> float | None:
-        """The share at which to compare, which the last report was the first to reach; None where there is none."""
+    def _reached_rung(self, curve: LearningCurve) -> float | None:
+        """Return the rung that the last report is the first to reach, as a share of the schedule; None for no rung."""
         before = curve.shares[-2] if len(curve.shares) > 1 else 0.0
         share, found = self._min_share, None
-        while share < 1 and share <= curve.reach + 1e-9:
+        while share < 1 and share <= curve.progress + 1e-9:
             found = share if share > before + 1e-9 else None
             share *= self._factor
         return found
 
 
-def _loss_at(curve: Curve, share: float) -> float:
-    """The loss at a share of the schedule, on a straight line between reports."""
+def _loss_at(curve: LearningCurve, share: float) -> float:
+    """Return the loss at a share of the schedule, interpolated linearly between reports."""
     return float(np.interp(share, curve.shares, curve.losses))

@@ -169,12 +169,12 @@ def clear_cached_trials(study: optuna.Study) -> None:
     study._thread_local.cached_all_trials = None
 
 
-def cached_trials(study: optuna.Study, use_cache: bool) -> list[FrozenTrial]:
-    """Return all trials of the study without copying them: they must not be changed.
+def cached_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return all trials of the study as they were first read since the last `clear_cached_trials`.
 
-    With `use_cache`, those that were read since the last `clear_cached_trials`.
+    They are not copied, and must not be changed.
     """
-    return study._get_trials(deepcopy=False, use_cache=use_cache)
+    return study._get_trials(deepcopy=False, use_cache=True)
 
 
 def alembic_folder() -> Path:

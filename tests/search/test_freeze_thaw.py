@@ -1,4 +1,4 @@
-"""The default sampler: Optuna's contract of a sampler, and what it proposes."""
+"""The default sampler: Optuna's contract of a sampler, and what it suggests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,6 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.freeze_thaw import FreezeThawSampler
-from hpo.search.surrogate.improvement import expected_improvement, price
 from hpo.storage.records import CURVE
 from hpo.storage.transactions import FAILURE, INFRASTRUCTURE, RUNGS
 
@@ -25,22 +24,22 @@ class TestSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
         return lambda: FreezeThawSampler(seed=0, n_startup_trials=1)
 
 
-def trial(curve: list[float], state: TrialState, x: float | None = None, **attributes: Any) -> FrozenTrial:
+def trial(curve: list[float], state: TrialState, x: float, **attributes: Any) -> FrozenTrial:
     return create_trial(
         state=state,
         value=curve[-1] if state == TrialState.COMPLETE else None,
-        params={} if x is None else {"x": x},
-        distributions={} if x is None else UNIT,
+        params={"x": x},
+        distributions=UNIT,
         intermediate_values=dict(enumerate(curve, start=1)),
         user_attrs={RUNGS: 10, **attributes},
     )
 
 
-def proposed(study: optuna.Study, count: int = 12) -> list[float]:
+def suggestions(study: optuna.Study, count: int = 12) -> list[float]:
     return [FreezeThawSampler(seed).sample_relative(study, study.ask(), UNIT)["x"] for seed in range(count)]
 
 
-def test_a_search_finds_the_best_place_without_a_pruner() -> None:
+def test_search_without_pruner_finds_the_optimum() -> None:
     study = optuna.create_study(sampler=FreezeThawSampler(seed=0))
     for _ in range(25):
         asked = study.ask({"x": FloatDistribution(1e-4, 1, log=True), "n": IntDistribution(0, 3)})
@@ -48,7 +47,7 @@ def test_a_search_finds_the_best_place_without_a_pruner() -> None:
     assert study.best_params["n"] == 0 and study.best_value < 1e-3
 
 
-def test_no_configuration_twice() -> None:
+def test_no_configuration_is_suggested_twice() -> None:
     space = {"model": CategoricalDistribution(["a", "b", "c"]), "size": IntDistribution(1, 4)}
     study = optuna.create_study(sampler=FreezeThawSampler(seed=1))
     for number in range(4):  # the first few are random
@@ -63,7 +62,7 @@ def test_no_configuration_twice() -> None:
     study.ask(space)  # all were tried: one of them again
 
 
-def test_a_parameter_of_one_branch_is_proposed_there_only() -> None:
+def test_conditional_parameter_is_suggested_in_its_branch_only() -> None:
     study = optuna.create_study(sampler=FreezeThawSampler(seed=0))
     for _ in range(15):
         asked = study.ask()
@@ -79,31 +78,28 @@ def test_a_parameter_of_one_branch_is_proposed_there_only() -> None:
         assert ("depth" in relative) == (relative["branch"] == "deep")
 
 
-@pytest.mark.parametrize("reason", [FAILURE, INFRASTRUCTURE])
-def test_a_region_that_fails_is_left_unless_the_infrastructure_failed(reason: str) -> None:
+@pytest.mark.parametrize("cause", [FAILURE, INFRASTRUCTURE])
+def test_region_that_fails_is_avoided_unless_the_infrastructure_failed(cause: str) -> None:
     study = optuna.create_study()
     for number in range(12):  # better to the right, as far as it goes
         study.add_trial(trial([-float(number)] * 10, TrialState.COMPLETE, number / 20))
     for number in range(12):
-        study.add_trial(trial([], TrialState.FAIL, 0.6 + number / 30, **{FAILURE: "Diverged", reason: "why"}))
-    revisited = sum(x > 0.65 for x in proposed(study))
-    assert (revisited >= 6) == (reason == INFRASTRUCTURE), revisited
+        study.add_trial(trial([], TrialState.FAIL, 0.6 + number / 30, **{FAILURE: "Diverged", cause: "a reason"}))
+    revisited = sum(x > 0.65 for x in suggestions(study))
+    assert (revisited >= 6) == (cause == INFRASTRUCTURE), revisited
 
 
 def test_cheap_configurations_are_preferred_among_equals() -> None:
     study = optuna.create_study()
     for number in range(20):
-        took = trial([0.5] * 10, TrialState.COMPLETE, number / 19)
-        took.system_attrs[CURVE] = [{"step": 10, "seconds": 30.0 ** (number / 19)}]
-        study.add_trial(took)
-    xs = proposed(study)
+        complete = trial([0.5] * 10, TrialState.COMPLETE, number / 19)
+        complete.system_attrs[CURVE] = [{"step": 10, "seconds": 30.0 ** (number / 19)}]
+        study.add_trial(complete)
+    xs = suggestions(study)
     assert np.mean(xs) < 0.4, xs
 
 
-def test_the_price_is_right_in_cases_that_can_be_worked_out() -> None:
-    one = np.ones(1)
-    whole = price(one, 0 * one, one, 1e-3 * one, one, 0 * one)  # nothing left after the look: the gain by its cost
-    assert whole[0] == pytest.approx(expected_improvement(1.0, np.zeros(1), one)[0], rel=1e-2)
-    cheap, dear = (price(one, 0 * one, one, 0.3 * one, look * one, one) for look in (0.05, 0.5))
-    blind = price(one, 0 * one, one, one, 0.05 * one, one)
-    assert cheap[0] > dear[0] and cheap[0] > blind[0]
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_random_share_outside_0_to_1_raises(share: float) -> None:
+    with pytest.raises(ValueError, match="random_share"):
+        FreezeThawSampler(random_share=share)

@@ -1,1 +1,1 @@
-"""The surrogate model of configurations, curves and costs."""
+"""The surrogate model of configurations, learning curves and costs, and its acquisition function."""
