@@ -1,1 +1,1 @@
-"""What users write: study files, search spaces, first trials, and their validation."""
+"""The configuration of a study: its schema, search spaces, first trials, parsing and validation."""

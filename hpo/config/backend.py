@@ -1,4 +1,4 @@
-"""What a person writes about where workers run: the backend, and what each worker gets there."""
+"""Configuration of the backend that runs workers, and of the resources of each worker."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,31 +14,31 @@ PLUGINS = "hpo.backends"
 
 
 class RayConfig(Config):
-    """A Ray cluster, and what a worker gets of it."""
+    """A Ray cluster, and the resources of a worker there."""
 
     address: str | None = Field(
-        None, description="HOST:PORT, auto, or local (a new one here); null: RAY_ADDRESS, else auto, else local."
+        None, description="HOST:PORT, auto, or local (start a cluster); null: RAY_ADDRESS, else auto, else local."
     )
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="null: 1 / trials_per_device where the cluster has GPUs; 0 with devices: cpu."
+        None, ge=0, description="null: 1 / trials_per_device if the cluster has GPUs; 0 with devices: cpu."
     )
     cpus_per_worker: int | None = Field(
-        None, ge=1, description="Cores, and a worker's threads; null: a GPU's share of its node's, at most 4."
+        None, ge=1, description="CPU cores and threads of a worker; null: the cores of a node per GPU, at most 4."
     )
 
 
 class SlurmConfig(Config):
-    """The jobs that Slurm runs: each holds one worker, or `trials_per_device` of them on its GPU."""
+    """Slurm jobs: each runs one worker, or `trials_per_device` workers on its GPU."""
 
     gpus_per_worker: int | None = Field(None, ge=0, le=1, description="GPUs of a job; null: 1; 0 with devices: cpu.")
-    cpus_per_worker: int = Field(4, ge=1, description="Cores of a worker, and its threads.")
-    memory_gb: float | None = Field(None, gt=0, description="Memory of a job; null: the partition's own.")
-    hours: float = Field(24, gt=0, description="Time limit of a job, which is queued again when it is reached.")
+    cpus_per_worker: int = Field(4, ge=1, description="CPU cores and threads of a worker.")
+    memory_gb: float | None = Field(None, gt=0, description="Memory of a job; null: the partition's default.")
+    hours: float = Field(24, gt=0, description="Time limit of a job, which is requeued when it is reached.")
     partition: str | None = None
     setup: tuple[str, ...] = Field((), description="Shell lines before the worker starts: module load …, source ….")
     options: dict[str, Any] = Field({}, description="Further options of sbatch, such as {account: lab, qos: low}.")
-    warning_seconds: int = Field(120, ge=15, description="Before a job's end: time to save its trial.")
-    cluster: Literal["slurm", "local"] = Field("slurm", description="local: jobs on this machine, to try it out.")
+    warning_seconds: int = Field(120, ge=15, description="Seconds before the time limit to save the trial.")
+    cluster: Literal["slurm", "local"] = Field("slurm", description="local: run the jobs on this machine, for a test.")
 
 
 class BackendConfig(Config):
@@ -72,14 +72,14 @@ class BackendConfig(Config):
         raise ValueError(f"must be one of {', '.join(known)}")
 
     @model_validator(mode="after")
-    def _settings_of_this_one(self) -> "BackendConfig":
+    def _check_settings(self) -> "BackendConfig":
         for other in {"ray", "slurm"} - {self.name}:
             if other in self.model_fields_set:
-                raise ValueError(f"settings of {other} are given, but workers run on {self.name}: write one of the two")
+                raise ValueError(f"has settings of {other}, but the backend is {self.name}: write one of the two")
         return self
 
     def to_dict(self) -> str | dict[str, Any]:
-        """As a person would write it."""
+        """Return the value of `backend` in a study file."""
         key = self.name if self.name in BUILT_IN else "settings"
         settings = self.model_dump(mode="json", exclude_defaults=True).get(key)
         return {self.name: settings} if settings else self.name

@@ -1,4 +1,4 @@
-"""What a person writes about where the final model is to be used, and what a model takes of it."""
+"""Constraints on the final model: parameters, latency and memory, and the footprint that is compared with them."""
 
 from collections.abc import Sequence
 
@@ -8,43 +8,46 @@ from hpo.config.base import Config
 
 
 class Constraints(Config):
-    """What the final model must keep to. Candidates that do not are dropped before anything is trained."""
+    """Upper bounds for the final model. Candidates that exceed one are dropped before anything is trained."""
 
-    max_params: int | None = Field(None, ge=1, description="Parameters, those of the head included.")
+    max_params: int | None = Field(None, ge=1, description="Parameters, including those of the head.")
     max_latency_ms: float | None = Field(
-        None, gt=0, description="Milliseconds to answer one example of median length, on the study's device."
+        None, gt=0, description="Milliseconds of inference on one example of median length, on the study's device."
     )
     max_memory_mb: float | None = Field(
-        None, gt=0, description="MB (2^20 bytes) of the weights, and of what answering that example takes beside them."
+        None, gt=0, description="MB (2^20 bytes) of the weights and of inference on that example."
     )
 
     @property
     def are_set(self) -> bool:
-        """Whether there is anything to keep to."""
+        """Whether any constraint is set."""
         return self != Constraints()
 
     @property
     def need_inference(self) -> bool:
-        """Whether only an answer tells: the time that it takes, the memory beside the weights."""
+        """Whether a constraint depends on a measurement of inference: its latency, or its memory beside the weights."""
         return self.max_latency_ms is not None or self.max_memory_mb is not None
 
     def violations(self, footprint: "Footprint") -> str:
-        """Which of them a model does not keep to, for people; empty: it keeps to all that is known of it."""
-        taken = {
+        """Describe the constraints that a model violates; an empty string if none. Unmeasured values violate none."""
+        measured = {
             "max_params": (footprint.params, f"it has {footprint.params:,} parameters"),
-            "max_latency_ms": (footprint.latency_ms, f"an answer takes {footprint.latency_ms or 0:.3g} ms"),
-            "max_memory_mb": (footprint.memory_mb, f"it takes {footprint.memory_mb or 0:.4g} MB"),
+            "max_latency_ms": (
+                footprint.latency_ms,
+                f"inference takes {footprint.latency_ms or 0:.3g} ms",
+            ),
+            "max_memory_mb": (footprint.memory_mb, f"it needs {footprint.memory_mb or 0:.4g} MB"),
         }
         found = []
-        for name, (value, told) in taken.items():
+        for name, (value, description) in measured.items():
             limit = getattr(self, name)
             if limit is not None and value is not None and value > limit:
-                found.append(f"{told}, constraints.{name} is {limit:,}")
+                found.append(f"{description}, constraints.{name} is {limit:,}")
         return "; ".join(found)
 
 
 class Footprint(BaseModel):
-    """What a model takes to answer one example. Of a model that was not read yet `memory_mb` is the weights' alone."""
+    """Resources of inference on one example. Before a model is loaded, `memory_mb` is that of its weights alone."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +57,7 @@ class Footprint(BaseModel):
 
 
 def smallest_footprint(measured: Sequence[Footprint]) -> Footprint | None:
-    """The least of several measurements of one configuration: what else a machine does only adds to them."""
+    """Return the minimum of several measurements of one configuration: other load on a machine only adds to them."""
     if not measured:
         return None
     times = [footprint.latency_ms for footprint in measured if footprint.latency_ms is not None]

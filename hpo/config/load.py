@@ -19,11 +19,11 @@ def load_config(
     source: str | os.PathLike[str] | Mapping[str, Any] | StudyConfig,
     overrides: Sequence[str | tuple[str, Any]] = (),
 ) -> StudyConfig:
-    """Read a study from a YAML file or a mapping.
+    """Read a study's configuration from a YAML file or a mapping.
 
-    `overrides` are `key=value` strings (`budget.max_trials=8`), values read as YAML, or (key, value) pairs, taken as
-    they are. Relative paths of data, models and a metric file are taken from the file's folder, or from the current
-    one for a mapping. The study's name is the file's unless it is given. Raises `ConfigError` naming the key.
+    `overrides` are strings such as `budget.max_trials=8`, whose value is parsed as YAML, or (key, value) pairs.
+    Relative paths of data, models and a metric file are resolved against the file's folder, or for a mapping against
+    the current folder. The study's name defaults to that of the file. Raises `ConfigError` that names the key.
     """
     if isinstance(source, StudyConfig | Mapping):
         written = source.to_dict() if isinstance(source, StudyConfig) else dict(source)
@@ -44,7 +44,7 @@ def load_config(
 
 
 def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same study with its shorthands written out: data by its path alone, a search space by its name, or none."""
+    """Expand shorthands: data given as a path, a search space given as a name or omitted."""
     full = {"search_space": "text-encoders", **written}
     if isinstance(full.get("data"), str):
         full["data"] = {"path": full["data"]}
@@ -58,7 +58,7 @@ def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _resolve_paths(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make what exists on this disk absolute; what does not exist may be a hub id and stays as it is."""
+    """Make paths absolute. A name that is no file or folder here may be a hub id, and is kept."""
     resolved = dict(written)
     data, models = resolved.get("data"), resolved.get("models")
     if isinstance(data, Mapping):
@@ -95,7 +95,7 @@ def _local(name: str, folder: Path) -> str:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """The key and the value of `key=value`, read as YAML. Raises `ConfigError`."""
+    """Return the key and the value of `key=value`; the value is parsed as YAML. Raises `ConfigError`."""
     key, sign, value = override.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set {override}: write key=value, for example --set budget.max_trials=8.")
@@ -103,11 +103,11 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def set_key(written: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """`written` with the value at a dotted key replaced; what is on the way there is copied, not changed."""
+    """Return a copy of `written` with the value at a dotted key replaced; the nested mappings are copied, too."""
     first, dot, rest = key.partition(".")
     if not dot:
         return {**written, first: value}
     inner = written.get(first)
     if inner is not None and not isinstance(inner, Mapping):
-        raise ConfigError(f"--set: '{first}' holds a value, so there is no {key}.")
+        raise ConfigError(f"--set {key}: '{first}' is a single value, so it has no key '{rest}'.")
     return {**written, first: set_key(inner or {}, rest, value)}

@@ -1,9 +1,9 @@
-"""What a search may vary: names of `TrialParams` with ranges, choices or fixed values, and conditions between them.
+"""The search space: ranges, choices or fixed values of parameters in `TrialParams`, and conditions between them.
 
 In YAML:
 
     learning_rate: {low: 1e-6, high: 5e-4, log: true}     # Float
-    epochs: {low: 2, high: 6}                             # Int, when both ends are whole
+    epochs: {low: 2, high: 6}                             # Int, where the parameter is an integer
     batch_size: [8, 16, 32]                               # Categorical
     frozen_layers: {share: [0, 1]}                        # a share of the model's layers
     weight_decay: 0.01                                    # fixed, not searched
@@ -29,7 +29,7 @@ class _Parameter(BaseModel):
 
 
 class Fixed(_Parameter):
-    """One value for all trials: recorded, not searched."""
+    """One value for all trials: it is recorded, but not searched."""
 
     kind: Literal["fixed"] = "fixed"
     value: Scalar
@@ -38,12 +38,12 @@ class Fixed(_Parameter):
         return (self.value,)
 
     def nearest(self, value: Any) -> Scalar:
-        """The one value there is."""
+        """Return the fixed value, whatever `value` is."""
         return self.value
 
 
 class Categorical(_Parameter):
-    """One of a few values."""
+    """One of several values."""
 
     kind: Literal["categorical"] = "categorical"
     choices: tuple[Scalar, ...] = Field(min_length=1)
@@ -51,14 +51,14 @@ class Categorical(_Parameter):
     @model_validator(mode="after")
     def _distinct(self) -> "Categorical":
         if len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
-            raise ValueError("a choice stands twice")
+            raise ValueError("a choice is given twice")
         return self
 
     def extremes(self) -> tuple[Scalar, ...]:
         return self.choices
 
     def nearest(self, value: Any) -> Scalar:
-        """The choice equal to `value`, else the nearest number among the choices, else the first choice."""
+        """Return the choice equal to `value`, or the nearest number among the choices, or the first choice."""
         numbers = [c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)]
         if value in self.choices or not numbers or not isinstance(value, int | float):
             return value if value in self.choices else self.choices[0]
@@ -78,13 +78,13 @@ class _Range(_Parameter):
 
 
 def _on_grid(value: float, low: float, step: float) -> float:
-    """The last of low, low + step, … that is not above `value`, in decimals: 0 + 3 × 0.1 is 0.3."""
+    """Return the largest of low, low + step, … up to `value`, in decimal arithmetic: 0 + 3 × 0.1 is 0.3."""
     start, width = Decimal(str(low)), Decimal(str(step))
     return float(start + (Decimal(str(value)) - start) // width * width)
 
 
 class Float(_Range):
-    """A real number between `low` and `high`."""
+    """A real number between `low` and `high`, both included."""
 
     kind: Literal["float"] = "float"
     low: float
@@ -93,7 +93,7 @@ class Float(_Range):
     step: float | None = None
 
     @model_validator(mode="after")
-    def _sound(self) -> "Float":
+    def _check_range(self) -> "Float":
         self._check(self.low, self.high, self.log, self.step)
         return self
 
@@ -101,7 +101,7 @@ class Float(_Range):
         return (self.low, self.effective_high)
 
     def nearest(self, value: Any) -> float:
-        """The value of the range nearest to `value`; None counts as 0."""
+        """Return the value of the range nearest to `value`; None is read as 0."""
         near = min(max(float(value or 0), self.low), self.effective_high)
         return near if self.step is None else _on_grid(near + self.step / 2, self.low, self.step)
 
@@ -112,7 +112,7 @@ class Float(_Range):
 
 
 class Int(_Range):
-    """A whole number from `low` to `high`, both included."""
+    """An integer from `low` to `high`, both included."""
 
     kind: Literal["int"] = "int"
     low: int
@@ -121,7 +121,7 @@ class Int(_Range):
     step: int | None = None
 
     @model_validator(mode="after")
-    def _sound(self) -> "Int":
+    def _check_range(self) -> "Int":
         self._check(self.low, self.high, self.log, self.step)
         return self
 
@@ -129,7 +129,7 @@ class Int(_Range):
         return (self.low, self.effective_high)
 
     def nearest(self, value: Any) -> int:
-        """The value of the range nearest to `value`; None counts as 0."""
+        """Return the value of the range nearest to `value`; None is read as 0."""
         near = min(max(int(value or 0), self.low), self.effective_high)
         return near if self.step is None else self.low + round((near - self.low) / self.step) * self.step
 
@@ -143,7 +143,7 @@ Parameter = Annotated[Float | Int | Categorical | Fixed, Field(discriminator="ki
 
 
 class SearchSpace(BaseModel):
-    """Name → parameter. `model` is not written here: it follows from the study's `models`."""
+    """The parameters by name. `model` is not among them: its choices are the study's `models`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -151,7 +151,7 @@ class SearchSpace(BaseModel):
 
     @property
     def notes(self) -> list[str]:
-        """What a person should hear about the space: steps that do not reach the top."""
+        """Notes for the user: steps that do not reach the top of their range."""
         return [
             f"{yaml_name(name)}: step {p.step:g} does not divide the range: "
             f"the top is {p.effective_high:g}, not {p.high:g}."
@@ -161,16 +161,16 @@ class SearchSpace(BaseModel):
 
     @property
     def conditional(self) -> bool:
-        """Whether any parameter has a condition (then TPE must sample by groups)."""
+        """Whether any parameter has a condition (TPE then samples by groups)."""
         return any(parameter.when for parameter in self.parameters.values())
 
     def is_active(self, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether parameter `name` is to be sampled, given the `values` sampled before it."""
+        """Return whether parameter `name` is sampled, given the `values` sampled before it."""
         when = self.parameters[name].when or {}
         return all(other in values and values[other] in allowed for other, allowed in when.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as a person writes it, for YAML."""
+        """Return the space in the form of a study file, for YAML."""
         plain: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             written: Any = parameter.model_dump(mode="json", exclude_defaults=True)
@@ -185,5 +185,5 @@ class SearchSpace(BaseModel):
 
 
 def yaml_name(name: str) -> str:
-    """A parameter's name in the study file."""
+    """Return a parameter's name in a study file."""
     return "frozen_layers" if name == "frozen_share" else name

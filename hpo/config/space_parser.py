@@ -1,4 +1,4 @@
-"""How a person writes a search space, read strictly: every mistake names its parameter."""
+"""Strict parsing of a search space as it is written in YAML; errors name the parameter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,10 @@ SEARCHABLE = tuple(name for name in TrialParams.model_fields if name not in ("mo
 
 
 def parse_search_space(written: Mapping[str, Any], where: str = "search_space") -> SearchSpace:
-    """Read a search space as a person writes it; raises `ConfigError` that names the parameter."""
+    """Parse a search space in the form of a study file.
+
+    Raises `ConfigError` that names the parameter; `where` is the key of the space.
+    """
     parameters: dict[str, Any] = {}
     for name, value in written.items():
         if name == "model":
@@ -28,8 +31,8 @@ def parse_search_space(written: Mapping[str, Any], where: str = "search_space") 
             key, parameter = _parse_parameter(name, value)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in (name, *first["loc"]))
-            raise ConfigError(f"{where}.{place}: {phrase(first)}.") from None
+            key = ".".join(str(part) for part in (name, *first["loc"]))
+            raise ConfigError(f"{where}.{key}: {phrase(first)}.") from None
         except ValueError as error:
             raise ConfigError(f"{where}.{name}: {error}.") from None
         parameters[key] = parameter
@@ -68,7 +71,7 @@ def _parse_parameter(name: str, value: Any) -> tuple[str, Any]:
 
 
 def _kind(name: str, given: Mapping[str, Any]) -> Any:
-    """The class of parameter that `given` describes. Raises `ValueError` for keys that it does not take."""
+    """Return the class of parameter that `given` describes. Raises `ValueError` for keys that it does not accept."""
     if "choices" in given or "value" in given:
         kind: Any = Categorical if "choices" in given else Fixed
     else:
@@ -83,7 +86,7 @@ def _kind(name: str, given: Mapping[str, Any]) -> Any:
 
 
 def coerce(name: str, value: Any) -> Any:
-    """`value` as `TrialParams` holds it: 16 for 16.0 or "16". Raises `ValueError` for one that is not allowed."""
+    """Convert `value` as `TrialParams` does: 16.0 and "16" to 16. Raises `ValueError` for one that is not allowed."""
     if not isinstance(value, Scalar):
         raise ValueError(f"{value} is not a single value")
     try:
@@ -95,13 +98,13 @@ def coerce(name: str, value: Any) -> Any:
 
 
 def _values(name: str, allowed: Any) -> tuple[Any, ...]:
-    """The values of a condition: one may stand without its list."""
+    """Return the values of a condition, which may be a single value or a list."""
     values = allowed if isinstance(allowed, list | tuple) else (allowed,)
     return tuple(coerce(name, value) if name in SEARCHABLE else value for value in values)
 
 
 def _check_conditions(where: str, space: SearchSpace) -> None:
-    """Hold every condition against the parameters before it; one on `model` is held against the candidates later."""
+    """Check each condition against the parameters above it; `StudyConfig` checks conditions on `model`."""
     before: dict[str, Any] = {}
     written = {yaml_name(name): parameter for name, parameter in space.parameters.items()}
     for name, parameter in written.items():
@@ -116,20 +119,21 @@ def _check_conditions(where: str, space: SearchSpace) -> None:
 
 
 def _check_need(where: str, name: str, written: Mapping[str, Any]) -> None:
-    """Refuse a parameter that no trial of the space would use."""
+    """Raise `ConfigError` for a parameter that no trial in the space would use."""
     other, value = REQUIRES[name]
     if other not in written or written[other].nearest(value) != value:
-        raise ConfigError(f"{where}.{name}: of use only with {other}: {value}, which this search space never has.")
+        raise ConfigError(f"{where}.{name}: used only with {other}: {value}, which this search space never has.")
 
 
 def _condition_problem(
-    name: str, other: str, allowed: tuple[Scalar, ...], before: Mapping[str, Any], all_of_them: Mapping[str, Any]
+    name: str, other: str, allowed: tuple[Scalar, ...], before: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> str:
-    if other not in all_of_them:
-        return f"the search space has no '{other}'.{did_you_mean(other, ['model', *all_of_them])}"
+    """Describe the mistake in a condition of parameter `name` on parameter `other`; an empty string if none."""
+    if other not in parameters:
+        return f"the search space has no '{other}'.{did_you_mean(other, ['model', *parameters])}"
     if other not in before:
-        return f"'{other}' must stand before '{name}' in the search space."
+        return f"'{other}' must be above '{name}' in the search space."
     if isinstance(before[other], Float):
-        return f"'{other}' is a range of real numbers; a condition needs choices, whole numbers or a fixed value."
+        return f"'{other}' is a range of real numbers; a condition needs choices, integers or a fixed value."
     never = [value for value in allowed if before[other].nearest(value) != value]
     return f"'{other}' is never {never[0]} in this search space." if never else ""

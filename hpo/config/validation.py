@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said to the person who wrote it."""
+"""Messages for validation errors, and the validation of study names."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -8,9 +8,9 @@ from pydantic_core import ErrorDetails
 
 from hpo.errors import ConfigError, did_you_mean
 
-# By pydantic's type of error; of the others its own words are good enough.
+# By pydantic's error type. Other types keep pydantic's message.
 _PHRASES = {
-    "missing": "this key is needed",
+    "missing": "this key is required",
     "dict_type": "must hold keys with values",
     "model_type": "must hold keys with values",
     "tuple_type": "must be a list",
@@ -29,7 +29,7 @@ _PHRASES = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake in what should have been a `model`: its key, what is allowed, and the nearest known key."""
+    """Return a message for the first error in a `model`: the key, what is allowed, and the nearest known key."""
     first = error.errors()[0]
     *parents, last = first["loc"] or ("",)
     if first["type"] == "extra_forbidden":
@@ -38,12 +38,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{_key(first['loc'])}: no such key.{hint} Allowed: {', '.join(known)}."
     given = first["input"]
     shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
-    place = _key(first["loc"])
-    return f"{place}{': ' if place else ''}{phrase(first)}{shown}."
+    key = _key(first["loc"])
+    return f"{key}{': ' if key else ''}{phrase(first)}{shown}."
 
 
 def phrase(error: ErrorDetails) -> str:
-    """One of pydantic's errors in plain words, such as "must be greater than 0"."""
+    """Return one of pydantic's errors as a phrase, such as "must be greater than 0"."""
     own = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return _PHRASES.get(error["type"], own)
 
@@ -53,7 +53,7 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _model_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel]:
-    """The model whose keys stand at `location` in a `model`."""
+    """Return the nested model at `location` in `model`."""
     for part in location:
         if part in model.model_fields:
             model = next(_models_in(model.model_fields[part].annotation), model)
@@ -68,15 +68,15 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def check_study_name(name: str) -> str:
-    """Return `name`, or raise `ConfigError` for one no database keeps: empty, with NUL, or over 512 characters."""
+    """Return `name`. Raises `ConfigError` if it is empty, contains NUL, or is longer than 512 characters."""
     if not name.strip():
-        raise ConfigError("name: a study needs a name that is not empty.")
+        raise ConfigError("name: must not be empty.")
     if "\0" in name:
-        raise ConfigError("name: a study's name cannot hold a NUL character.")
+        raise ConfigError("name: must not contain a NUL character.")
     if len(name) > 512:
-        raise ConfigError(f"name: a study's name has at most 512 characters; this one has {len(name)}.")
+        raise ConfigError(f"name: must have at most 512 characters; this one has {len(name)}.")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ConfigError("name: a study's name must be valid UTF-8.") from None
+        raise ConfigError("name: must be valid UTF-8.") from None
     return name

@@ -1,7 +1,7 @@
-"""Strict YAML: what a person sees is what is read.
+"""Strict reading and writing of YAML.
 
-YAML 1.2 through ruamel.yaml, so that `1e-5` is a number and `no` a word; a key given twice and a tag are
-errors with their line. Safe loading only.
+YAML 1.2 by ruamel.yaml, in which `1e-5` is a number and `no` a string. Duplicate keys and tags are errors, which name
+the line. Loading is safe: it never creates Python objects.
 """
 
 import io
@@ -14,7 +14,7 @@ from hpo.errors import ConfigError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping from a file; raises `ConfigError` naming the file and line of a mistake."""
+    """Read a YAML mapping from a file. Raises `ConfigError` that names the file and the line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Parse a YAML mapping; `where` names it in errors."""
+    """Parse a YAML mapping; `where` names its source in errors. Raises `ConfigError`."""
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -35,7 +35,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         problem = str(error.problem).split(" with value")[0]
-        raise ConfigError(f"{where}, line {line}: {problem}. A key stands only once.") from None
+        raise ConfigError(f"{where}, line {line}: {problem}. Write each key once.") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else "?"
@@ -49,7 +49,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:
-    """Write a mapping of plain values as block-style YAML, in its own order."""
+    """Return a mapping of plain values as block-style YAML, in the order of its keys."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
@@ -62,7 +62,7 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 
 def inline(value: str | Sequence[str]) -> str:
-    """A text, or a list of texts, as YAML on one line: quoted only where it must be.
+    """Return a string, or a list of strings, as YAML on one line, quoted only where necessary.
 
     >>> inline("label"), inline("1e-5"), inline(["a: b", "c"])
     ('label', '"1e-5"', '["a: b", c]')

@@ -26,7 +26,7 @@ def written(**more: Any) -> dict[str, Any]:
         ("rya", "backend.name: must be one of local, inline, ray, slurm"),
         ({"ray": {"adress": "x"}}, "backend.ray.adress: no such key. Did you mean 'address'?"),
         ({"ray": 3}, "backend.ray: must hold keys with values"),
-        ({"name": "local", "ray": {}}, "backend: settings of ray are given, but workers run on local"),
+        ({"name": "local", "ray": {}}, "backend: has settings of ray, but the backend is local"),
         ({"slurm": {"hours": 0}}, "backend.slurm.hours: must be greater than 0"),
         ({"slurm": {"gpus_per_worker": 2}}, "backend.slurm.gpus_per_worker: must be less than or equal to 1"),
     ],

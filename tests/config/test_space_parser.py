@@ -1,4 +1,4 @@
-"""How a person writes a search space: what is read, and what each mistake is told."""
+"""Parsing of search spaces: each form, and the message for each mistake."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hpo.errors import ConfigError
 SCHEDULERS = {"lr_scheduler": ["linear", "cosine"]}
 
 
-def test_each_form_is_read_as_what_it_means() -> None:
+def test_each_form_is_parsed() -> None:
     space = parse_search_space(
         {
             "learning_rate": {"low": 1e-6, "high": 5e-4, "log": True},
@@ -39,7 +39,7 @@ def test_each_form_is_read_as_what_it_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "message"),
     [
         ({"learning_rate": 0}, "learning_rate: 0 is not allowed: must be greater than 0"),
         ({"learning_rate": {"low": 0, "high": 1e-3}}, "learning_rate: 0 is not allowed"),
@@ -56,8 +56,8 @@ def test_each_form_is_read_as_what_it_means() -> None:
         ({"batch_size": True}, "batch_size: True is not allowed"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: no such parameter"),
         ({"epochs": 0}, "epochs: 0 is not allowed"),
-        ({"lora_r": [4, 8]}, "lora_r: of use only with peft: lora, which this search space never has"),
-        ({"peft": "none", "lora_r": 4}, "lora_r: of use only with peft: lora"),
+        ({"lora_r": [4, 8]}, "lora_r: used only with peft: lora"),
+        ({"peft": "none", "lora_r": 4}, "lora_r: used only with peft: lora"),
         ({"peft": "qlora"}, "peft: qlora is not allowed"),
         ({"epochs": {"low": -1, "high": 3}}, "epochs: -1 is not allowed"),
         ({"weight_decay": -0.1}, "weight_decay: -0.1 is not allowed: must be greater than or equal to 0"),
@@ -70,7 +70,7 @@ def test_each_form_is_read_as_what_it_means() -> None:
         ({"learning_rate": {"low": 1e-5}}, "learning_rate: write {low: …, high: …}, a list of choices, or one value"),
         ({"model": ["a"]}, "model: the candidates are listed under `models`"),
         ({"batch_size": []}, "batch_size.choices: must hold at least one value"),
-        ({"batch_size": [8, 8.0]}, "batch_size: a choice stands twice"),
+        ({"batch_size": [8, 8.0]}, "batch_size: a choice is given twice"),
         ({"batch_size": [[8]]}, "batch_size: [8] is not a single value"),
         ({"frozen_layers": {"share": [0, 2]}}, "frozen_layers: 2 is not allowed: must be less than or equal to 1"),
         ({"frozen_layers": {"share": 0.5}}, "frozen_layers: a share is written {share: [low, high]}"),
@@ -82,7 +82,7 @@ def test_each_form_is_read_as_what_it_means() -> None:
         ),
         (
             {"dropout": {"value": 0.1, "when": {"lr_scheduler": "linear"}}, **SCHEDULERS},
-            "dropout.when.lr_scheduler: 'lr_scheduler' must stand before 'dropout'",
+            "dropout.when.lr_scheduler: 'lr_scheduler' must be above 'dropout'",
         ),
         (
             {**SCHEDULERS, "dropout": {"value": 0.1, "when": {"lr_scheduler": ["linear", "constant"]}}},
@@ -94,11 +94,11 @@ def test_each_form_is_read_as_what_it_means() -> None:
         ),
     ],
 )
-def test_a_mistake_names_its_parameter_and_what_is_allowed(space: dict[str, Any], told: str) -> None:
+def test_error_names_the_parameter_and_what_is_allowed(space: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_search_space(space)
     assert str(caught.value).startswith("search_space.")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,7 @@ def test_a_mistake_names_its_parameter_and_what_is_allowed(space: dict[str, Any]
         ({"low": 0.1, "high": 0.35, "step": 0.1}, 0.3, "the top is 0.3, not 0.35"),
     ],
 )
-def test_a_step_that_does_not_divide_the_range_is_told_with_the_top(
-    written: dict[str, Any], top: float, note: str | None
-) -> None:
+def test_step_that_does_not_divide_the_range_is_noted(written: dict[str, Any], top: float, note: str | None) -> None:
     space = parse_search_space({"dropout": written})
     assert space.parameters["dropout"].effective_high == top  # type: ignore[union-attr]
     assert (note is None and space.notes == []) or note in space.notes[0]
@@ -137,11 +135,11 @@ def test_a_step_that_does_not_divide_the_range_is_told_with_the_top(
         (Fixed(value=3), 5, 3),
     ],
 )
-def test_the_nearest_value_of_a_parameter(parameter: Any, value: Any, nearest: Any) -> None:
+def test_nearest_value_of_a_parameter(parameter: Any, value: Any, nearest: Any) -> None:
     assert parameter.nearest(value) == nearest
 
 
-def test_a_condition_holds_where_each_named_parameter_has_one_of_its_values() -> None:
+def test_condition_requires_one_value_of_each_named_parameter() -> None:
     space = parse_search_space(
         {
             **SCHEDULERS,

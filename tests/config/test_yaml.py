@@ -1,4 +1,4 @@
-"""Strict YAML: what a person sees is what is read, and a mistake is told with its line."""
+"""Strict YAML: types of scalars, errors with their line, and round trips."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hpo.config.yaml import inline, parse_yaml, read_yaml, to_yaml
 from hpo.errors import ConfigError
 
 
-def test_numbers_and_words_are_what_they_look_like() -> None:
+def test_yaml_1_2_scalars() -> None:
     text = "a: 1e-5\nb: no\nc: off\nd: 012\ne: true\nf: 2026-01-01x\ng: [yes, 'no', 3]\n"
     assert parse_yaml(text, "x") == {
         "a": 1e-5,
@@ -22,9 +22,9 @@ def test_numbers_and_words_are_what_they_look_like() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"x\.yaml, line 3: .*\"a\".* only once"),
+        ("a: 1\nb: 2\na: 3\n", r"x\.yaml, line 3: .*\"a\".* once"),
         ("m:\n  k: 1\n  k: 2\n", r"x\.yaml, line 3: .*\"k\""),
         ("a: 1\nb: !!python/object/apply:os.system ['true']\n", r"x\.yaml, line 2: .*tag"),
         ("a: [1, 2\nb: 3\n", r"x\.yaml, line \d: not valid YAML"),
@@ -37,14 +37,14 @@ def test_numbers_and_words_are_what_they_look_like() -> None:
         ("a: 2026-13-45\n", r"x\.yaml: .*month"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(text: str, told: str, tmp_path: Path) -> None:
+def test_error_names_the_line(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_yaml(path)
 
 
-def test_a_file_that_cannot_be_read_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"There is no file {tmp_path}/none.yaml"):
         read_yaml(Path("none.yaml"))
@@ -59,12 +59,12 @@ def test_a_file_that_cannot_be_read_is_named_in_full(tmp_path: Path, monkeypatch
     "value",
     ["label", "no", "1e-5", "3", "a: b", "# x", "it's", '"q"', "a, b", "[x]", "", " padded ", "null", "Größe", "a\tb"],
 )
-def test_any_text_can_stand_on_a_line(value: str) -> None:
+def test_inline_round_trips_any_string(value: str) -> None:
     assert parse_yaml(f"key: {inline(value)}", "") == {"key": value}
     assert parse_yaml(f"key: {inline([value, 'b'])}  # why", "") == {"key": [value, "b"]}
 
 
-def test_what_is_written_is_read_back_in_its_order() -> None:
+def test_to_yaml_round_trips_in_order() -> None:
     values = {"z": 1e-5, "a": ["no", None, True], "m": {"text": "line\nline", "odd": "a: b"}, "e": {}, "l": []}
     assert parse_yaml(to_yaml(values), "") == values
     assert list(parse_yaml(to_yaml(values), "")) == list(values)

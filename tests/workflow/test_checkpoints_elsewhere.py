@@ -124,5 +124,5 @@ def test_what_other_machines_left_of_finished_trials_goes_with_the_stage(
 def test_a_place_for_checkpoints_is_checked_first(study: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="checkpoints: nowhere://x cannot be opened"):
         hpo.run({**study, "checkpoints": "nowhere://x"})
-    with pytest.raises(ConfigError, match="checkpoints: holds a password"):
+    with pytest.raises(ConfigError, match="checkpoints: must not contain a password"):
         load_config({**study, "checkpoints": "sftp://me:secret@host/x"})

@@ -107,7 +107,7 @@ def test_a_study_without_a_gpu_ends_before_it_begins(tmp_path: Path) -> None:
 
 def test_it_needs_adapters() -> None:
     study = {"name": "n", "data": "d.csv", "models": ["a"]}
-    with pytest.raises(ConfigError, match="quantization: of use only with peft: lora"):
+    with pytest.raises(ConfigError, match="quantization: used only with peft: lora"):
         load_config({**study, "search_space": {"learning_rate": 1e-3, "quantization": "4bit"}})
     space = {"peft": ["none", "lora"], "quantization": {"choices": ["none", "4bit"], "when": {"peft": "lora"}}}
     load_config({**study, "search_space": space})
