@@ -1,4 +1,4 @@
-"""The small tables that hpo keeps beside Optuna's, in the same database: budgets, workers and leases."""
+"""The tables that hpo adds to Optuna's database: budgets, workers and leases."""
 
 from datetime import datetime
 from typing import Any
@@ -15,11 +15,11 @@ _TRIAL_ID: Any = models.TrialModel.__table__.c.trial_id
 
 
 class Base(DeclarativeBase):
-    """hpo's tables. Those of Optuna have a base of their own."""
+    """The declarative base of hpo's tables. Optuna's tables have their own."""
 
 
 class SchemaRow(Base):
-    """The version of these tables. Written last when they are made: where it stands, everything stands."""
+    """The version of these tables. Its row is written last: where it exists, all tables exist."""
 
     __tablename__ = "hpo_schema"
 
@@ -28,7 +28,7 @@ class SchemaRow(Base):
 
 
 class StudyRow(Base):
-    """A study's budget and how far it is. A confirm study is an Optuna study of its own that names its parent."""
+    """The budget and state of a study. A confirm study is a separate Optuna study with a `parent_id`."""
 
     __tablename__ = "hpo_studies"
 
@@ -42,10 +42,10 @@ class StudyRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker process, what it does, and its beat: a counter that it raises about once a second."""
+    """A worker process, its progress, and its heartbeat: a counter that it increments about once a second."""
 
     __tablename__ = "hpo_workers"
-    # A worker's id is never given twice: a lease must not pass to a newcomer.
+    # A worker's id is never reused: a new worker must not inherit a lease.
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 (SQLAlchemy's own name and shape)
 
     worker_id: Mapped[int] = mapped_column(primary_key=True)
@@ -62,18 +62,16 @@ class WorkerRow(Base):
     epoch: Mapped[float | None] = mapped_column(Float(53))
     epochs: Mapped[int | None]
     heartbeat: Mapped[int] = mapped_column(default=0)
-    heartbeat_at: Mapped[datetime] = mapped_column(
-        default=func.now()
-    )  # by the database's clock; for people's eyes only
+    heartbeat_at: Mapped[datetime] = mapped_column(default=func.now())  # by the database's clock; for display only
     warning: Mapped[str | None] = mapped_column(Text)
     ended: Mapped[bool] = mapped_column(default=False)
 
 
 class LeaseRow(Base):
-    """Who works on an unfinished trial. A trial that is WAITING and has a row was begun, and can go on.
+    """The worker of an unfinished trial. A WAITING trial with a row was started before and can be resumed.
 
-    `attempt` rises each time the trial is handed out; a worker that names an older one is refused. `deaths`
-    counts the workers that died on the trial since its last checkpoint.
+    `attempt` counts how often the trial was claimed; writes of an older attempt are rejected. `deaths` counts the
+    workers that died while they ran the trial, since its last checkpoint.
     """
 
     __tablename__ = "hpo_leases"
@@ -85,8 +83,8 @@ class LeaseRow(Base):
     deaths: Mapped[int] = mapped_column(default=0)
 
 
-# SQLite gives a deleted study's id to the next one, and holds no foreign keys unless each client asks for it, which
-# the dashboard does not: triggers see to it that no old budget or lease meets a new study.
+# SQLite reuses the id of a deleted study, and enforces foreign keys only for clients that ask for it, which the
+# dashboard does not. The triggers delete the rows that a new study with the same id would inherit.
 _ON_DELETE = {
     "studies": "DELETE FROM hpo_studies WHERE study_id = OLD.study_id; "
     "DELETE FROM hpo_workers WHERE study_id = OLD.study_id; "
@@ -94,5 +92,5 @@ _ON_DELETE = {
     "trials": "DELETE FROM hpo_leases WHERE trial_id = OLD.trial_id;",
 }
 for _table, _statements in _ON_DELETE.items():
-    _trigger = f"CREATE TRIGGER IF NOT EXISTS hpo_forget_{_table} AFTER DELETE ON {_table} BEGIN {_statements} END"
+    _trigger = f"CREATE TRIGGER IF NOT EXISTS hpo_delete_{_table} AFTER DELETE ON {_table} BEGIN {_statements} END"
     event.listen(Base.metadata, "after_create", DDL(_trigger).execute_if(dialect="sqlite"))

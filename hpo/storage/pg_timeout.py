@@ -1,14 +1,14 @@
-"""A deadline on this side for PostgreSQL's driver, for a stopped server: it acknowledges and never answers."""
+"""A client-side timeout for PostgreSQL's driver: a suspended server acknowledges packets and never responds."""
 
 from types import SimpleNamespace
 from typing import Any
 
 
 def with_response_timeout(seconds: float) -> Any:
-    """The module psycopg for SQLAlchemy's `create_engine(module=...)`, whose connections wait `seconds` at most.
+    """Return psycopg for SQLAlchemy's `create_engine(module=...)`, with connections that wait at most `seconds`.
 
-    The server's own time-outs do not help where the server is stopped, nor do TCP's: its kernel goes on answering.
-    A connection that was waited for in vain is closed, and `psycopg.OperationalError` is raised.
+    The timeouts of the server and of TCP do not fire while the server process is suspended, because its kernel still
+    acknowledges. A connection that times out is closed, and `psycopg.OperationalError` is raised.
     """
     import psycopg
 
@@ -17,7 +17,7 @@ def with_response_timeout(seconds: float) -> Any:
             try:
                 return super().wait(gen, interval, seconds if timeout is None else timeout)
             except psycopg.errors._WaitTimeout:
-                self.pgconn.finish()  # without a word to the server, which would not answer that either
-                raise psycopg.OperationalError(f"the server did not answer for {seconds:g} seconds") from None
+                self.pgconn.finish()  # sends nothing to the server, which would not respond to that either
+                raise psycopg.OperationalError(f"the server did not respond for {seconds:g} seconds") from None
 
     return SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})

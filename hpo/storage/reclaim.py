@@ -1,4 +1,4 @@
-"""Returning the trials of dead workers to the queue: at once where the death is sure, else after a grace period."""
+"""Reclaim the trials of dead workers: at once if the process is known to be gone, else after a grace period."""
 
 import time
 from collections.abc import Collection
@@ -18,7 +18,7 @@ from hpo.storage.transactions import record_death
 
 Trials = models.TrialModel
 
-_watches: WeakKeyDictionary[Storage, dict[int, "HeartbeatMonitor"]] = WeakKeyDictionary()
+_monitors: WeakKeyDictionary[Storage, dict[int, "HeartbeatMonitor"]] = WeakKeyDictionary()
 
 
 def reclaim(
@@ -30,10 +30,10 @@ def reclaim(
     killed_by_us: bool = False,
 ) -> list[int]:
     """Poll once with the `HeartbeatMonitor` that this process keeps for the study. Call it repeatedly."""
-    watches = _watches.setdefault(storage, {})
-    watch = watches.setdefault(study_id(study), HeartbeatMonitor(study))
-    watch.grace_seconds = grace_seconds
-    return watch.poll(storage, dead, killed_by_us=killed_by_us)
+    monitors = _monitors.setdefault(storage, {})
+    monitor = monitors.setdefault(study_id(study), HeartbeatMonitor(study))
+    monitor.grace_seconds = grace_seconds
+    return monitor.poll(storage, dead, killed_by_us=killed_by_us)
 
 
 @dataclass
@@ -43,71 +43,71 @@ class _LastHeartbeat:
 
 
 class HeartbeatMonitor:
-    """What one process saw of the beats of a study's workers, by its own monotonic clock.
+    """Observes the heartbeats of a study's workers by the monotonic clock of this process.
 
-    No time of another machine is read: no time zone or skew can make a worker look dead.
+    It reads no clock of another machine, so that no time zone and no clock skew can make a worker look dead.
     """
 
     def __init__(self, study: optuna.Study, grace_seconds: float = 60.0) -> None:
         self.grace_seconds = grace_seconds
         self._study_id = study_id(study)
-        self._sightings: dict[str, _LastHeartbeat] = {}
+        self._last: dict[str, _LastHeartbeat] = {}
         self._last_poll: float | None = None
 
     def poll(
         self, storage: Storage, dead: Collection[tuple[str, int]] = (), *, killed_by_us: bool = False
     ) -> list[int]:
-        """Look at the beats, and return the trials of dead workers to the queue. Returns those trials' numbers.
+        """Read the heartbeats and return the trials of dead workers to the queue. Returns the numbers of these trials.
 
-        A worker is dead when its process is known to be gone, on this machine or by `dead` (machine and process id
-        of children whose end the caller saw); else when its beat did not change for the grace period. Each poll adds
-        the time since the last one, but a third of the period at most, so that three or more polls must agree; and a
-        poll that fails (raising `StorageError`) starts the count anew, so that after an outage nobody is taken for
-        dead for having been cut off. Polls are writing transactions: where nobody can write, none succeeds.
+        A worker is dead if its process is known to be gone, on this machine or as one of `dead` (machine and process
+        id of child processes that ended), or if its heartbeat did not change for the grace period. Each poll adds
+        the time since the previous one, at most a third of the period, so that at least three polls must agree. A
+        poll that fails (raising `StorageError`) resets the count: after an outage, no worker counts as dead because
+        it was cut off. A poll is a writing transaction: while nobody can write, no poll succeeds.
 
-        After three deaths without a newer checkpoint in between, a trial is FAIL, with the reason. Where a person
-        had the processes of `dead` killed (`killed_by_us`), that is no death that a trial is to blame for.
+        After three deaths without a newer checkpoint in between, a trial fails, with the reason. With
+        `killed_by_us`, hpo killed the processes of `dead` on request, and their deaths are not counted.
         """
         try:
             with storage.transaction() as session:
-                numbers = self._take_over(session, dead, killed_by_us)
-        except Exception:  # whatever it was, nothing was seen this time: the count starts anew, and the caller is told
-            self._sightings.clear()
+                numbers = self._reclaim(session, dead, killed_by_us)
+        except Exception:  # no heartbeat was read: reset the count
+            self._last.clear()
             self._last_poll = None
             raise
         return numbers
 
-    def _take_over(self, session: Session, dead: Collection[tuple[str, int]], killed_by_us: bool) -> list[int]:
+    def _reclaim(self, session: Session, dead: Collection[tuple[str, int]], killed_by_us: bool) -> list[int]:
         now = time.monotonic()
-        passed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
+        elapsed = 0.0 if self._last_poll is None else min(now - self._last_poll, self.grace_seconds / 3)
         self._last_poll = now
-        sightings: dict[str, _LastHeartbeat] = {}
+        current: dict[str, _LastHeartbeat] = {}
         numbers = []
         for worker in self._workers(session):
-            silent = self._look(f"worker {worker.worker_id}", worker.heartbeat, sightings, passed)
+            silent = self._observe(f"worker {worker.worker_id}", worker.heartbeat, current, elapsed)
             known_dead = worker.ended or is_known_dead(worker.machine, worker.pid, worker.process_start)
-            # The machine too: two of them give the same process id to different workers.
-            seen_dead = (worker.machine, worker.pid) in dead
-            named = seen_dead and not is_known_alive(worker.machine, worker.pid, worker.process_start)
-            if known_dead or named or silent >= self.grace_seconds:
-                numbers += _release(session, worker, blameless=killed_by_us and seen_dead)
-        for trial in self._ownerless(session):
-            if self._look(f"trial {trial.trial_id}", 0, sightings, passed) >= self.grace_seconds:
+            # With the machine: two machines use the same process id for different workers.
+            reported_dead = (worker.machine, worker.pid) in dead
+            child_dead = reported_dead and not is_known_alive(worker.machine, worker.pid, worker.process_start)
+            if known_dead or child_dead or silent >= self.grace_seconds:
+                numbers += _release(session, worker, blameless=killed_by_us and reported_dead)
+        for trial in self._orphaned(session):
+            if self._observe(f"trial {trial.trial_id}", 0, current, elapsed) >= self.grace_seconds:
                 trial.state = TrialState.WAITING
                 session.add(LeaseRow(trial_id=trial.trial_id, attempt=1, deaths=0))
                 numbers.append(int(trial.number))
-        self._sightings = sightings
+        self._last = current
         return sorted(numbers)
 
-    def _look(self, key: str, beat: int, sightings: dict[str, _LastHeartbeat], passed: float) -> float:
-        """Note one beat in `sightings`; returns for how many seconds it has not changed."""
-        last = self._sightings.get(key)
-        silent = last.silent_seconds + passed if last is not None and last.heartbeat == beat else 0.0
-        sightings[key] = _LastHeartbeat(beat, silent)
+    def _observe(self, key: str, heartbeat: int, current: dict[str, _LastHeartbeat], elapsed: float) -> float:
+        """Record one heartbeat in `current`. Returns the seconds for which it has not changed."""
+        last = self._last.get(key)
+        silent = last.silent_seconds + elapsed if last is not None and last.heartbeat == heartbeat else 0.0
+        current[key] = _LastHeartbeat(heartbeat, silent)
         return silent
 
     def _workers(self, session: Session) -> list[WorkerRow]:
-        """The study's workers that live, as far as is known, or hold a trial."""
+        """Return, locked, the study's workers that hold a trial or are not known to have ended."""
         holding = exists().where(LeaseRow.worker_id == WorkerRow.worker_id)
         return list(
             session.scalars(
@@ -118,21 +118,21 @@ class HeartbeatMonitor:
             )
         )
 
-    def _ownerless(self, session: Session) -> list[models.TrialModel]:
-        """Running trials that no worker has a lease on: created by other means, then left."""
+    def _orphaned(self, session: Session) -> list[models.TrialModel]:
+        """Return running trials without a lease: they were created by other programs and abandoned."""
         leased = exists().where(LeaseRow.trial_id == Trials.trial_id)
-        mine = select(Trials).where(Trials.study_id == self._study_id, Trials.state == TrialState.RUNNING, ~leased)
-        return list(session.scalars(mine.order_by(Trials.trial_id).with_for_update()))
+        running = select(Trials).where(Trials.study_id == self._study_id, Trials.state == TrialState.RUNNING, ~leased)
+        return list(session.scalars(running.order_by(Trials.trial_id).with_for_update()))
 
 
 def _release(session: Session, worker: WorkerRow, blameless: bool) -> list[int]:
-    """End a dead worker and return what it held to the queue; returns the numbers of those trials."""
+    """Mark a dead worker as ended and return its trials to the queue. Returns the numbers of these trials."""
     numbers = []
     held = select(LeaseRow).where(LeaseRow.worker_id == worker.worker_id).with_for_update()
     for lease in session.scalars(held).all():
         trial = session.get_one(Trials, lease.trial_id, with_for_update=True)
         if trial.state != TrialState.RUNNING:
-            # Told by someone else, who knows nothing of leases, before the worker died.
+            # Another program, without leases, set its result before the worker died.
             if trial.state.is_finished():
                 session.delete(lease)
             lease.worker_id = None

@@ -1,4 +1,4 @@
-"""What a study looks like right now, read with a few SQL statements so that 5,000 trials cost under a second."""
+"""The current status of a study, read with a few SQL statements: under a second for 5,000 trials."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ from hpo.storage.optuna_internals import models
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import FAILURE, count_copied
 
-# The user attribute of a study that names its metric.
+# User attribute of a study with the name of its metric.
 METRIC = "metric"
-# The user attribute of a trial that says how many layers its sampled share froze, as "4 of 6".
+# User attribute of a trial with the number of layers that its sampled share froze, as "4 of 6".
 FROZEN_LAYERS = "frozen_layers"
-# The user attribute of a trial that tells each metric's deviation between folds, where there are some.
+# User attribute of a trial with each metric's standard deviation between folds, if there are folds.
 SPREAD = "spread"
-# The user attribute of a trial that counts how many times it was handed out.
+# User attribute of a trial with the number of times it was claimed.
 ATTEMPT = "attempt"
 NEWEST_FAILURES = 5
 
@@ -44,7 +44,7 @@ Values = models.TrialValueModel
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker process, as its row in the database tells."""
+    """A worker process, as of its row in the database."""
 
     worker_id: int
     host: str
@@ -52,40 +52,40 @@ class WorkerStatus:
     device: str
     phase: str  # starting, search, confirm, retrain, waiting, gone
     trial: int | None = None
-    attempt: int | None = None  # how often the trial in hand was handed out
+    attempt: int | None = None  # how often the current trial was claimed
     step: int | None = None  # the last rung reported
     epoch: float | None = None
-    epochs: int | None = None  # of the trial in hand
-    heartbeat_age: float = 0.0  # seconds since its last beat, by the database's clock
+    epochs: int | None = None  # of the current trial
+    heartbeat_age: float = 0.0  # seconds since the last heartbeat, by the database's clock
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """One study: how far it is, who works on it, and the best trial so far."""
+    """The progress of a study, its workers, and its best trial so far."""
 
     name: str
     metric: str
     direction: Direction
     phase: str  # search, confirm, retrain, finished, stopped
     counts: dict[str, int]  # running, waiting, complete, pruned, failed
-    max_trials: int  # those taken over from other studies included
+    max_trials: int  # including those copied from other studies
     max_hours: float | None
     hours_run: float
     best_trial: int | None = None
     best_value: float | None = None
     best_params: dict[str, Any] = field(default_factory=dict)
-    best_spread: float | None = None  # the best value's deviation between folds; None without folds
+    best_spread: float | None = None  # standard deviation of the best value between folds; None without folds
     workers: tuple[WorkerStatus, ...] = ()
     confirm_done: int = 0
     confirm_total: int = 0
     resumed: int = 0  # trials that another worker continued, or the same one after a stop
     failures: tuple[tuple[int, str], ...] = ()  # trial number, reason: the newest few
-    warnings: tuple[str, ...] = ()  # what workers told that costs no trial
-    disk: DiskUse | None = None  # None where it was not measured
+    warnings: tuple[str, ...] = ()  # problems reported by workers that fail no trial
+    disk: DiskUse | None = None  # None if it was not measured
 
 
 def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStatus:
-    """The status of the study `name`, with the disk it takes here if asked. Raises `StudyError` where there is none."""
+    """Return the status of the study `name`, with `disk` its disk use here too. Raises `StudyError` for no study."""
     with storage.reading() as session:
         found = session.execute(
             select(models.StudyModel.study_id, StudyRow)
@@ -96,21 +96,22 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             raise StudyError(_unknown(storage, name, exists=found is not None))
         study_id, row = found
         counts = _counts(session, study_id)
-        taken = count_copied(session, study_id)
+        copied = count_copied(session, study_id)
         direction = _direction(session, study_id)
         best_id, best_trial, best_value = _best(session, study_id, direction)
         confirm_done, confirm_total = _confirm_counts(session, study_id)
         workers, warnings = _workers(session, study_id)
         metric = str(_attribute(session, study_id, METRIC) or "value")
-        told = {} if best_id is None else _told(session, best_id, (FROZEN_LAYERS, SPREAD))
-        spread, best_params = told.pop(SPREAD, {}), {} if best_id is None else {**_params(session, best_id), **told}
+        attributes = {} if best_id is None else _trial_attributes(session, best_id, (FROZEN_LAYERS, SPREAD))
+        spread = attributes.pop(SPREAD, {})
+        best_params = {} if best_id is None else {**_params(session, best_id), **attributes}
         return StudyStatus(
             name=name,
             metric=metric,
             direction=direction,
             phase=row.phase,
             counts=counts,
-            max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + taken,
+            max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + copied,
             max_hours=None if row.max_seconds is None else row.max_seconds / 3600,
             hours_run=row.seconds_run / 3600,
             best_trial=best_trial,
@@ -129,21 +130,21 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
 
 def _unknown(storage: Storage, name: str, exists: bool) -> str:
     if exists:
-        return f"The study {name!r} is in {storage}, but was not made by hpo."
+        return f"The study {name!r} is in {storage}, but was not created by hpo."
     known = list_studies(storage)
-    there = f"There are: {', '.join(known[-10:])}." if known else "There is none yet: `hpo run STUDY.yaml` makes one."
+    there = f"There are: {', '.join(known[-10:])}." if known else "There is none yet: `hpo run STUDY.yaml` creates one."
     return f"There is no study {name!r} in {storage}.{did_you_mean(name, known)} {there}"
 
 
 def _workers(session: Session, study_id: int) -> tuple[tuple[WorkerStatus, ...], tuple[str, ...]]:
-    """The workers that are there, and what any worker, gone or not, has warned of."""
-    told = session.execute(
+    """Return the workers that have not ended, and the warnings of all workers."""
+    rows = session.execute(
         select(WorkerRow, LeaseRow.attempt, func.now())
         .outerjoin(LeaseRow, LeaseRow.worker_id == WorkerRow.worker_id)
         .where(WorkerRow.study_id == study_id, ~WorkerRow.ended | WorkerRow.warning.is_not(None))
         .order_by(WorkerRow.worker_id)
     ).all()
-    here = {
+    workers = {
         row.worker_id: WorkerStatus(
             worker_id=row.worker_id,
             host=row.host,
@@ -155,20 +156,20 @@ def _workers(session: Session, study_id: int) -> tuple[tuple[WorkerStatus, ...],
             step=row.step,
             epoch=row.epoch,
             epochs=row.epochs,
-            # PostgreSQL tells the zone of its own time, which is UTC as for all else here.
+            # PostgreSQL returns its time with a zone, which is UTC as for the other databases.
             heartbeat_age=max(0.0, (now.replace(tzinfo=None) - row.heartbeat_at).total_seconds()),
         )
-        for row, attempt, now in told
+        for row, attempt, now in rows
         if not row.ended
     }
-    return tuple(here.values()), tuple(dict.fromkeys(row.warning for row, *_ in told if row.warning))
+    return tuple(workers.values()), tuple(dict.fromkeys(row.warning for row, *_ in rows if row.warning))
 
 
 def _counts(session: Session, study_id: int) -> dict[str, int]:
     rows = session.execute(
         select(Trials.state, func.count()).where(Trials.study_id == study_id).group_by(Trials.state)
     ).all()
-    found = {_NAMES[state]: many for state, many in rows}
+    found = {_NAMES[state]: number for state, number in rows}
     return {name: found.get(name, 0) for name in _NAMES.values()}
 
 
@@ -189,7 +190,7 @@ def _attribute(session: Session, study_id: int, key: str) -> Any:
 
 
 def _best(session: Session, study_id: int, direction: Direction) -> tuple[int | None, int | None, float | None]:
-    """The id, number and value of the best complete trial; of equals the earliest."""
+    """Return id, number and value of the best complete trial, the earliest of equal ones."""
     best = session.execute(
         select(Trials.trial_id, Trials.number, Values.value)
         .join(Values, and_(Values.trial_id == Trials.trial_id, Values.objective == 0))
@@ -217,8 +218,8 @@ def _params(session: Session, trial_id: int) -> dict[str, Any]:
     return {name: json_to_distribution(text).to_external_repr(value) for name, value, text in rows}
 
 
-def _told(session: Session, trial_id: int, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Those of a trial's user attributes that it has."""
+def _trial_attributes(session: Session, trial_id: int, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return those of these user attributes that the trial has."""
     attributes = models.TrialUserAttributeModel
     rows = session.execute(
         select(attributes.key, attributes.value_json).where(attributes.trial_id == trial_id, attributes.key.in_(keys))
@@ -240,17 +241,17 @@ def _failures(session: Session, study_id: int) -> tuple[tuple[int, str], ...]:
 
 def _resumed(session: Session, study_id: int) -> int:
     attempts = models.TrialUserAttributeModel
-    many = session.scalar(
+    number = session.scalar(
         select(func.count())
         .select_from(attempts)
         .join(Trials, Trials.trial_id == attempts.trial_id)
         .where(Trials.study_id == study_id, attempts.key == ATTEMPT, attempts.value_json != "1")
     )
-    return many or 0
+    return number or 0
 
 
 def _confirm_counts(session: Session, study_id: int) -> tuple[int, int]:
-    """How many runs of the newest confirm study are over, and how many it has."""
+    """Return how many trials of the newest confirm study are finished, and how many it has."""
     child = session.scalars(
         select(StudyRow)
         .where(StudyRow.parent_id == study_id, StudyRow.phase == "confirm")
@@ -260,5 +261,5 @@ def _confirm_counts(session: Session, study_id: int) -> tuple[int, int]:
     if child is None:
         return 0, 0
     counts = _counts(session, child.study_id)
-    over = counts["complete"] + counts["pruned"] + counts["failed"]
-    return over, sum(counts.values()) if child.max_trials is None else child.max_trials
+    finished = counts["complete"] + counts["pruned"] + counts["failed"]
+    return finished, sum(counts.values()) if child.max_trials is None else child.max_trials

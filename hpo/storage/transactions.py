@@ -1,8 +1,9 @@
-"""The rules of budget and lease, each one to be applied inside the caller's own writing transaction.
+"""The rules of budget and lease. Each function runs inside the writing transaction of its caller.
 
 HpoError
-├── BudgetSpent    no trial may be started any more
-└── LeaseLost      the trial is another worker's by now, or finished: drop its result and take the next
+├── BudgetSpent          no further trial may be started
+│   └── StopRequested    a stop of the study was requested
+└── LeaseLost            another worker holds the trial, or it is finished: drop the result, claim the next trial
 """
 
 import json
@@ -17,15 +18,15 @@ from hpo.errors import HpoError
 from hpo.storage.models import LeaseRow, StudyRow
 from hpo.storage.optuna_internals import models
 
-# A failed trial with this user attribute was failed by the infrastructure: the budget does not count it.
+# User attribute of a trial that failed because of the infrastructure. The budget does not count it.
 INFRASTRUCTURE = "infrastructure"
-# A trial with this user attribute was taken over from another study, which it names: the budget does not count it.
+# User attribute of a trial that was copied from another study, which it names. The budget does not count it.
 COPIED_FROM = "copied_from"
-# The user attribute that holds a failed trial's reason, for people.
+# User attribute with the reason why a trial failed, as text.
 FAILURE = "failure"
-# The user attribute that holds the number of rungs in a trial's own schedule: its last step if nothing ends it early.
+# User attribute with the number of rungs in a trial's schedule, which is its last step unless it ends early.
 RUNGS = "rungs"
-# Ends of workers that a trial survives, without a checkpoint in between, plus one.
+# A trial fails when this many workers died while running it, without a new checkpoint in between.
 MAX_DEATHS = 3
 
 Trials = models.TrialModel
@@ -37,16 +38,16 @@ class BudgetSpent(HpoError):
 
 
 class StopRequested(BudgetSpent):
-    """Someone asked the study, or its parent, to stop."""
+    """A stop of the study or of its parent was requested."""
 
 
 class LeaseLost(HpoError):
-    """The trial is not this worker's any more: what it still has to tell is refused."""
+    """The worker no longer holds the trial: its writes are rejected."""
 
 
 @dataclass
 class LeaseHolder:
-    """The worker for which a storage acts, and the one trial that it holds."""
+    """The worker that uses a storage, and the one trial that it holds."""
 
     worker_id: int
     trial_id: int | None = None
@@ -54,16 +55,17 @@ class LeaseHolder:
     checkpoint: str | None = None
 
     def adopt(self, lease: LeaseRow) -> int:
-        """Take note of a lease that is ours by now; returns the trial's id."""
+        """Hold the trial of `lease`. Returns the trial's id."""
         self.trial_id, self.attempt, self.checkpoint = lease.trial_id, lease.attempt, lease.checkpoint
         return lease.trial_id
 
     def clear(self) -> None:
+        """Hold no trial."""
         self.trial_id, self.attempt, self.checkpoint = None, 0, None
 
 
 def check_lease(session: Session, trial_id: int, holder: LeaseHolder) -> LeaseRow:
-    """Return the lease, locked, or raise `LeaseLost` unless `holder` still holds it at its attempt."""
+    """Return the lease, locked. Raises `LeaseLost` unless `holder` still holds it at its attempt."""
     found = session.execute(
         select(LeaseRow, Trials.state)
         .join(Trials, Trials.trial_id == LeaseRow.trial_id)
@@ -73,19 +75,19 @@ def check_lease(session: Session, trial_id: int, holder: LeaseHolder) -> LeaseRo
     if found is None:
         raise LeaseLost(f"Worker {holder.worker_id} holds no lease on the trial with id {trial_id}.")
     lease, state = found
-    mine = trial_id == holder.trial_id and lease.worker_id == holder.worker_id and lease.attempt == holder.attempt
-    if not mine:
+    held = trial_id == holder.trial_id and lease.worker_id == holder.worker_id and lease.attempt == holder.attempt
+    if not held:
         raise LeaseLost(
-            f"The trial with id {trial_id} was taken from worker {holder.worker_id} "
-            f"(attempt {holder.attempt}; it is at attempt {lease.attempt} by now)."
+            f"The trial with id {trial_id} was reclaimed from worker {holder.worker_id} "
+            f"(attempt {holder.attempt}; the trial is at attempt {lease.attempt})."
         )
     if state != TrialState.RUNNING:
-        raise LeaseLost(f"Someone else made the trial with id {trial_id} {state.name}.")
+        raise LeaseLost(f"Another process set the trial with id {trial_id} to {state.name}.")
     return lease
 
 
 def lease_of(session: Session, study_id: int, holder: LeaseHolder) -> LeaseRow | None:
-    """The running trial of the study that `holder` has already: its reservation, when the answer to it got lost."""
+    """Return the lease that `holder` has already: the database's response to its claim may have been lost."""
     return session.scalars(
         select(LeaseRow)
         .join(Trials, Trials.trial_id == LeaseRow.trial_id)
@@ -96,12 +98,12 @@ def lease_of(session: Session, study_id: int, holder: LeaseHolder) -> LeaseRow |
 
 
 def is_stopped(session: Session, study_id: int) -> bool:
-    """Whether a stop was requested of the study or of its parent."""
+    """Return whether a stop of the study or of its parent was requested."""
     parent = select(StudyRow.parent_id).where(StudyRow.study_id == study_id).scalar_subquery()
-    asked = select(func.count()).where(
+    requests = select(func.count()).where(
         (StudyRow.study_id == study_id) | (StudyRow.study_id == parent), StudyRow.stop_requested
     )
-    return bool(session.scalar(asked))
+    return bool(session.scalar(requests))
 
 
 def _check_stop(session: Session, study_id: int) -> None:
@@ -112,9 +114,9 @@ def _check_stop(session: Session, study_id: int) -> None:
 def check_budget(session: Session, study_id: int, *, queued: bool = False) -> None:
     """Raise `BudgetSpent` unless one more trial may be started. The study's row must be locked by the caller.
 
-    A trial counts from its creation, whatever becomes of it, unless the infrastructure failed it. A trial that
-    waits in the queue and was never begun counts too, except where the question is whether to begin one
-    (`queued`): a queue longer than the budget is worked on until the budget is spent.
+    A trial counts from its creation, whatever its outcome, unless the infrastructure failed it. Enqueued trials that
+    have not started count too, except with `queued`, which checks whether one of them may start: a queue longer than
+    the budget is processed until the budget is spent.
     """
     _check_stop(session, study_id)
     study = session.get(StudyRow, study_id)
@@ -130,41 +132,40 @@ def check_budget(session: Session, study_id: int, *, queued: bool = False) -> No
 
 
 def count_reserved(session: Session, study_id: int) -> int:
-    """How many trials the budget counts: all but those that the infrastructure failed, or that were taken over."""
+    """Return how many trials the budget counts: all except copied ones and those that the infrastructure failed."""
     all_trials = session.scalar(select(func.count(Trials.trial_id)).where(Trials.study_id == study_id))
     failed = (Trials.state == TrialState.FAIL) & (Attributes.key == INFRASTRUCTURE)
-    excused = session.scalar(
+    excluded = session.scalar(
         select(func.count(Trials.trial_id))
         .join(Attributes, Attributes.trial_id == Trials.trial_id)
         .where(Trials.study_id == study_id, failed | (Attributes.key == COPIED_FROM))
     )
-    return (all_trials or 0) - (excused or 0)
+    return (all_trials or 0) - (excluded or 0)
 
 
 def count_copied(session: Session, study_id: int) -> int:
-    """How many trials were taken over from other studies."""
-    taken = (
+    """Return how many trials were copied from other studies."""
+    copied = (
         select(func.count())
         .select_from(Attributes)
         .join(Trials, Trials.trial_id == Attributes.trial_id)
         .where(Trials.study_id == study_id, Attributes.key == COPIED_FROM)
     )
-    return session.scalar(taken) or 0
+    return session.scalar(copied) or 0
 
 
 def count_queued(session: Session, study_id: int) -> int:
-    """How many trials wait in the queue and were never begun."""
+    """Return how many enqueued trials have not started."""
     return session.scalar(select(func.count(Trials.trial_id)).where(*_queued(study_id))) or 0
 
 
 def claim_waiting(session: Session, study_id: int, holder: LeaseHolder) -> int | None:
-    """Hand out one waiting trial: one that was given back or orphaned, else the next of the queue.
+    """Claim the oldest released or orphaned trial, else the next enqueued one, and return its id.
 
-    The oldest comes first. The trial is RUNNING and leased to `holder` at a new attempt when the caller's transaction
-    is committed.
-    Returns the trial's id, or None where nothing waits or may be begun. Raises `StopRequested`.
+    Once the transaction of the caller is committed, the trial is RUNNING and leased to `holder` at a new attempt.
+    Returns None if no trial waits or none may start. Raises `StopRequested`.
     """
-    # The lock under which Optuna creates trials: on servers it puts all takers of a study in a row.
+    # The lock under which Optuna creates trials: on servers it serializes the claims of a study.
     models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
     _check_stop(session, study_id)
     lease = lease_of(session, study_id, holder)
@@ -188,9 +189,9 @@ def claim_waiting(session: Session, study_id: int, holder: LeaseHolder) -> int |
 
 
 def record_death(session: Session, trial: models.TrialModel, lease: LeaseRow, last: str) -> None:
-    """Return a running trial whose worker died to the queue; at the third death without a newer checkpoint, FAIL it.
+    """Return a trial whose worker died to the queue, or fail it at the third death without a newer checkpoint.
 
-    `last` says which worker died, and of what if that is known.
+    `last` describes the worker that died, with the cause if it is known.
     """
     lease.worker_id = None
     lease.deaths += 1
@@ -200,11 +201,11 @@ def record_death(session: Session, trial: models.TrialModel, lease: LeaseRow, la
     trial.state = TrialState.FAIL
     trial.datetime_complete = datetime.now()
     reason = json.dumps(f"{MAX_DEATHS} workers died on it without a new checkpoint in between; the last was {last}")
-    noted = Attributes.find_by_trial_and_key(trial, FAILURE, session)
-    if noted is None:
+    stored = Attributes.find_by_trial_and_key(trial, FAILURE, session)
+    if stored is None:
         session.add(Attributes(trial_id=trial.trial_id, key=FAILURE, value_json=reason))
     else:
-        noted.value_json = reason
+        stored.value_json = reason
     session.delete(lease)
 
 

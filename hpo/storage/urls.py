@@ -1,4 +1,4 @@
-"""What a storage URL means: checked before anything connects, and never shown with its password."""
+"""Storage URLs: checked before anything connects, and shown without their password."""
 
 import re
 from importlib.util import find_spec
@@ -13,20 +13,21 @@ from hpo.errors import StorageError
 from hpo.storage.pg_timeout import with_response_timeout
 
 EXAMPLES = (
-    "A right one looks like sqlite:////home/me/studies/hpo.db, "
+    "Examples: sqlite:////home/me/studies/hpo.db, "
     "postgresql+psycopg://user:password@host:5432/hpo or mysql+pymysql://user:password@host:3306/hpo."
 )
 
-# The databases that Optuna supports, and for each the driver whose waiting can be bounded from this side.
+# The databases that Optuna supports, each with the driver that has client-side timeouts.
 DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql"}
-# Seconds. A worker that is stopped in mid-transaction (idle) loses its locks before those who wait for them give up;
-# each is shorter than the next, so that the reason told is the true one; a dead connection costs the last two.
-IDLE_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ANSWER_SECONDS, CONNECT_SECONDS = 10, 15, 20, 25, 10
+# Timeouts in seconds. A worker that is suspended inside a transaction (idle) loses its locks before those who wait
+# for them give up. Each is shorter than the next, so that the error names the cause. A dead connection costs the sum of
+# the last two.
+IDLE_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, RESPONSE_SECONDS, CONNECT_SECONDS = 10, 15, 20, 25, 10
 
 _OTHER_SPELLINGS = {"postgres": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _NOT_A_DATABASE = ("journal", "grpc", "redis")
 
-# SQLite's locks and shared memory are not kept by these between machines (https://www.sqlite.org/wal.html).
+# These do not share SQLite's locks and memory between machines (https://www.sqlite.org/wal.html).
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.ceph", "fuse.sshfs", "glusterfs", "fuse.glusterfs"}
     | {"lustre", "gpfs", "beegfs", "ocfs2", "gfs2", "orangefs", "pvfs2"}
@@ -35,7 +36,7 @@ _SECRET_KEY = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r
 
 
 def hide_password(url: str) -> str:
-    """The URL as it may be shown: `***` stands for the password, also where the URL is malformed.
+    """Return the URL with `***` instead of the password, also for a malformed URL.
 
     >>> hide_password("postgresql://me:secret@host/hpo?sslpassword=secret")
     'postgresql://me:***@host/hpo?sslpassword=***'
@@ -45,7 +46,7 @@ def hide_password(url: str) -> str:
         return url
     address, question, query = rest.partition("?")
     if "@" in rest:
-        # The last @, in case the password holds one: rather hide too much.
+        # Up to the last @, because the password may contain one: hide too much rather than too little.
         credentials, _, tail = rest.rpartition("@")
         user, colon, _ = credentials.partition(":")
         rest = f"{user}:***@{tail}" if colon else rest
@@ -55,7 +56,7 @@ def hide_password(url: str) -> str:
 
 
 def redact(message: str, url: URL) -> str:
-    """A driver's message, in one line, in which the URL's password is hidden."""
+    """Return a driver's message in one line, without the URL's password."""
     raw = url.render_as_string(hide_password=False)
     secrets = {str(url.password or ""), raw.rpartition("@")[0].partition("://")[2].partition(":")[2]}
     secrets.update(part[len(match[1]) :] for match in _SECRET_KEY.finditer(raw) if (part := match[0]))
@@ -66,25 +67,25 @@ def redact(message: str, url: URL) -> str:
 
 
 def parse_url(text: str) -> URL:
-    """Return the URL, a SQLite file's path made absolute, or raise `StorageError` that says how to write it right."""
+    """Return the URL, with an absolute path for SQLite. Raises `StorageError`, which shows the correct form."""
     shown = hide_password(text)
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     family = scheme.partition("+")[0]
     if family in _NOT_A_DATABASE or text.endswith((".log", ".journal")):
         raise StorageError(
-            f"storage: {shown} is no SQL database. Journal files, Redis and the gRPC proxy cannot hold hpo's tables of "
-            f"workers, leases and budgets, without which trials get lost or done twice. {EXAMPLES}"
+            f"storage: {shown} is not an SQL database. Journal files, Redis and the gRPC proxy cannot hold hpo's "
+            f"tables of workers, leases and budgets, without which trials are lost or run twice. {EXAMPLES}"
         )
     if family in _OTHER_SPELLINGS:
-        right = shown.replace(text.partition("://")[0], _OTHER_SPELLINGS[family], 1)
-        raise StorageError(f"storage: the scheme {scheme}:// is not known. Write {right}")
+        correct = shown.replace(text.partition("://")[0], _OTHER_SPELLINGS[family], 1)
+        raise StorageError(f"storage: the scheme {scheme}:// is unknown. Write {correct}")
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # `from None`: the parser's own message may quote the password.
+        # `from None`: the parser's message may contain the password.
         raise StorageError(f"storage: {shown} is not a database URL. {EXAMPLES}") from None
     if family not in DRIVERS:
-        raise StorageError(f"storage: {shown} names {family}; hpo works with sqlite, postgresql and mysql. {EXAMPLES}")
+        raise StorageError(f"storage: {shown} names {family}; hpo supports sqlite, postgresql and mysql. {EXAMPLES}")
     if family == "sqlite":
         return _read_sqlite(url, shown)
     _check_server(url, shown)
@@ -99,7 +100,7 @@ def _read_sqlite(url: URL, shown: str) -> URL:
         )
     path = url.database or ":memory:"
     if path == ":memory:" or path.startswith("file:"):
-        raise StorageError(f"storage: {shown} is no file that several workers could share. {EXAMPLES}")
+        raise StorageError(f"storage: {shown} is not a file that several workers can share. {EXAMPLES}")
     file = Path(path).expanduser().absolute()
     kind = network_file_system(file.parent)
     if kind is not None:
@@ -113,15 +114,17 @@ def _read_sqlite(url: URL, shown: str) -> URL:
 def _check_server(url: URL, shown: str) -> None:
     """Raise `StorageError` for a server's URL without host, with an unescaped @, or without its driver installed."""
     if url.host is None and not url.query:
-        raise StorageError(f"storage: {shown} names no host. {EXAMPLES}")
+        raise StorageError(f"storage: {shown} has no host. {EXAMPLES}")
     if "@" in (url.host or ""):
-        raise StorageError(f"storage: in {shown}, the password holds an @: write it as %40 (and / as %2F, : as %3A).")
+        raise StorageError(
+            f"storage: in {shown}, the password contains an @: write it as %40 (and / as %2F, : as %3A)."
+        )
     family, driver = url.get_backend_name(), url.get_driver_name()
     if driver != DRIVERS[family]:
-        right = shown.replace(url.drivername, f"{family}+{DRIVERS[family]}", 1)
+        correct = shown.replace(url.drivername, f"{family}+{DRIVERS[family]}", 1)
         raise StorageError(
-            f"storage: {shown} names the driver {driver}; hpo works with {DRIVERS[family]}, which lets it bound how "
-            f"long a silent server is waited for. Write {right}"
+            f"storage: {shown} names the driver {driver}; hpo supports {DRIVERS[family]}, which has timeouts for a "
+            f"server that does not respond. Write {correct}"
         )
     if find_spec(driver) is None:
         raise StorageError(
@@ -130,17 +133,17 @@ def _check_server(url: URL, shown: str) -> None:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """What SQLAlchemy's `create_engine` is given for this URL.
+    """Return the arguments of SQLAlchemy's `create_engine` for this URL.
 
-    No wait is without end: not for a connection, not for a lock, not for a server that takes what it is sent and
-    never answers. A dead connection is found before use, and costs `ANSWER_SECONDS` and a connection at most.
+    Every wait has a timeout: for a connection, for a lock, and for a server that accepts a statement and never
+    responds. A dead connection is detected before use, and costs at most `RESPONSE_SECONDS` and a new connection.
     """
     backend = url.get_backend_name()
     if backend == "sqlite":
-        # SQLite's usual 5 s lost a commit at 16 processes; 60 s lost none.
+        # With SQLite's default of 5 s, one commit of 16 processes was lost; with 60 s none.
         return {"connect_args": {"timeout": 60.0}}
-    # A dropped connection is found and replaced before use; a read sees what was committed before it, so that the
-    # count of trials under the study's lock is exact on MySQL too.
+    # A dropped connection is detected and replaced before use. A read returns what was committed before it, so that
+    # the count of trials under the study's lock is exact on MySQL too.
     options: dict[str, Any] = {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
     if backend == "postgresql":
         limits = {
@@ -148,24 +151,24 @@ def engine_options(url: URL) -> dict[str, Any]:
             "statement_timeout": STATEMENT_SECONDS,
             "idle_in_transaction_session_timeout": IDLE_SECONDS,
         }
-        own = url.query.get("options", "")
+        user_options = url.query.get("options", "")
         settings = " ".join(
-            [str(own), "-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())]
+            [str(user_options), "-c timezone=UTC", *(f"-c {name}={seconds}s" for name, seconds in limits.items())]
         ).strip()
-        given = {"connect_timeout": CONNECT_SECONDS, "options": settings}
-        return {**options, "module": with_response_timeout(ANSWER_SECONDS), "connect_args": given}
+        arguments = {"connect_timeout": CONNECT_SECONDS, "options": settings}
+        return {**options, "module": with_response_timeout(RESPONSE_SECONDS), "connect_args": arguments}
     setup = (
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = {LOCK_SECONDS}, "
         f"time_zone = '+00:00' /*M!100304 , idle_transaction_timeout = {IDLE_SECONDS} */"
     )
-    answer = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
-    return {**options, "connect_args": {"connect_timeout": CONNECT_SECONDS, "init_command": setup, **answer}}
+    timeouts = {"read_timeout": RESPONSE_SECONDS, "write_timeout": RESPONSE_SECONDS}
+    return {**options, "connect_args": {"connect_timeout": CONNECT_SECONDS, "init_command": setup, **timeouts}}
 
 
 def network_file_system(folder: Path, mounts: str | None = None) -> str | None:
-    """The kind of network file system that holds `folder`, or None for a local one.
+    """Return the type of the network file system that `folder` is on, or None for a local one.
 
-    `mounts` is the text of Linux's /proc/self/mountinfo, read where not given. Elsewhere nothing is known: None.
+    `mounts` is the content of Linux's /proc/self/mountinfo, by default read from there. Returns None on other systems.
     """
     if mounts is None:
         table = Path("/proc/self/mountinfo")
@@ -177,8 +180,8 @@ def network_file_system(folder: Path, mounts: str | None = None) -> str | None:
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
         kinds[Path(point)] = after.split()[0]
-    place = folder.resolve()
-    for parent in (place, *place.parents):
+    resolved = folder.resolve()
+    for parent in (resolved, *resolved.parents):
         if parent in kinds:
             return kinds[parent] if kinds[parent] in NETWORK_FILE_SYSTEMS else None
     return None

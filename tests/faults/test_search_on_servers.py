@@ -104,7 +104,7 @@ def test_a_server_whose_disk_is_full_pauses_the_search_and_it_goes_on(
 def cut_off() -> bool:
     """Whether a worker noticed that the server is away: by its beat, or by what it asked."""
     logs = [log.read_text() for log in run_folder("faulty").glob("logs/*")]
-    return any("goes on trying" in log or "the database is away" in log for log in logs)
+    return any("cannot send its heartbeat" in log or "the database is unavailable" in log for log in logs)
 
 
 def check_told_nothing(home: Path, output: str) -> None:

@@ -218,8 +218,8 @@ def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
         assert trial is not None
         with other.engine.begin() as holder:
             holder.execute(text("SELECT * FROM hpo_workers FOR UPDATE"))
-            wait_until(lambda: "cannot beat, and goes on trying" in caplog.text)
-        wait_until(lambda: "beats again" in caplog.text)
+            wait_until(lambda: "cannot send its heartbeat" in caplog.text)
+        wait_until(lambda: "sends heartbeats again" in caplog.text)
         watch = HeartbeatMonitor(study, grace_seconds=3.0)
         for _ in range(8):
             assert watch.poll(other) == []
@@ -231,8 +231,8 @@ def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("UPDATE hpo_schema SET version = 99", "made by a newer hpo"),
-        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "made by a newer Optuna"),
+        ("UPDATE hpo_schema SET version = 99", "created by a newer hpo"),
+        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "created by a newer Optuna"),
         ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "optuna storage upgrade"),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: serv
         open_storage(wrong)
     assert "wr0ng" not in str(told.value)
     nobody = url.replace(str(server.port), str(servers.free_port()))
-    with pytest.raises(StorageError, match="did not answer for 1 seconds") as told:
+    with pytest.raises(StorageError, match="did not respond for 1 seconds") as told:
         open_storage(nobody, wait_seconds=1)
     assert "s3cr3t" not in str(told.value)
 

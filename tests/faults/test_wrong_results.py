@@ -132,7 +132,7 @@ def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
     assert post(f"/api/trials/{trial._trial_id}/tell", {"state": "Complete", "values": [0.25]}) == "204 No Content"
     worker.finish(study, trial, TrialState.COMPLETE, 0.9)
     assert study.trials[0].value == 0.25 and study.trials[0].intermediate_values == {1: 0.4}
-    assert "told COMPLETE by someone else" in caplog.text
+    assert "set to COMPLETE by another process" in caplog.text
     second = worker.claim(study)
     assert second is not None and second.number == 1
     worker.close()

@@ -14,7 +14,7 @@ from hpo.errors import StorageError, StudyError
 from hpo.storage import lease
 from hpo.storage.budget import (
     add_seconds,
-    close,
+    exhaust_budget,
     list_studies,
     prune_waiting,
     request_stop,
@@ -142,7 +142,7 @@ def test_a_spent_time_and_a_stop_start_no_trial(worker: Worker, study: optuna.St
     child = worker.storage.create_child_study("study/confirm", study, 2)
     assert worker.claim(child) is None  # a stop of the parent stops its children
     request_stop(study, stop=False)
-    worker._beat()
+    worker._send_heartbeat()
     assert worker.claim(child) is not None and not worker.stop_requested
     set_budget(study, 10, 100.0)
     resumed = worker.claim(study)
@@ -157,7 +157,7 @@ def test_a_closed_study_begins_nothing_more_also_when_it_is_opened_again(worker:
     child = worker.storage.create_child_study("study/confirm", study, 3)
     trial = worker.claim(child)
     assert trial is not None
-    close(child)
+    exhaust_budget(child)
     worker.release(trial)
     child = worker.storage.create_child_study("study/confirm", study, 3)
     trial = worker.claim(child)
@@ -216,7 +216,7 @@ def test_the_same_worker_at_an_older_attempt_is_refused(worker: Worker, study: o
     assert trial is not None
     with worker.storage.transaction() as session:
         session.get_one(LeaseRow, trial._trial_id).attempt = 2
-    with pytest.raises(LeaseLost, match="attempt 1; it is at attempt 2"):
+    with pytest.raises(LeaseLost, match="attempt 1; the trial is at attempt 2"):
         trial.report(0.5, 1)
 
 
@@ -233,7 +233,7 @@ def test_a_trial_told_by_someone_else_keeps_that_result(
         trial.report(0.9, 1)
     with caplog.at_level(logging.WARNING):
         worker.finish(study, trial, TrialState.COMPLETE, 0.9)
-    assert "trial 0 was told COMPLETE by someone else" in caplog.text
+    assert "trial 0 was set to COMPLETE" in caplog.text
     assert study.trials[0].value == 0.25 and lease_row(worker.storage, trial) is None
     assert worker.claim(study) is not None
 
@@ -301,10 +301,10 @@ def test_the_beat_outlives_a_locked_database(
         wait_until("it beats", lambda: beats(other, worker).heartbeat > 1)
         with other.transaction() as session:
             session.get(WorkerRow, worker.worker_id)
-            wait_until("beats failed", lambda: "cannot beat, and goes on trying" in caplog.text)
+            wait_until("beats failed", lambda: "cannot send its heartbeat" in caplog.text)
             stuck = session.get_one(WorkerRow, worker.worker_id).heartbeat
         wait_until("it beats again", lambda: beats(other, worker).heartbeat > stuck + 1)
-        assert "database is locked" in caplog.text and "beats again" in caplog.text
+        assert "database is locked" in caplog.text and "sends heartbeats again" in caplog.text
 
 
 def test_a_deleted_study_stops_its_workers(url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,7 @@ def test_studies_are_listed_without_their_children(storage: Storage, make_study:
     assert storage.create_child_study("first/confirm", first, 6)._study_id == child._study_id
     stranger = optuna.create_study(study_name="stranger", storage=storage)
     assert list_studies(storage) == ["first", "second"]
-    with pytest.raises(StudyError, match="not made by hpo"):
+    with pytest.raises(StudyError, match="not created by hpo"):
         set_phase(stranger, "finished")
-    with pytest.raises(StudyError, match="not made by hpo"):
+    with pytest.raises(StudyError, match="not created by hpo"):
         seconds_run(stranger)

@@ -173,7 +173,7 @@ def test_a_silent_worker_loses_its_trial_after_three_polls_over_the_grace_period
     for seconds in (0, 20, 20):
         clock.now += seconds
         assert watch.poll(storage) == []
-    remote._beat()
+    remote._send_heartbeat()
     for seconds in (20, 20, 20):
         clock.now += seconds
         assert watch.poll(storage) == []
@@ -202,7 +202,7 @@ def test_after_an_outage_nobody_is_dead_for_having_been_cut_off(
         assert watch.poll(storage) == []  # counted anew after each failure
     clock.now += 20
     assert watch.poll(storage) == []
-    remote._beat()
+    remote._send_heartbeat()
     assert study.trials[0].state == TrialState.RUNNING
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def worker(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """A worker whose database lets it wait for a lock for a moment only."""
     monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     worker = Worker(open_storage(url), study, "cpu", threading.Event())
     yield worker
     worker.close()
@@ -105,7 +105,7 @@ def test_an_end_whose_acknowledgement_got_lost_is_not_someone_elses(
     monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", answer_lost)
     worker.finish(study, trial, TrialState.COMPLETE, 0.5)
     assert study.trials[0].value == 0.5
-    assert "someone else" not in caplog.text
+    assert "by another process" not in caplog.text
     assert worker.claim(study) is not None
 
 

@@ -35,11 +35,11 @@ def contents(url: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("UPDATE hpo_schema SET version = 99", "made by a newer hpo"),
-        ("UPDATE hpo_schema SET version = 0", "made by an older hpo"),
-        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "made by a newer Optuna"),
+        ("UPDATE hpo_schema SET version = 99", "created by a newer hpo"),
+        ("UPDATE hpo_schema SET version = 0", "created by an older hpo"),
+        ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "created by a newer Optuna"),
         ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "optuna storage upgrade"),
-        ("DROP TABLE alembic_version", "made by an older Optuna"),
+        ("DROP TABLE alembic_version", "created by an older Optuna"),
     ],
 )
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -78,13 +78,13 @@ def test_making_the_tables_is_begun_again_where_the_server_ended_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a busy machine let ten seconds pass between two statements."""
-    make = schema._make
+    make = schema._create_tables
 
     def ended(*given: Any) -> None:
-        monkeypatch.setattr(schema, "_make", make)
+        monkeypatch.setattr(schema, "_create_tables", make)
         raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
 
-    monkeypatch.setattr(schema, "_make", ended)
+    monkeypatch.setattr(schema, "_create_tables", ended)
     with open_storage(f"sqlite:///{tmp_path / 'hpo.db'}").reading() as session:
         assert session.scalars(select(LeaseRow)).all() == []
 

@@ -150,7 +150,7 @@ def test_workers_and_the_age_of_their_beats(
     assert worker.claim(study) is not None
     worker.progress(phase="search", step=2, epoch=1.0, epochs=3)
     worker.warn("the bucket is away")
-    worker._beat()
+    worker._send_heartbeat()
     with storage.transaction() as session:
         session.get_one(WorkerRow, worker.worker_id).heartbeat_at -= timedelta(seconds=100)
     seen = read_status(storage, "study").workers[0]
@@ -162,7 +162,7 @@ def test_workers_and_the_age_of_their_beats(
         "search",
     )
     assert (seen.trial, seen.attempt, seen.step, seen.epoch, seen.epochs) == (0, 2, 2, 1.0, 3)
-    worker._beat()
+    worker._send_heartbeat()
     assert read_status(storage, "study").workers[0].heartbeat_age < 90
     worker.close()
     gone = read_status(storage, "study")
@@ -173,5 +173,5 @@ def test_an_unknown_study_is_told_with_those_there_are(storage: Storage, study: 
     with pytest.raises(StudyError, match=r"no study 'stduy' in .* Did you mean 'study'\? There are: study\."):
         read_status(storage, "stduy")
     optuna.create_study(study_name="stranger", storage=storage)
-    with pytest.raises(StudyError, match="not made by hpo"):
+    with pytest.raises(StudyError, match="not created by hpo"):
         read_status(storage, "stranger")

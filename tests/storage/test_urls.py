@@ -35,12 +35,12 @@ SECRET = "s3cr3t/p@ss{word}"
             "Write postgresql+psycopg://me:***@host/hpo",
         ),
         (f"mysql+mysqldb://me:{SECRET.replace('@', '%40')}@host/hpo", "Write mysql+pymysql://me:***@host/hpo"),
-        ("mysql+pymysql:///hpo", "names no host"),
+        ("mysql+pymysql:///hpo", "has no host"),
         ("sqlite://hpo.db", "three before a relative path"),
-        ("sqlite:///:memory:", "no file that several workers could share"),
-        ("sqlite:///file:hpo.db?uri=true", "no file that several workers could share"),
-        ("journal:///studies/journal.log", "no SQL database"),
-        (f"grpc://me:{SECRET}@host:13000", "no SQL database"),
+        ("sqlite:///:memory:", "not a file that several workers can share"),
+        ("sqlite:///file:hpo.db?uri=true", "not a file that several workers can share"),
+        ("journal:///studies/journal.log", "not an SQL database"),
+        (f"grpc://me:{SECRET}@host:13000", "not an SQL database"),
     ],
 )
 def test_a_wrong_url_is_told_with_a_right_one_and_without_its_password(url: str, says: str) -> None:
@@ -106,7 +106,7 @@ def test_an_unreachable_database_is_waited_for_then_told(tmp_path: Path) -> None
     """The same engine stands for a server: what cannot be connected to, until it can."""
     file = tmp_path / "not yet" / "hpo.db"
     engine = create_engine(f"sqlite:///{file}")
-    with pytest.raises(StorageError, match="did not answer for 0 seconds"):
+    with pytest.raises(StorageError, match="did not respond for 0 seconds"):
         wait_for_server(engine, wait_seconds=0)
     file.parent.mkdir()
     wait_for_server(engine, wait_seconds=0)
@@ -128,7 +128,7 @@ class Driver:
 
 @pytest.mark.parametrize(
     ("says", "told_as"),
-    [("Access denied for user 'me'", "refuses"), ("Can't connect to MySQL server", "did not answer for 0 seconds")],
+    [("Access denied for user 'me'", "refuses"), ("Can't connect to MySQL server", "did not respond for 0 seconds")],
 )
 def test_a_server_that_does_not_let_us_in_is_told_without_the_password(says: str, told_as: str) -> None:
     driver: Any = Driver(says)

@@ -24,7 +24,7 @@ from hpo.core.process import thread_handler
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.ranking import RankedSampler, ranking_of
-from hpo.storage.budget import close, prune_waiting, seconds_left, seconds_run, set_phase
+from hpo.storage.budget import exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.storage.lease import Worker
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
@@ -172,7 +172,7 @@ class WorkerLoop:
             over = self._retry(lambda: self._out_of_time(phase, study))
             if over and phase == "confirm" and not closed:
                 # For good: who else comes, or goes on with more hours, confirms no further and names the same winner.
-                self._retry(lambda: close(study))
+                self._retry(lambda: exhaust_budget(study))
                 closed = True
             trial = None if over else self.worker.claim(study)
             if trial is not None:

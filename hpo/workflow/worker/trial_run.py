@@ -115,14 +115,14 @@ class TrialRun:
         if is_device_lost(error):
             reason = " ".join(str(error).split())[:300]
             with suppress(LeaseLost):  # another worker's by now
-                self._worker.release(self._trial, died_of=f"{self._device}: {reason}")
+                self._worker.release(self._trial, worker_failure=f"{self._device}: {reason}")
             raise DeviceLost(
                 f"{self._device} failed, and only a new process can use it again; trial {self._trial.number} is given "
                 f"back: {reason}"
             ) from error
         if isinstance(error, HpoError):  # a model, data or a metric that cannot be used, and can be put right
             with suppress(LeaseLost):
-                self._worker.release(self._trial, died_of=str(error))
+                self._worker.release(self._trial, worker_failure=str(error))
             raise error
         # A bug: said in the trial, then loud.
         self._trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
