@@ -62,7 +62,7 @@ def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
         TASK.prepare(DataConfig(path=str(folder)), 0)
     soundfile.write(second, np.zeros(0), 8_000)
     first.unlink()
-    with pytest.raises(DataError, match=r"it holds no sound"):
+    with pytest.raises(DataError, match=r"it contains no audio"):
         TASK.prepare(DataConfig(path=str(folder)), 0)
 
 

@@ -1,4 +1,4 @@
-"""Folders of images or sound: a folder for each class, in a folder for each split or not."""
+"""Folders of images or audio: one folder per class, optionally within one folder per split."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,30 +13,30 @@ from hpo.errors import DataError
 def read_class_folders(
     folder: Path, splits: Mapping[str, tuple[str, ...]], named: Mapping[str, str | None]
 ) -> dict[str, tuple[Dataset, Path]] | None:
-    """split → its rows (the column `image` or `audio` with paths, and `label` with the folders' names) and its folder.
+    """Return split → its rows and its folder; None where `folder` has another structure.
 
-    None where `folder` is not laid out so. `splits` are the names that each split's folder may have, `named` those
-    that the study gives. Raises `DataError`.
+    The rows have the path in the column `image` or `audio`, and the name of its folder in `label`. `splits` are the
+    names that each split's folder may have, `named` those that the study sets. Raises `DataError`.
     """
-    places = {}
+    folders = {}
     for split, names in splits.items():
         given = named.get(split)
         found = [folder / name for name in ((given,) if given else names) if _class_folders(folder / name)]
         if found:
-            places[split] = found[0]
-    if not places and not any(named.values()) and len(_class_folders(folder)) > 1:
-        places = {"train": folder}
-    if "train" not in places:
+            folders[split] = found[0]
+    if not folders and not any(named.values()) and len(_class_folders(folder)) > 1:
+        folders = {"train": folder}
+    if "train" not in folders:
         return None
-    kind = _kind(places["train"])
-    return {split: (_rows(place, kind), place) for split, place in places.items()}
+    kind = _detect_kind(folders["train"])
+    return {split: (_read_rows(path, kind), path) for split, path in folders.items()}
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    """The sub-folders that hold files of a kind: classes."""
+    """Return the subfolders that contain media files: the classes."""
     if not folder.is_dir():
         return []
-    return sorted(place for place in folder.iterdir() if place.is_dir() and _media_files(place))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _media_files(path))
 
 
 def _media_files(folder: Path, kinds: tuple[str, ...] = ("image", "audio")) -> list[Path]:
@@ -45,24 +45,24 @@ def _media_files(folder: Path, kinds: tuple[str, ...] = ("image", "audio")) -> l
 
 
 def media_files(folder: Path, kind: str) -> list[Path]:
-    """All files of a kind below `folder`, in order."""
+    """Return all files of a kind below `folder`, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in EXTENSIONS[kind])
 
 
-def _kind(folder: Path) -> str:
+def _detect_kind(folder: Path) -> str:
     counts = Counter(
         kind
-        for place in _class_folders(folder)
-        for path in _media_files(place)
+        for subfolder in _class_folders(folder)
+        for path in _media_files(subfolder)
         for kind, extensions in EXTENSIONS.items()
         if path.suffix.lower() in extensions
     )
     if len(counts) > 1:
         found = " and ".join(f"{number} {kind} files" for kind, number in counts.most_common())
-        raise DataError(f"{folder.absolute()}: {found}: a data set holds images or sound, not both.")
+        raise DataError(f"{folder.absolute()}: {found}: a data set contains images or audio, not both.")
     return counts.most_common(1)[0][0]
 
 
-def _rows(folder: Path, kind: str) -> Dataset:
-    paths = [path for place in _class_folders(folder) for path in _media_files(place, (kind,))]
+def _read_rows(folder: Path, kind: str) -> Dataset:
+    paths = [path for subfolder in _class_folders(folder) for path in _media_files(subfolder, (kind,))]
     return Dataset.from_dict({kind: [str(path.absolute()) for path in paths], "label": [p.parent.name for p in paths]})

@@ -1,4 +1,4 @@
-"""Opening image files as people see them: upright, in three colours."""
+"""Image files as a viewer shows them: upright, in RGB."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from hpo.data.optional import require_module
 
 
 def open_image(item: Item) -> Any:
-    """A `PIL.Image` in RGB, turned as its EXIF data says, as transformers' own pipelines open it.
+    """Return a `PIL.Image` in RGB, rotated by its EXIF orientation, as transformers' pipelines open it.
 
-    Raises what pillow raises for a broken or truncated file.
+    Raises the exceptions of pillow for a corrupt or truncated file.
     """
     image_module = require_module("PIL.Image", "vision", "Reading images")
     operations = require_module("PIL.ImageOps", "vision", "Reading images")
     with open_item(item) as file, image_module.open(file) as image:
         image.load()
         upright = operations.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits of grey, which a plain conversion cuts off at 255
+        if upright.mode.startswith("I"):  # 16-bit grayscale, which `convert` would clip at 255
             upright = upright.point(lambda value: value / 256).convert("L")
         return upright.convert("RGB")
