@@ -1,1 +1,1 @@
-"""Samplers, pruners and warm start on Optuna; never imports torch."""
+"""Samplers, pruners and warm start for Optuna; never imports torch."""

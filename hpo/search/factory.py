@@ -1,4 +1,4 @@
-"""The sampler of a study: hpo's default, or any of Optuna's by its class name."""
+"""Builds a study's sampler and pruner by name: hpo's defaults, or a class of Optuna's."""
 
 import inspect
 import warnings
@@ -6,76 +6,79 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, TPESampler
 
 from hpo.errors import ConfigError, did_you_mean
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
 
-def build_sampler(given: Mapping[str, Any], conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
-    """Build the sampler called `given["name"]` with the rest of `given` as its arguments.
+def build_sampler(config: Mapping[str, Any], conditional: bool, seed: int) -> BaseSampler:
+    """Build the sampler called `config["name"]` with the rest of `config` as its arguments.
 
-    `freeze_thaw`, the default, is hpo's own (`FreezeThawSampler`). `tpe` is Optuna's multivariate TPE; where the space
-    has conditions it samples by groups, or the conditional parameters would leave the joint model.
-    Raises `ConfigError` for an unknown name or argument.
+    The default, `freeze_thaw`, is `FreezeThawSampler`. `tpe` is Optuna's multivariate TPE, which samples by groups if
+    the search space is `conditional`: without groups, conditional parameters would be sampled independently. `seed` is
+    the default of an argument of that name.
+
+    Raises `ConfigError` for an unknown name or argument, or if the sampler refuses its arguments.
     """
-    arguments = {"seed": seed, "group": conditional and given.get("multivariate", True), **given}
+    arguments = {"seed": seed, "group": conditional and config.get("multivariate", True), **config}
     name = arguments.pop("name", "freeze_thaw")
-    kinds = _classes(optuna.samplers, optuna.samplers.BaseSampler)
-    kind = _look_up("sampler", name, {"freeze_thaw": FreezeThawSampler, "tpe": optuna.samplers.TPESampler, **kinds})
-    if issubclass(kind, optuna.samplers.TPESampler):
+    own = {"freeze_thaw": FreezeThawSampler, "tpe": TPESampler}
+    sampler = _find("sampler", name, own | _concrete_classes(optuna.samplers, BaseSampler))
+    if issubclass(sampler, TPESampler):
         arguments = {"multivariate": True, "constant_liar": True, **arguments}
-    known = inspect.signature(kind).parameters
-    # What hpo adds is for those that take it; what a person gives is held against what there is.
-    return _build("sampler", kind, {key: value for key, value in arguments.items() if key in known or key in given})
+    accepted = inspect.signature(sampler).parameters
+    # Defaults go to the samplers that accept them; the user's own arguments are all checked.
+    given = {key: value for key, value in arguments.items() if key in accepted or key in config}
+    return _build("sampler", sampler, given)
 
 
-def build_pruner(given: Mapping[str, Any]) -> optuna.pruners.BasePruner:
-    """Build the pruner called `given["name"]` with the rest of `given` as its arguments.
+def build_pruner(config: Mapping[str, Any]) -> BasePruner:
+    """Build the pruner called `config["name"]` with the rest of `config` as its arguments.
 
-    `successive_halving`, the default, compares trials at the same shares of their own schedules (`HalvingPruner`):
-    one goes on only when it is among the better half of those that came so far. (By thirds, 3
-    of the quickstart's 11 pruned trials would have ended in its top 3; by halves 1 of 10, for a quarter more search
-    time: `benchmarks/pruned_trials.py`.) `none` never prunes. Raises `ConfigError` for an unknown name or argument.
+    The default, `successive_halving`, is `HalvingPruner`. It keeps the better half: with the better third, 3 of the
+    quickstart's 11 pruned trials would have ended in its top 3; with halves 1 of 10, for a quarter more search time
+    (`benchmarks/pruned_trials.py`). `none` never prunes.
+
+    Raises `ConfigError` for an unknown name or argument, or if the pruner refuses its arguments.
     """
-    arguments = dict(given)
+    arguments = dict(config)
     name = arguments.pop("name", "successive_halving")
-    own = {"successive_halving": HalvingPruner, "none": optuna.pruners.NopPruner}
-    return _build(
-        "pruner", _look_up("pruner", name, own | _classes(optuna.pruners, optuna.pruners.BasePruner)), arguments
-    )
+    own = {"successive_halving": HalvingPruner, "none": NopPruner}
+    pruner = _find("pruner", name, own | _concrete_classes(optuna.pruners, BasePruner))
+    return _build("pruner", pruner, arguments)
 
 
-def _classes(module: Any, base: type) -> dict[str, type]:
-    """The classes of `module` that can be made by name: those that are not abstract."""
-    found = {name: getattr(module, name) for name in module.__all__}
+def _concrete_classes(module: Any, base: type) -> dict[str, type]:
+    """Return the public classes of `module` that derive from `base` and are not abstract, by name."""
+    public = {name: getattr(module, name) for name in module.__all__}
     return {
-        name: kind
-        for name, kind in found.items()
-        if isinstance(kind, type) and issubclass(kind, base) and not inspect.isabstract(kind)
+        name: member
+        for name, member in public.items()
+        if isinstance(member, type) and issubclass(member, base) and not inspect.isabstract(member)
     }
 
 
-def _look_up(key: str, name: Any, known: Mapping[str, type]) -> type:
-    if str(name) not in known:
-        hint = did_you_mean(str(name), known)
-        raise ConfigError(f"{key}: '{name}' is unknown.{hint} Allowed: {', '.join(known)}.")
-    return known[str(name)]
+def _find(key: str, name: Any, classes: Mapping[str, type]) -> type:
+    if str(name) not in classes:
+        hint = did_you_mean(str(name), classes)
+        raise ConfigError(f"{key}: '{name}' is unknown.{hint} Allowed: {', '.join(classes)}.")
+    return classes[str(name)]
 
 
 def _build(key: str, kind: Any, arguments: Mapping[str, Any]) -> Any:
-    known = inspect.signature(kind).parameters
+    accepted = inspect.signature(kind).parameters
     for name in arguments:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ConfigError(
-                f"{key}.{name}: {kind.__name__} takes no such argument.{hint} Allowed: {', '.join(known) or 'none'}."
-            )
+        if name not in accepted:
+            hint, allowed = did_you_mean(name, accepted), ", ".join(accepted) or "none"
+            raise ConfigError(f"{key}.{name}: {kind.__name__} takes no such argument.{hint} Allowed: {allowed}.")
     try:
         with warnings.catch_warnings():
-            # The pinned version's behaviour is what counts, marked experimental or not.
+            # Experimental or not, the behavior is that of the tested version of Optuna.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return kind(**arguments)
     except (TypeError, ValueError, ImportError) as error:
         reason = str(error).rstrip(".")
-        raise ConfigError(f"{key}: {kind.__name__} cannot be made from {dict(arguments)}: {reason}.") from None
+        raise ConfigError(f"{key}: {kind.__name__} cannot be created with {dict(arguments)}: {reason}.") from None

@@ -1,4 +1,4 @@
-"""A ranking of the candidates before the first trial: what it changes in a search, and how well it agreed."""
+"""A ranking of the models before the first trial: a sampler that prefers the best ranked, and how well it agreed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +14,17 @@ from hpo.core.direction import higher_is_better, loss_sign
 from hpo.storage.records import direction_of
 
 RANKING = "ranking"  # the study's user attribute
-ODDS = 0.5  # of a model against the one ranked before it, before there is evidence
-TRIALS_EACH = 4  # ended trials for each model after which the ranking no longer counts
-PROPOSALS = 4  # of the sampler, of which one is taken
+DECAY = 0.5  # of the acceptance probability from one model to the next in the ranking, before the first trial
+TRIALS_PER_MODEL = 4  # finished trials for each model after which the ranking has no influence
+MAX_PROPOSALS = 4  # of the wrapped sampler for one trial; the last one is accepted
 
 
 @dataclass(frozen=True)
 class RankedModel:
-    """A candidate: its size, its score (higher is better; None where it has none, as `reason` says), what that took."""
+    """A model with its parameter count, its score and the seconds that took.
+
+    A higher score is better. It is None where the model could not be scored, for the `reason` given.
+    """
 
     model: str
     parameters: int
@@ -33,21 +36,23 @@ class RankedModel:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The candidates, the best first; `rows` is how many rows the scores are of."""
+    """The models, the best first, scored on `rows` rows of the training data."""
 
     rows: int
     models: tuple[RankedModel, ...]
 
     @property
     def order(self) -> list[str]:
+        """The models' names, the best first."""
         return [ranked.model for ranked in self.models]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the ranking as the study records it; `ranking_of` reads it."""
         return {"rows": self.rows, "models": [asdict(ranked) for ranked in self.models]}
 
 
 def ranking_of(study: Study) -> Ranking | None:
-    """The ranking that a study was begun with."""
+    """Return the ranking that a study was created with; None without one."""
     recorded = study.user_attrs.get(RANKING)
     if not recorded:
         return None
@@ -55,30 +60,30 @@ def ranking_of(study: Study) -> Ranking | None:
 
 
 def best_first(models: Sequence[RankedModel]) -> tuple[RankedModel, ...]:
-    """Ranked by score. One without a score stands in the middle: nothing speaks for it, and nothing against it."""
+    """Sort models by score, the best first; those without a score go in the middle."""
     scored = sorted((m for m in models if m.score is not None), key=lambda m: -(m.score or 0.0))
     middle = len(scored) // 2
     return (*scored[:middle], *(m for m in models if m.score is None), *scored[middle:])
 
 
 class RankedSampler(BaseSampler):
-    """Another sampler, whose choice of a model leans to those that ranked high while there is little evidence.
+    """Wraps a sampler to prefer models that rank high while few trials are finished.
 
-    Of a few whole proposals of the sampler one is taken, by the odds of its model, so that parameters stay suited to
-    it. With each trial that ended the odds come nearer to even ones; after `TRIALS_EACH` a model they are.
+    It samples by rejection: a proposal of the wrapped sampler is accepted with a probability that falls with the rank
+    of its model, so that the other parameters stay those that were proposed for the model. The probabilities approach
+    1 with each finished trial, and reach it after `TRIALS_PER_MODEL` for each model.
     """
 
     def __init__(self, sampler: BaseSampler, order: Sequence[str], seed: int) -> None:
         self.sampler = sampler
-        self._odds = {model: ODDS**place for place, model in enumerate(order)}
-        self._random = np.random.default_rng(seed)
+        self._weights = {model: DECAY**rank for rank, model in enumerate(order)}
+        self._rng = np.random.default_rng(seed)
 
-    def _chance(self, study: Study, model: Any) -> float:
-        """How likely a proposal with `model` is taken: 1 for the best ranked, and in the end for all."""
-        over = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        ended = len(study.get_trials(deepcopy=False, states=over))
-        fade = max(0.0, 1 - ended / (TRIALS_EACH * len(self._odds)))
-        return float(self._odds.get(model, 1.0) ** fade)
+    def _acceptance_probability(self, study: Study, model: Any) -> float:
+        finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        count = len(study.get_trials(deepcopy=False, states=finished))
+        influence = max(0.0, 1 - count / (TRIALS_PER_MODEL * len(self._weights)))
+        return float(self._weights.get(model, 1.0) ** influence)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self.sampler.infer_relative_search_space(study, trial)
@@ -86,18 +91,21 @@ class RankedSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        for _ in range(PROPOSALS):
+        for _ in range(MAX_PROPOSALS):
             proposed = self.sampler.sample_relative(study, trial, search_space)
-            if "model" not in proposed or self._random.random() < self._chance(study, proposed["model"]):
+            if "model" not in proposed or self._accepts(study, proposed["model"]):
                 break
         return proposed
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        for _ in range(PROPOSALS):
+        for _ in range(MAX_PROPOSALS):
             proposed = self.sampler.sample_independent(study, trial, name, distribution)
-            if name != "model" or self._random.random() < self._chance(study, proposed):
+            if name != "model" or self._accepts(study, proposed):
                 break
         return proposed
+
+    def _accepts(self, study: Study, model: Any) -> bool:
+        return bool(self._rng.random() < self._acceptance_probability(study, model))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self.sampler.before_trial(study, trial)
@@ -106,20 +114,21 @@ class RankedSampler(BaseSampler):
         self.sampler.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        self._random = np.random.default_rng()
+        self._rng = np.random.default_rng()
         self.sampler.reseed_rng()
 
 
 def agreement(study: Study) -> dict[str, Any] | None:
-    """How well a study's ranking agreed with what its trials found; None without a ranking.
+    """Return how well a study's ranking agrees with its trials; None without a ranking.
 
-    `models` holds each ranked model with its `score` and `best` complete trial's value (None: it has none), `tau` is
-    Kendall's rank correlation (tau-b) of the two over those that have both, None for fewer than two.
+    `rows` is that of the ranking. `models` holds each model's `score` and the value of its `best` complete trial, None
+    if it has none, and the `reason` for a missing score. `tau` is the rank correlation of the two over the models that
+    have both (`rank_correlation`).
     """
     ranking = ranking_of(study)
     if ranking is None:
         return None
-    best = _best_of_each(study)
+    best = _best_values(study)
     both = [(m.score, best[m.model]) for m in ranking.models if m.score is not None and m.model in best]
     sign = loss_sign(direction_of(study))
     tau = rank_correlation([score for score, _ in both], [-sign * value for _, value in both])
@@ -129,19 +138,19 @@ def agreement(study: Study) -> dict[str, Any] | None:
     return {"rows": ranking.rows, "models": models, "tau": tau}
 
 
-def _best_of_each(study: Study) -> Mapping[str, float]:
-    """The best value of each model's complete trials."""
+def _best_values(study: Study) -> Mapping[str, float]:
+    """Return the best value of each model that has a complete trial."""
     better = max if higher_is_better(direction_of(study)) else min
-    found: dict[str, float] = {}
+    best: dict[str, float] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         model = trial.params.get("model")
         if model is not None and trial.value is not None:
-            found[model] = better(found.get(model, trial.value), trial.value)
-    return found
+            best[model] = better(best.get(model, trial.value), trial.value)
+    return best
 
 
 def rank_correlation(scores: Sequence[float], values: Sequence[float]) -> float | None:
-    """Kendall's tau-b: 1 for the same order, -1 for the reverse; None where it says nothing."""
+    """Return Kendall's tau-b: 1 for the same order, -1 for the reverse; None if all of either are equal."""
     from scipy.stats import kendalltau
 
     if len(set(scores)) < 2 or len(set(values)) < 2:

@@ -1,4 +1,4 @@
-"""Taking over the finished trials of other studies: what they found counts in a wider space, or with more models."""
+"""Warm start: copies the finished trials of another study that fit a study's search space."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from hpo.search.suggest import suggest
 from hpo.storage.records import KEPT, PARAMS, params_of
 from hpo.storage.transactions import COPIED_FROM
 
-# What a trial was in its own study only: who worked on it, and why it was tried.
-_OF_ITS_OWN_STUDY = frozenset({"worker", "attempt", "origin", COPIED_FROM})
+# User attributes that describe a trial in its own study only: who ran it, and why it was tried.
+_NOT_COPIED = frozenset({"worker", "attempt", "origin", COPIED_FROM})
 
 
 def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
-    """Copy the complete and pruned trials of `source` that `space` could have sampled; returns how many it was.
+    """Copy the complete and pruned trials of `source` that `space` can sample; return how many were copied.
 
-    The copies keep values, reports and what was recorded, and do not count in the budget. Those taken over before
-    are not again. The caller sees to it that values of the two studies mean the same.
+    A copy keeps its values, reports and records, and does not count in the budget. A trial that was copied before is
+    skipped. The caller makes sure that values of the two studies are comparable.
     """
-    known = {trial.user_attrs.get(COPIED_FROM) for trial in study.get_trials(deepcopy=False)}
-    taken = 0
+    copied = {trial.user_attrs.get(COPIED_FROM) for trial in study.get_trials(deepcopy=False)}
+    count = 0
     for trial in source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         origin = f"{source.study_name} #{trial.number}"
-        copy = None if origin in known else _fitted(trial, origin, space, models)
+        copy = None if origin in copied else _copy(trial, origin, space, models)
         if copy is not None:
             study.add_trial(copy)
-            taken += 1
-    return taken
+            count += 1
+    return count
 
 
-def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
-    """The trial as one of `space`; None where that holds no such configuration."""
+def _copy(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
+    """Return the trial as one of `space`; None if `space` does not contain its configuration."""
     if PARAMS not in trial.system_attrs:
         return None
     recorded = TrialParams(**params_of(trial)).active()
@@ -43,7 +43,7 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
     fixed = FixedTrial({**recorded, **trial.params})
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a value outside: `create_trial` refuses it
+            warnings.simplefilter("ignore")  # about a value outside its range: `create_trial` refuses it
             params = suggest(fixed, space, models).active()
         copy = optuna.trial.create_trial(
             state=trial.state,
@@ -51,7 +51,7 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
             params=fixed.params,
             distributions=fixed.distributions,
             intermediate_values=trial.intermediate_values,
-            user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OF_ITS_OWN_STUDY}
+            user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _NOT_COPIED}
             | {COPIED_FROM: origin},
             system_attrs={key: trial.system_attrs[key] for key in KEPT if key in trial.system_attrs},
         )
@@ -59,8 +59,8 @@ def _fitted(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequenc
         return None
     frozen = {"frozen_share"} if params["frozen_share"] is None else {"frozen_share", "frozen_layers"}
     if any(params.get(name) != recorded.get(name) for name in (params.keys() | recorded.keys()) - frozen):
-        return None  # fixed here to something else, or not searched and not its default
+        return None  # fixed to another value here, or not searched here and not at its default
     if trial.duration is not None:
         copy.datetime_complete = datetime.now()
-        copy.datetime_start = copy.datetime_complete - trial.duration  # the forecast of the hours reads it
+        copy.datetime_start = copy.datetime_complete - trial.duration  # the forecast of the remaining hours reads it
     return copy

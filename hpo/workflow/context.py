@@ -18,7 +18,7 @@ from hpo.data.splits.create import take
 from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import StudyError
-from hpo.search.suggest import FirstTrials, first_trials
+from hpo.search.first_trials import FirstTrials, first_trials
 from hpo.tasks.metrics.scorer import Scorer
 from hpo.tasks.registry import get_task, with_metric, with_portfolio
 from hpo.tasks.task_data import TaskData

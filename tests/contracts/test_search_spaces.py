@@ -9,7 +9,8 @@ import pytest
 from hpo.config.first_trials import ModelTraits
 from hpo.config.load import load_config
 from hpo.config.study import DataConfig
-from hpo.search.suggest import first_trials, suggest
+from hpo.search.first_trials import first_trials
+from hpo.search.suggest import suggest
 from hpo.tasks.registry import TASKS
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.init import write_study_file

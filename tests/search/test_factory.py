@@ -1,4 +1,4 @@
-"""Samplers and pruners by name: hpo's defaults, Optuna's own, and what is told of a name or argument that is not."""
+"""Samplers and pruners by name: hpo's defaults, Optuna's classes, and errors for unknown names and arguments."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
 
-def test_conditions_are_sampled_by_groups_in_one_joint_model() -> None:
+def test_tpe_samples_conditional_parameters_jointly_in_groups() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)
         if trial.suggest_categorical("branch", ["a", "b"]) == "b":
@@ -22,7 +22,7 @@ def test_conditions_are_sampled_by_groups_in_one_joint_model() -> None:
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=10)
     relative = sampler.infer_relative_search_space(study, study.trials[-1])
-    # Without groups, only what all trials have in common would be left in the joint model.
+    # Without groups, the joint model would have only the parameters that all trials share.
     assert {"x", "y", "branch"} == {name for group in sampler._search_space_group.search_spaces for name in group}  # type: ignore[attr-defined]
     assert set(relative) >= {"x", "branch"}
     assert not build_sampler({"name": "tpe"}, conditional=False, seed=1)._group  # type: ignore[attr-defined]
@@ -40,32 +40,32 @@ def test_conditions_are_sampled_by_groups_in_one_joint_model() -> None:
         ({"name": "NSGAIISampler", "population_size": 4}, optuna.samplers.NSGAIISampler),
     ],
 )
-def test_a_sampler_is_made_by_name(given: dict[str, Any], kind: type) -> None:
+def test_sampler_is_built_by_name(given: dict[str, Any], kind: type) -> None:
     assert type(build_sampler(given, conditional=True, seed=0)) is kind
 
 
-def test_the_studys_seed_is_the_samplers_unless_it_has_its_own() -> None:
-    def draw(given: dict[str, Any], seed: int) -> float:
+def test_sampler_seed_defaults_to_that_of_the_study() -> None:
+    def sample(given: dict[str, Any], seed: int) -> float:
         study = optuna.create_study(sampler=build_sampler(given, conditional=False, seed=seed))
         return study.ask().suggest_float("x", 0, 1)
 
     for name in ("freeze_thaw", "tpe", "RandomSampler"):
-        assert draw({"name": name}, 1) == draw({"name": name}, 1) != draw({"name": name}, 2)
-        assert draw({"name": name, "seed": 5}, 1) == draw({"name": name, "seed": 5}, 2)
+        assert sample({"name": name}, 1) == sample({"name": name}, 1) != sample({"name": name}, 2)
+        assert sample({"name": name, "seed": 5}, 1) == sample({"name": name, "seed": 5}, 2)
 
 
-def test_a_pruner_is_made_by_name() -> None:
+def test_pruner_is_built_by_name() -> None:
     default = build_pruner({})
     assert isinstance(default, HalvingPruner)
     assert build_pruner({"name": "successive_halving", "reduction_factor": 3})._factor == 3  # type: ignore[attr-defined]
-    theirs = build_pruner({"name": "SuccessiveHalvingPruner", "min_resource": 2})
-    assert isinstance(theirs, optuna.pruners.SuccessiveHalvingPruner)
+    of_optuna = build_pruner({"name": "SuccessiveHalvingPruner", "min_resource": 2})
+    assert isinstance(of_optuna, optuna.pruners.SuccessiveHalvingPruner)
     assert isinstance(build_pruner({"name": "none"}), optuna.pruners.NopPruner)
     assert isinstance(build_pruner({"name": "MedianPruner", "n_startup_trials": 1}), optuna.pruners.MedianPruner)
 
 
 @pytest.mark.parametrize(
-    ("build", "given", "told"),
+    ("build", "given", "expected"),
     [
         (
             "sampler",
@@ -80,7 +80,7 @@ def test_a_pruner_is_made_by_name() -> None:
             "sampler.n_startup: FreezeThawSampler takes no such argument. Did you mean 'n_startup_tri",
         ),
         ("sampler", {"name": "RandomSampler", "group": True}, "sampler.group: RandomSampler takes no such argument."),
-        ("sampler", {"name": "GridSampler"}, "sampler: GridSampler cannot be made from {'seed': 0}: "),
+        ("sampler", {"name": "GridSampler"}, "sampler: GridSampler cannot be created with {'seed': 0}: "),
         ("pruner", {"name": "MedianPruned"}, "pruner: 'MedianPruned' is unknown. Did you mean 'MedianPruner'?"),
         ("pruner", {"name": "none", "patience": 1}, "pruner.patience: NopPruner takes no such argument."),
         ("pruner", {"reduction_factors": 2}, "Did you mean 'reduction_factor'?"),
@@ -91,7 +91,7 @@ def test_a_pruner_is_made_by_name() -> None:
         ),
     ],
 )
-def test_an_unknown_name_or_argument_is_told_with_the_nearest(build: str, given: dict[str, Any], told: str) -> None:
+def test_unknown_name_or_argument_raises_with_the_nearest(build: str, given: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_pruner(given) if build == "pruner" else build_sampler(given, conditional=False, seed=0)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)

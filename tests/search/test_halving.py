@@ -1,4 +1,4 @@
-"""hpo's halving: who is compared with whom, and when."""
+"""Successive halving: which trials are compared, and at which share of their schedules."""
 
 import optuna
 import pytest
@@ -10,7 +10,7 @@ from hpo.storage.transactions import INFRASTRUCTURE, RUNGS
 
 
 def study_of(*curves: tuple[int, dict[int, float]], direction: str = "maximize") -> optuna.Study:
-    """Pruned trials, each with the last rung of its own schedule and what it reported by rung."""
+    """A study of pruned trials, each with the length of its own schedule and its reports by step."""
     study = optuna.create_study(direction=direction, pruner=HalvingPruner(min_share=0.25))
     for rungs, reports in curves:
         study.add_trial(
@@ -26,7 +26,7 @@ def study_of(*curves: tuple[int, dict[int, float]], direction: str = "maximize")
 
 
 def pruned_at(study: optuna.Study, rungs: int, values: list[float]) -> int | None:
-    """The report at which a new trial is told to stop; None where it reaches its end."""
+    """Return the step at which a new trial is pruned; None if it completes."""
     trial = study.ask()
     trial.set_user_attr(RUNGS, rungs)
     for step, value in enumerate(values, 1):
@@ -43,13 +43,13 @@ def test_trials_are_compared_at_the_same_share_of_their_own_schedules() -> None:
     assert pruned_at(study, 16, [0.1, 0.2, 0.3, 0.55, 0.6]) is None
 
 
-def test_a_trial_that_reports_seldom_is_held_against_values_between_the_others_reports() -> None:
+def test_values_are_interpolated_between_reports() -> None:
     study = study_of((8, {1: 0.0, 2: 0.4, 3: 0.8}), (8, {1: 0.0, 2: 0.2, 3: 0.4}), (8, {1: 0.0, 2: 0.1}))
     assert pruned_at(study, 3, [0.5, 0.6, 0.7]) is None  # its first report counts as that at a quarter: 0.4, 0.2, 0.1
     assert pruned_at(study, 3, [0.15, 0.6, 0.7]) == 1
 
 
-def test_the_first_three_go_on_and_then_the_better_half_by_the_studys_direction() -> None:
+def test_first_three_trials_and_then_the_better_half_survive() -> None:
     study = study_of(direction="minimize")
     for value in (0.5, 0.6, 0.7):
         assert pruned_at(study, 4, [value] * 4) is None
@@ -57,7 +57,7 @@ def test_the_first_three_go_on_and_then_the_better_half_by_the_studys_direction(
     assert pruned_at(study, 4, [0.55] * 4) is None
 
 
-def test_what_the_infrastructure_failed_and_what_diverged_is_no_measure() -> None:
+def test_diverged_trials_and_failures_of_the_infrastructure_do_not_count() -> None:
     study = study_of((4, {1: float("nan")}), (4, {1: 0.0}), (4, {1: 0.0}))
     failed = study.ask()
     failed.report(0.9, 1)
@@ -68,6 +68,6 @@ def test_what_the_infrastructure_failed_and_what_diverged_is_no_measure() -> Non
 
 
 @pytest.mark.parametrize("given", [{"min_share": 0}, {"min_share": 1}, {"reduction_factor": 1}])
-def test_arguments_without_sense_are_refused(given: dict[str, float]) -> None:
+def test_invalid_arguments_raise(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         HalvingPruner(**given)  # type: ignore[arg-type]

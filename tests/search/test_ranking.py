@@ -1,4 +1,4 @@
-"""What a ranking changes in a search, and how well it is said to have agreed."""
+"""The influence of a ranking on a search, and its agreement with the trials."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from optuna.trial import create_trial
 
 from hpo.search.ranking import (
     RANKING,
-    TRIALS_EACH,
+    TRIALS_PER_MODEL,
     RankedModel,
     RankedSampler,
     Ranking,
@@ -24,21 +24,21 @@ def model(name: str, score: float | None) -> RankedModel:
     return RankedModel(name, 1000, 2, score, 0.1, "" if score is not None else "it does not fit")
 
 
-def test_the_best_has_no_score_in_the_middle_and_the_order_is_kept() -> None:
+def test_models_without_a_score_are_in_the_middle() -> None:
     ranked = best_first([model("low", 0.1), model("none", None), model("high", 0.9)])
     assert [m.model for m in ranked] == ["high", "none", "low"]
     assert [m.model for m in best_first([model("none", None)])] == ["none"]
 
 
-def test_first_choices_lean_to_the_ranking_and_later_ones_do_not() -> None:
+def test_influence_of_the_ranking_fades() -> None:
     study = optuna.create_study(sampler=RankedSampler(optuna.samplers.RandomSampler(seed=1), MODELS, seed=0))
     early: Counter[str] = Counter()
     for _ in range(600):
         trial = optuna.trial.Trial(study, study._storage.create_new_trial(study._study_id))
-        early[trial.suggest_categorical("model", MODELS)] += 1  # left running: no evidence yet
+        early[trial.suggest_categorical("model", MODELS)] += 1  # left running, so that none is finished
     assert early["a"] > 1.3 * early["b"] > 1.3 * early["c"] > 0.1 * early["a"]
     space = {"model": optuna.distributions.CategoricalDistribution(MODELS)}
-    for number in range(TRIALS_EACH * len(MODELS)):
+    for number in range(TRIALS_PER_MODEL * len(MODELS)):
         study.add_trial(create_trial(params={"model": MODELS[number % 3]}, distributions=space, value=1.0))
     late: Counter[str] = Counter()
     for _ in range(600):
@@ -48,8 +48,8 @@ def test_first_choices_lean_to_the_ranking_and_later_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize("kind", [optuna.samplers.RandomSampler, optuna.samplers.TPESampler])
-def test_evidence_overrules_the_ranking(kind: type[optuna.samplers.BaseSampler]) -> None:
-    """The lowest ranked model is the only good one: a search with the ranking finds it all the same."""
+def test_results_outweigh_the_ranking(kind: type[optuna.samplers.BaseSampler]) -> None:
+    """The lowest ranked model is the only good one: the search finds it."""
     study = optuna.create_study(sampler=RankedSampler(kind(seed=0), MODELS, seed=0), direction="maximize")
 
     def objective(trial: optuna.Trial) -> float:
@@ -61,8 +61,8 @@ def test_evidence_overrules_the_ranking(kind: type[optuna.samplers.BaseSampler])
         assert Counter(trial.params["model"] for trial in study.trials[20:])["c"] >= 10
 
 
-def test_a_proposal_keeps_its_own_parameters() -> None:
-    """What is taken is one of the sampler's proposals as it was, not another model's name on it."""
+def test_accepted_proposal_keeps_its_parameters() -> None:
+    """The model is not replaced in a proposal, whose other parameters belong to it."""
 
     class Proposals(optuna.samplers.RandomSampler):
         count = 0
@@ -81,7 +81,7 @@ def test_a_proposal_keeps_its_own_parameters() -> None:
         assert MODELS.index(trial.suggest_categorical("model", MODELS)) == trial.suggest_float("x", 0, 100)
 
 
-def test_agreement_is_told_by_the_best_of_each_model() -> None:
+def test_agreement_compares_scores_with_the_best_value_of_each_model() -> None:
     study = optuna.create_study(direction="minimize")
     assert agreement(study) is None and ranking_of(study) is None
     given = Ranking(200, best_first([model("a", 0.5), model("b", 0.3), model("c", 0.1), model("d", None)]))

@@ -1,4 +1,4 @@
-"""Trials of another study: those that fit the new space are taken over once, and cost no budget."""
+"""Trials of another study: those that fit the new search space are copied once, outside the budget."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ SAMPLED = {"model": "bert", "learning_rate": 1e-3, "frozen_share": 0.4}
 
 
 def finished(sampled: dict[str, Any], state: TrialState = TrialState.COMPLETE, **recorded: Any) -> Any:
-    """A trial of the old study, as a worker leaves it."""
+    """A finished trial of the old study."""
     fixed = optuna.trial.FixedTrial(sampled)
     params = suggest(fixed, OLD, ["bert"])
     plain = {**params.model_dump(), "frozen_layers": params.resolve_frozen_layers(6), "frozen_share": None}
@@ -48,27 +48,27 @@ def old(storage: Storage) -> optuna.Study:
 
 
 @pytest.mark.parametrize(
-    ("changed", "taken"),
+    ("changed", "copied"),
     [
         ({}, [0, 1, 2]),
         ({"learning_rate": {"low": 1e-6, "high": 1.0, "log": True}}, [0, 1, 2]),  # wider
         ({"learning_rate": {"low": 5e-4, "high": 1.0, "log": True}}, [0, 1]),  # narrower at one end
-        ({"batch_size": [16, 32]}, [0, 1, 2]),  # fixed then, searched now
+        ({"batch_size": [16, 32]}, [0, 1, 2]),  # fixed before, searched now
         ({"batch_size": 32}, []),
-        ({"weight_decay": {"low": 0.0, "high": 0.1}}, [0, 1, 2]),  # its default then
+        ({"weight_decay": {"low": 0.0, "high": 0.1}}, [0, 1, 2]),  # at its default before
         ({"weight_decay": 0.1}, []),
         ({"frozen_layers": 2}, [0, 1, 2]),  # 0.4 of 6 layers
         ({"frozen_layers": 3}, []),
     ],
 )
-def test_what_the_new_space_could_have_sampled_is_taken_over(
-    changed: dict[str, Any], taken: list[int], old: optuna.Study, study: optuna.Study
+def test_trials_in_the_new_search_space_are_copied(
+    changed: dict[str, Any], copied: list[int], old: optuna.Study, study: optuna.Study
 ) -> None:
     written = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16}
     space = parse_search_space({**written, "frozen_layers": {"share": [0, 1]}, **changed})
-    assert copy_trials(study, old, space, ["bert", "roberta"]) == len(taken)
-    assert [trial.user_attrs[COPIED_FROM] for trial in study.trials] == [f"old #{number}" for number in taken]
-    for copy, number in zip(study.trials, taken, strict=True):
+    assert copy_trials(study, old, space, ["bert", "roberta"]) == len(copied)
+    assert [trial.user_attrs[COPIED_FROM] for trial in study.trials] == [f"old #{number}" for number in copied]
+    for copy, number in zip(study.trials, copied, strict=True):
         source = old.trials[number]
         assert (copy.state, copy.value, copy.intermediate_values) == (
             source.state,
@@ -81,9 +81,7 @@ def test_what_the_new_space_could_have_sampled_is_taken_over(
     assert copy_trials(study, old, space, ["roberta"]) == 0
 
 
-def test_they_cost_no_budget_and_the_sampler_reads_them(
-    old: optuna.Study, study: optuna.Study, storage: Storage
-) -> None:
+def test_copies_do_not_count_in_the_budget(old: optuna.Study, study: optuna.Study, storage: Storage) -> None:
     copy_trials(study, old, OLD, ["bert", "roberta"])
     worker = Worker(storage, study, "cpu")
     numbers = []
