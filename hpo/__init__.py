@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TrialError as TrialError,
     )
     from hpo.tasks.base import Task as Task
+    from hpo.workflow.callbacks import Callback as Callback
     from hpo.workflow.checks.study import check as check
     from hpo.workflow.rank import rank as rank
     from hpo.workflow.result import Predictor as Predictor
@@ -67,6 +68,7 @@ _MODULES = {
         *("StorageError", "StudyError", "TrialError"),
     ),
     "hpo.tasks.base": ("Task",),
+    "hpo.workflow.callbacks": ("Callback",),
     "hpo.workflow.checks.study": ("check",),
     "hpo.workflow.rank": ("rank",),
     "hpo.workflow.result": ("Predictor", "Result", "load"),

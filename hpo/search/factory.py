@@ -13,6 +13,9 @@ from hpo.errors import ConfigError, did_you_mean
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
+OBJECT = "python:"
+"""Prefix of the recorded name of an object that was passed to `hpo.run`; workers get it from there."""
+
 
 def build_sampler(config: Mapping[str, Any], conditional: bool, seed: int) -> BaseSampler:
     """Build the sampler called `config["name"]` with the rest of `config` as its arguments.
@@ -61,7 +64,17 @@ def _concrete_classes(module: Any, base: type) -> dict[str, type]:
     }
 
 
+def is_object(config: Mapping[str, Any]) -> bool:
+    """Return whether a recorded sampler or pruner is an object that was passed to `hpo.run`."""
+    return str(config.get("name", "")).startswith(OBJECT)
+
+
 def _find(key: str, name: Any, classes: Mapping[str, type]) -> type:
+    if str(name).startswith(OBJECT):
+        raise ConfigError(
+            f"{key}: the study was started from Python with a {str(name).removeprefix(OBJECT)} object, which only the "
+            f"workers of that hpo.run have. Pass it to hpo.run again, or name a {key} in the study file."
+        )
     if str(name) not in classes:
         hint = did_you_mean(str(name), classes)
         raise ConfigError(f"{key}: '{name}' is unknown.{hint} Allowed: {', '.join(classes)}.")

@@ -1,35 +1,33 @@
-"""One search from configuration to final model: checks everything, creates the study once, has it worked on."""
+"""Runs a study from its configuration to the final model: validates everything, creates the study, has it trained."""
 
-import threading
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 
 from hpo.config.study import StudyConfig
 from hpo.core.imports import gc_disabled
-from hpo.core.paths import default_storage, run_folder
-from hpo.core.process import on_interrupt
+from hpo.core.paths import run_folder
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.search.ranking import ranking_of
-from hpo.storage.budget import add_seconds, list_studies, set_phase
-from hpo.storage.status import read_status
-from hpo.storage.storage import Storage, StorageUnavailable, open_storage
+from hpo.storage.budget import list_studies, set_phase
+from hpo.storage.storage import Storage, open_storage
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData
+from hpo.workflow.callbacks import Callback, CallbackList
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result
+from hpo.workflow.user_objects import UserObjects, load_callbacks
 
 if TYPE_CHECKING:
+    from hpo.workflow.context import StudyContext
     from hpo.workflow.launch.supervisor import Supervisor
-
-CLOCK_SECONDS = 0.5
 
 
 def run(
@@ -40,134 +38,138 @@ def run(
     trials: int | None = None,
     hours: float | None = None,
     storage: str | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
 ) -> Result:
-    """Run a study, or go on with it: search, confirm, retrain; returns its `Result`.
+    """Run a study, or resume it: search, confirm, train the final model. Returns its `Result`.
 
-    `source` is a study file, a mapping of the same keys, or a `StudyConfig`; in a mapping, `data` may be a DataFrame or
-    a `datasets.Dataset`, or a mapping of splits to such. `overrides` are `key=value` strings;
-    `trials` and `hours` are the whole study's budget, not this run's. A finished study is not run again: more
-    trials go on with it. Raises an `HpoError` for every mistake before anything is trained, and
-    `KeyboardInterrupt` after all trials in hand were saved.
+    Args:
+        source: A study file, a mapping of the same keys, or a `StudyConfig`. In a mapping, `data` may be a DataFrame or
+            a `datasets.Dataset`, or a mapping of splits to such. A table alone is a study as `hpo init` writes it:
+            columns and task are recognized, models, search space and metric are chosen.
+        overrides: `key=value` strings, such as `budget.max_trials=8`.
+        name: The study's name; None: that of the source.
+        trials: Total trials of the study, over all of its runs.
+        hours: Total wall hours of the study, over all of its runs.
+        storage: Database URL; None: that of the source, `HPO_STORAGE`, or `studies/hpo.db`.
+        sampler: An Optuna sampler instead of the one that `source` names. Workers in other processes get copies,
+            with random numbers of their own.
+        pruner: An Optuna pruner instead of the one that `source` names.
+        callbacks: Objects in addition to the callbacks that `source` names.
+        quiet: Print nothing.
+
+    A finished study is not run again, except with more trials or hours. Raises an `HpoError` for every mistake before
+    anything is trained, and `KeyboardInterrupt` after all running trials were saved.
     """
-    config = configure(
-        source, overrides, name=name, storage=storage, budget__max_trials=trials, budget__max_hours=hours
-    )
-    database = open_storage(config.storage)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with ExitStack() as ending:
-        # The workers of a new study begin with their imports while the data is read here. One that exists may need
-        # none, and a cluster is not asked before the data is known to be sound.
-        early = config.backend.name == "local" and config.name not in list_studies(database)
-        workers = _hire(config, database, ending) if early else None
+    with console.quiet() if quiet else nullcontext():
+        config = configure(
+            source, overrides, name=name, storage=storage, budget__max_trials=trials, budget__max_hours=hours
+        )
+        objects = UserObjects.of(sampler, pruner, callbacks)
+        loaded = load_callbacks(config, objects)
+        config = objects.recorded_in(config)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with ExitStack() as shutdown:
+            return _Run(config, open_storage(config.storage), objects, loaded, shutdown).run()
+
+
+@dataclass
+class _Run:
+    """One call of `run`. Workers that it started are ended with `shutdown`."""
+
+    config: StudyConfig
+    storage: Storage
+    objects: UserObjects
+    callbacks: tuple[Callback, ...]
+    shutdown: ExitStack
+
+    def run(self) -> Result:
+        config = self.config
+        # The workers of a new study import while the data is read here. An existing one may need none, and a cluster
+        # is not asked before the data is known to be valid.
+        early = config.backend.name == "local" and config.name not in list_studies(self.storage)
+        supervisor = self._start_workers() if early else None
         with console.progress(f"reading {Path(config.data.path).name}"):
             task = get_task(config.task).configure(config)
             data = task.prepare(config.data, config.seed)
             check_direction(task.scorer(config.metric, data), config.direction)
-        known = existing_study(database, config, data)
+        known = existing_study(self.storage, config, data)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             return Result(known, known.user_attrs["result"])
-        study = _search(config, database, data, workers or _hire(config, database, ending), known)
-    record = study.user_attrs.get("result")
-    if record is None:
-        raise StudyError(f"Study '{config.name}' was stopped before its end; the same command goes on with it.")
-    set_phase(study, "finished")
-    write_reports(study)
-    return Result(study, record)
+        supervisor = supervisor or self._start_workers()
+        context = self._check(data, supervisor, known)
+        study = self._create_study(context, known)
+        hooks, result = CallbackList(self.callbacks, console.warn), None
+        hooks.on_study_begin(study)
+        try:
+            self._train(study, context, supervisor)
+            result = self._finish(study)
+        finally:
+            hooks.on_study_end(study, result)
+        return result
 
+    def _start_workers(self) -> "Supervisor":
+        """Assign the workers' slots, and start their processes."""
+        with console.progress("starting"), gc_disabled():
+            from hpo.workflow.launch.placement import create_placement
+            from hpo.workflow.launch.supervisor import Supervisor
 
-def _hire(config: StudyConfig, storage: Storage, ending: ExitStack) -> "Supervisor":
-    """Find the places of the study's workers, and have their processes begin; with `ending` they end."""
-    with console.progress("starting"), gc_disabled():
-        from hpo.workflow.launch.placement import create_placement
-        from hpo.workflow.launch.supervisor import Supervisor
+            inline = self.config.backend.name == "inline"
+            objects = None if inline else self.objects.pickled()
+            supervisor = Supervisor(self.config, self.storage, create_placement(self.config), objects)
+            self.shutdown.callback(supervisor.close)
+            if not inline:
+                supervisor.warm_up()
+        return supervisor
 
-        supervisor = Supervisor(config, storage, create_placement(config))
-        ending.callback(supervisor.close)
-        if config.backend.name != "inline":
-            supervisor.warm_up()
-    return supervisor
+    def _check(self, data: TaskData, supervisor: "Supervisor", known: optuna.Study | None) -> "StudyContext":
+        """Check the models against the study; the models that a `known` study dropped stay dropped."""
+        with console.progress("checking the models"), gc_disabled():
+            from hpo.workflow.checks.constraints import apply_constraints
+            from hpo.workflow.checks.study import inspect_models, study_warnings
+            from hpo.workflow.context import StudyContext
 
+            config = with_dropped_models(self.config, known) if known else self.config
+            context = StudyContext(config, supervisor.placement.execution_here(), data)
+            dropped = [] if known else apply_constraints(context)
+            inspect_models(context)
+        if context.remote_checkpoints:
+            context.remote_checkpoints.check()
+        for line in [*data.notes, *dropped, *study_warnings(context)]:
+            console.note(f"  {line}")
+        return context
 
-def _search(
-    config: StudyConfig, storage: Storage, data: TaskData, supervisor: "Supervisor", known: optuna.Study | None
-) -> optuna.Study:
-    """Check the models, create the study, and have workers carry out all of its stages.
-
-    What was decided of the models when a `known` study was begun, who is dropped and who ranks first, stays so.
-    """
-    with console.progress("checking the models"), gc_disabled():
-        from hpo.workflow.checks.constraints import apply_constraints
-        from hpo.workflow.checks.study import inspect_models, study_warnings
-        from hpo.workflow.context import StudyContext
+    def _create_study(self, context: "StudyContext", known: optuna.Study | None) -> optuna.Study:
+        """Create the study, or update its budget; the ranking of a `known` one stays as it is."""
         from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
 
-        context = StudyContext(
-            with_dropped_models(config, known) if known else config, supervisor.placement.execution_here(), data
-        )
-        dropped = [] if known else apply_constraints(context)
-        inspect_models(context)
-    if context.remote_checkpoints:
-        context.remote_checkpoints.check()
-    for line in [*data.notes, *dropped, *study_warnings(context)]:
-        console.note(f"  {line}")
-    ranking = ranking_of(known) if known else rank_if_wanted(context)
-    study = create_study(context, storage, ranking)
-    if config.backend.name == "inline":
-        _work_inline(study, context, storage)
-    else:
-        supervisor.work(study)
-    return study
+        ranking = ranking_of(known) if known else rank_if_wanted(context)
+        return create_study(context, self.storage, ranking)
 
-
-def _work_inline(study: optuna.Study, context: Any, storage: Storage) -> None:
-    """One worker in this very process: for notebooks, debuggers and tests. Ctrl-C saves the trial in hand first."""
-    from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec
-
-    device, threads = context.execution.device, context.execution.threads
-    spec = WorkerSpec(study.study_name, context.config.storage or default_storage(), device, threads, threads)
-    over, interrupted = threading.Event(), threading.Event()
-    follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
-
-    def interrupt() -> None:
-        interrupted.set()
-        context.stop.set()
-
-    with on_interrupt(interrupt):
-        follower.start()
-        try:
-            WorkerLoop(spec, context, storage).work()
-        finally:
-            over.set()
-            follower.join()
-    if interrupted.is_set():
-        set_phase(study, "stopped")
-        console.note("stopped: the trial in hand is saved, and the same command goes on with it")
-        raise KeyboardInterrupt
-
-
-def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> None:
-    """Count the wall time of an inline run and show how far it is, until it is over."""
-    counted = time.monotonic()
-
-    def count_time() -> bool:
-        nonlocal counted
-        now = time.monotonic()
-        add_seconds(study, now - counted)
-        counted = now
-        return over.is_set()
-
-    while True:
-        with suppress(StorageUnavailable):  # it is counted, and shown, when the database is back
-            console.live(lambda: read_status(storage, study.study_name), count_time, CLOCK_SECONDS, over.wait)
+    def _train(self, study: optuna.Study, context: "StudyContext", supervisor: "Supervisor") -> None:
+        """Have the workers run all stages of the study."""
+        if self.config.backend.name != "inline":
+            supervisor.work(study)
             return
-        if over.wait(CLOCK_SECONDS):
-            return
+        from hpo.workflow.launch.inline import work_inline
+
+        work_inline(study, context, self.storage, self.objects, self.callbacks)
+
+    def _finish(self, study: optuna.Study) -> Result:
+        record = study.user_attrs.get("result")
+        if record is None:
+            raise StudyError(f"Study '{self.config.name}' was stopped before its end; the same command resumes it.")
+        set_phase(study, "finished")
+        write_reports(study)
+        return Result(study, record)
 
 
 def write_reports(study: optuna.Study) -> Path:
-    """Write the page, the table and the dashboard's notes of a study; returns the page."""
+    """Write the report, the table of trials and the dashboard's notes of a study; returns the report's path."""
     from hpo.reporting.csv import write_trials_csv
     from hpo.reporting.dashboard import annotate_study
     from hpo.reporting.html.report import write_report

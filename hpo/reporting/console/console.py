@@ -5,6 +5,7 @@ imported late: `hpo --help` needs none of it.
 """
 
 import io
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +21,28 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH_IN_A_PIPE = 140
 
+_quiet = 0  # blocks of `quiet` that are open, in any thread
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing inside the block, whichever thread prints; what is logged by `hpo.worker` is not printed either."""
+    global _quiet
+    handler, logger = logging.NullHandler(), logging.getLogger("hpo")
+    logger.addHandler(handler)
+    _quiet += 1
+    try:
+        yield
+    finally:
+        _quiet -= 1
+        logger.removeHandler(handler)
+
 
 def _console(stderr: bool = False) -> "Console":
     """A console for the stream as it is now; NO_COLOR and COLUMNS are honoured by rich."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, quiet=_quiet > 0, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = TABLE_WIDTH_IN_A_PIPE
     return console

@@ -13,7 +13,7 @@ from hpo.config.trial_params import TrialParams
 from hpo.core.format import count, duration
 from hpo.errors import ModelError
 from hpo.reporting.console import console
-from hpo.search.factory import build_pruner, build_sampler
+from hpo.search.factory import build_pruner, build_sampler, is_object
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.checks.constraints import apply_constraints
@@ -107,8 +107,11 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
 
 def inspect_models(context: StudyContext) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
-    build_sampler(context.config.sampler, context.config.search_space.conditional, context.config.seed)
-    build_pruner(context.config.pruner)
+    config = context.config
+    if not is_object(config.sampler):
+        build_sampler(config.sampler, config.search_space.conditional, config.seed)
+    if not is_object(config.pruner):
+        build_pruner(config.pruner)
     plans = []
     for label in context.config.labels:
         candidate = context.candidates[label]

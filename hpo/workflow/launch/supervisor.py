@@ -26,8 +26,10 @@ SOUND_SECONDS = 300.0  # a process that lived so long did not die of what its sl
 class Supervisor:
     """The workers of one study, one in each slot that its backend has room for."""
 
-    def __init__(self, config: StudyConfig, storage: Storage, placement: Placement) -> None:
+    def __init__(self, config: StudyConfig, storage: Storage, placement: Placement, objects: str | None = None) -> None:
+        """`objects` are pickled ones that the user passed to `hpo.run` (`UserObjects.pickled`)."""
         self._config = config
+        self._objects = objects
         self._storage = storage
         self.placement = placement
         self._backend = placement.backend
@@ -72,9 +74,11 @@ class Supervisor:
         from hpo.workflow.worker.loop import WorkerSpec
 
         url = self._config.storage or default_storage()
-        self._backend.start(
-            {slot: asdict(WorkerSpec(self._config.name, url, **vars(self.placement.slot(slot)))) for slot in slots}
-        )
+        specs = {
+            slot: WorkerSpec(self._config.name, url, objects=self._objects, **vars(self.placement.slot(slot)))
+            for slot in slots
+        }
+        self._backend.start({slot: asdict(spec) for slot, spec in specs.items()})
 
     def _read(self) -> StudyStatus:
         """The study's status; while the database is away, the last one read."""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
+from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import (
     confirm_jobs,
@@ -43,6 +44,7 @@ from hpo.workflow.stages import (
     reserve,
 )
 from hpo.workflow.studies import open_study
+from hpo.workflow.user_objects import UserObjects, load_callbacks, missing_callbacks
 from hpo.workflow.worker.confirm import confirm_job
 from hpo.workflow.worker.final_model import final_run
 from hpo.workflow.worker.objective import Objective, OnReport
@@ -64,6 +66,7 @@ class WorkerSpec:
     threads: int
     final_threads: int  # for the last run, when the other workers have nothing left to train
     sharing: int = 1  # processes on the same device, which share its memory; 0: one for each `threads` cores here
+    objects: str | None = None  # pickled ones that the user passed to `hpo.run`
 
     def here(self) -> "WorkerSpec":
         """The same with what only the machine that it is on can tell."""
@@ -80,7 +83,10 @@ class WorkerLoop:
         context: StudyContext | None = None,
         storage: Storage | None = None,
         stop: threading.Event | None = None,
+        objects: UserObjects | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
+        """`objects` and `callbacks` are those of the caller's process; None: those of `spec` and of the study."""
         self.storage = storage or open_storage(spec.storage)
         self.search = optuna.load_study(study_name=spec.study, storage=self.storage)
         self.config: StudyConfig = load_config(self.search.user_attrs["config"])
@@ -92,6 +98,18 @@ class WorkerLoop:
         if remote := self.context.remote_checkpoints:
             remote.shutdown, remote.warn = self.context.stop, self.worker.warn
         self._retry = self.storage.retry_policy.call
+        self._objects = objects or UserObjects.received(spec.objects)
+        self._callbacks = self._load_callbacks(callbacks)
+
+    def _load_callbacks(self, given: Sequence[Callback] | None) -> CallbackList:
+        missing = missing_callbacks(self.config, self._objects)
+        if missing:
+            message = f"the callbacks {', '.join(missing)} were passed to hpo.run, whose workers alone have them"
+            log.warning("%s", message)
+            self.worker.warn(message)
+        return CallbackList(
+            given if given is not None else load_callbacks(self.config, self._objects), self.worker.warn
+        )
 
     def work(self) -> bool:
         """Carry out runs until the study is finished, a stop is asked for, or the flag `context.stop` is set.
@@ -180,7 +198,8 @@ class WorkerLoop:
                     self._retry(lambda: set_phase(self.search, phase))
                     begun = True
                 self.worker.progress(phase=phase)
-                TrialRun(self.worker, self.context, study, trial).run(objective)
+                self._trial = (study.study_name, trial.number)
+                TrialRun(self.worker, self.context, study, trial, self._callbacks).run(objective)
             elif self._retry(lambda: self._is_stopped(study)):
                 return False
             elif idle and was_idle:
@@ -216,17 +235,21 @@ class WorkerLoop:
             study_name=name,
             storage=self.storage,
             sampler=self._sampler(conditional, seed),
-            pruner=build_pruner(self.config.pruner),
+            pruner=self._objects.pruner or build_pruner(self.config.pruner),
         )
 
     def _sampler(self, conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
-        sampler, ranking = build_sampler(self.config.sampler, conditional, seed), ranking_of(self.search)
+        sampler = self._objects.sampler or build_sampler(self.config.sampler, conditional, seed)
+        ranking = ranking_of(self.search)
         return sampler if ranking is None else RankedSampler(sampler, ranking.order, seed)
 
     def _tell_progress(self, phase: str) -> OnReport:
         def tell(params: TrialParams, report: Report | None) -> None:
             step, epoch = (report.step, report.epoch) if report else (None, 0.0)
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
+            study, number = self._trial
+            device = self.context.execution.device
+            self._callbacks.on_report(TrialInfo(study, phase, number, self.worker.attempt, params, device), report)
 
         return tell
 

@@ -16,6 +16,7 @@ from hpo.storage.status import ATTEMPT
 from hpo.storage.transactions import FAILURE
 from hpo.training.checkpoints.checkpoint import fold_folder, latest_checkpoint, remove_checkpoints
 from hpo.training.fine_tune import Stopped
+from hpo.workflow.callbacks import CallbackList, State
 from hpo.workflow.context import StudyContext
 from hpo.workflow.stages import stage_folder
 from hpo.workflow.worker.failures import is_device_lost, is_disk_full, reason_to_fail
@@ -23,15 +24,29 @@ from hpo.workflow.worker.learning_curve import remove_learning_curve
 
 log = logging.getLogger("hpo.worker")
 
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
 
 class TrialRun:
     """One trial that `worker` has in hand, worked on at `context`."""
 
-    def __init__(self, worker: Worker, context: StudyContext, study: optuna.Study, trial: optuna.Trial) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        context: StudyContext,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        callbacks: CallbackList,
+    ) -> None:
         self._worker = worker
         self._study = study
         self._trial = trial
         self._context = context
+        self._callbacks = callbacks
         self._device = context.execution.device
         self._folder = context.trial_folder(stage_folder(study), trial.number)
         self._folds = len(context.data.folds)
@@ -51,8 +66,9 @@ class TrialRun:
             trial.set_user_attr(ATTEMPT, self._worker.attempt)
             self._fetch()
             state, value = self._outcome(work)
-            self._worker.finish(self._study, trial, state, value)
+            self._finish(state, value)
         except Stopped:
+            self._callbacks.release()
             with suppress(LeaseLost):  # another worker's by now: it has its own
                 self._worker.release(trial, self._worker.checkpoint)
         except LeaseLost:
@@ -65,6 +81,10 @@ class TrialRun:
             self._leave_for(error)
         else:
             self._clear()
+
+    def _finish(self, state: TrialState, value: float | None = None) -> None:
+        self._worker.finish(self._study, self._trial, state, value)
+        self._callbacks.on_trial_end(_STATES[state], value)
 
     def _keep(self, path: Path) -> None:
         """Record a checkpoint, where others reach it if there is such a place."""
@@ -126,7 +146,7 @@ class TrialRun:
             raise error
         # A bug: said in the trial, then loud.
         self._trial.set_user_attr(FAILURE, f"{type(error).__name__}: {error}")
-        self._worker.finish(self._study, self._trial, TrialState.FAIL)
+        self._finish(TrialState.FAIL)
         raise error
 
     def _clear(self) -> None:
