@@ -59,13 +59,13 @@ def _mean(found: LayerFeatures) -> Floats:
 
 
 SCORES: dict[str, Callable[[LayerFeatures, Floats], float]] = {
-    "hpo's own": lambda found, targets: transferability(found.layers, found.labels, found.examples),
-    "probe, last layer": lambda found, targets: probe(_last(found), targets, found.examples),
-    "probe, mean of layers": lambda found, targets: probe(_mean(found), targets, found.examples),
+    "hpo's own": lambda found, targets: transferability(found.layers, found.labels, found.inputs),
+    "probe, last layer": lambda found, targets: probe(_last(found), targets, found.inputs),
+    "probe, mean of layers": lambda found, targets: probe(_mean(found), targets, found.inputs),
     "probe, best layer": lambda found, targets: max(
-        probe(states.astype(np.float64), targets, found.examples) for states in found.layers
+        probe(states.astype(np.float64), targets, found.inputs) for states in found.layers
     ),
-    "5 nearest, all layers": lambda found, targets: nearest_neighbours(found.layers, targets, found.examples),
+    "5 nearest, all layers": lambda found, targets: nearest_neighbours(found.layers, targets, found.inputs),
     "LogME, last layer": lambda found, targets: log_maximum_evidence(_last(found), targets),
     "LogME, mean of layers": lambda found, targets: log_maximum_evidence(_mean(found), targets),
     "H-score, last layer": lambda found, targets: h_score(_last(found), targets) if _is_classes(found) else math.nan,
@@ -148,7 +148,7 @@ def scores_of(context: StudyContext) -> tuple[dict[str, dict[str, float]], float
         states = extract_layer_features(
             context.candidates[label], features, np.arange(len(features)), context.execution
         )
-        transferability(states.layers, states.labels, states.examples)
+        transferability(states.layers, states.labels, states.inputs)
         seconds.append(time.process_time() - began)
         targets = target_columns(states.labels)
         for name, score in SCORES.items():

@@ -1,4 +1,4 @@
-"""The gradient of a whole batch, added up over micro-batches that fit in memory."""
+"""Accumulates the gradient of a full batch over micro-batches that fit in memory."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from hpo.tasks.base import Task
 from hpo.training.batches.batching import micro_batches
 from hpo.training.batches.features import Features, Indices, pop_labels
 from hpo.training.execution import Execution
-from hpo.training.memory.out_of_memory import does_not_fit, is_out_of_memory, release
+from hpo.training.memory.out_of_memory import does_not_fit, is_out_of_memory, release_memory
 
 
 class MicroBatchTooLarge(Exception):
-    """So many examples (`rows`) at once do not fit in memory."""
+    """A micro-batch of `rows` inputs does not fit in memory."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
@@ -21,7 +21,10 @@ class MicroBatchTooLarge(Exception):
 
 
 class Accumulation:
-    """Forward and backward passes of one run's model. `execution` tells, and follows, what fits."""
+    """Forward and backward passes of one run's model.
+
+    `execution` holds the micro-batch to use, and is replaced where a smaller one is needed.
+    """
 
     def __init__(self, model: nn.Module, task: Task, label_smoothing: float, execution: Execution) -> None:
         self.model = model
@@ -32,12 +35,11 @@ class Accumulation:
             checkpoint_activations(model)
 
     def gradient(self, features: Features, rows: Indices) -> torch.Tensor:
-        """Add the gradient of the batch's mean loss to the parameters'; returns the loss summed over its examples.
+        """Add the gradient of the batch's mean loss to the parameters', and return the loss summed over its inputs.
 
-        It stays on the device: to read it is to wait for all that a GPU has been told to do.
-
-        Where a micro-batch does not fit, the batch begins again with halves of it, and where one example does not fit,
-        without keeping what its layers compute. Raises `OutOfMemory` where that does not suffice either.
+        The loss stays on the device: reading it waits for all work queued on a GPU. A micro-batch that does not fit is
+        halved and the batch repeated; one input that does not fit is repeated with activation checkpointing. Raises
+        `OutOfMemory` where that does not suffice.
         """
         while True:
             try:
@@ -50,7 +52,7 @@ class Accumulation:
                 raise does_not_fit(int(features.lengths.max()))
 
     def attempt(self, features: Features, rows: Indices) -> torch.Tensor:
-        """One try of `gradient`. Raises `MicroBatchTooLarge`, with no gradient left, where memory does not suffice."""
+        """Try `gradient` once. Raises `MicroBatchTooLarge`, and leaves no gradient, where memory does not suffice."""
         micro_batch = self.execution.micro_batch or len(rows)
         parts = micro_batches(rows, features.lengths, micro_batch, self.execution.training_tokens)
         batches = [features.collate(part) for part in parts]
@@ -64,9 +66,9 @@ class Accumulation:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Only here, past the exception and the activations that it held, is their memory free again.
+        # Only after the except block are the activations that the exception held released.
         self.model.zero_grad(set_to_none=True)
-        release(self.execution.device)
+        release_memory(self.execution.device)
         raise MicroBatchTooLarge(len(parts[done]))
 
     def _add(self, part: dict[str, torch.Tensor], count: float) -> torch.Tensor:
@@ -79,11 +81,11 @@ class Accumulation:
         return loss.detach()
 
     def use_micro_batch(self, rows: int) -> None:
-        """From now on at most `rows` examples at once."""
+        """Set the micro-batch to at most `rows` inputs."""
         self.execution = self.execution.with_micro_batch(rows)
 
     def use_checkpointing(self) -> bool:
-        """From now on compute again what would be kept; False where that is so already, or the model cannot."""
+        """Turn on activation checkpointing; return False where it is on already or the model does not support it."""
         if self.execution.checkpoint_activations or not checkpoint_activations(self.model):
             return False
         self.execution = self.execution.with_checkpoint_activations()
@@ -91,13 +93,14 @@ class Accumulation:
 
 
 def checkpoint_activations(model: Any) -> bool:
-    """Have each layer keep its input alone and compute the rest again in the backward pass (Chen et al., 2016).
+    """Make each layer store its input only and recompute the rest in the backward pass (Chen et al., 2016).
 
-    The same numbers in less memory, for a third more time. Returns False where the model does not know how.
+    The gradient is the same; it takes less memory and a third more time. Returns False where the model does not
+    support it.
     """
     if not getattr(model, "supports_gradient_checkpointing", False):
         return False
-    # The newer of its two names, where the older one warns.
+    # transformers renamed it, and the older name warns.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     return True

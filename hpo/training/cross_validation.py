@@ -1,10 +1,10 @@
-"""k-fold validation: a run of a plan with folds is a `FineTuning` of each, taken rung by rung, so that pruning works.
+"""k-fold cross-validation: trains a `FineTuning` of each fold rung by rung, so that a trial can be pruned early.
 
     run = start_training(plan)
-    for report in run.reports():        # the folds' mean, and how far they spread
+    for report in run.reports():        # the mean over the folds and their standard deviation
         ...
 
-A fold that waits for its turn stays in memory where all of them fit, else in its checkpoint: the numbers are the same.
+Between its rungs a fold is suspended: in memory where all folds fit, else in its checkpoint. The results are the same.
 """
 
 import statistics
@@ -19,13 +19,13 @@ from hpo.training.checkpoints.checkpoint import Progress, fold_folder, random_st
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.memory.micro_batch import has_room
-from hpo.training.memory.out_of_memory import release
+from hpo.training.memory.out_of_memory import release_memory
 from hpo.training.plan import TrainingPlan
 
 
 @dataclass
-class Waiting:
-    """A fold's run between two rungs, and where its random numbers stand."""
+class SuspendedFold:
+    """A fold's run between two rungs, with its random state."""
 
     run: FineTuning
     reports: Generator[Report, None, None]
@@ -33,17 +33,17 @@ class Waiting:
 
 
 class CrossValidation:
-    """One run of a plan with folds. Each fold has a folder of its own for checkpoints, in the plan's.
+    """One run of a plan with folds. Each fold has its own folder of checkpoints in the plan's folder.
 
-    Early stopping looks at the mean, so that all folds train equally long. No model is left in the end.
+    Early stopping uses the mean, so that all folds train equally long. There is no final model.
     """
 
     def __init__(self, plan: TrainingPlan) -> None:
         self.plan = plan
-        self.execution = plan.execution  # follows what the folds find out: what one needs, all do alike
-        self._waiting: dict[int, Waiting] = {}
+        self.execution = plan.execution  # replaced as folds decide (a micro-batch): the next fold starts with it
+        self._suspended: dict[int, SuspendedFold] = {}
         self._folders = [fold_folder(plan.folder, number) for number in range(1, len(plan.folds) + 1)]
-        self._told = [_reports_so_far(folder) for folder in self._folders]
+        self._reported = [_saved_reports(folder) for folder in self._folders]
         self._last = len(plan.rung_steps())
         self._seconds_load = 0.0
         self.progress = Progress()
@@ -51,8 +51,8 @@ class CrossValidation:
     def reports(self) -> Generator[Report, None, None]:
         """Train the folds, and yield their mean at each rung. Raises `Stopped`, `Diverged` or `OutOfMemory`.
 
-        A run that goes on from checkpoints yields the rungs that all folds had reached once more, without training:
-        the process may have been killed when the last fold had saved, and none had heard of the mean.
+        A resumed run yields the rungs that all folds had reached again, without training: the process may have been
+        killed after the last fold had saved and before the mean was reported.
         """
         try:
             while self.progress.rung < self._last:
@@ -69,42 +69,44 @@ class CrossValidation:
             raise
 
     def save(self) -> None:
-        """Write a checkpoint of each fold that waits in memory; the others have theirs."""
-        for waiting in self._waiting.values():
-            set_random_state(waiting.random)
-            waiting.run.save()
+        """Write a checkpoint of each fold that is suspended in memory; the others have one."""
+        for fold in self._suspended.values():
+            set_random_state(fold.random)
+            fold.run.save()
 
     def _train_to(self, rung: int, fold: int) -> None:
-        """Have a fold report `rung`, if it has not, and wait for the next one."""
-        told = self._told[fold]
-        if len(told) >= rung:
+        """Train a fold until it has reported `rung`, then suspend it."""
+        reported = self._reported[fold]
+        if len(reported) >= rung:
             return
-        waiting = self._waiting.pop(fold, None) or self._begin(fold)
-        set_random_state(waiting.random)
-        while len(told) < rung or waiting.run.at_rung:  # a checkpoint is of a step: it cannot lie between its rungs
-            told.append(next(waiting.reports))
-        self.execution = waiting.run.execution
-        if len(told) == self._last:
+        active = self._suspended.pop(fold, None) or self._open(fold)
+        set_random_state(active.random)
+        # A checkpoint is of a step, so that all rungs of one step are reported before it.
+        while len(reported) < rung or active.run.at_rung:
+            reported.append(next(active.reports))
+        self.execution = active.run.execution
+        if len(reported) == self._last:
             return
-        if has_room(waiting.run.model, len(self._folders), self.execution):
-            waiting.random = random_state()
-            self._waiting[fold] = waiting
+        if has_room(active.run.model, len(self._folders), self.execution):
+            active.random = random_state()
+            self._suspended[fold] = active
             return
-        waiting.run.save()
-        del waiting
-        release(self.execution.device)
+        active.run.save()
+        del active
+        release_memory(self.execution.device)
 
-    def _begin(self, fold: int) -> Waiting:
-        """A fold's run from its start, or from its checkpoint."""
+    def _open(self, fold: int) -> SuspendedFold:
+        """Start a fold's run, or resume it from its checkpoint."""
         train, validation = self.plan.folds[fold]
-        patient = self.plan.params.model_copy(update={"early_stopping_patience": None})
-        plan = replace(self.plan, params=patient, train=train, validation=validation, folds=())
+        params = self.plan.params.model_copy(update={"early_stopping_patience": None})
+        plan = replace(self.plan, params=params, train=train, validation=validation, folds=())
         run = FineTuning(replace(plan, folder=self._folders[fold], execution=self.execution))
         self._seconds_load += run.seconds_load
-        return Waiting(run, run.reports(), random_state())
+        return SuspendedFold(run, run.reports(), random_state())
 
     def _mean(self, rung: int) -> Report:
-        reports = [told[rung - 1] for told in self._told]
+        """Return the mean over the folds; `spread` is their standard deviation, seconds are summed."""
+        reports = [reported[rung - 1] for reported in self._reported]
         names = reports[0].metrics
         return Report(
             step=rung,
@@ -113,26 +115,26 @@ class CrossValidation:
             metrics={name: statistics.fmean(report.metrics[name] for report in reports) for name in names},
             spread={name: statistics.stdev(report.metrics[name] for report in reports) for name in names},
             train_loss=statistics.fmean(report.train_loss for report in reports),
-            seconds=self._seconds_to(reports),
+            seconds=self._total_seconds(reports),
             peak_memory_mb=max(report.peak_memory_mb for report in reports),
         )
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds so far by phase, of all folds."""
-        return self._seconds_to([told[-1] for told in self._told if told])
+        """Seconds spent so far in each phase, summed over the folds."""
+        return self._total_seconds([reported[-1] for reported in self._reported if reported])
 
-    def _seconds_to(self, reports: list[Report]) -> dict[str, float]:
+    def _total_seconds(self, reports: list[Report]) -> dict[str, float]:
         phases = ("train", "evaluate", "checkpoint")
         spent = {phase: round(sum(report.seconds[phase] for report in reports), 3) for phase in phases}
         return {"load": round(self._seconds_load, 3), **spent}
 
 
 def start_training(plan: TrainingPlan) -> FineTuning | CrossValidation:
-    """The run of a plan, with folds or without, from its checkpoint where there is one."""
+    """Return the run of a plan, with or without folds; it resumes from its checkpoint where there is one."""
     return CrossValidation(plan) if plan.folds else FineTuning(plan)
 
 
-def _reports_so_far(folder: Path) -> list[Report]:
+def _saved_reports(folder: Path) -> list[Report]:
     progress = saved_progress(folder)
     return [] if progress is None else [Report(**report) for report in progress.reports]

@@ -1,4 +1,4 @@
-"""When a run stops before its end: one rule, for a run and for the mean of its folds."""
+"""Decides early stopping, for a single run and for the mean over folds."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from hpo.core.direction import Direction, higher_is_better
 
 
 def should_stop_early(values: Sequence[float], direction: Direction, patience: int | None) -> bool:
-    """Whether the last `patience` values of all rungs so far are no better than the best before them.
+    """Return whether none of the last `patience` values improves on the best value before them.
 
     >>> should_stop_early([0.5, 0.7, 0.6, 0.7], "maximize", patience=2)
     True

@@ -1,4 +1,4 @@
-"""Evaluation: all rows once, sorted by length, in batches of the size that suits the device, without gradient."""
+"""Evaluates a model on a split, in batches sorted by length whose size suits the device."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from hpo.training.batches.features import Features, Indices, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.memory.out_of_memory import with_fewer_tokens
 
-# A step of writing computes one token of each text, so that more texts fit at once than where all tokens are computed;
-# a batch of few keeps neither a CPU nor a GPU busy.
-WRITING = 8
+# A step of generation computes one token of each text, so that more texts fit in memory than in a forward pass over all
+# tokens; a small batch keeps neither a CPU nor a GPU busy.
+GENERATION_FACTOR = 8
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model did on one split: predictions and what they should be, one entry an example, in the rows' order."""
+    """A model's metrics on one split, with predictions and references: one entry an example, in the rows' order."""
 
     metrics: dict[str, float]  # the scorer's, and `loss`
     predictions: NDArray[Any]
@@ -39,52 +39,51 @@ def evaluate(
     quick: bool = False,
     stop: threading.Event | None = None,
 ) -> Evaluation:
-    """Run `model` over `features` and score it. Leaves the model in eval mode.
+    """Predict `features` with `model` and score the predictions. Leaves the model in eval mode.
 
+    Generating texts takes far longer than computing the loss of given ones. A `quick` evaluation generates greedily
+    and for `task.generation.rows` of the rows only, the same at each call; where the metric is the loss, for none.
     Raises `OutOfMemory`, and `InterruptedError` before the next batch once `stop` is set.
-
-    Writing texts takes far longer than judging given ones. A `quick` evaluation has them written greedily, for a part
-    of the rows, the same at each call; and for none of them where the loss is what counts.
     """
     model.eval()
     loss, found = with_fewer_tokens(
-        lambda tokens: _run(model, features, task, execution, tokens, stop),
+        lambda tokens: _predict(model, features, task, execution, tokens, stop),
         execution.evaluation_tokens,
         features.longest,
         execution.device,
     )
-    judged = features
+    scored = features
     if task.generation is not None:
         if quick and scorer.name == "loss":
             return Evaluation({"loss": loss}, np.array([]), np.array([]))
         rows = np.arange(len(features))
         if quick and len(rows) > task.generation.rows:
             rows = np.linspace(0, len(rows) - 1, task.generation.rows).astype(np.int64)
-            judged = replace(features, inputs=features.inputs.select(rows), rows=features.rows.select(rows))
+            scored = replace(features, inputs=features.inputs.select(rows), rows=features.rows.select(rows))
         found = with_fewer_tokens(
-            lambda tokens: _write(model, features, rows, task, execution, tokens, quick, stop),
-            WRITING * execution.evaluation_tokens,
+            lambda tokens: _generate(model, features, rows, task, execution, tokens, quick, stop),
+            GENERATION_FACTOR * execution.evaluation_tokens,
             features.longest,
             execution.device,
         )
-    predictions, references = task.align_predictions(found, judged)
+    predictions, references = task.align_predictions(found, scored)
     metrics = {**scorer(predictions, references), "loss": loss}
     return Evaluation(metrics, predictions, references)
 
 
-def _run(
+def _predict(
     model: nn.Module, features: Features, task: Task, execution: Execution, tokens: int, stop: threading.Event | None
 ) -> tuple[float, list[Any]]:
-    """The mean loss, and what the task keeps of each input's logits, in batches of `tokens` padded tokens.
+    """Return the mean loss and the task's reduction of each input's logits, in batches of `tokens` padded tokens.
 
-    All logits of a split may be many: 1,000 texts of 128 tokens and 50 tags are 26 MB.
+    The logits themselves would take memory: of 1,000 texts of 128 tokens and 50 tags, 26 MB.
     """
     found: list[Any] = [None] * len(features)
     loss = torch.zeros((), dtype=torch.float64)
     count = 0.0
     with torch.inference_mode():
         for rows in evaluation_batches(features.lengths, tokens):
-            _check(stop)
+            _raise_if_stopped(stop)
             batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows).items()}
             labels = pop_labels(model, batch)
             with execution.autocast():
@@ -96,12 +95,12 @@ def _run(
     return float(loss) / max(count, 1), found
 
 
-def _check(stop: threading.Event | None) -> None:
+def _raise_if_stopped(stop: threading.Event | None) -> None:
     if stop is not None and stop.is_set():
-        raise InterruptedError("told to stop in the middle of an evaluation")
+        raise InterruptedError("stop requested during an evaluation")
 
 
-def _write(
+def _generate(
     model: nn.Module,
     features: Features,
     rows: Indices,
@@ -111,15 +110,15 @@ def _write(
     greedy: bool,
     stop: threading.Event | None,
 ) -> list[Any]:
-    """What the model writes for each of `rows`, in batches of `tokens` padded tokens that are read."""
-    written: list[Any] = [None] * len(rows)
+    """Return the text generated for each of `rows`, in batches of `tokens` padded input tokens."""
+    generated: list[Any] = [None] * len(rows)
     with torch.inference_mode():
-        for places in evaluation_batches(features.lengths[rows], tokens):
-            _check(stop)
-            batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows[places]).items()}
+        for indices in evaluation_batches(features.lengths[rows], tokens):
+            _raise_if_stopped(stop)
+            batch = {name: tensor.to(execution.device) for name, tensor in features.collate(rows[indices]).items()}
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             with execution.autocast():
                 texts = task.generate(model, inputs, greedy)
-            for place, text in zip(places, texts, strict=True):
-                written[place] = text
-    return written
+            for index, text in zip(indices, texts, strict=True):
+                generated[index] = text
+    return generated

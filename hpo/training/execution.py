@@ -1,4 +1,4 @@
-"""The arithmetic of this machine: device, number format and threads, decided once and recorded in each trial."""
+"""How this machine computes: device, number format, threads and memory; chosen once and recorded in each trial."""
 
 import functools
 import os
@@ -13,24 +13,24 @@ from hpo.errors import ConfigError
 
 Dtype = Literal["float32", "bfloat16"]
 
-CONTEXT_BYTES = 600 * 2**20  # what CUDA and its libraries take of a GPU for each process, beside torch's allocator
+CONTEXT_BYTES = 600 * 2**20  # of GPU memory that CUDA and its libraries use in each process outside torch's allocator
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a trial is carried out: nothing here changes what is computed, but for rounding. Recorded for replay."""
+    """How a trial is executed. It changes results by rounding only, and is recorded so that a replay uses the same."""
 
     device: str = "cpu"
     dtype: Dtype = "float32"  # of matrix products; weights and optimizer state stay float32
     threads: int = 1
     workers: int = 1  # processes that share the device's memory (on a CPU: the machine's)
-    micro_batch: int | None = None  # examples per forward pass; None: the whole batch, halved when it does not fit
-    checkpoint_activations: bool = False  # compute them again in the backward pass: one example did not fit
+    micro_batch: int | None = None  # inputs per forward pass; None: the full batch, halved when it does not fit
+    checkpoint_activations: bool = False  # recompute activations in the backward pass: one input did not fit
     prefix_cache: str | None = None  # "used", or "not used: …" with the reason; None: decided by each trial
 
-    # On a CPU what a pass touches should stay in its caches: MiniLM evaluates 16-token sentences 2.2 times as fast in
-    # batches of 1,024 tokens as of 8,192; a 3-layer BERT trains 283-token texts 1.3 times as fast in micro-batches of
-    # 1,100 to 2,300 tokens as in batches of 32, with half the memory.
+    # On a CPU the working set of a pass should fit in the caches: MiniLM evaluates 16-token sentences 2.2 times as fast
+    # in batches of 1,024 tokens as of 8,192; a 3-layer BERT trains 283-token texts 1.3 times as fast in micro-batches
+    # of 1,100 to 2,300 tokens as in batches of 32, with half the memory.
     @property
     def evaluation_tokens(self) -> int:
         """Padded tokens of a forward pass without gradient."""
@@ -38,17 +38,17 @@ class Execution:
 
     @property
     def training_tokens(self) -> int | None:
-        """Padded tokens of a forward and backward pass; a larger batch is done in micro-batches. None: no limit."""
+        """Padded tokens of a forward and backward pass; a larger batch is cut into micro-batches. None: no limit."""
         return None if self.device.startswith("cuda") else 2_048
 
     @property
     def steps_ahead(self) -> int:
-        """Optimizer steps after which their losses are read: a GPU should not wait for the host after each."""
+        """Optimizer steps between reads of their losses: a GPU should not wait for the host after each step."""
         return 16 if self.device.startswith("cuda") else 1
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """`dtype` as torch names it."""
+        """`dtype` as a torch type."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -58,16 +58,18 @@ class Execution:
         return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
 
     def with_micro_batch(self, micro_batch: int) -> "Execution":
+        """Return a copy with another micro-batch."""
         return replace(self, micro_batch=micro_batch)
 
     def with_checkpoint_activations(self) -> "Execution":
+        """Return a copy with activation checkpointing."""
         return replace(self, checkpoint_activations=True)
 
 
 def choose_execution(device: str, threads: int, workers: int = 1) -> Execution:
-    """The right arithmetic for `device`: bfloat16 where the hardware multiplies it natively, else float32.
+    """Return the execution for `device`: bfloat16 where the hardware multiplies it natively, else float32.
 
-    `workers` is how many processes share the device's memory.
+    `workers` is the number of processes that share the device's memory.
     """
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device.startswith("cuda") else _cpu_bf16()
     return Execution(device=device, dtype="bfloat16" if native else "float32", threads=threads, workers=workers)
@@ -75,19 +77,19 @@ def choose_execution(device: str, threads: int, workers: int = 1) -> Execution:
 
 @functools.cache
 def _cpu_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively: AMX, or AVX512-BF16 (MiniLM: 1.7 to 2.2 times float32's speed)."""
+    """Return whether this CPU multiplies bfloat16 natively: AMX or AVX512-BF16 (MiniLM: 1.7 to 2.2 times as fast)."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def apply(execution: Execution) -> None:
-    """Set this process's threads, and TF32 for float32 products on a GPU."""
+    """Set this process's threads; on a GPU, allow TF32 in float32 products and limit memory to the worker's share."""
     torch.set_num_threads(execution.threads)
     if execution.device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.cuda.set_device(execution.device)
         if execution.workers > 1:
-            # What a process takes beyond its part is its own trial's want of memory, not its neighbours'.
+            # A process that exceeds its share runs out of memory itself, instead of the others on the device.
             total = torch.cuda.get_device_properties(execution.device).total_memory
             part = (total / execution.workers - CONTEXT_BYTES) / total
             torch.cuda.set_per_process_memory_fraction(max(part, 0.01), execution.device)
@@ -95,7 +97,7 @@ def apply(execution: Execution) -> None:
 
 @contextmanager
 def all_cores(execution: Execution) -> Iterator[None]:
-    """Let this process's threads take every core meanwhile, then those of `execution` again."""
+    """Use all cores inside the context, and the threads of `execution` after it."""
     torch.set_num_threads(cores())
     try:
         yield
@@ -104,48 +106,54 @@ def all_cores(execution: Execution) -> Iterator[None]:
 
 
 def available_devices() -> list[str]:
-    """The devices of this machine, GPUs first."""
+    """Return the devices of this machine, GPUs first."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
 
 
-NOT_FOR_CPUS = "trials_per_device: is for GPUs. On CPUs, `workers` says how many trials train at once."
+NOT_FOR_CPUS = "trials_per_device: is for GPUs. On CPUs, set `workers` to the number of trials that train at once."
 
 
 def assign_devices(
     devices: str | tuple[str, ...], workers: int | None = None, per_device: int | None = None
 ) -> list[str]:
-    """The device of each worker process: `per_device` on each GPU (one unless told), or on the CPU max(1, cores // 4).
+    """Return the device of each worker: `per_device` workers on each GPU (default 1), or max(1, cores // 4) on the CPU.
 
-    Raises `ConfigError` for devices that are not here, and for more workers than `per_device` allows.
+    `devices` is "auto", "cuda", or names of devices. Raises `ConfigError` for devices that this machine lacks and for
+    more workers than `per_device` allows.
     """
-    here = available_devices()
-    if devices == "auto":
-        chosen = here[:-1] or ["cpu"]
-    elif devices == "cuda":
-        chosen = here[:-1]
-        if not chosen:
-            raise ConfigError("devices: cuda: this machine has no CUDA device. Devices here: cpu.")
-    else:
-        chosen = [devices] if isinstance(devices, str) else list(devices)
-    unknown = [device for device in chosen if device not in here]
-    if unknown:
-        raise ConfigError(f"devices: '{unknown[0]}' is not on this machine. Devices here: {', '.join(here)}.")
+    chosen = _resolve_devices(devices)
     if per_device is not None:
         if "cpu" in chosen:
             raise ConfigError(NOT_FOR_CPUS)
-        places = len(chosen) * per_device
-        if (workers or 1) > places:
+        slots = len(chosen) * per_device
+        if (workers or 1) > slots:
             raise ConfigError(
-                f"workers: trials_per_device: {per_device} has room for {places} on these devices, not {workers}."
+                f"workers: trials_per_device: {per_device} has room for {slots} on these devices, not {workers}."
             )
-        workers = workers or places
+        workers = workers or slots
     if workers is None:
         workers = max(1, cores() // 4) if chosen == ["cpu"] else len(chosen)
     return [chosen[i % len(chosen)] for i in range(workers)]
 
 
+def _resolve_devices(devices: str | tuple[str, ...]) -> list[str]:
+    """Return the names of the devices. Raises `ConfigError` for those that this machine lacks."""
+    here = available_devices()
+    if devices == "auto":
+        return here[:-1] or ["cpu"]
+    if devices == "cuda":
+        if not here[:-1]:
+            raise ConfigError("devices: cuda: this machine has no CUDA device. Devices here: cpu.")
+        return here[:-1]
+    chosen = [devices] if isinstance(devices, str) else list(devices)
+    unknown = [device for device in chosen if device not in here]
+    if unknown:
+        raise ConfigError(f"devices: '{unknown[0]}' is not on this machine. Devices here: {', '.join(here)}.")
+    return chosen
+
+
 def cores() -> int:
-    """The CPU cores this process may use: those it is bound to, at most OMP_NUM_THREADS where that is set."""
+    """Return the number of CPU cores of this process: those it is bound to, at most OMP_NUM_THREADS where set."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(bound, int(limit))) if limit.isdigit() else bound

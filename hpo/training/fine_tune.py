@@ -1,12 +1,12 @@
-"""The one training loop: it yields a `Report` at each rung. Pruning is leaving the loop.
+"""The training loop: a generator that yields a `Report` at each rung. To prune a trial, stop iterating.
 
     run = FineTuning(plan)
     for report in run.reports():
         ...
     run.model
 
-It stops at any optimizer step when `plan.stop` is set (`Stopped` is raised, the state is on disk), and goes on there
-when it is started again with the same plan.
+When `plan.stop` is set, the run saves its state after the current optimizer step and raises `Stopped`. A new
+`FineTuning` of the same plan resumes there, with the same results as an uninterrupted run.
 """
 
 import math
@@ -18,89 +18,64 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from hpo.config.trial_params import Report
 from hpo.errors import Diverged
+from hpo.tasks.base import Task
 from hpo.training.accumulation import Accumulation
 from hpo.training.batches.batching import epoch_batches
-from hpo.training.batches.features import Features, Indices, pop_labels
-from hpo.training.batches.word_dropout import drop_words, mask_token
+from hpo.training.batches.features import Features, Indices
+from hpo.training.batches.word_dropout import drop_words
 from hpo.training.checkpoints.checkpoint import CheckpointTimer, Progress, load_checkpoint, save_checkpoint
-from hpo.training.cpu.attention import restore_attention, use_cpu_attention
-from hpo.training.cpu.dropout import restore_dropout, use_bit_dropout
-from hpo.training.cpu.embeddings import trim_embedding
 from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.execution import Execution
 from hpo.training.frozen.partial_forward import PartialForward
-from hpo.training.models.layers import find_depths, freeze, train_mode
-from hpo.training.models.lora import AdapterWeights, Lora, frozen_statistics, quantize_body
+from hpo.training.model_setup import build_model
+from hpo.training.models.layers import train_mode
+from hpo.training.models.lora import AdapterWeights
 from hpo.training.optimizer import build_optimizer, build_scheduler, decay_factor
 from hpo.training.plan import TrainingPlan
 
 
 class Stopped(Exception):
-    """The plan's stop flag was set: the state is in the plan's folder, and the same plan goes on from it."""
+    """The plan's stop flag was set. The state is saved in the plan's folder; the same plan resumes from it."""
 
 
 class FineTuning:
-    """One run of a plan: the model, its optimizer, and how far it is. `model` is the trained model afterwards."""
+    """One run of a plan: its model, optimizer and progress. `model` is the trained model after the last report."""
 
     def __init__(self, plan: TrainingPlan) -> None:
+        """Build the model and the optimizer, and restore the latest checkpoint of `plan.folder`, if there is one."""
         started = time.perf_counter()
         self.plan = plan
-        dropouts = plan.params.dropout, plan.params.head_dropout
-        self.model = plan.candidate.build(plan.seed, *dropouts)
-        if plan.params.is_quantized:
-            quantize_body(self.model, plan.candidate, plan.execution.torch_dtype)
-        self.model = self.model.to(plan.execution.device)
-        plan.task.configure_model(self.model, plan.train)
-        example = plan.train.collate(np.arange(1))
-        pop_labels(self.model, example)
-        example = {name: tensor.to(plan.execution.device) for name, tensor in example.items()}
-        self._frozen = freeze(self.model, plan.candidate.stack, plan.frozen_layers, example)
-        self._lora: Lora | None = None
-        self.adapter: AdapterWeights | None = None  # of a run with `peft` that is done: the adapter apart
-        if plan.params.peft == "lora":
-            self._lora = Lora(self.model, plan.candidate, self._frozen, plan.params)
-            self._frozen += frozen_statistics(self.model)
-        splits = [features for features in (plan.train, plan.validation) if features is not None]
-        self._hidden = [mask_token(plan.candidate.processor)] if plan.params.word_dropout > 0 else []
-        # Adafactor scales a matrix's update by all of its rows: there none can be left out.
-        adam = plan.params.optimizer == "adamw"
-        self._rows = trim_embedding(self.model, splits, self._hidden) if adam else None
-        if plan.execution.device == "cpu":
-            use_bit_dropout(self.model)
-            use_cpu_attention(self.model)
+        self.adapter: AdapterWeights | None = None  # set at the end of a run with `peft`
+        self._setup = build_model(plan)
+        self.model = self._setup.model
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
-        decays = plan.params.layer_decay < 1
-        depths = find_depths(self.model, plan.candidate.stack, example) if decays else None
-        self._optimizer = build_optimizer(self.model, plan.params, depths)
-        total = plan.steps_per_epoch * plan.params.epochs
-        self._scheduler = build_scheduler(self._optimizer, plan.params, total)
-        torch.manual_seed(plan.seed)
-        train_mode(self.model, self._frozen)  # BatchNorm's statistics are of a checkpoint where they are not frozen
-        self.progress = load_checkpoint(plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
+        self._optimizer = build_optimizer(self.model, plan.params, self._setup.depths)
+        self._scheduler = build_scheduler(self._optimizer, plan.params, plan.steps_per_epoch * plan.params.epochs)
+        task = _training_task(plan, self.model)
+        self._accumulation = Accumulation(self.model, task, plan.params.label_smoothing, plan.execution)
+        self._train, self._validation = _training_features(plan), plan.validation
+        self._partial_forward: PartialForward | None = None
+        self._pending_losses: list[torch.Tensor] = []  # of the last steps, still on the device
+        self.progress = self._restore()
         self.seconds_load = time.perf_counter() - started
-        self._clock = CheckpointTimer(plan.checkpoint_seconds, self._trainable, plan.attempt)
-        self._start: PartialForward | None = None
-        smoothing = plan.params.label_smoothing
-        task = plan.task
-        if plan.params.class_weights == "balanced":  # evaluation stays unweighted: losses of trials compare
-            config: Any = self.model.config
-            task = task.with_class_weights(plan.train.all_labels(), config.num_labels)
-        self._accumulation = Accumulation(self.model, task, smoothing, plan.execution)
-        self._train, self._validation = plan.train, plan.validation
-        if plan.params.augmentations:
-            self._train = plan.train.changed(lambda batch: plan.task.augment(batch, plan.params.augmentations))
-        self._unread: list[torch.Tensor] = []  # the losses of the last steps, still on the device
+        self._timer = CheckpointTimer(plan.checkpoint_seconds, self._trainable, plan.attempt)
+
+    def _restore(self) -> Progress:
+        """Load the latest checkpoint into the run, random state included; without one, seed the random state."""
+        torch.manual_seed(self.plan.seed)
+        # First: a checkpoint holds the statistics of those BatchNorm layers that are in train mode.
+        train_mode(self.model, self._setup.frozen)
+        return load_checkpoint(self.plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
 
     @property
     def execution(self) -> Execution:
-        """How the run is carried out: the plan's, and what the run itself found out."""
+        """How the run computes: the plan's execution and what the run has decided itself, such as a micro-batch."""
         return self._accumulation.execution
 
     def reports(self) -> Generator[Report, None, None]:
@@ -111,30 +86,30 @@ class FineTuning:
                 report = self._report()
                 ends = self.progress.rung == len(rungs) or self._should_stop_early()
                 if ends:
-                    self._make_ordinary()
+                    self._finalize_model()
                 yield report
                 if ends:
                     return
-                train_mode(self.model, self._frozen)
+                train_mode(self.model, self._setup.frozen)
 
     @property
     def at_rung(self) -> bool:
-        """Whether a report is due. With fewer steps in an epoch than rungs, one step ends several of them."""
+        """Whether a report is due. With fewer steps than rungs in an epoch, one step completes several rungs."""
         rungs = self.plan.rung_steps()
         return self.progress.rung < len(rungs) and self.progress.step == rungs[self.progress.rung]
 
     def steps(self) -> Generator[int, None, None]:
-        """Train, and yield the number of optimizer steps done after each, and at first of a run that goes on."""
+        """Train, and yield the number of optimizer steps after each. A resumed run yields its current number first."""
         plan, progress = self.plan, self.progress
         last = plan.rung_steps()[-1]
         self._skip_frozen_layers()
-        train_mode(self.model, self._frozen)
+        train_mode(self.model, self._setup.frozen)
         self._fit_memory()
         if progress.step:
-            yield progress.step  # a run that was stopped in the middle of a rung's evaluation has still to report it
+            yield progress.step  # stopped during a rung's evaluation, a run has not reported that rung yet
         while progress.step < last:
             batches = epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, progress.epoch)
-            features = self._augmented(progress.epoch)
+            features = self._epoch_features(progress.epoch)
             for rows in batches[progress.batch :]:
                 self._save_if_due()
                 self._train_step(features, rows)
@@ -146,29 +121,32 @@ class FineTuning:
                     return
 
     def _skip_frozen_layers(self) -> None:
-        """Start each forward pass after the frozen layers, where the machine's cache of their output allows."""
+        """Start each forward pass from the cached output of the frozen layers, where the cache fits and pays."""
         plan = self.plan
         if plan.prefixes is None or plan.frozen_layers == 0:
             return
-        if plan.params.augmentations or self._hidden:
-            verdict = "not used: augmentation makes other examples in each epoch"
-            self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
+        if plan.params.augmentations or plan.params.word_dropout > 0:
+            self._record_prefix_cache("not used: augmentation changes the examples in every epoch")
             return
         started = time.perf_counter()
-        start = PartialForward(self.model, plan.candidate.stack, plan.frozen_layers, self._frozen, self.execution)
+        frozen = self._setup.frozen
+        forward = PartialForward(self.model, plan.candidate.stack, plan.frozen_layers, frozen, self.execution)
         splits = [features for features in (plan.train, plan.validation) if features is not None]
         epochs = plan.rung_steps()[-1] / plan.steps_per_epoch
-        # Whether there is dropout matters to the check of a model, not how much: a search samples it anew each time.
+        # The model's check depends on whether there is dropout, not on its probability, which each trial samples.
         weights = f"{plan.candidate.digest}{' 4bit' if plan.params.is_quantized else ''}"
         model = (weights, plan.params.dropout and "some")
-        splits, verdict = plan.prefixes.attach(start, model, splits, epochs, plan.stop)
+        splits, verdict = plan.prefixes.attach(forward, model, splits, epochs, plan.stop)
         self._train, self._validation = splits[0], splits[1] if len(splits) > 1 else None
-        self._start = start
-        self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
+        self._partial_forward = forward
+        self._record_prefix_cache(verdict)
         self.seconds_load += time.perf_counter() - started
 
+    def _record_prefix_cache(self, verdict: str) -> None:
+        self._accumulation.execution = replace(self.execution, prefix_cache=verdict)
+
     def _fit_memory(self) -> None:
-        """Find a micro-batch that fits before the first step needs it."""
+        """Find a micro-batch that fits in memory before the first step."""
         plan = self.plan
         if plan.micro_batches is None:
             return
@@ -176,48 +154,43 @@ class FineTuning:
         plan.micro_batches.fit(self._accumulation, self._train, plan.candidate, plan.frozen_layers, plan.params)
         self.seconds_load += time.perf_counter() - started
 
-    def _make_ordinary(self) -> None:
-        """At the end: a model like any other, all of its embeddings trained, adapters merged, no layer skipped."""
-        restore_dropout(self.model)
-        restore_attention(self.model)
-        if self._rows is not None:
-            self._rows.expand(self.progress.decay)
-        if self._start is not None:
-            self._start.remove()
-        if self._lora is not None:
-            self.adapter = self._lora.merge()
+    def _finalize_model(self) -> None:
+        """Make the trained model a plain one: no layer skipped, full embeddings, adapters merged."""
+        if self._partial_forward is not None:
+            self._partial_forward.remove()
+        self.adapter = self._setup.finalize(self.progress.decay)
 
-    def _augmented(self, epoch: int) -> Features:
-        """What an epoch trains on."""
-        plan = self.plan
-        if not self._hidden:
+    def _epoch_features(self, epoch: int) -> Features:
+        """Return the features that an epoch trains on: with word dropout, other words are hidden in each."""
+        plan, mask = self.plan, self._setup.mask_token
+        if mask is None:
             return self._train
         special = plan.candidate.processor.all_special_ids
-        return drop_words(self._train, plan.params.word_dropout, self._hidden[0], special, plan.seed, epoch)
+        return drop_words(self._train, plan.params.word_dropout, mask, special, plan.seed, epoch)
 
     def _train_step(self, features: Features, rows: Indices) -> None:
         started = time.perf_counter()
         loss = self._accumulation.gradient(features, rows)
         nn.utils.clip_grad_norm_(self._trainable, self.plan.params.max_grad_norm, foreach=True)
-        if self._rows is not None:
-            self.progress.decay *= decay_factor(self._optimizer, self._rows.weight)
+        if self._setup.embedding is not None:
+            self.progress.decay *= decay_factor(self._optimizer, self._setup.embedding.weight)
         self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
         self.progress.loss_count += len(rows)
-        self._unread.append(loss)
+        self._pending_losses.append(loss)
         self.progress.seconds_train += time.perf_counter() - started
-        if len(self._unread) >= self.execution.steps_ahead:
+        if len(self._pending_losses) >= self.execution.steps_ahead:
             self._read_losses()
 
     def _read_losses(self) -> None:
-        """Wait for the last steps' losses and add them up. Raises `Diverged` where they are no number."""
-        if not self._unread:
+        """Wait for the losses of the last steps and add them up. Raises `Diverged` where one is not finite."""
+        if not self._pending_losses:
             return
         started = time.perf_counter()
-        losses = torch.stack(self._unread).tolist()
-        self._unread.clear()
+        losses = torch.stack(self._pending_losses).tolist()
+        self._pending_losses.clear()
         self.progress.seconds_train += time.perf_counter() - started
         for step, loss in enumerate(losses, self.progress.step - len(losses) + 1):
             if not math.isfinite(loss):
@@ -231,8 +204,7 @@ class FineTuning:
         value = math.nan
         if self._validation is not None:
             started = time.perf_counter()
-            found = self._evaluated(self._validation)
-            metrics = found.metrics
+            metrics = self._evaluate(self._validation).metrics
             value = metrics[plan.scorer.name]
             progress.seconds_evaluate += time.perf_counter() - started
         progress.rung += 1
@@ -250,19 +222,19 @@ class FineTuning:
         progress.reports.append(report.model_dump())
         return report
 
-    def _evaluated(self, validation: Features) -> Evaluation:
-        """The evaluation of a rung; told to stop in the middle of it, the run goes on from before it."""
+    def _evaluate(self, validation: Features) -> Evaluation:
+        """Evaluate a rung. A stop request during it saves the state before the evaluation and raises `Stopped`."""
         plan = self.plan
         try:
             return evaluate(self.model, validation, plan.task, plan.scorer, self.execution, quick=True, stop=plan.stop)
         except InterruptedError:
-            train_mode(self.model, self._frozen)
+            train_mode(self.model, self._setup.frozen)
             self.save()
             raise Stopped from None
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds so far by phase."""
+        """Seconds spent so far in each phase: load, train, evaluate, checkpoint."""
         progress = self.progress
         return {
             "load": round(self.seconds_load, 3),
@@ -277,15 +249,15 @@ class FineTuning:
         return should_stop_early(values, plan.scorer.direction, patience)
 
     def _save_if_due(self) -> None:
-        """Between two steps: save and leave when told to stop, save when the clock says so."""
+        """Save when a checkpoint is due; when a stop was requested, save and raise `Stopped`."""
         if self.plan.stop.is_set():
             self.save()
             raise Stopped
-        if self._clock.is_due():
+        if self._timer.is_due():
             self.save()
 
     def save(self) -> Path:
-        """Write a checkpoint now. Raises `Diverged` rather than keep a state that leads nowhere."""
+        """Write a checkpoint and return its path. Raises `Diverged` where a loss is not finite, `OSError`."""
         self._read_losses()
         started = time.perf_counter()
         path = save_checkpoint(
@@ -293,8 +265,22 @@ class FineTuning:
         )
         self.progress.seconds_checkpoint += time.perf_counter() - started
         self.plan.on_checkpoint(path)
-        self._clock.saved(time.perf_counter() - started)
+        self._timer.saved(time.perf_counter() - started)
         return path
+
+
+def _training_task(plan: TrainingPlan, model: nn.Module) -> Task:
+    """Return the task whose loss is trained. Evaluation stays unweighted, so that losses of trials compare."""
+    if plan.params.class_weights != "balanced":
+        return plan.task
+    config: Any = model.config
+    return plan.task.with_class_weights(plan.train.all_labels(), config.num_labels)
+
+
+def _training_features(plan: TrainingPlan) -> Features:
+    if not plan.params.augmentations:
+        return plan.train
+    return plan.train.with_transform(lambda batch: plan.task.augment(batch, plan.params.augmentations))
 
 
 def _peak_memory_mb(device: str) -> float:

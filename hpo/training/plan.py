@@ -1,4 +1,4 @@
-"""What a run of training is handed: a trial's parameters, its model and data, and how it is carried out."""
+"""The input of a training run: a trial's parameters, its model and data, and how to execute it."""
 
 import math
 import threading
@@ -18,39 +18,41 @@ from hpo.training.models.candidate import Candidate
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that a run needs: what to train, on what, how it is carried out, and when to stop or save."""
+    """What one run trains, on which data and device, and when it stops or saves."""
 
     params: TrialParams
     task: Task
     candidate: Candidate
     train: Features
-    validation: Features | None  # None: nothing is evaluated (the final training on all data)
+    validation: Features | None  # None: no evaluation (the final training on all data)
     scorer: Scorer
     rungs_per_epoch: int
     seed: int
-    folder: Path  # for checkpoints
+    folder: Path  # of the run's checkpoints
     execution: Execution
-    attempt: int = 1  # how often the run was handed out: an older attempt's checkpoint never replaces a newer one's
-    stop: threading.Event = field(default_factory=threading.Event)
-    on_checkpoint: Callable[[Path], None] = lambda path: None
-    checkpoint_seconds: float = 60.0  # at most so long without a checkpoint; less where one is cheap
-    prefixes: PrefixCache | None = None  # the machine's cache of what frozen layers compute
-    micro_batches: MicroBatchCache | None = None  # what the machine knows of micro-batches that fit
-    epochs_to_train: float | None = None  # stop after so many (early stopping found them); the schedule stays
-    folds: tuple[tuple[Features, Features], ...] = ()  # each fold's own train and validation; the first's are above
+    attempt: int = 1  # counts the workers that claimed the trial; an older attempt never replaces a newer checkpoint
+    stop: threading.Event = field(default_factory=threading.Event)  # set: save and raise `Stopped`
+    on_checkpoint: Callable[[Path], None] = lambda path: None  # called with the path of each checkpoint written
+    checkpoint_seconds: float = 60.0  # the longest time between checkpoints; shorter where saving is fast
+    prefixes: PrefixCache | None = None  # the machine's frozen-prefix cache; None: none is used
+    micro_batches: MicroBatchCache | None = None  # the machine's cache of micro-batches that fit; None: not measured
+    epochs_to_train: float | None = None  # stop after so many (as early stopping did); the schedule is unchanged
+    folds: tuple[tuple[Features, Features], ...] = ()  # (train, validation) of each fold; `train` is the first's
 
     @property
     def frozen_layers(self) -> int:
+        """The number of bottom layers that are not trained."""
         return self.params.resolve_frozen_layers(self.candidate.stack.count)
 
     @property
     def steps_per_epoch(self) -> int:
+        """The number of optimizer steps in an epoch."""
         return math.ceil(len(self.train) / self.params.batch_size)
 
     def rung_steps(self) -> list[int]:
-        """The optimizer steps after which a rung is reported: `rungs_per_epoch` in each epoch, the last at its end."""
+        """Return the optimizer step that completes each rung: `rungs_per_epoch` an epoch, the last at its end."""
         per_epoch, rungs = self.steps_per_epoch, self.rungs_per_epoch
-        whole = self.params.epochs * rungs
+        count = self.params.epochs * rungs
         if self.epochs_to_train is not None:
-            whole = max(1, min(whole, round(self.epochs_to_train * rungs)))
-        return [math.ceil(rung * per_epoch / rungs) for rung in range(1, whole + 1)]
+            count = max(1, min(count, round(self.epochs_to_train * rungs)))
+        return [math.ceil(rung * per_epoch / rungs) for rung in range(1, count + 1)]

@@ -80,7 +80,7 @@ def _scored(context: StudyContext, label: str, places: Indices, advance: Callabl
     found, why = None, ""
     try:
         states = extract_layer_features(candidate, _features(context, label), places, context.execution)
-        found = transferability(states.layers, states.labels, states.examples)
+        found = transferability(states.layers, states.labels, states.inputs)
     except OutOfMemory as error:
         why = str(error)
     advance()

@@ -121,7 +121,7 @@ def test_adapters_train_on_a_body_that_stays(
     assert later.progress.step == run.progress.step
     now = later.model.state_dict()
     assert all(torch.equal(now[name], tensor) for name, tensor in run.model.state_dict().items())
-    run._make_ordinary()
+    run._finalize_model()
     assert run.model.state_dict().keys() == plan.candidate.model.state_dict().keys()
     batch = plan.train.collate(np.arange(4))
     pop_labels(run.model, batch)
@@ -196,7 +196,7 @@ def test_the_prefix_cache_changes_nothing(
     run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     found = list(run.reports())
     if CASES[task].writes and architecture == "t5":  # its first layer's position bias serves all
-        assert run.execution.prefix_cache == "not used: its layers hand on more than a hidden state"
+        assert run.execution.prefix_cache == "not used: its layers return more than a hidden state"
     elif architecture in CACHED or CASES[task].writes:
         assert run.execution.prefix_cache == USED
     for one, other in zip(found, expected, strict=True):

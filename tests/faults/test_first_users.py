@@ -52,7 +52,7 @@ def strike(marks: Path, name: str) -> bool:
 def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, barrier: Any, answers: Any) -> None:
     """Make a run ready as a worker does; whoever fills a cache first is killed in the middle of it."""
     os.environ["HPO_HOME"] = str(home)  # the process that this one was forked from has that of another test
-    make, fill = encoding_cache.EncodingCache._make, cache._fill
+    make, fill = encoding_cache.EncodingCache._encode, cache._fill
 
     def making(self: Any, rows: Any, processor: Any, max_length: int, folder: Path) -> None:
         if killed and strike(marks, "tokens"):
@@ -68,7 +68,7 @@ def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, bar
         fill(values, *given)
         (marks / f"filled-{len(values)}").touch(exist_ok=False)
 
-    encoding_cache.EncodingCache._make, cache._fill = making, filling  # type: ignore[method-assign]
+    encoding_cache.EncodingCache._encode, cache._fill = making, filling  # type: ignore[method-assign]
     context = StudyContext(load_config(study), Execution(prefix_cache=cache.USED))
     assert context.candidates["bert"].stack.count == 2
     barrier.wait(PATIENCE)

@@ -185,7 +185,7 @@ def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path,
     plan = make_plan("image-classification", "vit", prepare(folder), tmp_path, augmentation="crop+flip", **settings)
     run = FineTuning(type(plan)(**{**vars(plan), "prefixes": PrefixCache(tmp_path / "prefixes")}))
     list(run.reports())
-    assert run.execution.prefix_cache == "not used: augmentation makes other examples in each epoch"
+    assert run.execution.prefix_cache == "not used: augmentation changes the examples in every epoch"
     assert not torch.equal(*(run._train.collate(np.arange(3))["pixel_values"] for _ in range(2)))
     assert torch.equal(*(plan.validation.collate(np.arange(3))["pixel_values"] for _ in range(2)))  # type: ignore[union-attr]
 

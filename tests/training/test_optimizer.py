@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-import hpo.training.fine_tune as fine_tune
+import hpo.training.model_setup as model_setup
 from hpo.config.trial_params import Scheduler, TrialParams
 from hpo.training.fine_tune import FineTuning
 from hpo.training.optimizer import build_scheduler
@@ -69,9 +69,9 @@ def test_unused_words_decay_at_their_own_rate(plan: Plan, monkeypatch: pytest.Mo
     of = {"train": few_words(data()["train"]), "validation": few_words(data()["validation"])}
     made = plan(epochs=3, weight_decay=0.5, layer_decay=0.5, of=of)
     run = FineTuning(made)
-    assert run._rows is not None
+    assert run._setup.embedding is not None
     list(run.reports())
-    monkeypatch.setattr(fine_tune, "trim_embedding", lambda *_: None)
+    monkeypatch.setattr(model_setup, "trim_embedding", lambda *_: None)
     whole = FineTuning(made)
     list(whole.reports())
     for key, tensor in run.model.state_dict().items():
@@ -95,7 +95,7 @@ def test_adafactor_learns_at_rates_of_adamw_with_a_fraction_of_its_state(plan: P
     assert reports[-1].train_loss < 0.5 * reports[0].train_loss
     weight = run.model.bert.encoder.layer[0].output.dense.weight
     assert sum(torch.as_tensor(v).numel() for v in run._optimizer.state[weight].values()) == sum(weight.shape) + 2
-    assert FineTuning(plan(optimizer="adafactor", of={"train": few_words(made.train)}))._rows is None
+    assert FineTuning(plan(optimizer="adafactor", of={"train": few_words(made.train)}))._setup.embedding is None
 
 
 @pytest.mark.parametrize("name", get_args(Scheduler))

@@ -108,7 +108,7 @@ def test_same_losses_as_trainer(
 ) -> None:
     # Batches stay whole: the sum over their parts is the same but for its rounding, which 50 steps multiply (that it is
     # the same is a test of test_accumulation).
-    monkeypatch.setattr("hpo.training.batches.batching.PART", 10**9)
+    monkeypatch.setattr("hpo.training.batches.batching.PASS_COST", 10**9)
     # 6 rows of 48 in the last batch of each epoch: 7 steps of 8 epochs.
     ours = plan(
         name,

@@ -80,7 +80,7 @@ def test_deleting_a_study_removes_its_copies_or_says_what_is_left(
     Flaky.failing = math.inf if gone_meanwhile else 0
     delete("reviews")
     told = capsys.readouterr().err
-    assert ("copies of checkpoints are left in reviews (ConnectionError: no route)" in told) == gone_meanwhile
+    assert ("copies of checkpoints remain in reviews (ConnectionError: no route)" in told) == gone_meanwhile
     assert (bucket / "reviews").exists() == gone_meanwhile
     assert not run_folder("reviews").exists()
 

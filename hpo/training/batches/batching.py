@@ -1,7 +1,7 @@
 """Groups rows of similar length into batches, so that little padding is computed.
 
-`epoch_batches` is still a shuffle: each epoch's order comes from (seed, epoch), no example is dropped, and which
-examples meet in a batch changes from epoch to epoch.
+`epoch_batches` is still a shuffle: the order depends on (seed, epoch), no row is dropped, and the rows that share a
+batch change from epoch to epoch.
 """
 
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ import numpy as np
 
 from hpo.training.batches.features import Indices
 
-# Batches are cut from windows of so many batches sorted by length: large enough that a batch is nearly of one length,
-# small enough that short and long examples mix over an epoch. Where an epoch allows, it has two windows at least, so
-# that other examples meet in the next epoch (3,000 short questions at batch 32: 6% padding; four windows pad 13%).
+# Batches are cut from windows of so many batches, sorted by length: large enough that a batch has nearly one length,
+# small enough that short and long rows mix over an epoch. An epoch has at least two windows where its size allows, so
+# that other rows share a batch in the next one (3,000 short questions at batch 32: 6% padding; four windows pad 13%).
 WINDOW = (8, 50)
 WINDOWS = 2
-# What a forward and backward pass costs on a CPU beside its tokens, in tokens. A batch's few long examples then go
-# apart: with 192 to 300 MiniLM trains 16-token questions at batch 32 in 0.75 to 0.85 of the time; with 100 a 3-layer
-# BERT takes longer than without.
-PART = 256
+# The fixed cost of a forward and backward pass on a CPU, in tokens. A batch's few long rows then get a pass of their
+# own: with 192 to 300, MiniLM trains 16-token questions at batch 32 in 0.75 to 0.85 of the time; with 100, a 3-layer
+# BERT is slower than without.
+PASS_COST = 256
 
 
 def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """The batches of one epoch, as arrays of row numbers: every row once, similar lengths together.
+    """Return the batches of one epoch as arrays of row indices: every row once, similar lengths together.
 
-    Deterministic in (seed, epoch). All batches hold `batch_size` rows but one, which holds the rest.
+    Deterministic in (seed, epoch). All batches hold `batch_size` rows but one, which holds the remainder.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
-    # The small batch is anyone's: cut from the sorted rows, it would be the same few examples in every epoch, and a
-    # small batch's examples weigh more.
+    # The small batch is cut from the shuffled rows. Cut from the sorted ones it would hold the same few rows in every
+    # epoch, and the rows of a small batch weigh more.
     rest = len(order) % batch_size
     batches = [order[:rest]] if rest else []
     window = batch_size * int(np.clip(len(order) // batch_size // WINDOWS, *WINDOW))
@@ -41,32 +41,32 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> l
 
 
 def micro_batches(rows: Indices, lengths: Indices, size: int, tokens: int | None = None) -> list[Indices]:
-    """Cut one batch into parts of at most `size` rows; with `tokens`, of so many padded tokens, in the least time.
+    """Cut one batch into parts of at most `size` rows and `tokens` padded tokens that take the least time.
 
-    The time of a part is its padded tokens' and that of `PART` tokens more. Without a limit of tokens (a GPU is busy
-    only with large parts) a batch that fits stays whole.
+    A part takes the time of its padded tokens and of `PASS_COST` more. Without a limit of tokens (a GPU is busy only
+    with large parts) a batch of at most `size` rows is one part.
     """
     if tokens is None:
         return [rows] if len(rows) <= size else list(_cut(_longest_first(rows, lengths), lengths, size, None))
     given, rows = rows, _longest_first(rows, lengths)
     padded = np.maximum(lengths[rows], 1)
-    # cost[n] is the least time of the first n rows, begin[n] where their last part starts (dynamic programming).
-    cost, begin = np.zeros(len(rows) + 1), np.zeros(len(rows) + 1, np.int64)
+    # Dynamic programming: cost[n] is the least time of the first n rows, first[n] the start of their last part.
+    cost, first = np.zeros(len(rows) + 1), np.zeros(len(rows) + 1, np.int64)
     for end in range(1, len(rows) + 1):
         starts = np.arange(max(0, end - size), end)
         sizes = padded[starts] * (end - starts)
-        costs = np.where((sizes <= tokens) | (starts == end - 1), cost[starts] + sizes + PART, np.inf)
-        begin[end] = starts[costs.argmin()]
+        costs = np.where((sizes <= tokens) | (starts == end - 1), cost[starts] + sizes + PASS_COST, np.inf)
+        first[end] = starts[costs.argmin()]
         cost[end] = costs.min()
     parts, end = [], len(rows)
     while end > 0:
-        parts.append(rows[begin[end] : end])
-        end = int(begin[end])
+        parts.append(rows[first[end] : end])
+        end = int(first[end])
     return parts[::-1] if len(parts) > 1 else [given]
 
 
 def evaluation_batches(lengths: Indices, tokens: int) -> Iterator[Indices]:
-    """All rows once, longest first, in batches of about `tokens` padded tokens."""
+    """Yield all rows once, longest first, in batches of about `tokens` padded tokens."""
     return _cut(_longest_first(np.arange(len(lengths)), lengths), lengths, len(lengths), tokens)
 
 
@@ -75,7 +75,7 @@ def _longest_first(rows: Indices, lengths: Indices) -> Indices:
 
 
 def _cut(rows: Indices, lengths: Indices, size: int, tokens: int | None) -> Iterator[Indices]:
-    """Cut rows that stand longest first."""
+    """Cut rows that are sorted longest first."""
     start = 0
     while start < len(rows):
         fitting = size if tokens is None else min(size, max(1, tokens // max(1, int(lengths[rows[start]]))))

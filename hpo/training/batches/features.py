@@ -1,8 +1,4 @@
-"""Encoded features in, tensors out: batches of similar length, so that little padding is computed.
-
-`epoch_batches` is still a shuffle: each epoch's order comes from (seed, epoch), no example is dropped, and which
-examples meet in a batch changes from epoch to epoch.
-"""
+"""Holds a split's encoded inputs as flat arrays (`Features`) and collates rows of them into padded tensors."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -18,37 +14,34 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 Tokens = Literal["all", "first", "last"]
+Column = tuple[Any, Indices | None]  # an array, or an object indexed like one; and offsets
 
-Column = tuple[Any, Indices | None]  # an array, or what is indexed like one; and offsets
-IGNORE_INDEX = -100  # the label of a token that has none: losses leave it out
-NOTHING = Dataset.from_dict({})
+IGNORE_INDEX = -100  # the label of a token without one: losses leave it out
+EMPTY = Dataset.from_dict({})
 
 
 @dataclass(frozen=True)
 class Features:
-    """Encoded inputs, flat: column → (values, offsets); input i holds values[offsets[i]:offsets[i + 1]].
+    """Encoded inputs, flat: column → (values, offsets); input i is values[offsets[i]:offsets[i + 1]].
 
-    Where all inputs have one shape (images) there are no offsets, and input i is values[i]. `lengths` is what an input
-    takes to compute, in tokens; an entry of an input may be an array: of an input that is several texts, the tokens of
-    all at one place. `labels` has one entry an input, of shape [n] or [n, k]; where an input has several
-    (one a token) they are a column and it is None. `inputs` is what the task encoded and `rows` what from, where
-    metrics are to be computed.
+    Where all inputs have one shape (images) there are no offsets, and input i is values[i]. An entry of an input may
+    be an array: for an input of several texts, the tokens of all texts at one position.
     """
 
     columns: dict[str, Column]
-    labels: NDArray[Any] | None
-    lengths: Indices
+    labels: NDArray[Any] | None  # one entry an input, [n] or [n, k]; None: an input has several, in a column "labels"
+    lengths: Indices  # compute cost per input, in tokens
     pad_values: dict[str, int]
-    key: str = ""  # of what it was encoded from and how; empty: no name to keep anything by
-    inputs: Dataset = NOTHING
-    rows: Dataset = NOTHING
-    finish: Callable[[Batch], Batch] = lambda batch: batch  # what a model is given, of the padded columns
-    processor: Any = None  # what it was made with
-    joined: tuple["Features", ...] = ()  # what it is made of, where that is several
+    key: str = ""  # digest of the rows and of how they were encoded; empty: nothing can be cached by it
+    inputs: Dataset = EMPTY  # the output of `Task.encode`, where metrics are to be computed
+    rows: Dataset = EMPTY  # the rows it was encoded from
+    prepare_batch: Callable[[Batch], Batch] = lambda batch: batch  # from padded columns to a model's inputs
+    processor: Any = None  # the tokenizer, image processor or feature extractor that encoded the rows
+    joined: tuple["Features", ...] = ()  # the parts that these were concatenated from
 
     @property
     def parts(self) -> tuple["Features", ...]:
-        """What these are the examples of, one after the other: each may have a key of its own."""
+        """The features that these are the concatenation of, each with its own key."""
         return self.joined or (self,)
 
     def __len__(self) -> int:
@@ -61,12 +54,12 @@ class Features:
 
     @property
     def longest(self) -> int:
-        """Most tokens of an input, or of what is to be written of it."""
-        _, written = self.columns.get("labels", (None, None))
-        return max(int(self.lengths.max()), 0 if written is None else int(np.diff(written).max()))
+        """The most tokens of an input, or of its labels where these are to be generated."""
+        _, targets = self.columns.get("labels", (None, None))
+        return max(int(self.lengths.max()), 0 if targets is None else int(np.diff(targets).max()))
 
-    def states(self) -> Indices:
-        """How many vectors each input's hidden state is: one a place, or one of all where no batch is padded."""
+    def state_counts(self) -> Indices:
+        """Return each input's number of hidden-state vectors: one a position, or one in all where nothing is padded."""
         found = [offsets for name, (_, offsets) in self.columns.items() if name != "labels" and offsets is not None]
         return np.diff(found[0]) if found else np.ones_like(self.lengths)
 
@@ -76,12 +69,12 @@ class Features:
         encoded: Any,
         pad_token_id: int,
         key: str = "",
-        rows: Dataset = NOTHING,
+        rows: Dataset = EMPTY,
         tensors: Mapping[str, Column] = MappingProxyType({}),
     ) -> "Features":
-        """Take a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values.
+        """Wrap a task's encoded `datasets.Dataset` (memory-mapped Arrow) without copying its values.
 
-        Columns whose name begins with `_` are not for the model. `tensors` are columns that are kept elsewhere.
+        Columns whose names start with `_` are not inputs of the model. `tensors` are columns stored elsewhere.
         """
         table = encoded.data.table.combine_chunks()
         columns: dict[str, Column] = dict(tensors)
@@ -99,60 +92,58 @@ class Features:
         return cls(columns, labels, table.column("length").to_numpy().astype(np.int64), pads, key, encoded, rows)
 
     def concatenate(self, other: "Features") -> "Features":
-        """The examples of both, these first: to train on."""
-        columns = {name: _joined(column, other.columns[name]) for name, column in self.columns.items()}
+        """Return the inputs of both, these first, to train on: without `inputs` and `rows`."""
+        columns = {name: _concatenated(column, other.columns[name]) for name, column in self.columns.items()}
         labels = None
         if self.labels is not None and other.labels is not None:
             labels = np.concatenate([self.labels, other.labels])
         key = hashlib.sha256(f"{self.key} {other.key}".encode()).hexdigest() if self.key and other.key else ""
-        lengths = np.concatenate([self.lengths, other.lengths])
-        joined = (*self.parts, *other.parts)
         return Features(
             columns,
             labels,
-            lengths,
+            np.concatenate([self.lengths, other.lengths]),
             self.pad_values,
             key,
-            finish=self.finish,
+            prepare_batch=self.prepare_batch,
             processor=self.processor,
-            joined=joined,
+            joined=(*self.parts, *other.parts),
         )
 
     def all_labels(self) -> NDArray[Any]:
-        """The labels of all inputs: one entry an input, or where each has several, these after each other."""
+        """Return the labels of all inputs: one entry an input or, where an input has several, one after the other."""
         if self.labels is not None:
             return self.labels
         values, offsets = self.columns["labels"]
         return np.asarray(values if offsets is None else values[offsets[0] : offsets[-1]])
 
-    def changed(self, change: Callable[[Batch], Batch]) -> "Features":
-        """The same examples, their batches changed before they are finished."""
-        return replace(self, finish=lambda batch: self.finish(change(batch)))
+    def with_transform(self, transform: Callable[[Batch], Batch]) -> "Features":
+        """Return the same inputs, each padded batch passed through `transform` before `prepare_batch`."""
+        return replace(self, prepare_batch=lambda batch: self.prepare_batch(transform(batch)))
 
-    def only(self, tokens: Tokens) -> "Features":
-        """The same examples, of each the first or the last token alone."""
+    def select_tokens(self, tokens: Tokens) -> "Features":
+        """Return the same inputs with their first or last token only."""
         if tokens == "all":
             return self
         columns: dict[str, Column] = {}
         for name, (values, offsets) in self.columns.items():
             assert offsets is not None
-            places = offsets[:-1] if tokens == "first" else offsets[1:] - 1
-            columns[name] = (values[places], np.arange(len(self) + 1))
+            index = offsets[:-1] if tokens == "first" else offsets[1:] - 1
+            columns[name] = (values[index], np.arange(len(self) + 1))
         return replace(self, columns=columns, lengths=np.ones_like(self.lengths), joined=())
 
     def collate(self, rows: Indices) -> Batch:
-        """The examples `rows` as a model is given them: tensors of shape [len(rows), longest, …], and their mask.
+        """Return the inputs `rows` as a model's batch: tensors of shape [len(rows), longest, …], labels included.
 
-        It tells padding from what an input holds, unless the task encoded one of its own.
+        `attention_mask` is 0 at padding; it is added here unless the task encoded one.
         """
         batch: Batch = {}
         for name, (values, offsets) in self.columns.items():
             if offsets is None:
-                batch[name] = torch.from_numpy(_numbers(np.asarray(values[rows])))
+                batch[name] = torch.from_numpy(_widened(np.asarray(values[rows])))
                 continue
             sizes = offsets[rows + 1] - offsets[rows]
             mask = np.arange(sizes.max())[None, :] < sizes[:, None]
-            found = _numbers(np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows]))
+            found = _widened(np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows]))
             padded = np.full((*mask.shape, *found.shape[1:]), self.pad_values.get(name, 0), dtype=found.dtype)
             padded[mask] = found
             batch[name] = torch.from_numpy(padded)
@@ -160,11 +151,11 @@ class Features:
                 batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[rows])
-        return self.finish(batch)
+        return self.prepare_batch(batch)
 
 
-class Joined:
-    """Two arrays after each other without a copy: they may be files larger than memory."""
+class ConcatenatedArray:
+    """Two arrays concatenated without a copy: they may be memory-mapped files larger than memory."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self._first, self._second = first, second
@@ -176,40 +167,40 @@ class Joined:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.concatenate([self._first, self._second], dtype=dtype)
 
-    def __getitem__(self, places: Any) -> NDArray[Any]:
-        """A slice, which lies in one of the two, or the rows at an array of places."""
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Return a slice, which must lie in one of the two arrays, or the rows at an array of indices."""
         border = len(self._first)
-        if isinstance(places, slice):
-            if places.start < border:
-                return np.asarray(self._first[places])
-            return np.asarray(self._second[places.start - border : places.stop - border])
-        early = places < border
-        found = np.empty((len(places), *self.shape[1:]), np.asarray(self._first[:0]).dtype)
-        found[early], found[~early] = self._first[places[early]], self._second[places[~early] - border]
+        if isinstance(index, slice):
+            if index.start < border:
+                return np.asarray(self._first[index])
+            return np.asarray(self._second[index.start - border : index.stop - border])
+        in_first = index < border
+        found = np.empty((len(index), *self.shape[1:]), np.asarray(self._first[:0]).dtype)
+        found[in_first], found[~in_first] = self._first[index[in_first]], self._second[index[~in_first] - border]
         return found
 
 
-def _joined(one: Column, other: Column) -> Column:
+def _concatenated(one: Column, other: Column) -> Column:
     (values, offsets), (more, more_offsets) = one, other
     if offsets is not None and more_offsets is not None:
         given = ((values, offsets), (more, more_offsets))
-        values, more = (part if isinstance(part, Joined) else part[at[0] : at[-1]] for part, at in given)
+        values, more = (part if isinstance(part, ConcatenatedArray) else part[at[0] : at[-1]] for part, at in given)
         offsets = np.concatenate([offsets - offsets[0], more_offsets[1:] - more_offsets[0] + offsets[-1] - offsets[0]])
-    large = isinstance(values, np.memmap | Joined)
-    return Joined(values, more) if large else np.concatenate([values, more]), offsets
+    large = isinstance(values, np.memmap | ConcatenatedArray)
+    return ConcatenatedArray(values, more) if large else np.concatenate([values, more]), offsets
 
 
-def _numbers(values: NDArray[Any]) -> NDArray[Any]:
-    """As a model reads them: what is stored in 16 bits as float32, tokens as int64; pixels stay bytes."""
+def _widened(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values in the type that models take: 16-bit floats as float32, tokens as int64, pixels as bytes."""
     if values.dtype == np.uint8:
         return values
     return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
 
 
-def pop_labels(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Take the labels out of a batch; a decoder that is to write them gets them, moved right, as its inputs."""
+def pop_labels(model: Any, batch: Batch) -> torch.Tensor:
+    """Remove the labels from a batch and return them; for an encoder-decoder, add its decoder's inputs (in place)."""
     labels = batch.pop("labels")
-    moved_right = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    if moved_right is not None:
-        batch["decoder_input_ids"] = moved_right(labels)
+    shift_right = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift_right is not None:
+        batch["decoder_input_ids"] = shift_right(labels)
     return labels

@@ -1,6 +1,6 @@
-"""Columns of pixels and sound in files of their own: written part by part, memory-mapped, never copied whole.
+"""Stores columns of pixels and audio in files of their own: written part by part and memory-mapped, never copied.
 
-folder/NAME.bin        the values of all inputs after each other, as small as the task made them (bytes, 16-bit floats)
+folder/NAME.bin        the values of all inputs, in the type that the task encoded (bytes, 16-bit floats)
 folder/tensors.json    their types, shapes and lengths
 """
 
@@ -18,35 +18,38 @@ MANIFEST = "tensors.json"
 
 
 class TensorFiles:
-    """The tensor columns of one split, on their way to `folder`."""
+    """Writes the tensor columns of one split to `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._written: dict[str, dict[str, Any]] = {}
 
-    def take_from(self, encoded: Dataset) -> Dataset:
-        """Write the tensor columns of a further part of the split; returns the part without them."""
+    def extract(self, encoded: Dataset) -> Dataset:
+        """Append the tensor columns of a part of the split to their files, and return the part without them.
+
+        Raises `ValueError` where its inputs have another shape than those before.
+        """
         names = [name for name in encoded.column_names if _is_tensor(name, encoded.data.table.schema.field(name).type)]
         for name in names:
-            values, sizes, shape = _flat(encoded.data.table.column(name).combine_chunks())
+            values, sizes, shape = _flatten(encoded.data.table.column(name).combine_chunks())
             known = self._written.setdefault(
                 name, {"dtype": values.dtype.name, "shape": shape, "sizes": None if sizes is None else []}
             )
             if known["shape"] != shape:
-                raise ValueError(f"{name}: an input of shape {shape} among those of shape {known['shape']}")
+                raise ValueError(f"{name}: inputs of shape {shape} after inputs of shape {known['shape']}")
             if sizes is not None:
                 known["sizes"] += sizes
             with (self._folder / f"{name}.bin").open("ab") as file:
                 values.tofile(file)
         return encoded.remove_columns(names)
 
-    def finish(self) -> None:
-        """Write the manifest."""
+    def write_manifest(self) -> None:
+        """Write `tensors.json`, which `open_tensors` reads."""
         (self._folder / MANIFEST).write_text(json.dumps(self._written))
 
 
 def open_tensors(folder: Path) -> dict[str, Column]:
-    """The columns in `folder`: [inputs, *shape], or all values after each other and where each input's begin."""
+    """Return the columns in `folder`: ([inputs, *shape], None), or all values and the offsets of the inputs."""
     found: dict[str, Column] = {}
     for name, known in json.loads((folder / MANIFEST).read_text()).items():
         values = np.memmap(folder / f"{name}.bin", known["dtype"], mode="r").reshape(-1, *known["shape"])
@@ -56,7 +59,7 @@ def open_tensors(folder: Path) -> dict[str, Column]:
 
 
 def _is_tensor(name: str, kind: pa.DataType) -> bool:
-    """Whether an input's entry is an array: of a fixed shape, or of 16-bit floats."""
+    """Return whether a column holds arrays: of a fixed shape, or of 16-bit floats."""
     if name == "labels" or name.startswith("_"):
         return False
     return pa.types.is_fixed_size_list(kind) or (_is_list(kind) and not pa.types.is_integer(kind.value_type))
@@ -66,8 +69,8 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def _flat(array: Any) -> tuple[Any, list[int] | None, list[int]]:
-    """The values of an Arrow array of (lists of) arrays; the lists' lengths; the shape of what they hold."""
+def _flatten(array: Any) -> tuple[Any, list[int] | None, list[int]]:
+    """Return the values of an Arrow array of (lists of) arrays, the lengths of its lists, and the arrays' shape."""
     sizes = None
     if _is_list(array.type):
         sizes = np.diff(array.offsets.to_numpy()).tolist()

@@ -1,10 +1,10 @@
-"""A trial's state on disk: written aside, then renamed; verified on reading; safetensors and JSON only.
+"""A trial's checkpoints on disk: written to a scratch folder, then renamed; verified when read; no pickle.
 
 folder/checkpoint-2-120/    state.safetensors   trainable weights, optimizer state, random state
-                            state.json          step, schedule, sums; sizes and a digest of the other (the manifest)
+                            state.json          progress, schedule and a digest of the other file (the manifest)
 
-The first number is the attempt that wrote it (how often the trial was handed out), the second the step. A process that
-was frozen while another took its trial over may still write: never in the other's place, which is read first.
+The first number is the attempt that wrote it, the second the step. A process that was suspended while another reclaimed
+its trial may still write a checkpoint, but under its own, lower attempt: the later attempt's checkpoint is read first.
 """
 
 import hashlib
@@ -27,55 +27,57 @@ FOLD = "fold-"
 
 @dataclass
 class Progress:
-    """Where a run stands: all that the loop needs besides tensors. Mutable: the loop counts in it."""
+    """What a run resumes from besides tensors. The training loop updates it in place."""
 
-    step: int = 0  # optimizer steps done
-    epoch: int = 0  # the epoch in hand, from 0
-    batch: int = 0  # batches of that epoch done
+    step: int = 0  # optimizer steps completed
+    epoch: int = 0  # the current epoch, from 0
+    batch: int = 0  # batches of that epoch completed
     rung: int = 0  # rungs reported
-    loss_sum: float = 0.0  # training loss summed over examples since the last rung
+    loss_sum: float = 0.0  # training loss summed over inputs since the last rung
     loss_count: int = 0
-    decay: float = 1.0  # what weight decay alone has made of a decayed weight of 1
-    reports: list[dict[str, Any]] = field(default_factory=list)  # of the rungs so far
+    decay: float = 1.0  # the product of all steps' weight-decay factors
+    reports: list[dict[str, Any]] = field(default_factory=list)  # of the rungs so far, as dictionaries
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_checkpoint: float = 0.0
 
 
 class CheckpointTimer:
-    """Says when to save next: the cheaper a save, the sooner, so that a killed worker's trial has little to do again.
+    """Decides when the next checkpoint is due: the cheaper one is, the sooner.
 
-    Saves take a hundredth of the time at most, as the last one's seconds foretell (before the first one: the bytes of
-    weights and two moments, to a disk of 400 MB/s), and come 5 to `longest_seconds` apart. A trial whose worker was
-    lost (`attempt` above 1) may spend a tenth, 3 s apart: what is killed again has got further each time, and is not
-    taken for the one that kills. With a fixed minute, a small model's trial of 40 s was failed by three kills in a row.
+    Checkpoints take at most a hundredth of the time, predicted by the last one's duration (the first one's: by the
+    bytes of weights and two moments, on a disk of 400 MB/s), and are 5 to `longest_seconds` apart. A trial whose worker
+    was lost (`attempt` above 1) may spend a tenth, 3 s apart, so that it progresses even if it is killed again. With
+    checkpoints every minute, a small model's trial of 40 s failed after three kills in a row.
     """
 
     def __init__(self, longest_seconds: float, trainable: list[nn.Parameter], attempt: int = 1) -> None:
         self._longest_seconds = longest_seconds
-        self._shortest_seconds, self._costs = (5.0, 100) if attempt == 1 else (3.0, 10)
+        self._shortest_seconds, self._cost_factor = (5.0, 100) if attempt == 1 else (3.0, 10)
         self._cost_seconds = 3 * sum(p.numel() * p.element_size() for p in trainable) / 400e6
         self._since = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """From one save to the next."""
-        return min(self._longest_seconds, max(self._shortest_seconds, self._costs * self._cost_seconds))
+        """The time from one checkpoint to the next."""
+        return min(self._longest_seconds, max(self._shortest_seconds, self._cost_factor * self._cost_seconds))
 
     def is_due(self) -> bool:
+        """Return whether the next checkpoint is due."""
         return time.monotonic() - self._since >= self.seconds
 
     def saved(self, cost_seconds: float) -> None:
-        """Begin again after a save that took so long."""
+        """Restart after a checkpoint that took `cost_seconds`."""
         self._cost_seconds, self._since = cost_seconds, time.monotonic()
 
 
 def save_checkpoint(
     folder: Path, attempt: int, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
 ) -> Path:
-    """Write the state after `progress.step` steps, then remove what is older by attempt and step. Raises `OSError`.
+    """Write the state after `progress.step` steps, then remove checkpoints of earlier attempts and steps.
 
-    Whenever the process is killed, one sound checkpoint is there, if one was before.
+    Returns the checkpoint's path. Raises `OSError`. The process may be killed at any time: where there was a valid
+    checkpoint before, there is one after.
     """
     target = folder / f"{PREFIX}{attempt}-{progress.step}"
     scratch = folder / f".{target.name}.{os.getpid()}"
@@ -89,14 +91,14 @@ def save_checkpoint(
     try:
         _write(scratch, tensors, progress, states["param_groups"], scheduler)
     except OSError:
-        shutil.rmtree(scratch, ignore_errors=True)  # a full disk is no fuller for it
+        shutil.rmtree(scratch, ignore_errors=True)  # leaves nothing on a full disk
         raise
     if _read(target) is not None:
-        shutil.rmtree(scratch)  # written before at this very step, it holds the same state
+        shutil.rmtree(scratch)  # a valid checkpoint of this step exists, with the same state
     else:
-        shutil.rmtree(target, ignore_errors=True)  # not there, or torn
+        shutil.rmtree(target, ignore_errors=True)  # missing or torn
         scratch.rename(target)
-        _flush(folder)
+        _fsync(folder)
     for old in _checkpoints(folder):
         if _age(old) < _age(target):
             shutil.rmtree(old, ignore_errors=True)
@@ -106,7 +108,7 @@ def save_checkpoint(
 def _write(
     scratch: Path, tensors: dict[str, torch.Tensor], progress: Progress, groups: list[Any], scheduler: Any
 ) -> None:
-    """The two files, on the disk when this returns; the one with the digest last."""
+    """Write and fsync both files; the one with the digest last."""
     try:
         save_file(tensors, scratch / "state.safetensors")
     except SafetensorError as error:
@@ -119,11 +121,11 @@ def _write(
     }
     (scratch / "state.json").write_text(json.dumps(manifest))
     for path in (*scratch.iterdir(), scratch):
-        _flush(path)
+        _fsync(path)
 
 
-def _flush(path: Path) -> None:
-    """Have the disk hold a file's content, or a folder's names."""
+def _fsync(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -134,40 +136,55 @@ def _flush(path: Path) -> None:
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
 ) -> Progress | None:
-    """Put the newest sound checkpoint of `folder` into model, optimizer and schedule; None where there is none."""
+    """Load the latest valid checkpoint of `folder` into model, optimizer, schedule and random state, in place.
+
+    Returns its progress; None where there is none that matches the model's trained tensors.
+    """
     for path in _checkpoints(folder):
         read = _read(path)
         if read is None:
             continue
         manifest, tensors = read
-        own = _trained(model)
-        if {f"model/{name}": p.shape for name, p in own.items()} != {
-            name: tensor.shape for name, tensor in tensors.items() if name.startswith("model/")
-        }:
+        if not _load_weights(model, tensors):
             continue  # of another plan
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(tensors[f"model/{name}"])
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer/"):
-                _, index, name = key.split("/")
-                state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": manifest["groups"]})
+        optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": manifest["groups"]})
         scheduler.load_state_dict({**manifest["scheduler"], "lr_lambdas": [None] * len(manifest["groups"])})
         set_random_state({key.removeprefix("random/"): t for key, t in tensors.items() if key.startswith("random/")})
         return Progress(**manifest["progress"])
     return None
 
 
+def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
+    """Copy a checkpoint's weights into the model; return False where their names or shapes differ."""
+    trained = _trained(model)
+    if {f"model/{name}": p.shape for name, p in trained.items()} != {
+        name: tensor.shape for name, tensor in tensors.items() if name.startswith("model/")
+    }:
+        return False
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[f"model/{name}"])
+    return True
+
+
+def _optimizer_state(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    """Return a checkpoint's optimizer state: name → tensor for each parameter's index."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    return state
+
+
 def saved_progress(folder: Path) -> Progress | None:
-    """How far the newest sound checkpoint of `folder` is; None where there is none."""
+    """Return the progress of the latest valid checkpoint of `folder`; None where there is none."""
     path = latest_checkpoint(folder)
     return None if path is None else Progress(**json.loads((path / "state.json").read_text())["progress"])
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """The state of torch's random numbers, by kind of device."""
+    """Return the state of torch's random generators by kind of device."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -175,19 +192,19 @@ def random_state() -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Go on with the random numbers where `random_state` was called."""
+    """Restore the generators to a state returned by `random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
 def fold_folder(folder: Path, fold: int) -> Path:
-    """Where the checkpoints of one fold of a trial with k-fold validation are, in the trial's `folder`."""
+    """Return the folder of one fold's checkpoints within the trial's `folder`."""
     return folder / f"{FOLD}{fold}"
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete a finished trial's checkpoints, and its folder when nothing else is in it."""
+    """Delete a finished trial's checkpoints, and its folder if that is empty then."""
     for path in [*folder.glob(f"{PREFIX}*"), *folder.glob(f".{PREFIX}*"), *folder.glob(f"{FOLD}*")]:
         shutil.rmtree(path, ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -195,7 +212,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: trainable parameters, and the buffers of modules in train mode (BatchNorm)."""
+    """Return the tensors that training changes: trainable parameters, and buffers of BatchNorm in train mode."""
     changed: dict[str, torch.Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for prefix, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
@@ -204,28 +221,28 @@ def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first."""
+    """Return the checkpoints of a folder, latest first."""
     return sorted(folder.glob(f"{PREFIX}*"), key=_age, reverse=True)
 
 
 def _age(path: Path) -> tuple[int, int]:
-    """Attempt and step of a checkpoint, which order them."""
+    """Return a checkpoint's sort key: attempt and step."""
     attempt, step = path.name.removeprefix(PREFIX).split("-")
     return int(attempt), int(step)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest sound checkpoint of a folder; None where there is none."""
+    """Return the latest valid checkpoint of a folder; None where there is none."""
     return next((path for path in _checkpoints(folder) if is_valid(path)), None)
 
 
 def is_valid(path: Path) -> bool:
-    """Whether a checkpoint is whole."""
+    """Return whether a checkpoint is complete and matches its digest."""
     return _read(path) is not None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """A checkpoint's manifest and tensors, or None for a torn one: the one before it serves then."""
+    """Return a checkpoint's manifest and tensors; None where it is torn (the caller then tries the one before)."""
     try:
         manifest = json.loads((path / "state.json").read_text())
         if manifest["digest"] != _digest(path / "state.safetensors"):

@@ -1,8 +1,8 @@
-"""Training only the word embeddings that a run can meet: exactly AdamW, at a fraction of its cost.
+"""Trains only the rows of the token embedding that the data uses: AdamW on all rows, at a fraction of its cost.
 
-A data set uses a few thousand of a model's 30,000 or 250,000 tokens. The other rows of the embedding matrix get no
-gradient, so that their moments stay zero and AdamW does nothing to them but decay: one number for all of them. While a
-run trains, the embedding holds the rows of its tokens alone, and `expand` puts the others back, decayed.
+A dataset uses a few thousand of a model's 30,000 or 250,000 tokens. The other rows of the embedding matrix have no
+gradient, so that their moments are zero and AdamW only applies weight decay: one factor for all of them. During
+training the embedding holds the rows of the data's tokens, and `expand` restores the others, decayed.
 """
 
 from collections.abc import Sequence
@@ -14,59 +14,64 @@ from torch import nn
 
 from hpo.training.batches.features import Features
 
-# Below this share of the vocabulary in use, the smaller matrix pays for the look-up of its rows.
-WORTHWHILE = 0.7
+# The smaller matrix pays for the look-up of its rows where at most this share of the vocabulary is used.
+LARGEST_SHARE = 0.7
 
 
 class TrimmedEmbedding:
-    """A model's input embedding, cut to the tokens of `features` until `expand`."""
+    """A model's input embedding, reduced to the rows `used` until `expand`."""
 
     def __init__(self, embedding: nn.Embedding, used: torch.Tensor) -> None:
         self._embedding = embedding
         self._used = used
-        self._whole = embedding.weight.data
+        self._full = embedding.weight.data
         self._padding = embedding.padding_idx
-        places = torch.full((len(self._whole),), -1, dtype=torch.int64, device=used.device)
-        places[used] = torch.arange(len(used), device=used.device)
-        embedding.weight = nn.Parameter(self._whole[used])
-        embedding.padding_idx = None if self._padding is None else int(places[self._padding])
-        self._hook = embedding.register_forward_pre_hook(lambda module, args: (places[args[0]], *args[1:]))
+        index = torch.full((len(self._full),), -1, dtype=torch.int64, device=used.device)
+        index[used] = torch.arange(len(used), device=used.device)
+        embedding.weight = nn.Parameter(self._full[used])
+        embedding.padding_idx = None if self._padding is None else int(index[self._padding])
+        self._hook = embedding.register_forward_pre_hook(lambda module, args: (index[args[0]], *args[1:]))
 
     @property
     def weight(self) -> torch.Tensor:
-        """What is trained: the rows in use."""
+        """The trained rows, of shape [used, width]."""
         return self._embedding.weight
 
     def expand(self, decay: float) -> None:
-        """Put the whole matrix back; rows without a token in the data are `decay` times what they were."""
-        whole = self._whole * decay
-        whole[self._used] = self._embedding.weight.data
-        self._embedding.weight = nn.Parameter(whole)
+        """Restore the full matrix; rows of tokens that the data does not use are multiplied by `decay`."""
+        full = self._full * decay
+        full[self._used] = self._embedding.weight.data
+        self._embedding.weight = nn.Parameter(full)
         self._embedding.padding_idx = self._padding
         self._hook.remove()
 
 
 def trim_embedding(model: Any, features: list[Features], more: Sequence[int] = ()) -> TrimmedEmbedding | None:
-    """Cut `model`'s input embedding to the tokens of `features` and `more`; None where that fails or does not pay.
+    """Reduce `model`'s input embedding to the tokens of `features` and `more`; None where that fails or does not pay.
 
-    It cannot where no tokens are read, the matrix is frozen or tied to another module's, or where rows are not
-    independent (`max_norm`); nor where a decoder writes: any token may be next.
+    It is not possible without token inputs, where the matrix is frozen or tied to another module's, where rows are not
+    independent (`max_norm`), and for encoder-decoders, which may generate any token.
     """
     if "input_ids" not in features[0].columns or hasattr(model, "prepare_decoder_input_ids_from_labels"):
         return None
     embedding = model.get_input_embeddings()
-    if type(embedding).forward is not nn.Embedding.forward or embedding.max_norm or embedding.sparse:
+    if not _has_independent_rows(model, embedding):
         return None
-    owners = [m for m in model.modules() for p in m.parameters(recurse=False) if p is embedding.weight]
-    if len(owners) != 1 or not embedding.weight.requires_grad:
-        return None
-    seen = np.zeros(embedding.num_embeddings, dtype=bool)
-    seen[list(more)] = True
+    used = np.zeros(embedding.num_embeddings, dtype=bool)
+    used[list(more)] = True
     for part in features:
-        seen[np.asarray(part.columns["input_ids"][0])] = True
-        seen[part.pad_values["input_ids"]] = True
+        used[np.asarray(part.columns["input_ids"][0])] = True
+        used[part.pad_values["input_ids"]] = True
     if embedding.padding_idx is not None:
-        seen[embedding.padding_idx] = True
-    if seen.mean() > WORTHWHILE:
+        used[embedding.padding_idx] = True
+    if used.mean() > LARGEST_SHARE:
         return None
-    return TrimmedEmbedding(embedding, torch.from_numpy(np.flatnonzero(seen)).to(embedding.weight.device))
+    return TrimmedEmbedding(embedding, torch.from_numpy(np.flatnonzero(used)).to(embedding.weight.device))
+
+
+def _has_independent_rows(model: Any, embedding: Any) -> bool:
+    """Return whether the embedding is trained, and each row by the tokens of its index alone."""
+    if type(embedding).forward is not nn.Embedding.forward or embedding.max_norm or embedding.sparse:
+        return False
+    owners = [m for m in model.modules() for p in m.parameters(recurse=False) if p is embedding.weight]
+    return len(owners) == 1 and bool(embedding.weight.requires_grad)

@@ -1,7 +1,7 @@
-"""Starting a model in the middle, without a table of models: its bottom layers return hidden states kept from before.
+"""Runs a model from the middle, whatever its architecture: its bottom layers return stored hidden states.
 
-The layers stay where they are, and only what they compute is replaced, so that whatever a model looks up on a layer
-or counts by its place holds as ever. A batch without a kept hidden state passes through the whole model.
+No module is moved or renamed. Only the `forward` of the skipped layers is replaced, so that what a model reads from a
+layer or counts by its index is unchanged. A batch without stored hidden states passes through the full model.
 """
 
 import time
@@ -14,37 +14,37 @@ import torch
 from torch import nn
 
 from hpo.tasks.base import logits_of
-from hpo.training.batches.features import Features, Tokens, pop_labels
+from hpo.training.batches.features import Batch, Features, Indices, Tokens, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.models.layers import LayerStack, hidden_state, neighbor_modules, stack_items, train_mode
 
-PREFIX = "prefix_hidden_states"  # the entry of a batch that holds the hidden states to start from
-# Largest difference of logits between the split model and the whole one, relative to the largest logit.
+PREFIX_STATES = "prefix_hidden_states"  # the key of a batch under which the stored hidden states are
+# Largest difference of logits between the split and the full model, relative to the largest logit.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
 CHECKED_ROWS = 4
 
 
 class _Reached(Exception):
-    """The last frozen layer has answered: the rest of the forward pass is not needed."""
+    """The last frozen layer has returned: the rest of the forward pass is not needed."""
 
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What the self-check found for one model and count of layers."""
+    """The result of checking whether one model can be split after a number of layers, and how."""
 
-    reason: str = ""  # why it cannot start in the middle; empty: it can
+    reason: str = ""  # why it cannot be split; empty: it can
     tokens: Tokens = "all"  # whose hidden states the rest of the model reads
     seconds_per_token: float = 0.0  # of the frozen part's forward pass
-    width: int = 0
-    shape: tuple[int, ...] = ()  # of an example's hidden state, where it is kept as one vector; (): a vector a token
-    texts: int = 1  # that an input is: their vectors at one place are kept as one
-    dtype: torch.dtype = torch.float32  # in which the last frozen layer answers
-    rest: tuple[Any, ...] | None = None  # what it returns beside the hidden state; None: it returns no tuple
-    skipped: tuple[str, ...] = ()  # modules before the layers that need not be computed either
+    width: int = 0  # of a stored vector
+    shape: tuple[int, ...] = ()  # of an input's hidden state that is stored as one vector; (): one vector a token
+    texts: int = 1  # in an input; the vectors of all texts at one position are stored as one
+    dtype: torch.dtype = torch.float32  # of the last frozen layer's output
+    rest: tuple[Any, ...] | None = None  # what that layer returns after the hidden state; None: it returns no tuple
+    skipped: tuple[str, ...] = ()  # names of modules before the layers that need not be computed either
 
 
 class PartialForward:
-    """A model whose bottom `layers` layers, and what stands before them, can be skipped."""
+    """A model whose bottom `layers` layers, and the modules before them, can be skipped."""
 
     def __init__(
         self, model: nn.Module, stack: LayerStack, layers: int, frozen: list[nn.Module], execution: Execution
@@ -55,32 +55,34 @@ class PartialForward:
         self._stack = stack
         self._frozen = frozen
         self._items = list(stack_items(model, stack))
-        self._kept: torch.Tensor | None = None
+        self._stored: torch.Tensor | None = None  # the hidden states of the batch in the current forward pass
         self._undo: list[Callable[[], None]] = []
 
     @property
     def model(self) -> nn.Module:
+        """The model that is split."""
         return self._model
 
     @property
     def storage_dtype(self) -> torch.dtype:
+        """The type in which hidden states are stored."""
         return torch.bfloat16 if self.execution.dtype == "bfloat16" else torch.float32
 
     def below(self, layers: int) -> "PartialForward":
-        """The same model, started after fewer layers."""
+        """Return the same model, split after fewer layers."""
         return PartialForward(self._model, self._stack, layers, self._frozen, self.execution)
 
-    def hidden_states(self, batch: Mapping[str, torch.Tensor], layers: int | None = None) -> Any:
-        """What layer number `layers` (the last frozen one) returns for `batch`; nothing after it is computed."""
-        caught: list[Any] = []
+    def hidden_states(self, batch: Mapping[str, torch.Tensor]) -> Any:
+        """Return the output of the last frozen layer for `batch`, computing nothing after it."""
+        outputs: list[Any] = []
 
         def reached(module: nn.Module, args: Any, output: Any) -> None:
-            caught.append(output)
-            # A layer that the model calls several times (ALBERT's) is done when the stack is.
+            outputs.append(output)
+            # A layer that the model calls several times (ALBERT's) has returned its last output when the stack has.
             if len(self._items) > 1:
                 raise _Reached
 
-        hook = self._items[(layers or self.layers) - 1].register_forward_hook(reached)
+        hook = self._items[self.layers - 1].register_forward_hook(reached)
         try:
             with torch.no_grad(), self.execution.autocast():
                 self._model(**batch)
@@ -88,141 +90,154 @@ class PartialForward:
             pass
         finally:
             hook.remove()
-        return caught[-1]
+        return outputs[-1]
 
     def check(self, features: Features) -> SplitCheck:
-        """Try it on a few examples of different lengths; leaves the model as it was, in eval mode."""
+        """Compare the split with the full model on a few inputs of different lengths; leaves the model in eval mode."""
         cuda = [self.execution.device] if self.execution.device.startswith("cuda") else []
-        with torch.random.fork_rng(devices=cuda):  # a run draws the same numbers, checked or not
+        with torch.random.fork_rng(devices=cuda):  # a run draws the same random numbers with and without the check
             return self._check(features)
 
     def _check(self, features: Features) -> SplitCheck:
-        order = np.argsort(features.lengths, kind="stable")
-        rows = order[np.linspace(0, len(order) - 1, min(CHECKED_ROWS, len(order))).astype(int)]
-        batch = {name: tensor.to(self.execution.device) for name, tensor in features.collate(rows).items()}
-        pop_labels(self._model, batch)
+        rows = _rows_of_all_lengths(features.lengths)
+        batch = self._batch(features, rows)
         train_mode(self._model, self._frozen)
         in_training = hidden_state(self.hidden_states(batch))
         self._model.eval()
         started = time.perf_counter()
         output = self.hidden_states(batch)
         seconds = (time.perf_counter() - started) / (len(rows) * int(features.lengths[rows].max()))
-        hidden, rest = hidden_state(output), output[1:] if isinstance(output, tuple) else None
+        rest = output[1:] if isinstance(output, tuple) else None
         if any(isinstance(part, torch.Tensor) for part in rest or ()):
-            return SplitCheck("its layers hand on more than a hidden state")
-        shape = () if features.ragged else tuple(hidden.shape[1:])
-        vectors, texts = flat(hidden, features, batch), texts_of(batch)
-        mask = places(batch) if features.ragged else torch.ones(len(rows), 1)
+            return SplitCheck("its layers return more than a hidden state")
+        hidden = hidden_state(output)
+        vectors = flatten_states(hidden, features, batch)
+        mask = position_mask(batch) if features.ragged else torch.ones(len(rows), 1)
         mask = mask.to(hidden.device).bool()
         if vectors.ndim != 3 or vectors.shape[:2] != mask.shape:
             return SplitCheck("its layers do not return one vector a token")
-        if not torch.equal(flat(in_training, features, batch)[mask], vectors[mask]):
+        if not torch.equal(flatten_states(in_training, features, batch)[mask], vectors[mask]):
             return SplitCheck("dropout acts before the end of its frozen layers")
-        whole = self._logits(batch)
-        kept = (vectors * mask[..., None]).to(self.storage_dtype)
-        # Embeddings too, unless something else reads them: DeBERTa's convolution does, after the first layer.
-        for skipped in dict.fromkeys((self._skippable(hidden, batch), ())):
-            verdict = SplitCheck("", "all", seconds, vectors.shape[-1], shape, texts, hidden.dtype, rest, skipped)
-            if self._agrees(verdict, {**batch, PREFIX: kept}, whole):
-                break
-        else:
-            return SplitCheck("split in two it computes something else")
-        if not features.ragged:
-            return verdict
-        tokens = self._tokens_read(verdict, batch, kept)
-        if tokens != "all":
-            one = {name: tensor.to(hidden.device) for name, tensor in features.only(tokens).collate(rows).items()}
-            pop_labels(self._model, one)
-            at = mask.sum(1) - 1 if tokens == "last" else mask.sum(1) * 0
-            one[PREFIX] = kept[torch.arange(len(rows), device=hidden.device), at][:, None]
-            if self._agrees(verdict, one, whole):
-                return replace(verdict, tokens=tokens)
-        return verdict
+        shape = () if features.ragged else tuple(hidden.shape[1:])
+        found = SplitCheck("", "all", seconds, vectors.shape[-1], shape, texts_per_input(batch), hidden.dtype, rest)
+        return self._compare(found, features, rows, batch, hidden, (vectors * mask[..., None]).to(self.storage_dtype))
 
-    def install(self, verdict: SplitCheck) -> None:
-        """Have the frozen part return the kept hidden states of a batch that brings them (`PREFIX`)."""
+    def _compare(
+        self,
+        found: SplitCheck,
+        features: Features,
+        rows: Indices,
+        batch: Batch,
+        hidden: torch.Tensor,
+        stored: torch.Tensor,
+    ) -> SplitCheck:
+        """Complete `found` with the modules that can be skipped and the tokens that are read, as logits agree."""
+        expected = self._logits(batch)
+        split = {**batch, PREFIX_STATES: stored}
+        # Skip embeddings too, unless other modules read them: DeBERTa's convolution does, after the first layer.
+        ways = (replace(found, skipped=names) for names in dict.fromkeys((self._skippable(hidden, batch), ())))
+        agreeing = next((way for way in ways if self._agrees(way, split, expected)), None)
+        if agreeing is None:
+            return SplitCheck("split in two, it computes something else")
+        tokens = self._tokens_read(agreeing, split) if features.ragged else "all"
+        if tokens == "all":
+            return agreeing
+        short = self._batch(features.select_tokens(tokens), rows)
+        counts = position_mask(batch).to(stored.device).bool().sum(1)
+        index = counts - 1 if tokens == "last" else counts * 0
+        short[PREFIX_STATES] = stored[torch.arange(len(rows), device=stored.device), index][:, None]
+        return replace(agreeing, tokens=tokens) if self._agrees(agreeing, short, expected) else agreeing
+
+    def _batch(self, features: Features, rows: Indices) -> Batch:
+        """Return the inputs `rows` without labels, on the device."""
+        batch = {name: tensor.to(self.execution.device) for name, tensor in features.collate(rows).items()}
+        pop_labels(self._model, batch)
+        return batch
+
+    def install(self, check: SplitCheck) -> None:
+        """Make the frozen part return the stored hidden states of a batch that has them (`PREFIX_STATES`)."""
 
         def skip(module: nn.Module, rest: tuple[Any, ...] | None) -> None:
             compute = module.forward
 
             def forward(*args: Any, **keywords: Any) -> Any:
-                if self._kept is None:
+                if self._stored is None:
                     return compute(*args, **keywords)
-                kept = self._kept.to(verdict.dtype)
-                if verdict.shape:
-                    kept = kept.view(-1, *verdict.shape)
-                if verdict.texts > 1:
-                    kept = kept.unflatten(2, (verdict.texts, -1)).transpose(1, 2).flatten(0, 1)
-                return kept if rest is None else (kept, *rest)
+                stored = self._stored.to(check.dtype)
+                if check.shape:
+                    stored = stored.view(-1, *check.shape)
+                if check.texts > 1:
+                    stored = stored.unflatten(2, (check.texts, -1)).transpose(1, 2).flatten(0, 1)
+                return stored if rest is None else (stored, *rest)
 
             module.forward = forward
             self._undo.append(lambda: delattr(module, "forward"))
 
         for layer in self._items[: self.layers]:
-            skip(layer, verdict.rest)
-        for name in verdict.skipped:
+            skip(layer, check.rest)
+        for name in check.skipped:
             skip(self._model.get_submodule(name), None)
 
         def take(model: nn.Module, args: Any, keywords: dict[str, Any]) -> Any:
-            self._kept = keywords.pop(PREFIX, None)
+            self._stored = keywords.pop(PREFIX_STATES, None)
             return args, keywords
 
         def forget(model: nn.Module, args: Any, output: Any) -> None:
-            self._kept = None  # a model that writes calls its layers by itself
+            self._stored = None  # `generate` calls the layers of a model without its forward pass
 
         self._undo.append(self._model.register_forward_pre_hook(take, with_kwargs=True).remove)
         self._undo.append(self._model.register_forward_hook(forget).remove)
 
     def remove(self) -> None:
-        """Make the model an ordinary one again."""
+        """Undo `install`."""
         while self._undo:
             self._undo.pop()()
-        self._kept = None
+        self._stored = None
 
     def _skippable(self, hidden: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-        """Names of the modules before the layers whose output looks like a hidden state (embeddings)."""
+        """Return the names of the modules before the layers whose output has a hidden state's shape (embeddings)."""
         before, _ = neighbor_modules(self._model, self._stack)
-        alike: dict[int, bool] = {}
+        matches: dict[int, bool] = {}
 
-        def look(module: nn.Module, args: Any, output: Any) -> None:
-            alike[id(module)] = isinstance(output, torch.Tensor) and output.shape == hidden.shape
+        def compare(module: nn.Module, args: Any, output: Any) -> None:
+            matches[id(module)] = isinstance(output, torch.Tensor) and output.shape == hidden.shape
 
-        hooks = [module.register_forward_hook(look) for module in before]
+        hooks = [module.register_forward_hook(compare) for module in before]
         self.hidden_states(batch)
         for hook in hooks:
             hook.remove()
-        return tuple(name for name, module in self._model.named_modules() if alike.get(id(module)))
+        return tuple(name for name, module in self._model.named_modules() if matches.get(id(module)))
 
     def _logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         with torch.no_grad(), self.execution.autocast():
             logits = logits_of(self._model(**batch)).float()
-        # Of logits a token, what padding got is anything; those of a decoder are of other tokens.
+        # The logits of padding are arbitrary and left out. A decoder's logits are of other tokens than the mask's.
         mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
         return logits[mask] if mask is not None and logits.shape[:2] == mask.shape else logits
 
-    def _agrees(self, verdict: SplitCheck, batch: Mapping[str, torch.Tensor], whole: torch.Tensor) -> bool:
-        self.install(verdict)
+    def _agrees(self, check: SplitCheck, batch: Mapping[str, torch.Tensor], expected: torch.Tensor) -> bool:
+        self.install(check)
         try:
-            split = self._logits(batch)
+            found = self._logits(batch)
         finally:
             self.remove()
-        allowed = TOLERANCE[self.execution.dtype] * float(whole.abs().max())
-        return split.shape == whole.shape and float((split - whole).abs().max()) <= allowed
+        allowed = TOLERANCE[self.execution.dtype] * float(expected.abs().max())
+        return found.shape == expected.shape and float((found - expected).abs().max()) <= allowed
 
-    def _tokens_read(self, verdict: SplitCheck, batch: Mapping[str, torch.Tensor], kept: torch.Tensor) -> Tokens:
-        """Whose hidden states the logits depend on, by their gradient: with all layers frozen often one token's."""
-        leaf = kept.float().requires_grad_()
-        self.install(verdict)
+    def _tokens_read(self, check: SplitCheck, batch: Mapping[str, torch.Tensor]) -> Tokens:
+        """Return whose hidden states have a gradient: with all layers frozen, often one token's."""
+        leaf = batch[PREFIX_STATES].float().requires_grad_()
+        self.install(check)
         try:
             with torch.enable_grad(), self.execution.autocast():
-                logits = logits_of(self._model(**{**batch, PREFIX: leaf})).float()
+                logits = logits_of(self._model(**{**batch, PREFIX_STATES: leaf})).float()
         finally:
             self.remove()
-        # A weight of its own for each logit: the gradient of a plain sum could cancel out.
+        # Each logit has its own weight: the gradients of a plain sum could cancel out.
         weights = torch.arange(1, logits.numel() + 1, device=logits.device, dtype=logits.dtype)
         (gradient,) = torch.autograd.grad((logits.flatten() * weights).sum(), leaf)
         read = gradient.abs().sum(-1) > 0
-        last = places(batch).sum(1, keepdim=True) - 1
+        last = position_mask(batch).sum(1, keepdim=True) - 1
         columns = torch.arange(read.shape[1], device=read.device)
         if not bool((read & (columns != 0)).any()):
             return "first"
@@ -231,24 +246,31 @@ class PartialForward:
         return "all"
 
 
-def flat(hidden: torch.Tensor, features: Features, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Hidden states as they are kept, [inputs, vectors, width]: a vector a token, or all of an input as one.
+def _rows_of_all_lengths(lengths: Indices) -> Indices:
+    """Return a few rows, evenly spaced in the order of their lengths."""
+    order = np.argsort(lengths, kind="stable")
+    rows: Indices = order[np.linspace(0, len(order) - 1, min(CHECKED_ROWS, len(order))).astype(int)]
+    return rows
 
-    Where an input is several texts, the vectors of all at one place are one.
+
+def flatten_states(hidden: torch.Tensor, features: Features, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return hidden states as they are stored, [inputs, vectors, width]: one vector a token, or one an input.
+
+    Where an input has several texts, the vectors of all texts at one position are joined.
     """
     if not features.ragged:
         return hidden.flatten(1)[:, None]
-    texts = texts_of(batch)
+    texts = texts_per_input(batch)
     return hidden.unflatten(0, (-1, texts)).transpose(1, 2).flatten(2) if texts > 1 else hidden
 
 
-def texts_of(batch: Mapping[str, torch.Tensor]) -> int:
-    """How many texts an input is."""
+def texts_per_input(batch: Mapping[str, torch.Tensor]) -> int:
+    """Return how many texts an input has (the answers of a multiple-choice question)."""
     mask = batch.get("attention_mask", torch.empty(0))
     return mask.shape[1] if mask.ndim == 3 else 1
 
 
-def places(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Which places of the inputs hold a token, [inputs, places]: where an input is several texts, one of any."""
+def position_mask(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return which positions hold a token, [inputs, positions]; where an input has several texts, of any of them."""
     mask = batch.get("attention_mask", torch.empty(0))
     return mask.amax(1) if mask.ndim == 3 else mask

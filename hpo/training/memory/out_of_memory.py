@@ -1,4 +1,4 @@
-"""When memory does not suffice: telling such an error from a bug, and going on with less at a time."""
+"""Recognizes out-of-memory errors and retries with smaller batches."""
 
 import re
 from collections.abc import Callable
@@ -10,31 +10,31 @@ from hpo.errors import OutOfMemory
 
 T = TypeVar("T")
 
-# In the words of torch's allocator, the system's, C++'s, and of oneDNN, cuBLAS, cuDNN and the driver, which allocate
-# on their own. oneDNN says no more when it has no room for the code of a kernel (seen under RLIMIT_AS); a shape that
-# it does not know is one of a "primitive descriptor".
-TOLD = re.compile(
+# Messages of torch's allocator, the system, C++, and of oneDNN, cuBLAS, cuDNN and the driver, which allocate on their
+# own. oneDNN raises its bare message when there is no memory for a kernel's code (seen under RLIMIT_AS); for a shape
+# that it does not support, the message has "primitive descriptor".
+MESSAGES = re.compile(
     r"can't allocate memory|Cannot allocate memory|bad_alloc|could not create a memory"
     r"|could not create a primitive(?! descriptor)|_STATUS_ALLOC_FAILED|(CUDA|HIP) error: out of memory"
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or TOLD.search(str(error)) is not None
+    """Return whether an error means that memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or MESSAGES.search(str(error)) is not None
 
 
-def release(device: str) -> None:
-    """Give back what the allocator of `device` keeps for later. To be called past the error and all that it holds."""
+def release_memory(device: str) -> None:
+    """Release the memory that the allocator of `device` caches. Call it after the except block of the error."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 
 
 def with_fewer_tokens(attempt: Callable[[int], T], tokens: int, longest: int, device: str) -> T:
-    """`attempt(tokens)`, begun again with half as many for as long as memory does not suffice.
+    """Call `attempt(tokens)`, halving `tokens` while memory does not suffice.
 
-    Batches go longest first, so that what does not fit shows at once. Raises `OutOfMemory` where not even one example
-    (of up to `longest` tokens) fits.
+    Evaluation batches are sorted longest first, so that a batch that does not fit fails early. Raises `OutOfMemory`
+    where one input (of up to `longest` tokens) does not fit.
     """
     while True:
         try:
@@ -42,12 +42,12 @@ def with_fewer_tokens(attempt: Callable[[int], T], tokens: int, longest: int, de
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        release(device)
+        release_memory(device)
         if tokens <= longest:
             raise does_not_fit(longest)
         tokens //= 2
 
 
 def does_not_fit(longest: int) -> OutOfMemory:
-    """The error of a trial whose examples are too long for this machine."""
+    """Return the error of a trial whose inputs are too long for this machine."""
     return OutOfMemory(f"one example of up to {longest} tokens does not fit in memory")

@@ -1,4 +1,4 @@
-"""Candidate models, kept warm: read from disk once a process, copied for each trial, the head drawn from its seed."""
+"""Loads candidate models once a process and copies them for each trial, with the head initialized from its seed."""
 
 import copy
 import functools
@@ -25,22 +25,23 @@ from hpo.training.models.processor import load_processor, load_tokenizer
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pre-trained model with the task's head, as read from disk: never trained itself, only copied."""
+    """A pre-trained model with the task's head as loaded: never trained itself, only copied (`build`)."""
 
     ref: ModelRef
     model: nn.Module
-    processor: Any  # what makes its inputs: a tokenizer, an image processor, a feature extractor
+    processor: Any  # its tokenizer, image processor or feature extractor
     stack: LayerStack
-    max_positions: int | None  # tokens that its position embeddings reach; None: no limit
-    new_weights: frozenset[str] = field(repr=False)  # names of parameters that the checkpoint did not hold
+    max_positions: int | None  # the most tokens its position embeddings allow; None: no limit
+    new_weights: frozenset[str] = field(repr=False)  # names of parameters that the checkpoint lacks
 
     @property
     def parameters(self) -> int:
+        """The number of parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of what was read from disk: the architecture, its settings and its weights."""
+        """SHA-256 of the architecture, its settings and the weights that the checkpoint holds."""
         config: Any = self.model.config
         settings = {k: v for k, v in config.to_dict().items() if k not in ("id2label", "label2id")}
         digest = hashlib.sha256(f"{type(self.model).__name__} {json.dumps(settings, default=str)}".encode())
@@ -51,13 +52,13 @@ class Candidate:
         return digest.hexdigest()
 
     def build(self, seed: int, dropout: float | None = None, head_dropout: float | None = None) -> nn.Module:
-        """A fresh float32 copy whose head is initialised from `seed`.
+        """Return a float32 copy with its head initialized from `seed` (torch's global generator is seeded).
 
-        With `dropout` everywhere if it is given, and `head_dropout` in the head.
+        `dropout` sets every dropout probability, `head_dropout` then those in the head; None keeps the model's.
         """
         model = copy.deepcopy(self.model)
         torch.manual_seed(seed)
-        self._draw_new_weights(model)
+        self._initialize_new_weights(model)
         if dropout is not None:
             set_dropout(model, dropout)
         if head_dropout is not None:
@@ -65,10 +66,10 @@ class Candidate:
                 module.p = head_dropout
         return model
 
-    def _draw_new_weights(self, model: nn.Module) -> None:
-        """Initialise what the checkpoint lacked, by the model's own rule and in the order of `from_pretrained`.
+    def _initialize_new_weights(self, model: nn.Module) -> None:
+        """Initialize the weights that the checkpoint lacks, by the model's own rule, as `from_pretrained` does.
 
-        Its flags say what is left to initialise; a copy of a parameter loses them.
+        `initialize_weights` skips what is flagged as initialized; `deepcopy` loses these flags of parameters.
         """
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             tensor._is_hf_initialized = name not in self.new_weights  # type: ignore[attr-defined]
@@ -80,14 +81,14 @@ class Candidate:
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write a model as safetensors with its config, as `from_pretrained` reads it."""
+    """Save a model in the format of `from_pretrained`, as safetensors; moves it to the CPU."""
     model.cpu().save_pretrained(folder)  # type: ignore[operator]
 
 
 def set_dropout(model: nn.Module, p: float) -> None:
-    """Set every dropout probability of a model: modules, attention's own floats, and its config.
+    """Set every dropout probability of a model: of modules, of attributes such as attention's, and of its config.
 
-    Layer drop and stochastic depth are another technique and stay.
+    Layer drop and stochastic depth are other techniques and are unchanged.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -106,13 +107,13 @@ def _is_dropout(name: str, value: Any) -> bool:
     return named and isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# Settings that speech and text models come with: keys and values of all layers, kept for generating text; masks and
-# skipped layers from random numbers that no checkpoint holds, also among frozen layers (`augmentation` masks sound).
-QUIET: dict[str, Any] = {"use_cache": False, "apply_spec_augment": False, "layerdrop": 0.0}
+# Config values to override: the key-value cache takes memory in training; SpecAugment masks and layer drop use random
+# numbers whose state no checkpoint holds, in frozen layers too (the search parameter `augmentation` masks audio).
+CONFIG_OVERRIDES: dict[str, Any] = {"use_cache": False, "apply_spec_augment": False, "layerdrop": 0.0}
 
 
 class Candidates:
-    """The study's candidate models in this process, with a head for its task and data, read on first use."""
+    """The study's candidate models in this process, with a head for its task and data, loaded on first use."""
 
     def __init__(self, refs: Mapping[str, ModelRef], task: Task, data: TaskData) -> None:
         self._refs = refs
@@ -121,7 +122,7 @@ class Candidates:
         self._loaded: dict[str, Candidate] = {}
 
     def __getitem__(self, label: str) -> Candidate:
-        """The candidate called `label`. Raises `ModelError` that says what to do."""
+        """Return the candidate with this label. Raises `ModelError` where it cannot be loaded."""
         if label not in self._loaded:
             task, data = self._task, self._data
             self._loaded[label] = load_candidate(
@@ -135,11 +136,11 @@ class Candidates:
 
 
 def preload_imports() -> None:
-    """Import what reading the first model and the first score would import then: three seconds of a core."""
+    """Import early what loading the first model and metric imports: three seconds of a core."""
     import evaluate
     import transformers
 
-    # Their attributes are imported at the first look.
+    # Attribute access triggers the lazy imports.
     assert evaluate.Metric and transformers.modeling_utils.PreTrainedModel and transformers.AutoModel
 
 
@@ -150,9 +151,9 @@ def load_candidate(
     read_processor: Callable[[ModelRef], Any] = load_tokenizer,
     build_model: Callable[..., Any] | None = None,
 ) -> Candidate:
-    """Read a model with a head for the task, in float32, and what makes its inputs. Raises `ModelError`.
+    """Load a model with a head for the task, in float32, and its processor. Raises `ModelError`.
 
-    `build_model` is the task's own; None: `from_pretrained` of the `transformers` class `auto_class`.
+    `build_model` is the task's own function; None: `from_pretrained` of the `transformers` class `auto_class`.
     """
     import transformers
 
@@ -173,24 +174,30 @@ def load_candidate(
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _explain(ref, auto_class, error) from error
     except Exception as error:
-        # safetensors raises its own SafetensorError, outside any tree, for a torn file.
+        # SafetensorError, raised for a torn file, derives from Exception directly.
         if type(error).__name__ == "SafetensorError":
-            raise ModelError(f"{ref.label}: its weights cannot be read ({error}); the file is damaged.") from error
+            raise ModelError(f"{ref.label}: its weights cannot be read: {error}. The file is damaged.") from error
         raise
     new = set(info["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
     processor = read_processor(ref)
-    if hasattr(processor, "pad_token_id") and model.config.pad_token_id is None:
-        # Decoders such as GPT-2 find each text's last token by it, and refuse batches without.
-        model.config.pad_token_id = processor.pad_token_id
-    if getattr(model.config, "label_names", None) is not None:  # timm's: what is saved of the classes
-        model.config.label_names = list(model.config.id2label.values())
-    for setting, value in QUIET.items():
-        if getattr(model.config, setting, None):
-            setattr(model.config, setting, value)
+    _adjust_config(model.config, processor)
     return Candidate(ref, model.eval(), processor, find_stack(model), _max_positions(model, processor), frozenset(new))
 
 
+def _adjust_config(config: Any, processor: Any) -> None:
+    """Set in place the config values that training needs and pre-trained models lack or set otherwise."""
+    if hasattr(processor, "pad_token_id") and config.pad_token_id is None:
+        # Decoders such as GPT-2 find each text's last token by it and reject batches without.
+        config.pad_token_id = processor.pad_token_id
+    if getattr(config, "label_names", None) is not None:  # timm's name for the classes, saved with the model
+        config.label_names = list(config.id2label.values())
+    for setting, value in CONFIG_OVERRIDES.items():
+        if getattr(config, setting, None):
+            setattr(config, setting, value)
+
+
 def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
+    """Return the error that says why `from_pretrained` failed and what to do."""
     from huggingface_hub.errors import GatedRepoError
 
     text = str(error)
@@ -210,24 +217,30 @@ def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
         return ModelError(f"{ref.label}: its architecture has no head for this task ({auto_class} is needed).")
     if "trust_remote_code" in text:
         return ModelError(
-            f"{ref.label}: this model brings code of its own. If you trust it, say so in the study file: "
+            f"{ref.label}: this model includes its own code. If you trust it, allow it in the study file: "
             f"models: [{{name: {ref.name}, trust_remote_code: true}}]."
         )
-    if ref.is_local:
-        folder = Path(ref.name) / ref.subfolder
-        if list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
-            return ModelError(
-                f"{ref.label}: its weights are pickled (.bin), which can run code when loaded. Convert them to "
-                f"safetensors, or allow them: models: [{{name: {ref.name}, allow_pickle: true}}]."
-            )
-        if not (folder / "config.json").is_file():
-            return ModelError(f"{ref.label}: {folder} holds no config.json; is it a Hugging Face model folder?")
-        return ModelError(f"{ref.label}: cannot be loaded from {folder}: {text.splitlines()[0]}")
+    return _explain_folder(ref, text) if ref.is_local else _explain_hub(ref, text)
+
+
+def _explain_folder(ref: ModelRef, text: str) -> ModelError:
+    folder = Path(ref.name) / ref.subfolder
+    if list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
+        return ModelError(
+            f"{ref.label}: its weights are pickled (.bin), which can run code when loaded. Convert them to "
+            f"safetensors, or allow them: models: [{{name: {ref.name}, allow_pickle: true}}]."
+        )
+    if not (folder / "config.json").is_file():
+        return ModelError(f"{ref.label}: {folder} holds no config.json; is it a Hugging Face model folder?")
+    return ModelError(f"{ref.label}: cannot be loaded from {folder}: {text.splitlines()[0]}")
+
+
+def _explain_hub(ref: ModelRef, text: str) -> ModelError:
     if hub_is_unreachable():
         near = get_close_matches(ref.name, _local_models(), n=2, cutoff=0.4)
         hint = f" Nearest here: {', '.join(near)}." if near else ""
         return ModelError(
-            f"{ref.label}: no such folder, not in the hub's cache, and the hub is out of reach (offline).{hint}"
+            f"{ref.label}: no such folder, not in the hub's cache, and the hub is unreachable (offline).{hint}"
         )
     return ModelError(
         f"{ref.label}: the hub has no such model, or it lacks safetensors weights: {text.splitlines()[0]}"
@@ -235,7 +248,7 @@ def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
 
 
 def _local_models() -> list[str]:
-    """Folders below the current one that hold a model, and models in the hub's cache, as they would be named."""
+    """Return the names of models in folders below the current one and in the hub's cache."""
     from huggingface_hub import constants
 
     folders = [
@@ -248,7 +261,7 @@ def _local_models() -> list[str]:
 
 
 def _max_positions(model: nn.Module, processor: Any) -> int | None:
-    """Tokens the model can take: its position table less the rows that RoBERTa-like models keep for padding."""
+    """Return the most tokens of an input: the positions less those that RoBERTa-like models reserve for padding."""
     stated = getattr(processor, "model_max_length", None)
     if stated is None:
         return None
@@ -263,11 +276,11 @@ def _max_positions(model: nn.Module, processor: Any) -> int | None:
 
 
 def resolve_max_length(candidate: Candidate, wanted: int | None, max_seconds: float | None = None) -> int:
-    """Tokens per example: the study's `max_length`, else the model's positions, at most 512.
+    """Return the most tokens of an input: the study's `max_length`, else the model's positions, at most 512.
 
-    Of sound it is samples, by `max_seconds`; images, which are resized, have no such limit (0).
-    Batches are padded to their own longest example, so that a generous limit costs nothing where texts are short.
-    Raises `ModelError` when the study asks for more than the model's positions.
+    For audio it is the number of samples in `max_seconds`; for images, which are resized, 0. Batches are padded to
+    their own longest input, so that a high limit costs nothing where texts are short. Raises `ModelError` where the
+    study sets more than the model's positions.
     """
     rate = getattr(getattr(candidate.processor, "feature_extractor", candidate.processor), "sampling_rate", None)
     if rate is not None:

@@ -1,4 +1,4 @@
-"""What a model takes where it is used: parameters, memory, and the time of one answer."""
+"""Measures what inference with a model takes: parameters, memory, and latency of one prediction."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ from hpo.training.batches.features import Features, pop_labels
 from hpo.training.memory.micro_batch import allocated_bytes
 from hpo.training.models.hub import from_pretrained_arguments
 
-ANSWERS = 15  # that are timed, after two that warm up
-SECONDS = 3.0  # enough for a large model
+TIMED = 15  # predictions, after two warm-up ones
+SECONDS = 3.0  # after which no further prediction of a large model is timed
 
 
 def footprint_from_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any]) -> Footprint | None:
-    """By the model's config alone: no weight is read or even made. None where that does not tell.
+    """Return parameters and memory from the model's config, without loading or allocating weights.
 
-    What is wrong with the model is told when it is read.
+    None where the config does not suffice or the model cannot be found: the error is reported when it is loaded.
     """
     import transformers
 
@@ -31,16 +31,15 @@ def footprint_from_config(ref: ModelRef, auto_class: str, head: Mapping[str, Any
         with torch.device("meta"):
             model = getattr(transformers, auto_class).from_config(config, trust_remote_code=ref.trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError):
-        # No such model, one that transformers does not know, one that "meta" cannot make: each has its own error, and
-        # is told with the person's words when the model is read. This look only saves that where it can.
+        # No such model, an architecture unknown to transformers, one that the meta device does not support.
         return None
-    return Footprint(params=sum(p.numel() for p in model.parameters()), memory_mb=_megabytes(4 * _numbers(model)))
+    return Footprint(params=sum(p.numel() for p in model.parameters()), memory_mb=_megabytes(4 * _element_count(model)))
 
 
 def measure_footprint(model: nn.Module, features: Features, task: Task, device: str) -> Footprint:
-    """Answer one example of median length in float32, as a final model does, on `device`; the model is left there.
+    """Measure the prediction of one input of median length in float32 on `device`; the model stays there.
 
-    The time is the least of a few: other work on the machine only adds to it.
+    The latency is the minimum of several predictions: other work on the machine only adds to it.
     """
     model.to(device).eval()
     middle = np.argsort(features.lengths, kind="stable")[len(features) // 2]
@@ -48,40 +47,40 @@ def measure_footprint(model: nn.Module, features: Features, task: Task, device: 
     pop_labels(model, example)
     given = {name: tensor for name, tensor in example.items() if name in ("input_ids", "attention_mask")}
 
-    def answer() -> None:
+    def predict() -> None:
         with torch.inference_mode():
             task.generate(model, given, greedy=False) if task.generation is not None else task.logits(model, example)
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 
-    seconds = min(_times(answer))
-    taken = 4 * _numbers(model) + _taken_beside(answer, device)
+    seconds = min(_times(predict))
+    memory = 4 * _element_count(model) + _peak_bytes(predict, device)
     params = sum(p.numel() for p in model.parameters())
-    return Footprint(params=params, memory_mb=_megabytes(taken), latency_ms=round(1000 * seconds, 3))
+    return Footprint(params=params, memory_mb=_megabytes(memory), latency_ms=round(1000 * seconds, 3))
 
 
-def _times(answer: Callable[[], None]) -> list[float]:
-    """Seconds of up to `ANSWERS` answers, the first two left out where there are more."""
+def _times(predict: Callable[[], None]) -> list[float]:
+    """Return the seconds of up to `TIMED` predictions, without the two warm-up ones."""
     seconds: list[float] = []
-    while len(seconds) < ANSWERS + 2 and (len(seconds) < 3 or sum(seconds) < SECONDS):
+    while len(seconds) < TIMED + 2 and (len(seconds) < 3 or sum(seconds) < SECONDS):
         started = time.perf_counter()
-        answer()
+        predict()
         seconds.append(time.perf_counter() - started)
     return seconds[2:]
 
 
-def _taken_beside(answer: Callable[[], None], device: str) -> float:
-    """The most bytes that an answer holds at one moment beside the model."""
+def _peak_bytes(predict: Callable[[], None], device: str) -> float:
+    """Return the peak of the bytes that a prediction allocates."""
     if not device.startswith("cuda"):
-        return allocated_bytes(answer)
+        return allocated_bytes(predict)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    answer()
+    predict()
     return float(torch.cuda.max_memory_allocated(device) - before)
 
 
-def _numbers(model: nn.Module) -> int:
-    """How many numbers are saved of a model: its parameters and buffers, shared ones once."""
+def _element_count(model: nn.Module) -> int:
+    """Return the number of elements of a model's parameters and buffers, shared ones once."""
     return sum(tensor.numel() for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values())
 
 

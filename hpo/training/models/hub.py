@@ -1,4 +1,4 @@
-"""Reaching the Hugging Face hub, or knowing at once that it cannot be reached."""
+"""Finds out quickly whether the Hugging Face hub can be reached, and loads without it where possible."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from hpo.config.model_ref import ModelRef
 
 
 def from_pretrained_arguments(ref: ModelRef) -> dict[str, Any]:
-    """Keyword arguments of `from_pretrained`: what is local, or already in the hub's cache, never waits for the hub."""
+    """Return keyword arguments for `from_pretrained`: local models, and all models offline, load without the hub."""
     keywords: dict[str, Any] = {"trust_remote_code": ref.trust_remote_code, "subfolder": ref.subfolder}
     if ref.revision:
         keywords["revision"] = ref.revision
@@ -18,9 +18,9 @@ def from_pretrained_arguments(ref: ModelRef) -> dict[str, Any]:
 
 
 def hub_is_unreachable(timeout_seconds: float = 3.0) -> bool:
-    """Whether the hub cannot be asked: told offline, or its host does not answer within `timeout_seconds`.
+    """Return whether HF_HUB_OFFLINE is set, or the hub's host does not accept a connection in `timeout_seconds`.
 
-    The hub's own client retries for 23 s before it says so.
+    The hub's own client retries for 23 s before it raises.
     """
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         return True

@@ -1,10 +1,10 @@
-"""The layer stack of any Hugging Face model, and freezing its bottom: no table of models.
+"""Finds the layer stack of any Hugging Face model and freezes its bottom layers, without a table of architectures.
 
-The rule: the stack is the outermost `nn.ModuleList` with parameters inside the backbone (the encoder's, where the
-model has one; the one with most parameters, where there are several), or `nn.Sequential` where there is no list, as in
-timm's models. Frozen are all modules registered before
-the stack, its first k items, and whatever else those items' output is computed from: DeBERTa's relative positions and
-BART's normalised embeddings are registered after the stack.
+The stack is the outermost `nn.ModuleList` with parameters inside the backbone (the encoder's, where the model has one;
+the one with most parameters, where there are several), or the outermost `nn.Sequential` where there is no list, as in
+timm's models. Freezing k layers freezes all modules registered before the stack, its first k items, and all other
+parameters that those items' output depends on: DeBERTa's relative positions and BART's normalized embeddings are
+registered after the stack.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class LayerStack:
 
 
 def find_stack(model: nn.Module) -> LayerStack:
-    """Find the layer stack. Raises `ModelError` where a model has none."""
+    """Find a model's layer stack. Raises `ModelError` where it has none."""
     backbone = _backbone(model)
     encoder = backbone.get_encoder() if hasattr(backbone, "get_encoder") else None
     names = {id(module): name for name, module in model.named_modules()}
@@ -35,21 +35,21 @@ def find_stack(model: nn.Module) -> LayerStack:
         lists = _outermost(encoder, nn.ModuleList) or lists
     lists = lists or _outermost(backbone, nn.Sequential)
     if not lists:
-        raise ModelError(f"{type(model).__name__} has no stack of layers that could be frozen.")
+        raise ModelError(f"{type(model).__name__} has no stack of layers (nn.ModuleList or nn.Sequential) to freeze.")
     stack = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
     return LayerStack(path=names[id(stack)], count=len(list(stack.children())))
 
 
 def _backbone(model: nn.Module) -> Any:
-    """The model without its head."""
+    """Return the model without its head."""
     backbone: Any = getattr(model, "base_model", model)
     return model.get_encoder() if backbone is model and hasattr(model, "get_encoder") else backbone
 
 
 def find_heads(model: Any) -> list[str]:
-    """The names of the modules at a model's top level that are no part of its body: encoder, decoder, embeddings.
+    """Return the names of the top-level modules that are not part of the body (encoder, decoder, embeddings).
 
-    What shares a parameter with the body is part of it.
+    A module that shares a parameter with the body is part of it.
     """
     inside = {id(p) for module in _body(model) for p in module.parameters()}
     children = {name: [id(p) for p in child.parameters()] for name, child in model.named_children()}
@@ -57,13 +57,13 @@ def find_heads(model: Any) -> list[str]:
 
 
 def head_dropouts(model: Any) -> list[nn.Dropout]:
-    """The dropout layers outside a model's body: before its answer."""
+    """Return the dropout layers of the head."""
     inside = {id(part) for module in _body(model) for part in module.modules()}
     return [part for part in model.modules() if isinstance(part, nn.Dropout) and id(part) not in inside]
 
 
 def _body(model: Any) -> list[nn.Module]:
-    parts = [_backbone(model), model.get_decoder()]  # the model itself where it has no decoder of its own
+    parts = [_backbone(model), model.get_decoder()]  # `get_decoder` returns the model itself where it has no decoder
     return [part for part in parts if part is not model]
 
 
@@ -78,19 +78,19 @@ def _outermost(root: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
 
 
 def stack_items(model: nn.Module, stack: LayerStack) -> nn.ModuleList | nn.Sequential:
-    """The stack's layers in `model`."""
-    place = model.get_submodule(stack.path)
-    if not isinstance(place, nn.ModuleList | nn.Sequential):
+    """Return the stack's layers in `model`."""
+    items = model.get_submodule(stack.path)
+    if not isinstance(items, nn.ModuleList | nn.Sequential):
         raise ModelError(f"{stack.path} of {type(model).__name__} is not a stack of layers.")
-    return place
+    return items
 
 
 def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str, torch.Tensor]) -> list[nn.Module]:
-    """Turn off the gradient of the bottom `count` layers and of all that they are computed from; return those modules.
+    """Freeze the bottom `count` layers and the parameters that their output depends on; return the frozen modules.
 
-    `example` is a batch of one or more examples (without labels): what the layers depend on shows in a forward pass.
-    Frozen means frozen: the caller keeps the modules in eval mode (`train_mode`), so that no dropout acts inside them
-    and BatchNorm statistics do not drift. Raises `ModelError` where the model has fewer layers.
+    `example` is a batch of one or more inputs (without labels) for the forward pass that finds the dependencies. The
+    caller keeps the modules in eval mode (`train_mode`), so that no dropout acts in them and BatchNorm statistics stay.
+    Leaves the model in eval mode. Raises `ModelError` where the model has fewer layers.
     """
     if count > stack.count:
         raise ModelError(f"frozen_layers: {count} is more than the {stack.count} layers of {type(model).__name__}.")
@@ -98,42 +98,42 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
         return []
     before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))[:count]
-    # These first: a parameter tied to one of them (a decoder's embeddings) then is no sign of a dependence.
+    # These first: a parameter tied to one of them (a decoder's embeddings) then does not count as a dependency.
     frozen = [module.requires_grad_(False) for module in (*before, *items)]
-    for parameter in _parameters_read(items[-1], model, _bare(model, stack), example):
+    for parameter in _parameters_read(items[-1], model, _loose_parameters(model, stack), example):
         parameter.requires_grad_(False)
-    return frozen + [module.requires_grad_(False) for module in _read_by(items[-1], model, after, example)]
+    return frozen + [module.requires_grad_(False) for module in _modules_read(items[-1], model, after, example)]
 
 
-def _bare(model: nn.Module, stack: LayerStack) -> list[nn.Parameter]:
-    """The trainable parameters that stand beside the stack, at each level of the way to it, in no module of their own.
+def _loose_parameters(model: nn.Module, stack: LayerStack) -> list[nn.Parameter]:
+    """Return the trainable parameters that modules on the path to the stack hold themselves.
 
-    So are the class token and the positions of timm's vision transformers.
+    The class token and the positions of timm's vision transformers are such.
     """
     parts = stack.path.split(".")
-    way = [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
-    return [p for place in way for p in place.parameters(recurse=False) if p.requires_grad]
+    ancestors = [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+    return [p for module in ancestors for p in module.parameters(recurse=False) if p.requires_grad]
 
 
 def neighbor_modules(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The modules registered before the stack and those after it, at each level of the way to it."""
+    """Return the modules registered before the stack and those after it, at each level of the path to it."""
     sides: tuple[list[nn.Module], list[nn.Module]] = ([], [])
-    place = model
+    parent = model
     for part in stack.path.split("."):
         passed = False
-        for name, child in place.named_children():
+        for name, child in parent.named_children():
             if name == part:
                 passed = True
             else:
                 sides[passed].append(child)
-        place = place.get_submodule(part)
+        parent = parent.get_submodule(part)
     return sides
 
 
-def _read_by(
+def _modules_read(
     item: nn.Module, model: nn.Module, candidates: list[nn.Module], example: Mapping[str, torch.Tensor]
 ) -> list[nn.Module]:
-    """Those of `candidates` whose parameters the output of `item` depends on, as autograd tells."""
+    """Return those of `candidates` whose parameters the output of `item` depends on."""
     parameters = [p for module in candidates for p in module.parameters() if p.requires_grad]
     read = {id(p) for p in _parameters_read(item, model, parameters, example)}
     return [module for module in candidates if any(id(p) in read for p in module.parameters())]
@@ -142,7 +142,7 @@ def _read_by(
 def _parameters_read(
     item: nn.Module, model: nn.Module, parameters: list[nn.Parameter], example: Mapping[str, torch.Tensor]
 ) -> list[nn.Parameter]:
-    """Those of `parameters` that the output of `item` depends on, as autograd tells. Leaves the model in eval mode."""
+    """Return those of `parameters` that the output of `item` has a gradient for. Leaves the model in eval mode."""
     outputs: list[torch.Tensor] = []
     hook = item.register_forward_hook(lambda module, args, output: outputs.append(hidden_state(output)))
     model.eval()
@@ -158,24 +158,24 @@ def _parameters_read(
 
 
 def find_depths(model: nn.Module, stack: LayerStack, example: Mapping[str, torch.Tensor]) -> dict[int, int]:
-    """How deep each trainable parameter lies, by its id: 0 for embeddings, 1 for the first layer, and so on.
+    """Return the depth of each parameter by its id: 0 for embeddings, 1 for the first layer, and so on.
 
-    What the first layer's output is computed from counts as embeddings, wherever it is registered. The rest (heads,
-    norms after the stack, a decoder) lies one above the last layer. `example` as in `freeze`.
+    Parameters that the first layer's output depends on have depth 0, wherever they are registered. The rest (heads,
+    norms after the stack, a decoder) is one above the last layer. `example` as in `freeze`.
     """
     before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))
     depths = {id(p): stack.count + 1 for p in model.parameters()}
-    for place, item in enumerate(items):
-        depths |= {id(p): place + 1 for p in item.parameters()}
+    for index, item in enumerate(items):
+        depths |= {id(p): index + 1 for p in item.parameters()}
     depths |= {id(p): 0 for module in before for p in module.parameters()}
     rest = [p for module in after for p in module.parameters() if p.requires_grad and depths[id(p)] > stack.count]
-    rest += _bare(model, stack)
+    rest += _loose_parameters(model, stack)
     return depths | {id(p): 0 for p in _parameters_read(items[0], model, rest, example)}
 
 
 def hidden_state(output: Any) -> torch.Tensor:
-    """A layer's hidden state: its output, or the first of several."""
+    """Return a layer's hidden state: its output, or the first of a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -1,7 +1,7 @@
-"""LoRA by `peft`: small matrices are trained beside those of the layers that are not frozen, and merged at the end.
+"""LoRA by `peft`: trains low-rank adapters of the matrices above the frozen layers, and merges them at the end.
 
-What is adapted follows from the model's structure, as the layer stack does: explicit names of matrices above the
-frozen part, whatever the architecture calls them. The head, and what the checkpoint did not hold, is trained whole.
+The adapted matrices follow from the model's structure, not from a table of architectures: `peft` gets their explicit
+names. The head, and modules with weights that the checkpoint lacks, are fully trained.
 """
 
 import json
@@ -22,87 +22,101 @@ from hpo.training.models.layers import LayerStack, find_heads, neighbor_modules,
 from hpo.training.models.quantization import dequantize, quantize
 
 ATTENTION = re.compile("att(n|ention)", re.IGNORECASE)
-PREFIX = "base_model.model."  # of each weight's name in an adapter's file
-ADAPTER = "adapter"  # the folder in a final model's
+PREFIX = "base_model.model."  # of each weight's name in an adapter file
+ADAPTER = "adapter"  # the folder inside a final model's folder
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """A trained adapter apart from its model, as `peft` writes it: its settings, its matrices by name."""
+    """A trained adapter without its model, in the format of `peft`: its config, and its matrices by name."""
 
     config: dict[str, Any]
     matrices: dict[str, torch.Tensor] = field(repr=False)
 
     def save(self, folder: Path, model: nn.Module) -> None:
-        """Write what `PeftModel.from_pretrained` puts on the base model; the whole modules are those of `model`."""
+        """Write an adapter for `PeftModel.from_pretrained`, with the fully trained modules of `model`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(self.config, indent=1))
-        starts = tuple(f"{name}." for name in self.config["modules_to_save"])
-        whole = {f"{PREFIX}{name}": p for name, p in model.state_dict().items() if name.startswith(starts)}
-        save_file({name: p.cpu().contiguous() for name, p in (self.matrices | whole).items()}, folder / WEIGHTS)
+        prefixes = tuple(f"{name}." for name in self.config["modules_to_save"])
+        full = {f"{PREFIX}{name}": p for name, p in model.state_dict().items() if name.startswith(prefixes)}
+        save_file({name: p.cpu().contiguous() for name, p in (self.matrices | full).items()}, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path) -> "AdapterWeights | None":
-        """Read what `save` wrote; None where nothing was."""
+        """Read an adapter written by `save`; None where `folder` does not exist."""
         if not folder.is_dir():
             return None
         return cls(json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS))
 
 
 class Lora:
-    """LoRA (Hu et al., 2022) inside a copy of a candidate, changed in place; DoRA (Liu et al., 2024) is a switch of it.
+    """LoRA (Hu et al., 2022) inside a copy of a candidate, which is changed in place; `use_dora` makes it DoRA.
 
-    Only the adapters, the head and what the checkpoint did not hold are trained from now on. `frozen` is what `freeze`
-    returned: nothing in it is adapted. Where nothing is left to adapt, the head alone is trained.
+    Trainable are then the adapters, the head and modules with weights that the checkpoint lacks. `frozen` is the result
+    of `freeze`: nothing in it is adapted. Where no matrix is left to adapt, the head alone is trained. DoRA: Liu et
+    al., 2024.
     """
 
     def __init__(
         self, model: nn.Module, candidate: Candidate, frozen: Iterable[nn.Module], params: TrialParams
     ) -> None:
-        from peft import LoraConfig, LoraModel
-
         self._model = model
-        self._whole = _trained_whole(model, candidate.new_weights)
-        whole = tuple(f"{name}." for name in self._whole)
-        trained = [
-            p
-            for name, p in model.named_parameters()
-            if p.requires_grad and (name.startswith(whole) or name in candidate.new_weights)
-        ]
-        still = {id(part) for module in frozen for part in module.modules()}
         self._quantized = params.is_quantized
-        targets = [
-            name
-            for name, part in _matrices(model, candidate.stack, params.lora_targets)
-            if id(part) not in still and not f"{name}.".startswith(whole)
-        ]
+        self._fully_trained = _fully_trained(model, candidate.new_weights)
+        trained = self._trained_parameters(candidate.new_weights)
+        targets = self._targets(candidate, frozen, params)
         self._tuner: Any = None
         model.requires_grad_(False)
         if targets:
-            self._config = LoraConfig(
-                r=params.lora_r,
-                lora_alpha=params.lora_alpha or 2 * params.lora_r,
-                lora_dropout=params.lora_dropout,
-                target_modules=targets,
-                use_dora=params.use_dora,
-                use_rslora=params.use_rslora,
-                base_model_name_or_path=candidate.ref.name,
-                revision=candidate.ref.revision,
-            )
-            model.is_loaded_in_4bit = self._quantized  # type: ignore[assignment]  # how peft knows it
-            with warnings.catch_warnings():
-                # GPT-2's Conv1D holds its matrix transposed; peft sees it, sets the switch and says so.
-                warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-                self._tuner = LoraModel(model, self._config, "default")
-            del model.is_loaded_in_4bit
+            self._add_adapters(candidate, targets, params)
         for parameter in trained:
             parameter.requires_grad_(True)
         for name in targets:
-            _show_shape(model.get_submodule(name))
+            _copy_shape(model.get_submodule(name))
+
+    def _trained_parameters(self, new_weights: Collection[str]) -> list[nn.Parameter]:
+        """Return the trainable parameters of the model that stay trainable."""
+        prefixes = tuple(f"{name}." for name in self._fully_trained)
+        return [
+            p
+            for name, p in self._model.named_parameters()
+            if p.requires_grad and (name.startswith(prefixes) or name in new_weights)
+        ]
+
+    def _targets(self, candidate: Candidate, frozen: Iterable[nn.Module], params: TrialParams) -> list[str]:
+        """Return the names of the matrices to adapt."""
+        prefixes = tuple(f"{name}." for name in self._fully_trained)
+        excluded = {id(part) for module in frozen for part in module.modules()}
+        return [
+            name
+            for name, part in _matrices(self._model, candidate.stack, params.lora_targets)
+            if id(part) not in excluded and not f"{name}.".startswith(prefixes)
+        ]
+
+    def _add_adapters(self, candidate: Candidate, targets: list[str], params: TrialParams) -> None:
+        from peft import LoraConfig, LoraModel
+
+        model = self._model
+        self._config = LoraConfig(
+            r=params.lora_r,
+            lora_alpha=params.lora_alpha or 2 * params.lora_r,
+            lora_dropout=params.lora_dropout,
+            target_modules=targets,
+            use_dora=params.use_dora,
+            use_rslora=params.use_rslora,
+            base_model_name_or_path=candidate.ref.name,
+            revision=candidate.ref.revision,
+        )
+        model.is_loaded_in_4bit = self._quantized  # type: ignore[assignment]  # read by peft
+        with warnings.catch_warnings():
+            # GPT-2's Conv1D has its matrix transposed; peft detects it, sets the option and warns.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            self._tuner = LoraModel(model, self._config, "default")
+        del model.is_loaded_in_4bit
 
     def merge(self) -> AdapterWeights | None:
-        """Add the adapters to the matrices they stand beside: the model is a plain one again. Returns them apart."""
+        """Merge the adapters into the model, which is a plain one then, and return them; None where there are none."""
         if self._tuner is None:
             if self._quantized:
                 dequantize(self._model)
@@ -114,17 +128,17 @@ class Lora:
             for name, m in get_peft_model_state_dict(self._model, save_embedding_layers=False).items()
         }
         plain = self._tuner.peft_config["default"].to_dict()
-        plain |= {"inference_mode": True, "modules_to_save": self._whole}
+        plain |= {"inference_mode": True, "modules_to_save": self._fully_trained}
         config = {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}
         if self._quantized:
-            self._stand_beside_plain_matrices()
+            self._move_to_dequantized()
         self._tuner.merge_and_unload()
         return AdapterWeights(config, matrices)
 
-    def _stand_beside_plain_matrices(self) -> None:
-        """Take the adapters off the matrices in 4 bits, and put them beside what these stand for, to be merged.
+    def _move_to_dequantized(self) -> None:
+        """Move the adapters from the 4-bit matrices to the dequantized ones, to be merged there.
 
-        `peft` would merge into 4 bits: that rounds the sum once more.
+        `peft` would merge into 4 bits, which rounds the sum again.
         """
         from peft import LoraModel
 
@@ -139,28 +153,28 @@ class Lora:
 
 
 def quantize_body(model: nn.Module, candidate: Candidate, dtype: torch.dtype) -> None:
-    """Have the matrices that are not trained whole, also those of frozen layers, be kept in 4 bits."""
-    whole = tuple(f"{name}." for name in _trained_whole(model, candidate.new_weights))
+    """Quantize the matrices that are not fully trained, those of frozen layers included, to 4 bits."""
+    prefixes = tuple(f"{name}." for name in _fully_trained(model, candidate.new_weights))
     names = [name for name, _ in _matrices(model, candidate.stack, "all-linear")]
-    quantize(model, [name for name in names if not f"{name}.".startswith(whole)], dtype)
+    quantize(model, [name for name in names if not f"{name}.".startswith(prefixes)], dtype)
 
 
-def _show_shape(adapted: Any) -> None:
-    """Have a convolution with an adapter show its shape as it did before: MobileNet reads it to pad."""
+def _copy_shape(adapted: Any) -> None:
+    """Give a convolution with an adapter the shape attributes of its base layer: MobileNet reads them to pad."""
     convolution = adapted.base_layer
     for name in ("stride", "kernel_size", "dilation") if isinstance(convolution, nn.Conv2d) else ():
         setattr(adapted, name, getattr(convolution, name))
 
 
-def frozen_statistics(model: nn.Module) -> list[nn.Module]:
-    """The modules that keep running statistics: beside adapters they stay as they were, as an adapter holds none."""
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the modules with running statistics. They are frozen with adapters, as an adapter stores none."""
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
-def _trained_whole(model: Any, new: Collection[str]) -> list[str]:
-    """The names of the modules that are trained whole: the head, and layers with weights that the checkpoint lacked.
+def _fully_trained(model: Any, new: Collection[str]) -> list[str]:
+    """Return the names of the modules to train fully: the head, and layers with weights that the checkpoint lacks.
 
-    A head that names tokens is as pre-trained as the embeddings, which it often is tied to.
+    A language-modeling head is pre-trained as the embeddings are, and often tied to them.
     """
     vocabulary = model.get_output_embeddings()
     heads = [name for name in find_heads(model) if model.get_submodule(name) is not vocabulary]
@@ -171,16 +185,12 @@ def _trained_whole(model: Any, new: Collection[str]) -> list[str]:
 
 
 def _matrices(model: nn.Module, stack: LayerStack, which: str) -> list[tuple[str, nn.Module]]:
-    """Names and modules of the matrices from the layer stack on; of attention alone where a model has such.
+    """Return names and modules of the matrices from the layer stack on; `which` is "attention" or "all-linear".
 
-    Convolutions where the layers hold no other matrix. The choice does not depend on what is frozen.
+    Where the layers have no linear module, their convolutions; where none belongs to attention, all. The choice does
+    not depend on the frozen layers.
     """
-    from transformers.pytorch_utils import Conv1D
-
-    layers = list(stack_items(model, stack).modules())
-    kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
-    if not any(isinstance(part, kinds) for part in layers):
-        kinds = (nn.Conv2d,)
+    kinds = _matrix_types(stack_items(model, stack))
     before = {id(part) for module in neighbor_modules(model, stack)[0] for part in module.modules()}
     output: Any = getattr(model, "get_output_embeddings", lambda: None)()
     found = [
@@ -190,3 +200,11 @@ def _matrices(model: nn.Module, stack: LayerStack, which: str) -> list[tuple[str
     ]
     attention = [(name, part) for name, part in found if ATTENTION.search(name)]
     return attention if which == "attention" and attention else found
+
+
+def _matrix_types(layers: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Return the types of the modules to adapt: linear ones, or convolutions where the layers have no linear module."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
+    return linear if any(isinstance(part, linear) for part in layers.modules()) else (nn.Conv2d,)

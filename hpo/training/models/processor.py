@@ -1,4 +1,4 @@
-"""What turns a person's inputs into a model's: its tokenizer, image processor or feature extractor, read from disk."""
+"""Loads what converts a user's inputs to a model's: its tokenizer, image processor or feature extractor."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,45 +12,45 @@ from hpo.training.models.hub import from_pretrained_arguments
 
 
 def load_processor(ref: ModelRef, kind: str) -> Any:
-    """The model's own processor of `kind` (a task's `processor_class`), or the one that `processor:` names.
+    """Load the model's processor of `kind` (a task's `processor_class`), or the one that `processor:` names.
 
-    Raises `ModelError`.
+    Raises `ModelError` where there is none.
     """
     return LOADERS[kind](ref)
 
 
 def load_tokenizer(ref: ModelRef) -> Any:
-    """The model's tokenizer, with a token to pad with."""
+    """Load the model's tokenizer, and set a padding token where it has none."""
     tokenizer = _load(ref, "AutoTokenizer", "tokenizer")
-    # Without its files, AutoTokenizer silently makes one of special tokens alone: every word would be unknown.
+    # Without its files, AutoTokenizer silently returns one with special tokens only: every word would be unknown.
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
         raise _missing(ref, "tokenizer")
     if tokenizer.pad_token_id is None:
-        # Decoders such as GPT-2 were trained without padding; any token will do under the attention mask.
+        # Decoders such as GPT-2 were trained without padding; under the attention mask any token can be used.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if ref.source_prefix:
-        tokenizer.init_kwargs["source_prefix"] = ref.source_prefix  # saved with it, and read again
+        tokenizer.init_kwargs["source_prefix"] = ref.source_prefix  # saved and loaded with it
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"{ref.label}: its tokenizer has no token to pad with (nor one that ends a text).")
+        raise ModelError(f"{ref.label}: its tokenizer has no padding token, no end-of-text token and no unknown token.")
     return tokenizer
 
 
 def load_image_processor(ref: ModelRef) -> Any:
-    """The model's image processor, on pillow: the other backend needs torchvision."""
+    """Load the model's image processor with the pillow backend: the other one needs torchvision."""
     if ref.processor is None:
         from transformers import PreTrainedConfig
 
-        with suppress(OSError):  # a folder of a processor alone
+        with suppress(OSError):  # a folder with a processor only
             settings, _ = PreTrainedConfig.get_config_dict(ref.name, **from_pretrained_arguments(ref))
             if settings.get("model_type") == "timm_wrapper":
-                return _as_timm_does(settings["pretrained_cfg"])
+                return _timm_processor(settings["pretrained_cfg"])
     return _load(ref, "AutoImageProcessor", "image processor", backend="pil")
 
 
-def _as_timm_does(settings: Mapping[str, Any]) -> Any:
-    """What timm makes of an image for a model of its own, as an image processor of transformers.
+def _timm_processor(settings: Mapping[str, Any]) -> Any:
+    """Return an image processor that transforms images as timm does for its models.
 
-    The shorter side is scaled to the model's over `crop_pct`, and the middle cut out.
+    The shorter side is scaled to the model's input size over `crop_pct`, then the center is cropped.
     """
     from PIL.Image import Resampling
     from transformers import CLIPImageProcessorPil
@@ -66,12 +66,12 @@ def _as_timm_does(settings: Mapping[str, Any]) -> Any:
 
 
 def load_feature_extractor(ref: ModelRef) -> Any:
-    """What makes a model's input of sound."""
+    """Load the model's feature extractor for audio."""
     return _load(ref, "AutoFeatureExtractor", "feature extractor")
 
 
 def load_composite_processor(ref: ModelRef) -> Any:
-    """A processor of several parts, as a final model keeps it."""
+    """Load a processor of several parts (a feature extractor and a tokenizer), as saved with a final model."""
     return _load(ref, "AutoProcessor", "processor")
 
 
@@ -97,6 +97,6 @@ def _load(ref: ModelRef, auto_class: str, noun: str, **more: Any) -> Any:
 
 def _missing(ref: ModelRef, noun: str) -> ModelError:
     return ModelError(
-        f"{ref.label}: it has no {noun} that can be read. Name one in the study file: "
+        f"{ref.label}: it has no {noun} that can be loaded. Name one in the study file: "
         f"models: [{{name: {ref.name}, processor: HUB_ID_OR_FOLDER}}]."
     )

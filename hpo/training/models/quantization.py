@@ -1,7 +1,7 @@
-"""QLoRA (Dettmers et al., 2023): while adapters train, the matrices of the body are kept in 4 bits, by `bitsandbytes`.
+"""QLoRA (Dettmers et al., 2023): stores the body's matrices in 4 bits while adapters train, by `bitsandbytes`.
 
-A copy of a candidate is quantized on its way to the device, and made a plain model again, on the host, at the end. The
-matrices then are what they were rounded to: the adapters were trained beside these.
+A copy of a candidate is quantized when it moves to the device, and dequantized on the host at the end. The matrices
+keep their rounded values: those are what the adapters were trained with.
 """
 
 from typing import Any
@@ -15,9 +15,12 @@ KIND = "nf4"
 
 
 def check_quantization(device: str) -> None:
-    """Raise `ConfigError` where nothing here can train beside 4-bit matrices."""
+    """Raise `ConfigError` where this machine cannot train with 4-bit matrices."""
     if not device.startswith("cuda"):
-        raise ConfigError(f"quantization: 4bit is for CUDA devices, and this study's is {device}. Leave it out here.")
+        raise ConfigError(
+            f"quantization: 4bit is for CUDA devices, and this study's device is {device}. "
+            "Remove it from the search space."
+        )
     _bitsandbytes()
 
 
@@ -32,16 +35,16 @@ def _bitsandbytes() -> Any:
 
 
 def quantize(model: nn.Module, names: list[str], dtype: torch.dtype) -> None:
-    """Have the linear layers of `names` hold their matrices in 4 bits from when they move to a device.
+    """Replace the linear layers of `names` by ones that store their matrix in 4 bits once they are on a device.
 
-    Products are computed in `dtype`. Other kinds of matrices (GPT-2's Conv1D) stay as they are.
+    Products are computed in `dtype`. Other kinds of layers (GPT-2's Conv1D) are unchanged.
     """
     bnb = _bitsandbytes()
     for name in names:
         plain = model.get_submodule(name)
         if type(plain) is not nn.Linear:
             continue
-        small = bnb.nn.Linear4bit(
+        quantized = bnb.nn.Linear4bit(
             plain.in_features,
             plain.out_features,
             bias=plain.bias is not None,
@@ -50,25 +53,27 @@ def quantize(model: nn.Module, names: list[str], dtype: torch.dtype) -> None:
             quant_type=KIND,
             device="meta",
         )
-        small.weight = bnb.nn.Params4bit(
-            plain.weight.data, requires_grad=False, compress_statistics=True, quant_type=KIND, module=small
+        quantized.weight = bnb.nn.Params4bit(
+            plain.weight.data, requires_grad=False, compress_statistics=True, quant_type=KIND, module=quantized
         )
-        small.bias = plain.bias
-        # Else the first input's type replaces `dtype` (under autocast that of a norm, float32), and on a CPU an
-        # evaluation changes how the matrix is stored, which not all sizes allow.
-        small.compute_type_is_set, small.support_avx512bf16_for_cpu = True, False
-        model.set_submodule(name, small)
+        quantized.bias = plain.bias
+        # Otherwise the first input's dtype replaces `dtype` (under autocast a norm's float32), and on a CPU an
+        # evaluation changes the matrix's storage format, which fails for some sizes.
+        quantized.compute_type_is_set, quantized.support_avx512bf16_for_cpu = True, False
+        model.set_submodule(name, quantized)
 
 
 def dequantize(model: nn.Module) -> None:
-    """Put plain linear layers, in float32 on the host, in the place of those in 4 bits; all of the model goes there."""
+    """Replace layers in 4 bits by plain linear layers in float32, and move the model to the host."""
     bnb = _bitsandbytes()
-    for name, small in [(name, part) for name, part in model.named_modules() if isinstance(part, bnb.nn.Linear4bit)]:
-        whole = bnb.functional.dequantize_4bit(small.weight.data, small.weight.quant_state).float().cpu()
-        plain = nn.Linear(small.in_features, small.out_features, bias=small.bias is not None, device="meta")
-        plain.weight = nn.Parameter(whole, requires_grad=False)
-        if small.bias is not None:  # by now of the type that products were computed in
-            small.bias.data = small.bias.data.float()
-        plain.bias = small.bias
+    for name, quantized in [
+        (name, part) for name, part in model.named_modules() if isinstance(part, bnb.nn.Linear4bit)
+    ]:
+        matrix = bnb.functional.dequantize_4bit(quantized.weight.data, quantized.weight.quant_state).float().cpu()
+        plain = nn.Linear(quantized.in_features, quantized.out_features, bias=quantized.bias is not None, device="meta")
+        plain.weight = nn.Parameter(matrix, requires_grad=False)
+        if quantized.bias is not None:  # it has the dtype of the products by now
+            quantized.bias.data = quantized.bias.data.float()
+        plain.bias = quantized.bias
         model.set_submodule(name, plain)
     model.cpu()

@@ -1,4 +1,4 @@
-"""What a model's layers make of examples before any training: one vector an example and layer, to rank models by."""
+"""Extracts per-layer features of a pre-trained model, one vector an input and layer, to rank models by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,35 +21,35 @@ Floats = NDArray[np.float32]
 
 
 class _Reached(Exception):
-    """The last layer has answered: the head is not needed."""
+    """The last layer has returned: the head is not needed."""
 
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """Vectors of shape [n, width] for each layer, from the bottom; n labels; which example each vector is of.
+    """Vectors of shape [n, width] for each layer, bottom first; their n labels; the index of each vector's input.
 
-    A vector is the mean over an input's tokens, patches or moments; where each token has a label, one labelled token's.
+    A vector is the mean over an input's tokens, patches or frames; where tokens have labels, that of a labeled token.
     """
 
     layers: list[Floats]
     labels: NDArray[Any]
-    examples: Indices
+    inputs: Indices
 
 
 def extract_layer_features(
-    candidate: Candidate, features: Features, places: Indices, execution: Execution
+    candidate: Candidate, features: Features, indices: Indices, execution: Execution
 ) -> LayerFeatures:
-    """Pass the inputs at `places` once through a model's layers, as it was pre-trained. Raises `OutOfMemory`.
+    """Pass the inputs at `indices` through a pre-trained model's layers once. Raises `OutOfMemory`.
 
-    Nothing is trained and nothing is kept on disk: the pass over 1,000 short texts takes no longer than reading it.
+    `LayerFeatures.inputs` are positions in `indices`. Nothing is trained or stored on disk.
     """
     model = candidate.model if execution.device == "cpu" else candidate.build(0).to(execution.device)
     model.eval()
-    lengths = features.lengths[places]
+    lengths = features.lengths[indices]
 
     def run(tokens: int) -> list[LayerFeatures]:
         return [
-            _states(model, candidate, features, places, batch, execution)
+            _extract_batch(model, candidate, features, indices, batch, execution)
             for batch in evaluation_batches(lengths, tokens)
         ]
 
@@ -58,16 +58,17 @@ def extract_layer_features(
     if tokens < longest:
         raise does_not_fit(longest)
     parts = with_fewer_tokens(run, tokens, longest, execution.device)
-    examples = np.concatenate([part.examples for part in parts])
-    order = np.argsort(examples, kind="stable")
+    inputs = np.concatenate([part.inputs for part in parts])
+    order = np.argsort(inputs, kind="stable")
     layers = [np.concatenate(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
-    return LayerFeatures(layers, np.concatenate([part.labels for part in parts])[order], examples[order])
+    return LayerFeatures(layers, np.concatenate([part.labels for part in parts])[order], inputs[order])
 
 
 def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, execution: Execution) -> int:
-    """So many that a layer's widest numbers, those before, after and within an activation, take half of what is free.
+    """Return how many tokens take half of the free memory of a CPU.
 
-    A CPU gives no error: the process that takes too much is killed, and with it the search.
+    A layer's widest numbers are counted three times: before, after and within an activation. A CPU raises no error:
+    a process that takes too much is killed, and the study's search with it.
     """
     if execution.device != "cpu" or "input_ids" not in features.columns:
         return execution.evaluation_tokens
@@ -75,25 +76,25 @@ def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, exe
     return int(max(0.0, free_bytes(1)) / 2 / (3 * 4 * widest))
 
 
-def _states(
-    model: nn.Module, candidate: Candidate, features: Features, places: Indices, batch: Indices, execution: Execution
+def _extract_batch(
+    model: nn.Module, candidate: Candidate, features: Features, indices: Indices, batch: Indices, execution: Execution
 ) -> LayerFeatures:
-    """Those of one batch, which are the inputs at `places[batch]`."""
-    inputs = {name: tensor.to(execution.device) for name, tensor in features.collate(places[batch]).items()}
+    """Extract the features of one batch: the inputs at `indices[batch]`."""
+    inputs = {name: tensor.to(execution.device) for name, tensor in features.collate(indices[batch]).items()}
     labels = pop_labels(model, inputs)
-    chosen = None if features.labels is not None else labels != IGNORE_INDEX
+    labeled = None if features.labels is not None else labels != IGNORE_INDEX
     layers: list[Floats] = []
     items = list(stack_items(model, candidate.stack))
 
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
+    def store(module: nn.Module, args: Any, output: Any) -> None:
         hidden = hidden_state(output).float()
-        vectors = mean_pool(model, hidden, inputs) if chosen is None else hidden[chosen]
+        vectors = mean_pool(model, hidden, inputs) if labeled is None else hidden[labeled]
         layers.append(vectors.cpu().numpy())
-        # A layer that the model calls several times (ALBERT's) is done when the stack is.
+        # A layer that the model calls several times (ALBERT's) has returned its last output when the stack has.
         if module is items[-1] and len(items) > 1:
             raise _Reached
 
-    hooks = [item.register_forward_hook(keep) for item in items]
+    hooks = [item.register_forward_hook(store) for item in items]
     try:
         with torch.inference_mode(), execution.autocast():
             model(**inputs)
@@ -102,21 +103,21 @@ def _states(
     finally:
         for hook in hooks:
             hook.remove()
-    if chosen is None:
+    if labeled is None:
         return LayerFeatures(layers, labels.cpu().numpy(), batch)
-    return LayerFeatures(layers, labels[chosen].cpu().numpy(), np.repeat(batch, chosen.sum(1).cpu().numpy()))
+    return LayerFeatures(layers, labels[labeled].cpu().numpy(), np.repeat(batch, labeled.sum(1).cpu().numpy()))
 
 
 def mean_pool(model: Any, hidden: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The mean of an input's vectors, of shape [inputs, width]; padding does not count.
+    """Return the mean of each input's vectors without padding, of shape [inputs, width].
 
-    Convolutions answer with the width before the places, [inputs, width, height, breadth].
+    `hidden` is [inputs, positions, width]; of convolutions, [inputs, channels, height, width].
     """
     if hidden.ndim != 3:
         return hidden.flatten(2).mean(2) if hidden.ndim > 3 else hidden
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape != hidden.shape[:2] and hasattr(model, "_get_feature_vector_attention_mask"):
-        mask = model._get_feature_vector_attention_mask(hidden.shape[1], mask)  # of sound: of moments, not of samples
+        mask = model._get_feature_vector_attention_mask(hidden.shape[1], mask)  # of audio: from samples to frames
     if mask is None or mask.shape != hidden.shape[:2]:
         return hidden.mean(1)
     weights = mask[..., None].to(hidden.dtype)

@@ -45,7 +45,7 @@ def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path
     made = plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)
     run = FineTuning(made)
     assert next(run.reports()).train_loss == expected[0].train_loss
-    assert run.execution.prefix_cache == "not used: augmentation makes other examples in each epoch"
+    assert run.execution.prefix_cache == "not used: augmentation changes the examples in every epoch"
     run.save()
     assert [report.train_loss for report in FineTuning(made).reports()] == [expected[1].train_loss]  # the second epoch
 
@@ -53,7 +53,7 @@ def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path
 def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
     of = {"train": few_words(make_features()), "validation": few_words(make_features(24, 1))}
     run = FineTuning(plan(word_dropout=0.5, epochs=1, of=of))
-    assert run._rows is not None
+    assert run._setup.embedding is not None
     before = run.plan.candidate.model.get_input_embeddings().weight[MASK]
     list(run.reports())
     assert not (run.model.get_input_embeddings().weight[MASK] == before).all()
@@ -62,5 +62,5 @@ def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
 def test_what_stands_for_a_word() -> None:
     assert mask_token(SimpleNamespace(mask_token_id=4, unk_token_id=1)) == 4
     assert mask_token(SimpleNamespace(mask_token_id=None, unk_token_id=0)) == 0
-    with pytest.raises(ModelError, match="no token that could stand for a hidden word"):
+    with pytest.raises(ModelError, match="no mask token and no unknown token"):
         mask_token(SimpleNamespace(unk_token_id=9, eos_token_id=9))  # GPT-2

@@ -142,7 +142,7 @@ def test_a_place_out_of_reach_is_told_once_and_costs_no_trial(flaky: str, plan: 
     remote.remove("trial-0")
     assert Flaky.calls == 7  # once each, without pauses: the training is not to wait for what does not work
     (first,) = told
-    assert first.startswith(f"checkpoints: {flaky} cannot be written. The trials go on")
+    assert first.startswith(f"checkpoints: {flaky} cannot be written. Trials continue")
     assert first.endswith("(ConnectionError: no route).")
     with pytest.raises(ConfigError, match=r"checkpoints: cannot write to flaky://.*: ConnectionError: no route"):
         remote.check()
@@ -150,24 +150,24 @@ def test_a_place_out_of_reach_is_told_once_and_costs_no_trial(flaky: str, plan: 
     assert remote.put(after(made, 4).save(), "trial-0") is not None
     Flaky.failing = math.inf
     remote.remove("trial-0")
-    assert len(told) == 2 and "copies of checkpoints are left in study/trial-0 (ConnectionError" in told[1]
+    assert len(told) == 2 and "copies of checkpoints remain in study/trial-0 (ConnectionError" in told[1]
 
 
 def test_a_place_that_does_not_answer_keeps_nobody_from_leaving(
     flaky: str, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpo.training.checkpoints.remote.LEAVING_SECONDS", 0.2)
+    monkeypatch.setattr("hpo.training.checkpoints.remote.SHUTDOWN_SECONDS", 0.2)
     made, remote, told = plan(), RemoteCheckpoints(flaky, "study"), []
     remote.warn = told.append
     Flaky.answers.clear()
     threading.Timer(0.5, remote.shutdown.set).start()
     assert remote.put(after(made, 2).save(), "trial-0") is None
-    assert Flaky.calls == 1 and "TimeoutError: it did not answer for" in told[0]
+    assert Flaky.calls == 1 and "TimeoutError: no response for" in told[0]
     assert remote.put(after(made, 3).save(), "trial-0") is None
     assert Flaky.calls == 1  # the first question is still open: no second one beside it
     Flaky.answers.set()
-    assert remote._asking is not None
-    remote._asking.join()
+    assert remote._request is not None
+    remote._request.join()
     assert remote.put(after(made, 4).save(), "trial-0") is not None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import hpo.training.fine_tune as fine_tune
+import hpo.training.model_setup as model_setup
 from hpo.training.batches.features import Features
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
@@ -31,7 +31,7 @@ def test_the_trained_model_is_that_of_the_whole_matrix(name: str, plan: Plan, mo
     run = FineTuning(made)
     assert run.model.get_input_embeddings().weight.shape[0] in (5, 6)  # four words, padding, and the table's own
     reports = list(run.reports())
-    monkeypatch.setattr(fine_tune, "trim_embedding", lambda *_: None)
+    monkeypatch.setattr(model_setup, "trim_embedding", lambda *_: None)
     whole = FineTuning(made)
     for one, other in zip(reports, whole.reports(), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
@@ -51,8 +51,8 @@ def test_the_trained_model_is_that_of_the_whole_matrix(name: str, plan: Plan, mo
 
 
 def test_where_it_does_not_pay_or_fit_the_matrix_stays(plan: Plan) -> None:
-    assert FineTuning(plan())._rows is None  # the data uses most words
+    assert FineTuning(plan())._setup.embedding is None  # the data uses most words
     frozen = plan(frozen_layers=1, of={"train": few_words(make_features())})
-    assert FineTuning(frozen)._rows is None
+    assert FineTuning(frozen)._setup.embedding is None
     tied = plan("bart", of={"train": few_words(make_features())})
-    assert FineTuning(tied)._rows is None
+    assert FineTuning(tied)._setup.embedding is None

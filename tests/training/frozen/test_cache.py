@@ -23,8 +23,8 @@ from tests.small_models import ARCHITECTURES
 from tests.training.conftest import make_features
 
 Plan = Callable[..., TrainingPlan]
-# Their layers hand on more than a hidden state, or dropout acts before them: the cache does not fit them.
-UNFIT = {"t5": "hand on more than a hidden state", "bart": "dropout acts before"}
+# Their layers return more than a hidden state, or dropout acts before them: the cache does not fit them.
+UNFIT = {"t5": "return more than a hidden state", "bart": "dropout acts before"}
 QUICK = ("bert", "deberta-v2", "gpt2")
 MATRIX = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 FORCED = Execution(prefix_cache="used")
@@ -112,8 +112,8 @@ def test_fewer_layers_serve_deeper_ones(plan: Plan, tmp_path: Path) -> None:
     run(plan(layers=3, frozen_layers=1, of=of))
     _, expected = run(plan(layers=3, frozen_layers=2, of=data()))
     deeper = FineTuning(plan(layers=3, frozen_layers=2, of=of))
-    of["prefixes"]._verdicts[(deeper.plan.candidate.digest, None, 2, "cpu", "float32")] = next(
-        iter(of["prefixes"]._verdicts.values())
+    of["prefixes"]._checks[(deeper.plan.candidate.digest, None, 2, "cpu", "float32")] = next(
+        iter(of["prefixes"]._checks.values())
     )  # so that the self-check computes nothing
     bottom, middle = (count_calls(deeper.model, f"bert.encoder.layer.{i}.output") for i in (0, 1))
     assert_same(list(deeper.reports()), expected)
@@ -130,7 +130,7 @@ def test_the_cost_model_decides_and_a_replay_does_not_ask(plan: Plan, tmp_path: 
     again, _ = run(plan(frozen_layers=1, epochs=9, of={**data(), "prefixes": store, "execution": once.execution}))
     assert again.execution == once.execution
     nameless, _ = run(plan(frozen_layers=1, epochs=9, of={"prefixes": store}))
-    assert "no identity" in str(nameless.execution.prefix_cache)
+    assert "no key" in str(nameless.execution.prefix_cache)
     small = PrefixCache(tmp_path / "small", budget_bytes=100)
     over, _ = run(plan(frozen_layers=1, epochs=9, of={**data(), "prefixes": small}))
     assert "MB of disk" in str(over.execution.prefix_cache)
@@ -207,8 +207,8 @@ def test_a_model_that_computes_something_else_when_split_is_found_out(plan: Plan
     tuning.model.register_forward_pre_hook(lambda module, args: seen.clear())
     tuning.model.bert.encoder.layer[0].attention.register_forward_hook(lambda module, args, out: seen.append(out[0]))
     layer.forward = lambda hidden, *args, **keywords: compute(hidden + (seen[0] if seen else 0), *args, **keywords)
-    start = PartialForward(tuning.model, made.candidate.stack, 1, tuning._frozen, Execution())
-    assert start.check(made.train).reason == "split in two it computes something else"
+    start = PartialForward(tuning.model, made.candidate.stack, 1, tuning._setup.frozen, Execution())
+    assert start.check(made.train).reason == "split in two, it computes something else"
 
 
 def test_resumed_on_the_cache_is_the_same_run(plan: Plan, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_steps_change_adapters_and_head_alone_and_merging_changes_no_answer(
     assert any(".lora_B." in key for key in adapters) and changed - adapters
     assert not run.model.get_input_embeddings().weight.requires_grad
     unmerged = logits(run.model, made)
-    run._make_ordinary()
+    run._finalize_model()
     torch.testing.assert_close(logits(run.model, made), unmerged, rtol=0, atol=1e-5)
     assert run.model.state_dict().keys() == made.candidate.model.state_dict().keys()
     # The adapter by itself, on the base model as a person would load it.
@@ -133,7 +133,7 @@ def test_the_switches_reach_peft(plan: Plan) -> None:
     assert any("lora_magnitude_vector" in key for key, p in run.model.named_parameters() if p.requires_grad)
     before_the_end(run)
     unmerged = logits(run.model, run.plan)
-    run._make_ordinary()
+    run._finalize_model()
     torch.testing.assert_close(logits(run.model, run.plan), unmerged, rtol=0, atol=1e-5)
 
 

@@ -54,7 +54,7 @@ def test_the_body_is_small_and_the_merged_model_says_the_same(name: str, changes
     assert all(".lora_" in key or key.split(".")[0] in ("classifier", "score", "bert") for key in changed)
     assert not any("base_layer" in key for key in changed)
     unmerged = logits(run.model, made)
-    run._make_ordinary()
+    run._finalize_model()
     torch.testing.assert_close(logits(run.model, made), unmerged, rtol=0, atol=1e-4)
     assert small(run.model) == [] and run.adapter is not None
     plain = made.candidate.model.state_dict()
@@ -89,7 +89,7 @@ def test_it_goes_on_and_frozen_layers_are_skipped(plan: Plan, tmp_path: Path) ->
 
 
 def test_what_is_missing_is_told_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="quantization: 4bit is for CUDA devices, and this study's is cpu"):
+    with pytest.raises(ConfigError, match="quantization: 4bit is for CUDA devices, and this study's device is cpu"):
         check_quantization("cpu")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
     with pytest.raises(ConfigError, match=r"pip install 'hpo-finetune\[qlora\]'"):

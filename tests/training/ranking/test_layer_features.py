@@ -32,7 +32,7 @@ def test_they_are_the_means_of_what_the_model_says_itself(
         hidden = backbone(**inputs, output_hidden_states=True).hidden_states[1:]
     mask = batch["attention_mask"][..., None].float()
     assert len(found.layers) == len(hidden) == 2
-    assert (found.labels == batch["labels"].numpy()).all() and (found.examples == np.arange(5)).all()
+    assert (found.labels == batch["labels"].numpy()).all() and (found.inputs == np.arange(5)).all()
     last = len(hidden) - 1  # which transformers hands on after the last norm, where a model has one there
     for layer in range(last if architecture in ("gpt2", "t5") else last + 1):
         expected = (hidden[layer] * mask).sum(1) / mask.sum(1)
@@ -48,7 +48,7 @@ def test_of_tokens_with_labels_each_has_its_own(tmp_path: Path) -> None:
     found = extract_layer_features(plan.candidate, plan.train, places, Execution())
     labels = plan.train.collate(places)["labels"].numpy()
     assert (found.labels == labels[labels != IGNORE_INDEX]).all()
-    assert (found.examples == np.repeat(places, (labels != IGNORE_INDEX).sum(1))).all()
+    assert (found.inputs == np.repeat(places, (labels != IGNORE_INDEX).sum(1))).all()
     assert all(len(states) == len(found.labels) for states in found.layers)
 
 
