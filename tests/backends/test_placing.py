@@ -82,7 +82,7 @@ def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match=r"trials_per_device: 2 has room for 4 .* not 5"):
         assign_devices("auto", 5, 2)
     for devices in ("cpu", ("cuda:0", "cpu")):
-        with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, `workers` says"):
+        with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, set `workers`"):
             assign_devices(devices, None, 2)
     config = load_config(written(trials_per_device=2))
     assert [(slot.device, slot.sharing) for slot in create_placement(config).slots] == [

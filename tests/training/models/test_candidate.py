@@ -153,7 +153,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / "model.safetensors").write_bytes(weights)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(ModelError, match=r"no tokenizer that can be read. Name one in the study file"):
+    with pytest.raises(ModelError, match=r"no tokenizer that can be loaded. Name one in the study file"):
         load(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"holds no config.json; is it a Hugging Face model folder\?"):
