@@ -9,7 +9,7 @@ from hpo.config.model_ref import label_models
 from hpo.config.yaml import to_yaml
 from hpo.core.format import count, duration, interval, parameters, score
 from hpo.reporting.anonymize import anonymize_command, anonymize_name
-from hpo.reporting.markdown import code, literal, table
+from hpo.reporting.markdown import code_block, escape, table
 from hpo.tasks.registry import get_task
 
 # The hub's own rule for a repository's name.
@@ -33,7 +33,7 @@ def model_card(
     metric = _metric(config)
     parts = [
         f"---\n{to_yaml(_metadata(config, result, base, metric))}---",
-        f"# {literal(config['name'])}",
+        f"# {escape(config['name'])}",
         _opening(config, winner, base),
         "## Use",
         _use(config, winner),
@@ -94,7 +94,7 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
 def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) -> str:
     candidates = count(len(config["models"]), "candidate model")
     return (
-        f"{literal(anonymize_name(base))}, fine-tuned for {literal(config['task'])}. hpo chose the model and how to "
+        f"{escape(anonymize_name(base))}, fine-tuned for {escape(config['task'])}. hpo chose the model and how to "
         f"fine-tune it among {candidates}: this is trial {winner['trial']} of its study."
     )
 
@@ -102,7 +102,7 @@ def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) ->
 def _use(config: Mapping[str, Any], winner: Mapping[str, Any]) -> str:
     usage = get_task(config["task"]).usage
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
-    shown = code(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
+    shown = code_block(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
     if config.get("keep_adapter") and winner["params"].get("peft") == "lora":
         shown += "\n\nThe LoRA adapter is merged; by itself, for `peft.PeftModel`, it stands in `adapter/`."
     return shown
@@ -151,24 +151,24 @@ def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -
     }.get(str(result.get("refit")), "The final model is the checkpoint that was validated.")
     return (
         f"A search of up to {count(config['budget']['max_trials'], 'trial')} with seed {config['seed']}, on "
-        f"validation {literal(metric)}. Its best configurations were trained again on fresh seeds, and the best "
+        f"validation {escape(metric)}. Its best configurations were trained again on fresh seeds, and the best "
         f"mean won. {kept}\n\n" + table(("trial", "model", "in the search", "mean on fresh seeds", "by seed"), rows)
     )
 
 
 def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{rows:,} {literal(split)}" for split, rows in data["sizes"].items())
-    lines = [f"- source: {literal(anonymize_name(config['data']['path']))}", f"- rows: {sizes}"]
+    sizes = ", ".join(f"{rows:,} {escape(split)}" for split, rows in data["sizes"].items())
+    lines = [f"- source: {escape(anonymize_name(config['data']['path']))}", f"- rows: {sizes}"]
     labels = [str(label) for label in data.get("labels") or ()]
     if labels:
-        shown = ", ".join(literal(label) for label in labels[:50])
+        shown = ", ".join(escape(label) for label in labels[:50])
         lines.append(f"- {len(labels)} classes: {shown}{', …' if len(labels) > 50 else ''}")
     for role, column in (data.get("columns") or {}).items():
         names = column if isinstance(column, str) else ", ".join(column or ())
-        lines.append(f"- {literal(role)}: column {literal(names)}")
-    lines += [f"- {literal(note)}" for note in data.get("notes") or ()]
+        lines.append(f"- {escape(role)}: column {escape(names)}")
+    lines += [f"- {escape(note)}" for note in data.get("notes") or ()]
     if data.get("fingerprint"):
-        lines.append(f"- fingerprint: {literal(data['fingerprint'])}")
+        lines.append(f"- fingerprint: {escape(data['fingerprint'])}")
     return "\n".join(lines)
 
 
@@ -198,10 +198,10 @@ def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 def _reproduce(config: Mapping[str, Any], result: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     seeds = ", ".join(str(seed) for seed in result["winner"]["values"])
-    parts = [code(" ".join(anonymize_command(str(result.get("command", ""))).split()), "sh")]
-    spent = ", ".join(f"{literal(phase)} {duration(seconds)}" for phase, seconds in result.get("seconds", {}).items())
+    parts = [code_block(" ".join(anonymize_command(str(result.get("command", ""))).split()), "sh")]
+    spent = ", ".join(f"{escape(phase)} {duration(seconds)}" for phase, seconds in result.get("seconds", {}).items())
     lines = [f"- seeds: {config['seed']} in the search" + (f", {seeds} to confirm" if seeds else "")]
-    lines.append("- versions: " + ", ".join(f"{literal(name)} {literal(value)}" for name, value in versions.items()))
+    lines.append("- versions: " + ", ".join(f"{escape(name)} {escape(value)}" for name, value in versions.items()))
     if spent:
         lines.append(f"- time: {spent}")
     return "\n\n".join([*parts, "\n".join(lines)])

@@ -30,15 +30,15 @@ def write_trials_csv(study: optuna.Study, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(inert(column) for column in columns)
-        writer.writerows([inert(row.get(column)) for column in columns] for row in rows)
+        writer.writerow(escape_formula(column) for column in columns)
+        writer.writerows([escape_formula(row.get(column)) for column in columns] for row in rows)
     part.replace(path)
 
 
-def inert(cell: Any) -> Any:
+def escape_formula(cell: Any) -> Any:
     """A cell that no spreadsheet runs.
 
-    >>> inert("=1+1"), inert(-1.5), inert(" -x")
+    >>> escape_formula("=1+1"), escape_formula(-1.5), escape_formula(" -x")
     ("'=1+1", -1.5, "' -x")
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):

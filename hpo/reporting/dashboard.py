@@ -9,7 +9,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from hpo.core.format import duration, interval, parameters, score
-from hpo.reporting.markdown import literal
+from hpo.reporting.markdown import escape
 from hpo.storage.optuna_internals import trial_id
 
 # Tells hpo's notes, which are written anew, from a person's, which are left alone.
@@ -43,13 +43,13 @@ def study_note(name: str, attrs: Mapping[str, Any]) -> str:
     config, data, result = attrs.get("config", {}), attrs.get("data", {}), attrs.get("result")
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.get("sizes", {}).items())
     lines = [
-        f"**{literal(name)}** searches the best model and how to fine-tune it, with hpo.",
+        f"**{escape(name)}** searches the best model and how to fine-tune it, with hpo.",
         "",
-        f"- task: {literal(config.get('task', ''))}, metric: {literal(attrs.get('metric', ''))}",
+        f"- task: {escape(config.get('task', ''))}, metric: {escape(attrs.get('metric', ''))}",
         f"- rows: {sizes}" + (f"; {len(data['labels'])} classes" if data.get("labels") else ""),
         f"- candidates: {len(config.get('models', ()))} models",
     ]
-    lines += [f"- {literal(line)}" for line in data.get("notes", ())]
+    lines += [f"- {escape(line)}" for line in data.get("notes", ())]
     if result:
         lines += ["", *_outcome(result, attrs.get("metric", ""))]
     lines += ["", "`hpo status`, `hpo best`, `hpo report` and `hpo predict` tell and do more."]
@@ -63,20 +63,20 @@ def _outcome(result: Mapping[str, Any], metric: str) -> list[str]:
         f"**Winner: trial {winner['trial']}**, {score(winner['mean'])} ± {score(winner.get('std'))} "
         f"on validation over {seeds} fresh seeds."
     ]
-    lines += ["", *(f"- {literal(key)}: {literal(value)}" for key, value in parameters(winner["params"]).items()), ""]
+    lines += ["", *(f"- {escape(key)}: {escape(value)}" for key, value in parameters(winner["params"]).items()), ""]
     if test:
         bounds = f" ({interval(test.get('interval'))})" if test.get("interval") else ""
-        lines.append(f"Test {literal(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
+        lines.append(f"Test {escape(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
     if baseline:
-        lines.append(f"Baseline {literal(baseline['name'])}: {score(baseline['value'])}.")
+        lines.append(f"Baseline {escape(baseline['name'])}: {score(baseline['value'])}.")
     spent = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in (result.get("seconds") or {}).items())
     return [*lines, *([f"Time: {spent}."] if spent else [])]
 
 
 def _winner_note(winner: Mapping[str, Any], metric: str) -> str:
-    values = ", ".join(f"{score(value)} (seed {literal(seed)})" for seed, value in winner.get("values", {}).items())
+    values = ", ".join(f"{score(value)} (seed {escape(seed)})" for seed, value in winner.get("values", {}).items())
     return (
-        f"**The winner.** {literal(metric)} in the search {score(winner.get('search_value'))}, "
+        f"**The winner.** {escape(metric)} in the search {score(winner.get('search_value'))}, "
         f"then on fresh seeds {values}: mean {score(winner['mean'])}."
     )
 

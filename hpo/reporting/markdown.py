@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 
-def literal(text: object) -> str:
-    """Text on one line with what Markdown and HTML would read made literal.
+def escape(text: object) -> str:
+    """Text on one line with what Markdown and HTML would read made escape.
 
-    >>> print(literal("<b> *x* learning_rate"))
+    >>> print(escape("<b> *x* learning_rate"))
     &lt;b&gt; \\*x\\* learning_rate
     """
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -16,13 +16,13 @@ def literal(text: object) -> str:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table of texts, made literal."""
+    """A table of texts, made escape."""
     lines = [head, ["---"] * len(head), *rows]
-    cells = [[cell if cell == "---" else literal(cell) for cell in line] for line in lines]
+    cells = [[cell if cell == "---" else escape(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in cells)
 
 
-def code(text: str, language: str = "") -> str:
+def code_block(text: str, language: str = "") -> str:
     """A block of code, fenced by more backticks than it holds."""
     fence = "```"
     while fence in text:

@@ -1,4 +1,4 @@
-"""The model card: true to the result, read by the hub, no folder of the machine, hostile texts inert."""
+"""The model card: true to the result, read by the hub, no folder of the machine, hostile texts escape_formula."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from hpo.config.yaml import parse_yaml
 from hpo.reporting.anonymize import anonymize_command, anonymize_name
 from hpo.reporting.card import model_card
-from hpo.reporting.markdown import code, literal, table
+from hpo.reporting.markdown import code_block, escape, table
 from tests.reporting.studies import make_study
 
 
@@ -69,9 +69,9 @@ def test_without_test_split_it_says_that_the_score_is_optimistic() -> None:
 
 
 def test_literal_leaves_nothing_to_markdown() -> None:
-    assert literal("a\n# b | `c` [d](javascript:e)") == r"a \# b \| \`c\` \[d\](javascript:e)"
+    assert escape("a\n# b | `c` [d](javascript:e)") == r"a \# b \| \`c\` \[d\](javascript:e)"
     assert table(("a",), [("x|y",)]).splitlines()[-1] == r"| x\|y |"
-    assert code("```") == "````\n```\n````"
+    assert code_block("```") == "````\n```\n````"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpo.reporting.csv import inert, write_trials_csv
+from hpo.reporting.csv import escape_formula, write_trials_csv
 from tests.reporting.studies import make_study
 
 
@@ -28,12 +28,12 @@ def test_every_trial_with_its_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "  =1", "\n@x"])
 def test_formulas_are_inert(text: str) -> None:
-    assert inert(text) == f"'{text}"
+    assert escape_formula(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("cell", [-1.5, 3, True, "plain", "a=b"])
 def test_numbers_and_plain_texts_stay(cell: object) -> None:
-    assert inert(cell) == cell
+    assert escape_formula(cell) == cell
 
 
 def test_study_without_trials(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
     """How this console shows one status after another."""
     from rich.live import Live
 
-    from hpo.reporting.console.live_view import Lines, panel
+    from hpo.reporting.console.live_view import StatusLog, panel
 
     if console.is_jupyter:
         yield _notebook_view()
@@ -164,10 +164,10 @@ def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
         with Live(console=console, auto_refresh=False) as view:
             yield lambda status: view.update(panel(status), refresh=True)
     else:
-        lines = Lines()
+        lines = StatusLog()
 
         def update(status: "StudyStatus") -> None:
-            for line in lines.new(status, time.monotonic()):
+            for line in lines.update(status, time.monotonic()):
                 console.print(line, soft_wrap=True)
 
         yield update
@@ -206,7 +206,7 @@ def show_status(status: "StudyStatus") -> None:
 def show_studies(rows: "Sequence[StudyStatus]") -> None:
     """One line a study: `hpo list`."""
     from hpo.reporting.console.live_view import PHASES, finished_trials, one_line
-    from hpo.reporting.console.tables import table as new_table
+    from hpo.reporting.console.tables import new_table
 
     if not rows:
         note("No studies yet. Start one with: hpo init DATA")
@@ -224,10 +224,12 @@ def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial
     from rich.text import Text
 
     from hpo.reporting.console.live_view import one_line
-    from hpo.reporting.console.tables import pairs
+    from hpo.reporting.console.tables import key_value_table
 
     origin = f"  trial {trial}" if trial is not None else ""
-    show(Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), pairs(parameters(params)))
+    show(
+        Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), key_value_table(parameters(params))
+    )
 
 
 def show_plan(
@@ -248,8 +250,7 @@ def show_plan(
 def show_ranking(ranking: Mapping[str, Any]) -> None:
     """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_dict` has them."""
     from hpo.reporting.console.live_view import one_line
-    from hpo.reporting.console.tables import millions
-    from hpo.reporting.console.tables import table as new_table
+    from hpo.reporting.console.tables import millions, new_table
 
     names = ("parameters", "layers", "score", "seconds")
     table = new_table("", "model", **dict.fromkeys(names, "right"))
@@ -271,7 +272,7 @@ def show_replay(
     steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
 ) -> None:
     """A trial's recorded values beside those of its replay, and what could not be the same."""
-    from hpo.reporting.console.tables import table as new_table
+    from hpo.reporting.console.tables import new_table
 
     table = new_table("rung", recorded="right", replayed="right", difference="right")
     for step, before, now in zip(steps, recorded, replayed, strict=True):
@@ -286,7 +287,7 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     import json
 
     from hpo.reporting.console.live_view import one_line
-    from hpo.reporting.console.tables import table as new_table
+    from hpo.reporting.console.tables import new_table
 
     if not rows:
         return

@@ -56,7 +56,7 @@ def seconds_left(status: "StudyStatus") -> float | None:
 
 def panel(status: "StudyStatus") -> RenderableType:
     """The whole live view of a study."""
-    parts: list[RenderableType] = [Bar(status), _counts(status)]
+    parts: list[RenderableType] = [TrialBar(status), _counts(status)]
     if status.confirm_total and status.phase in ("confirm", "retrain", "finished"):
         parts.append(Text(f"{status.confirm_done} of {status.confirm_total} confirming runs done"))
     parts += [Text(), *_best(status)]
@@ -84,7 +84,7 @@ def panel(status: "StudyStatus") -> RenderableType:
     )
 
 
-class Bar:
+class TrialBar:
     """A line over all trials of the budget, one colour for each state."""
 
     def __init__(self, status: "StudyStatus") -> None:
@@ -119,12 +119,12 @@ def _best(status: "StudyStatus") -> Iterator[Text]:
     yield Text.assemble(
         f"best {one_line(status.metric)} ",
         (score(status.best_value), "bold green"),
-        f"{between_folds(status.best_spread)}  trial {status.best_trial}",
+        f"{fold_spread(status.best_spread)}  trial {status.best_trial}",
     )
     yield parameter_line(status.best_params)
 
 
-def between_folds(spread: float | None) -> str:
+def fold_spread(spread: float | None) -> str:
     """How far folds lie apart, after the mean of them; empty without folds."""
     return "" if spread is None else f" ± {score(spread)} between folds"
 
@@ -179,7 +179,7 @@ def epoch_of(worker: "WorkerStatus") -> str:
     return f"{worker.epoch or 0:.4g} of {worker.epochs}"
 
 
-class Lines:
+class StatusLog:
     """Turns one status after another into plain lines: what is new, and every `quiet_seconds` a sign of life."""
 
     def __init__(self, quiet_seconds: float = 10.0) -> None:
@@ -187,7 +187,7 @@ class Lines:
         self._last: StudyStatus | None = None
         self._last_line = 0.0
 
-    def new(self, status: "StudyStatus", now: float) -> list[str]:
+    def update(self, status: "StudyStatus", now: float) -> list[str]:
         """The lines to print for `status`, read at `now` (seconds of any clock)."""
         last, self._last = self._last, status
         lines = []
@@ -198,7 +198,7 @@ class Lines:
         lines += [one_line(warning) for warning in status.warnings if last is None or warning not in last.warnings]
         if status.best_value is not None and (last is None or last.best_value != status.best_value):
             params = ", ".join(f"{k}={one_line(v)}" for k, v in parameters(status.best_params).items())
-            value = f"{score(status.best_value)}{between_folds(status.best_spread)}"
+            value = f"{score(status.best_value)}{fold_spread(status.best_spread)}"
             best = f"best {one_line(status.metric)} {value} in trial {status.best_trial}"
             lines.append(f"{best}: {params}" if params else best)
         if last is None or finished_trials(last) != finished_trials(status):

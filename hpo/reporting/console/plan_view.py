@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hpo.core.format import NOTHING, duration, number
 from hpo.reporting.console.live_view import one_line
-from hpo.reporting.console.tables import millions, pairs, table
+from hpo.reporting.console.tables import key_value_table, millions, new_table
 
 
 def plan_parts(
@@ -27,11 +27,11 @@ def plan_parts(
     labels = data["labels"]
     few = ", ".join(one_line(label) for label in labels[:8]) + (", …" if len(labels) > 8 else "")
     facts = {"study": study, "rows": sizes} | ({"classes": f"{len(labels)}: {few}"} if labels else {})
-    yield pairs(facts)
+    yield key_value_table(facts)
     yield from (f"  {one_line(line)}" for line in data.get("notes", ()))
     yield ""
     columns = {"parameters": "right", "layers": "right", "max length": "right", "seconds per epoch": "right"}
-    rows = table("model", "architecture", **columns)
+    rows = new_table("model", "architecture", **columns)
     for row in models:
         rows.add_row(
             one_line(row["model"]),

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hpo.core.format import NOTHING, count, duration, interval, parameters, score
 from hpo.reporting.console.live_view import one_line
-from hpo.reporting.console.tables import millions, pairs, table
+from hpo.reporting.console.tables import key_value_table, millions, new_table
 
 
 def result_parts(
@@ -18,7 +18,7 @@ def result_parts(
     """Winner, comparison, test score, folder, and what to do next; a text is not to be folded: a path can be copied."""
     winner = result["winner"]
     yield Text(f"\nWinner: trial {winner['trial']}", "bold green")
-    yield from (pairs(parameters(winner["params"])), "", _confirmed(result, one_line(metric)), "")
+    yield from (key_value_table(parameters(winner["params"])), "", _confirmed(result, one_line(metric)), "")
     yield _comparison(result, one_line(metric))
     yield from _remarks(result)
     seconds = result.get("seconds") or {}
@@ -34,7 +34,7 @@ def result_parts(
 
 def _confirmed(result: Mapping[str, Any], metric: str) -> Table:
     """The best configurations on fresh seeds, best first, beside what the search thought of them."""
-    rows = table("trial", "model", **{"in the search": "right", "fresh seeds": "right", "seeds": "right"})
+    rows = new_table("trial", "model", **{"in the search": "right", "fresh seeds": "right", "seeds": "right"})
     for place, entry in enumerate(result["confirmed"]):
         rows.add_row(
             str(entry["trial"]),
@@ -66,7 +66,7 @@ def _comparison(result: Mapping[str, Any], metric: str) -> Table:
         rows[f"test {metric}"] = f"{value}{within}, test seen {test.get('seen', 1)}×"
     if baseline:
         rows["baseline"] = f"{score(baseline['value'])} {one_line(baseline['name'])}"
-    return pairs(rows)
+    return key_value_table(rows)
 
 
 def _remarks(result: Mapping[str, Any]) -> Iterator[str]:

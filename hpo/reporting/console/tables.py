@@ -10,7 +10,7 @@ from hpo.core.format import NOTHING
 from hpo.reporting.console.live_view import one_line
 
 
-def table(*left: str, **justify: Any) -> Table:
+def new_table(*left: str, **justify: Any) -> Table:
     """A table with plain heads: `left` columns, then columns by name with how they are justified."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for name in left:
@@ -20,7 +20,7 @@ def table(*left: str, **justify: Any) -> Table:
     return made
 
 
-def pairs(values: Mapping[str, str]) -> Table:
+def key_value_table(values: Mapping[str, str]) -> Table:
     """Names and values, one pair a line."""
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column(style="bright_black", no_wrap=True)

@@ -10,17 +10,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.direction import loss_sign
 from hpo.core.format import duration, number, parameters, score
-from hpo.reporting.html.section import Section, shorten, without
+from hpo.reporting.html.section import Section, empty_section, shorten
 from hpo.storage.records import curve_of, direction_of, params_of
 
 # Readable on white and on near-black alike.
-COLOURS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
+COLORS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
 # A page with 300 curves opens at once; with thousands a browser stalls.
 MOST_CURVES = 300
 MOST_CLASSES = 30
 
 
-def own_sections(
+def study_sections(
     study: optuna.Study,
     complete: Sequence[FrozenTrial],
     metric: str,
@@ -45,19 +45,19 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
         "The value of every trial at its rungs, one colour a model; pruned trials are faint and dotted. "
         "Click a model in the legend to hide it.",
     )
-    drawn = [trial for trial in trials if curve(trial)[0]]
+    drawn = [trial for trial in trials if learning_curve(trial)[0]]
     if not drawn:
-        return without(section, "no trial has reported a value yet")
+        return empty_section(section, "no trial has reported a value yet")
     if len(drawn) > MOST_CURVES:
-        drawn.sort(key=lambda trial: sign * curve(trial)[1][-1])
+        drawn.sort(key=lambda trial: sign * learning_curve(trial)[1][-1])
         drawn = sorted(drawn[:MOST_CURVES], key=lambda trial: trial.number)
         section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are drawn.")
-    colours, figure = _model_colours(drawn), go.Figure()
+    colours, figure = _model_colors(drawn), go.Figure()
     for model, colour in colours.items():  # the legend, in full colour whatever became of a model's first trial
         line = {"color": colour, "width": 2.5}
         figure.add_scatter(x=[None], y=[None], mode="lines", name=shorten(model), legendgroup=shorten(model), line=line)
     for trial in drawn:
-        epochs, values = curve(trial)
+        epochs, values = learning_curve(trial)
         model, pruned = model_of(trial), trial.state == TrialState.PRUNED
         figure.add_scatter(
             x=epochs,
@@ -75,7 +75,7 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
     return section
 
 
-def curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
+def learning_curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
     """The epochs and finite values that a trial reported; rung numbers where epochs were not recorded."""
     points = [(point["epoch"], point["value"]) for point in curve_of(trial) if "value" in point]
     points = [
@@ -94,9 +94,9 @@ def is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _model_colours(trials: Sequence[FrozenTrial]) -> dict[str, str]:
+def _model_colors(trials: Sequence[FrozenTrial]) -> dict[str, str]:
     models = sorted({model_of(trial) for trial in trials})
-    return {model: COLOURS[place % len(COLOURS)] for place, model in enumerate(models)}
+    return {model: COLORS[place % len(COLORS)] for place, model in enumerate(models)}
 
 
 def shown_params(trial: FrozenTrial) -> dict[str, str]:
@@ -117,8 +117,8 @@ def _hover(trial: FrozenTrial) -> str:
 def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
     section = Section("Models compared", "Every complete trial of each model; a star marks the model's best.")
     if not complete:
-        return without(section, "no trial is complete yet")
-    figure, colours = go.Figure(), _model_colours(complete)
+        return empty_section(section, "no trial is complete yet")
+    figure, colours = go.Figure(), _model_colors(complete)
     for model, colour in colours.items():
         mine = [trial for trial in complete if model_of(trial) == model]
         figure.add_box(
@@ -163,9 +163,9 @@ def _gaps(complete: Sequence[FrozenTrial], metric: str) -> Section:
     )
     told = [trial for trial in complete if is_finite(trial.user_attrs.get("gap"))]
     if not told:
-        return without(section, "no complete trial has recorded its losses")
+        return empty_section(section, "no complete trial has recorded its losses")
     figure = go.Figure()
-    for model, colour in _model_colours(told).items():
+    for model, colour in _model_colors(told).items():
         mine = [trial for trial in told if model_of(trial) == model]
         losses = [trial.user_attrs.get("metrics", {}).get("loss") for trial in mine]
         figure.add_scatter(
@@ -193,7 +193,7 @@ def confusion_section(confusion: dict[str, Any] | None) -> Section:
         "Confusion matrix", "The final model on the test split: rows are true classes, columns predicted."
     )
     if not confusion:
-        return without(section, "the final model has not been evaluated on the test split")
+        return empty_section(section, "the final model has not been evaluated on the test split")
     labels, matrix = confusion["labels"], confusion["matrix"]
     if len(labels) > MOST_CLASSES:
         lead = f"With {len(labels)} classes a matrix cannot be read; these pairs the final model confuses most."

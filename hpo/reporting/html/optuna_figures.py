@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from plotly.colors import sample_colorscale
 
 from hpo.core.direction import higher_is_better
-from hpo.reporting.html.section import Section, without
+from hpo.reporting.html.section import Section, empty_section
 from hpo.storage.records import direction_of
 
 MOST_SLICES_IN_A_ROW = 3
@@ -76,7 +76,7 @@ def _varying(complete: Sequence[FrozenTrial]) -> list[str]:
 def _history(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
     section = Section("Optimization history", "Each complete trial in the order it was started, and the best so far.")
     if not complete:
-        return without(section, "no trial is complete yet")
+        return empty_section(section, "no trial is complete yet")
     section.figures.append(optuna.visualization.plot_optimization_history(study, target_name=metric))
     return section
 
@@ -88,13 +88,15 @@ def _importances(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Sectio
     )
     names = _varying(complete)
     if len(complete) < 2 or not names:
-        return without(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "it takes two complete trials that differ in a parameter")
     with warnings.catch_warnings():
         # Told below in our own words, once, rather than for each parameter.
         warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(study, params=names)
         if len(names) > 1 and max(found.values()) - min(found.values()) < 1e-9:
-            return without(section, f"the {len(complete)} complete trials are too few to tell the parameters apart")
+            return empty_section(
+                section, f"the {len(complete)} complete trials are too few to tell the parameters apart"
+            )
         figure = optuna.visualization.plot_param_importances(study, params=names)
     figure.update_layout(yaxis_title=None, height=130 + 40 * len(names))
     section.figures.append(figure)
@@ -105,7 +107,7 @@ def _slices(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -
     section = Section("Slices", "The value of complete trials against each parameter; the later a trial, the bluer.")
     names = _varying(complete)
     if not names:
-        return without(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "it takes two complete trials that differ in a parameter")
     rows = math.ceil(len(names) / MOST_SLICES_IN_A_ROW)
     for row in range(rows):
         chunk = names[len(names) * row // rows : len(names) * (row + 1) // rows]
@@ -119,7 +121,7 @@ def _parallel(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str)
     section = Section("Parallel coordinates", "One line a complete trial, through all of its parameters.")
     names = _varying(complete)
     if not names:
-        return without(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "it takes two complete trials that differ in a parameter")
     figure = optuna.visualization.plot_parallel_coordinate(study, params=names, target_name=metric)
     if higher_is_better(direction_of(study)):
         scale = [[0, FAINT], [0.7, STRONG], [1, BEST]]

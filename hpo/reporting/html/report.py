@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.core.direction import loss_sign
 from hpo.core.format import NOTHING, count, duration, interval, number, parameters, score
 from hpo.reporting.anonymize import anonymize_command
-from hpo.reporting.html.figures import is_finite, own_sections, shown_params
+from hpo.reporting.html.figures import is_finite, shown_params, study_sections
 from hpo.reporting.html.optuna_figures import optuna_sections
 from hpo.reporting.html.section import Section, shorten
 from hpo.search.ranking import agreement
@@ -47,7 +47,7 @@ def _context(study: optuna.Study) -> dict[str, Any]:
     metric, result = str(attrs.get("metric", "value")), attrs.get("result") or {}
     sections = [
         *optuna_sections(study, complete, shorten(metric)),
-        *own_sections(study, complete, shorten(metric), result.get("confusion"), bool(result.get("test"))),
+        *study_sections(study, complete, shorten(metric), result.get("confusion"), bool(result.get("test"))),
     ]
     return {
         "name": study.study_name,

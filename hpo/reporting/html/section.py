@@ -25,6 +25,6 @@ def shorten(text: object, longest: int = 48) -> str:
     return html.escape(plain, quote=False)
 
 
-def without(section: Section, reason: str) -> Section:
+def empty_section(section: Section, reason: str) -> Section:
     """The section with the reason why it has no figure."""
     return replace(section, skipped=f"Nothing to draw: {reason}.")

@@ -17,7 +17,7 @@ from rich.console import Console
 from hpo.core.cache import DiskUse
 from hpo.core.format import duration, number, parameters
 from hpo.reporting.console import console
-from hpo.reporting.console.live_view import Lines, panel, seconds_left
+from hpo.reporting.console.live_view import StatusLog, panel, seconds_left
 from hpo.storage.status import StudyStatus, WorkerStatus
 
 PARAMS = {
@@ -161,20 +161,20 @@ def test_time_left_is_the_tighter_of_trials_and_hours() -> None:
 
 
 def test_lines_tell_only_what_is_new() -> None:
-    lines = Lines(quiet_seconds=10)
-    first = lines.new(STATUS, now=0)
+    lines = StatusLog(quiet_seconds=10)
+    first = lines.update(STATUS, now=0)
     assert any("searching" in line for line in first) and any("best accuracy 0.704" in line for line in first)
     assert STATUS.warnings[0] in first
-    assert lines.new(STATUS, now=1) == []
-    assert lines.new(STATUS, now=11) == ["worker 1 on cuda:0: trial 9, epoch 1.5 of 4; worker 2 on cuda:1: trial 10"]
+    assert lines.update(STATUS, now=1) == []
+    assert lines.update(STATUS, now=11) == ["worker 1 on cuda:0: trial 9, epoch 1.5 of 4; worker 2 on cuda:1: trial 10"]
     more = replace(STATUS, counts={**STATUS.counts, "complete": 7})
-    (line,) = lines.new(more, now=12)
+    (line,) = lines.update(more, now=12)
     assert line.startswith("10 of 16 trials (7 complete, 2 pruned, 1 failed, 2 running) after 1 m 30 s")
     failed = replace(more, failures=((11, "out of memory"), *more.failures))
-    assert lines.new(failed, now=13) == ["trial 11 failed: out of memory"]
+    assert lines.update(failed, now=13) == ["trial 11 failed: out of memory"]
     confirming = replace(failed, phase="confirm", confirm_total=6)
-    assert "confirming the best" in lines.new(confirming, now=14)[0]
-    assert lines.new(replace(confirming, confirm_done=1), now=15) == ["1 of 6 confirming runs done"]
+    assert "confirming the best" in lines.update(confirming, now=14)[0]
+    assert lines.update(replace(confirming, confirm_done=1), now=15) == ["1 of 6 confirming runs done"]
 
 
 def test_of_folds_it_is_told_how_far_they_lie_apart() -> None:
@@ -182,7 +182,9 @@ def test_of_folds_it_is_told_how_far_they_lie_apart() -> None:
     page = Console(record=True, file=io.StringIO(), width=100, markup=False)
     page.print(panel(folded))
     assert "best accuracy 0.704 ± 0.021 between folds  trial 7" in page.export_text()
-    assert any("best accuracy 0.704 ± 0.021 between folds in trial 7" in line for line in Lines().new(folded, now=0))
+    assert any(
+        "best accuracy 0.704 ± 0.021 between folds in trial 7" in line for line in StatusLog().update(folded, now=0)
+    )
 
 
 @pytest.mark.parametrize("force_color", ["", "1"])
