@@ -1,4 +1,4 @@
-"""Each ready-made search space is read, and a first trial of it is one that training takes."""
+"""Each ready-made search space can be sampled, contains its first trials, and its trials can be trained."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,7 @@ SPACES = sorted(path.stem for path in (Path(__file__).parents[2] / "search_space
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_it_is_read_and_sampled(name: str) -> None:
+def test_it_can_be_sampled(name: str) -> None:
     config = load_config({"name": "n", "data": "d.csv", "models": ["org/a"], "search_space": name})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     params = [suggest(study.ask(), config.search_space, config.labels) for _ in range(5)]
@@ -29,12 +29,12 @@ def test_it_is_read_and_sampled(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_its_good_defaults_are_in_it(name: str) -> None:
-    """As they stand: `hpo init` writes them into study files, where nothing is moved."""
+def test_it_contains_its_first_trials(name: str) -> None:
+    """Unchanged: `hpo init` writes them into study files, where none is moved into the space."""
     config = load_config({"name": "n", "data": "d.csv", "models": ["org/a"], "search_space": name})
     entries = tuple({**entry, "when": {}} for entry in config.portfolio)
     written = config.model_copy(update={"first_trials": entries})
-    assert first_trials(written, {"org/a": ModelTraits(6)}).points  # one outside would be refused
+    assert first_trials(written, {"org/a": ModelTraits(6)}).points  # raises for one that is outside
 
 
 @pytest.mark.parametrize("name", [n if n.endswith("lora") else pytest.param(n, marks=pytest.mark.slow) for n in SPACES])
@@ -49,12 +49,12 @@ def test_a_trial_of_it_trains(name: str, tmp_path: Path) -> None:
     assert len(reports) == 1 and math.isfinite(reports[0].train_loss)
 
 
-def test_each_task_has_one() -> None:
+def test_each_task_has_a_ready_made_space() -> None:
     assert {task.search_space for task in TASKS.values()} <= set(SPACES)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_init_writes_one_that_suits_a_task(task: str, tmp_path: Path) -> None:
+def test_init_writes_the_space_of_the_task(task: str, tmp_path: Path) -> None:
     path = write_study_file(str(write_rows(task, tmp_path / "rows")), ["org/a"], output=tmp_path / "study.yaml")
     config = load_config(path)
     suited = "small-data" if TASKS[task].search_space == "text-encoders" else TASKS[task].search_space  # of 64 rows
