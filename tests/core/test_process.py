@@ -1,15 +1,25 @@
 """Signal handlers that run in threads, and process identity."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import pytest
 
-from hpo.core.process import is_known_alive, is_known_dead, machine, on_interrupt, own_start, thread_handler
+from hpo.core.process import (
+    is_known_alive,
+    is_known_dead,
+    machine,
+    on_interrupt,
+    own_start,
+    process_start,
+    thread_handler,
+)
 
 
 def test_a_second_signal_does_not_wait_for_the_first_handler() -> None:
@@ -73,3 +83,17 @@ def test_a_process_is_known_by_its_id_and_start_time() -> None:
     assert is_known_dead(machine(), pid, "0") and not is_known_alive(machine(), pid, "0")  # the id was reused
     for unknown in (("another machine", pid, start), (machine(), pid, "")):
         assert not is_known_alive(*unknown) and not is_known_dead(*unknown)
+
+
+def test_a_killed_process_is_dead_before_it_is_joined() -> None:
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    child.start()
+    assert child.pid is not None
+    start = process_start(child.pid)
+    assert start is not None and not is_known_dead(machine(), child.pid, start)
+    child.kill()
+    deadline = time.monotonic() + 300
+    while not is_known_dead(machine(), child.pid, start):  # a zombie until it is joined
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.join()

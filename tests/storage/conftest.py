@@ -1,4 +1,4 @@
-"""An empty database for each test, on each kind of database: its tables are made once (0.03 s instead of 0.3 s)."""
+"""An empty database for each test, on each kind of server. The tables are created once: 0.03 s instead of 0.3 s."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,12 +11,13 @@ from optuna.storages._rdb import models
 from sqlalchemy import delete
 
 from hpo.storage.budget import set_budget
+from hpo.storage.lease import Worker
 from hpo.storage.models import Base, SchemaRow
 from hpo.storage.storage import Storage, open_storage
 from tests.servers import DATABASES
 
 MakeStudy = Callable[..., optuna.Study]
-KEPT = {SchemaRow.__table__, models.VersionInfoModel.__table__}  # what belongs to the tables, not to a study
+KEPT = {SchemaRow.__table__, models.VersionInfoModel.__table__}  # rows of the schema, not of a study
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +67,10 @@ def make_study(storage: Storage) -> MakeStudy:
 @pytest.fixture
 def study(make_study: MakeStudy) -> optuna.Study:
     return make_study()
+
+
+@pytest.fixture
+def worker(storage: Storage, study: optuna.Study) -> Iterator[Worker]:
+    worker = Worker(storage, study, "cpu")
+    yield worker
+    worker.close()

@@ -1,4 +1,4 @@
-"""One worker and its trials: the order of the queue, the budget, and what one that lost its trial may still say."""
+"""A worker and its trials: the order of the queue, lost leases and heartbeats."""
 
 import logging
 import time
@@ -10,37 +10,21 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from hpo.errors import StorageError, StudyError
+from hpo.errors import StorageError
 from hpo.storage import lease
 from hpo.storage.budget import (
-    add_seconds,
-    exhaust_budget,
-    list_studies,
-    prune_waiting,
     request_stop,
-    seconds_left,
-    seconds_run,
-    set_budget,
-    set_phase,
 )
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.storage import Storage, open_storage
-from hpo.storage.transactions import INFRASTRUCTURE, BudgetSpent
 
 MakeStudy = Callable[..., optuna.Study]
 
 
-@pytest.fixture
-def worker(storage: Storage, study: optuna.Study) -> Iterator[Worker]:
-    worker = Worker(storage, study, "cpu")
-    yield worker
-    worker.close()
-
-
 @contextmanager
 def another_worker(url: str, name: str = "study") -> Iterator[tuple[Worker, optuna.Study]]:
-    """A worker with a storage of its own, as in another process."""
+    """A worker with its own storage, as in another process."""
     storage = open_storage(url)
     study = optuna.load_study(study_name=name, storage=storage)
     worker = Worker(storage, study, "cpu")
@@ -56,7 +40,7 @@ def lease_row(storage: Storage, trial: optuna.Trial) -> LeaseRow | None:
         return row
 
 
-def test_released_trials_come_first_then_the_queue_then_new_ones(worker: Worker, study: optuna.Study) -> None:
+def test_claims_released_then_enqueued_then_new_trials(worker: Worker, study: optuna.Study) -> None:
     for x in (0.25, 0.75):
         study.enqueue_trial({"x": x})
     first = worker.claim(study)
@@ -84,92 +68,10 @@ def test_released_trials_come_first_then_the_queue_then_new_ones(worker: Worker,
     assert all(lease_row(worker.storage, trial) is None for trial in (first, second, third))
 
 
-def test_a_longer_queue_does_not_stretch_the_budget(worker: Worker, study: optuna.Study) -> None:
-    set_budget(study, 2)
-    for x in range(4):
-        study.enqueue_trial({"x": x})
-    for _ in range(2):
-        trial = worker.claim(study)
-        assert trial is not None
-        worker.finish(study, trial, TrialState.COMPLETE, 1.0)
-    assert worker.claim(study) is None
-    set_budget(study, 3)
-    begun = worker.claim(study)
-    assert begun is not None and begun.number == 2
-    worker.release(begun)
-    set_budget(study, 1)  # a trial that was begun was counted when it was: it may go on
-    resumed = worker.claim(study)
-    assert resumed is not None and resumed.number == 2
-    worker.finish(study, resumed, TrialState.COMPLETE, 1.0)
-    assert prune_waiting(study) == [3]
-    assert study.trials[3].state == TrialState.PRUNED
-
-
-def test_failures_of_the_infrastructure_do_not_count(worker: Worker, study: optuna.Study) -> None:
-    set_budget(study, 1)
-    for attribute in (INFRASTRUCTURE, INFRASTRUCTURE, "other"):
-        trial = worker.claim(study)
-        assert trial is not None
-        trial.set_user_attr(attribute, True)
-        worker.finish(study, trial, TrialState.FAIL)
-    assert worker.claim(study) is None
-
-
-def test_ask_reserves_budget_too_when_acting_for_a_worker(worker: Worker, study: optuna.Study) -> None:
-    set_budget(study, 1)
-    trial = study.ask()
-    assert worker.attempt == 1
-    worker.finish(study, trial, TrialState.COMPLETE, 1.0)
-    with pytest.raises(BudgetSpent, match="budget of 1 trials"):
-        study.ask()
-    worker.close()
-    assert study.ask().number == 1  # acting for nobody, it is plain Optuna
-
-
-def test_a_spent_time_and_a_stop_start_no_trial(worker: Worker, study: optuna.Study) -> None:
-    set_budget(study, 10, 100.0)
-    add_seconds(study, 60)
-    assert (seconds_run(study), seconds_left(study)) == (60.0, 40.0)
-    trial = worker.claim(study)
-    assert trial is not None
-    add_seconds(study, 60)
-    assert seconds_left(study) == 0.0
-    worker.release(trial)
-    set_budget(study, 10, None)
-    assert seconds_left(study) is None
-    request_stop(study)
-    assert worker.claim(study) is None and worker.stop_requested
-    child = worker.storage.create_child_study("study/confirm", study, 2)
-    assert worker.claim(child) is None  # a stop of the parent stops its children
-    request_stop(study, stop=False)
-    worker._send_heartbeat()
-    assert worker.claim(child) is not None and not worker.stop_requested
-    set_budget(study, 10, 100.0)
-    resumed = worker.claim(study)
-    assert resumed is not None and resumed.number == 0  # begun before the time was spent
-    worker.finish(study, resumed, TrialState.PRUNED)
-    study.enqueue_trial({"x": 1})
-    assert worker.claim(study) is None
-    assert not worker.stop_requested
-
-
-def test_a_closed_study_begins_nothing_more_also_when_it_is_opened_again(worker: Worker, study: optuna.Study) -> None:
-    child = worker.storage.create_child_study("study/confirm", study, 3)
-    trial = worker.claim(child)
-    assert trial is not None
-    exhaust_budget(child)
-    worker.release(trial)
-    child = worker.storage.create_child_study("study/confirm", study, 3)
-    trial = worker.claim(child)
-    assert trial is not None and trial.number == 0
-    worker.finish(child, trial, TrialState.PRUNED)
-    assert worker.claim(child) is None
-
-
-def test_a_reservation_whose_answer_got_lost_is_found_again(worker: Worker, study: optuna.Study) -> None:
+def test_claim_whose_response_was_lost_is_found_again(worker: Worker, study: optuna.Study) -> None:
     first = worker.claim(study)
     assert first is not None
-    worker._holder.clear()  # as if the answer to the commit had never come
+    worker._holder.clear()  # as if the response to the commit was lost
     again = worker.claim(study)
     assert again is not None and (again.number, worker.attempt) == (0, 1)
     worker._holder.clear()
@@ -177,7 +79,7 @@ def test_a_reservation_whose_answer_got_lost_is_found_again(worker: Worker, stud
     assert len(study.trials) == 1
 
 
-def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, study: optuna.Study) -> None:
+def test_worker_without_the_lease_cannot_write(url: str, worker: Worker, study: optuna.Study) -> None:
     late = worker.claim(study)
     assert late is not None
     late.suggest_float("x", 0, 1)
@@ -188,10 +90,10 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
     plain.set_trial_state_values(late._trial_id, TrialState.WAITING)
     plain.engine.dispose()
     with another_worker(url) as (other, same_study):
-        mine = other.claim(same_study)
-        assert mine is not None and (mine.number, other.attempt) == (0, 2)
-        mine.report(0.5, 1)
-        for refused in (
+        resumed = other.claim(same_study)
+        assert resumed is not None and (resumed.number, other.attempt) == (0, 2)
+        resumed.report(0.5, 1)
+        for write in (
             lambda: late.report(0.9, 1),
             lambda: late.report(0.9, 2),
             lambda: late.suggest_float("y", 0, 1),
@@ -203,15 +105,16 @@ def test_one_who_lost_the_trial_is_refused_everything(url: str, worker: Worker, 
             lambda: worker.finish(study, late, TrialState.COMPLETE, 0.9),
         ):
             with pytest.raises(LeaseLost):
-                refused()
-        other.finish(same_study, mine, TrialState.COMPLETE, 0.5)
-    told = study.trials[0]
-    assert (told.value, told.intermediate_values, told.user_attrs, list(told.params)) == (0.5, {1: 0.5}, {}, ["x"])
+                write()
+        other.finish(same_study, resumed, TrialState.COMPLETE, 0.5)
+    stored = study.trials[0]
+    assert (stored.value, stored.intermediate_values) == (0.5, {1: 0.5})
+    assert (stored.user_attrs, list(stored.params)) == ({}, ["x"])
     following = worker.claim(study)
-    assert following is not None and following.number == 1  # the worker lives and goes on
+    assert following is not None and following.number == 1  # the worker continues
 
 
-def test_the_same_worker_at_an_older_attempt_is_refused(worker: Worker, study: optuna.Study) -> None:
+def test_older_attempt_of_the_same_worker_cannot_write(worker: Worker, study: optuna.Study) -> None:
     trial = worker.claim(study)
     assert trial is not None
     with worker.storage.transaction() as session:
@@ -220,7 +123,7 @@ def test_the_same_worker_at_an_older_attempt_is_refused(worker: Worker, study: o
         trial.report(0.5, 1)
 
 
-def test_a_trial_told_by_someone_else_keeps_that_result(
+def test_result_of_another_process_is_kept(
     url: str, worker: Worker, study: optuna.Study, caplog: pytest.LogCaptureFixture
 ) -> None:
     trial = worker.claim(study)
@@ -239,7 +142,7 @@ def test_a_trial_told_by_someone_else_keeps_that_result(
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), None])
-def test_a_value_that_is_no_number_fails_the_trial(worker: Worker, study: optuna.Study, value: float | None) -> None:
+def test_value_that_is_not_finite_fails_the_trial(worker: Worker, study: optuna.Study, value: float | None) -> None:
     trial = worker.claim(study)
     assert trial is not None
     worker.finish(study, trial, TrialState.COMPLETE, value)
@@ -247,7 +150,7 @@ def test_a_value_that_is_no_number_fails_the_trial(worker: Worker, study: optuna
     assert study.trials[0].user_attrs == {"failure": f"its value was {value}"}
 
 
-def test_closing_returns_the_trial_and_ends_the_row(worker: Worker, study: optuna.Study) -> None:
+def test_close_releases_the_trial_and_ends_the_row(worker: Worker, study: optuna.Study) -> None:
     trial = worker.claim(study)
     assert trial is not None
     worker.close()
@@ -259,80 +162,67 @@ def test_closing_returns_the_trial_and_ends_the_row(worker: Worker, study: optun
     assert row is not None and (row.worker_id, row.deaths) == (None, 0)
 
 
-def wait_until(what: str, reached: Callable[[], bool], seconds: float = 300.0) -> None:
+def wait_until(event: str, reached: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, event
         time.sleep(0.02)
 
 
-def beats(storage: Storage, worker: Worker) -> WorkerRow:
+def worker_row(storage: Storage, worker: Worker) -> WorkerRow:
     with storage.reading() as session:
         row = session.get_one(WorkerRow, worker.worker_id)
         session.expunge(row)
         return row
 
 
-def test_beats_carry_progress_and_bring_the_stop(
+def test_heartbeats_write_the_progress_and_read_the_stop(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     with another_worker(url) as (worker, same_study):
         worker.progress(phase="search", trial=3, step=2, epoch=1.5, epochs=4)
-        wait_until("the progress was written", lambda: beats(worker.storage, worker).phase == "search")
-        row = beats(worker.storage, worker)
+        wait_until("the progress was written", lambda: worker_row(worker.storage, worker).phase == "search")
+        row = worker_row(worker.storage, worker)
         assert (row.trial, row.step, row.epoch, row.epochs) == (3, 2, 1.5, 4)
-        wait_until("it beat again", lambda: beats(worker.storage, worker).heartbeat > row.heartbeat + 1)
+        wait_until("the next heartbeat", lambda: worker_row(worker.storage, worker).heartbeat > row.heartbeat + 1)
         request_stop(study)
-        wait_until("the stop arrived", lambda: worker.stop_requested)
+        wait_until("the stop was received", lambda: worker.stop_requested)
         request_stop(study, stop=False)
-        wait_until("it was taken back", lambda: not worker.stop_requested)
+        wait_until("the stop was withdrawn", lambda: not worker.stop_requested)
         assert same_study.study_name == "study"
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_the_beat_outlives_a_locked_database(
+def test_heartbeats_continue_after_a_locked_database(
     url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     other = open_storage(url)
     monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.1}})
     with another_worker(url) as (worker, _):
-        wait_until("it beats", lambda: beats(other, worker).heartbeat > 1)
+        wait_until("the first heartbeats", lambda: worker_row(other, worker).heartbeat > 1)
         with other.transaction() as session:
             session.get(WorkerRow, worker.worker_id)
-            wait_until("beats failed", lambda: "cannot send its heartbeat" in caplog.text)
+            wait_until("a heartbeat failed", lambda: "cannot send its heartbeat" in caplog.text)
             stuck = session.get_one(WorkerRow, worker.worker_id).heartbeat
-        wait_until("it beats again", lambda: beats(other, worker).heartbeat > stuck + 1)
+        wait_until("the next heartbeat", lambda: worker_row(other, worker).heartbeat > stuck + 1)
         assert "database is locked" in caplog.text and "sends heartbeats again" in caplog.text
 
 
-def test_a_deleted_study_stops_its_workers(url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_study_stops_its_workers(url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
     make_study("doomed")
     with another_worker(url, "doomed") as (worker, study):
         optuna.delete_study(study_name="doomed", storage=study._storage)
-        wait_until("the worker was told to stop", lambda: worker.stop_requested)
+        wait_until("the worker received the stop", lambda: worker.stop_requested)
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_locked_database_is_told_as_such(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_database_is_reported(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
     impatient = open_storage(url)
     with open_storage(url).transaction() as session:
         session.get(WorkerRow, 1)
         with pytest.raises(StorageError, match=r"hpo\.db could not be used: database is locked"):
             impatient.set_study_user_attr(study._study_id, "a", 1)
-
-
-def test_studies_are_listed_without_their_children(storage: Storage, make_study: MakeStudy) -> None:
-    first = make_study("first")
-    make_study("second")
-    child = storage.create_child_study("first/confirm", first, 6)
-    assert storage.create_child_study("first/confirm", first, 6)._study_id == child._study_id
-    stranger = optuna.create_study(study_name="stranger", storage=storage)
-    assert list_studies(storage) == ["first", "second"]
-    with pytest.raises(StudyError, match="not created by hpo"):
-        set_phase(stranger, "finished")
-    with pytest.raises(StudyError, match="not created by hpo"):
-        seconds_run(stranger)

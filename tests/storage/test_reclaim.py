@@ -1,4 +1,4 @@
-"""Workers that die: their trials go on elsewhere, once, and what lives is left alone."""
+"""Dead workers: their trials are resumed by others, once, and living workers keep theirs."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from hpo.core.process import is_known_dead, machine, own_start, process_start
+from hpo.core.process import machine
 from hpo.errors import StorageError
 from hpo.storage import lease
 from hpo.storage import reclaim as reclaiming
@@ -27,15 +27,15 @@ from hpo.storage.reclaim import HeartbeatMonitor, reclaim
 from hpo.storage.storage import Storage, open_storage
 
 
-def live_and_report(url: str, parent: Connection) -> None:
-    """A worker process: its first trial gets two reports and a checkpoint; then it does what the parent says."""
+def run_worker(url: str, parent: Connection) -> None:
+    """A worker process that executes the orders of its parent."""
     lease.HEARTBEAT_SECONDS = 0.05
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage, sampler=RandomSampler(seed=2))
     worker = Worker(storage, study, "cpu")
     parent.send(worker.worker_id)
     while (order := parent.recv()) != "leave":
-        if order == "take":
+        if order == "claim":
             trial = worker.claim(study)
             assert trial is not None
             parent.send(trial.number)
@@ -46,13 +46,13 @@ def live_and_report(url: str, parent: Connection) -> None:
             trial.report(0.2, 2)
             parent.send(x)
         elif order == "report late":
-            refused = True
-            with suppress(LeaseLost):  # or into the outbox, where the server ended the connection of the frozen one
+            rejected = True
+            with suppress(LeaseLost):  # or kept in the outbox, if the server ended the connection meanwhile
                 trial.report(0.9, 3)
             with suppress(LeaseLost):
                 worker.finish(study, trial, TrialState.COMPLETE, 0.9)
-                refused = False
-            parent.send(refused)
+                rejected = False
+            parent.send(rejected)
     worker.close()
 
 
@@ -64,7 +64,7 @@ class Child:
 
     def do(self, order: str) -> Any:
         self.pipe.send(order)
-        assert self.pipe.poll(300), f"no answer to {order!r}"
+        assert self.pipe.poll(300), f"no response to {order!r}"
         return self.pipe.recv()
 
 
@@ -72,7 +72,7 @@ class Child:
 def worker_process(url: str) -> Iterator[Child]:
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=live_and_report, args=(url, theirs), daemon=True)
+    process = spawn.Process(target=run_worker, args=(url, theirs), daemon=True)
     process.start()
     assert ours.poll(300)
     yield Child(process, ours, ours.recv())
@@ -80,27 +80,27 @@ def worker_process(url: str) -> Iterator[Child]:
     process.join()
 
 
-def poll_until(storage: Storage, watch: HeartbeatMonitor, seconds: float = 300.0) -> list[int]:
+def poll_until(storage: Storage, monitor: HeartbeatMonitor, seconds: float = 300.0) -> list[int]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if numbers := watch.poll(storage):
+        if numbers := monitor.poll(storage):
             return numbers
         time.sleep(0.05)
-    raise AssertionError("nothing was taken over")
+    raise AssertionError("no trial was reclaimed")
 
 
-def test_a_killed_workers_trial_goes_on_as_the_same_trial(url: str, storage: Storage, study: optuna.Study) -> None:
+def test_trial_of_a_killed_worker_is_resumed(url: str, storage: Storage, study: optuna.Study) -> None:
     with worker_process(url) as child, worker_process(url) as hasty:
-        assert (child.do("take"), hasty.do("take")) == (0, 1)
+        assert (child.do("claim"), hasty.do("claim")) == (0, 1)
         x = child.do("train")
-        watch = HeartbeatMonitor(study)
-        assert [watch.poll(storage) for _ in range(3)] == [[], [], []]  # they live
+        monitor = HeartbeatMonitor(study)
+        assert [monitor.poll(storage) for _ in range(3)] == [[], [], []]  # they are alive
         for process in (child.process, hasty.process):
             os.kill(process.pid, signal.SIGKILL)  # the second one right after its trial was created
             process.join()
-        assert watch.poll(storage) == [0, 1]  # its processes are gone: no grace
+        assert monitor.poll(storage) == [0, 1]  # the processes are gone: no grace period
         assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 2
-        assert watch.poll(storage) == []
+        assert monitor.poll(storage) == []
 
     worker = Worker(storage, study, "cpu")
     trial = worker.claim(study)
@@ -118,9 +118,9 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(url: str, storage: Sto
     assert other.state == TrialState.PRUNED
 
 
-def test_a_frozen_workers_late_words_are_refused(url: str, storage: Storage, study: optuna.Study) -> None:
+def test_late_writes_of_a_suspended_worker_are_rejected(url: str, storage: Storage, study: optuna.Study) -> None:
     with worker_process(url) as child:
-        assert child.do("take") == 0
+        assert child.do("claim") == 0
         child.do("train")
         os.kill(child.process.pid, signal.SIGSTOP)
         try:
@@ -132,12 +132,12 @@ def test_a_frozen_workers_late_words_are_refused(url: str, storage: Storage, stu
             os.kill(child.process.pid, signal.SIGCONT)
         assert child.do("report late")
         worker.finish(study, trial, TrialState.COMPLETE, 0.3)
-        assert child.do("take") == 1  # it lives, and takes the next
+        assert child.do("claim") == 1  # it is alive and claims the next trial
         with storage.reading() as session:
             assert not session.get_one(WorkerRow, child.worker_id).ended
         worker.close()
-    told = study.trials[0]
-    assert (told.value, told.intermediate_values) == (0.3, {1: 0.1, 2: 0.2})
+    stored = study.trials[0]
+    assert (stored.value, stored.intermediate_values) == (0.3, {1: 0.1, 2: 0.2})
 
 
 class Clock:
@@ -157,7 +157,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def remote(storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    """A worker with a trial in hand, whose row looks like one of another machine, and which beats when told to."""
+    """A worker with a trial and a row as if on another machine. It sends heartbeats only when the test does."""
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600)
     monkeypatch.setattr(lease, "machine", lambda: "another boot pid:[1]")
     worker = Worker(storage, study, "cuda:0")
@@ -166,91 +166,89 @@ def remote(storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatc
     worker.close()
 
 
-def test_a_silent_worker_loses_its_trial_after_three_polls_over_the_grace_period(
+def test_silent_worker_loses_its_trial_after_three_polls_over_the_grace_period(
     storage: Storage, study: optuna.Study, remote: Worker, clock: Clock
 ) -> None:
-    watch = HeartbeatMonitor(study, grace_seconds=60)
+    monitor = HeartbeatMonitor(study, grace_seconds=60)
     for seconds in (0, 20, 20):
         clock.now += seconds
-        assert watch.poll(storage) == []
+        assert monitor.poll(storage) == []
     remote._send_heartbeat()
     for seconds in (20, 20, 20):
         clock.now += seconds
-        assert watch.poll(storage) == []
+        assert monitor.poll(storage) == []
     clock.now += 20
-    assert watch.poll(storage) == [0]
-    assert watch.poll(storage) == [] and study.trials[0].state == TrialState.WAITING
+    assert monitor.poll(storage) == [0]
+    assert monitor.poll(storage) == [] and study.trials[0].state == TrialState.WAITING
 
 
-def test_after_an_outage_nobody_is_dead_for_having_been_cut_off(
+def test_worker_that_was_cut_off_by_an_outage_is_not_dead(
     url: str, study: optuna.Study, remote: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(url)
-    watch = HeartbeatMonitor(study, grace_seconds=60)
+    monitor = HeartbeatMonitor(study, grace_seconds=60)
     for _ in range(3):
-        watch.poll(storage)
+        monitor.poll(storage)
         clock.now += 15
-    clock.now += 600  # this process was cut off, or asleep: one long gap is a third of the period at most
-    assert watch.poll(storage) == []
+    clock.now += 600  # this process was suspended: one long gap counts as a third of the period
+    assert monitor.poll(storage) == []
     for _ in range(2):
         clock.now += 30
         with monkeypatch.context() as outage:
             outage.setattr(storage, "scoped_session", broken_session)
             with pytest.raises(StorageError):
-                watch.poll(storage)
+                monitor.poll(storage)
         clock.now += 30
-        assert watch.poll(storage) == []  # counted anew after each failure
+        assert monitor.poll(storage) == []  # each failure resets the count
     clock.now += 20
-    assert watch.poll(storage) == []
+    assert monitor.poll(storage) == []
     remote._send_heartbeat()
     assert study.trials[0].state == TrialState.RUNNING
 
 
 def broken_session() -> Any:
     def fail(*_: object, **__: object) -> None:
-        raise optuna.exceptions.StorageInternalError("the server is away")
+        raise optuna.exceptions.StorageInternalError("the server is unavailable")
 
     return SimpleNamespace(scalars=fail, close=lambda: None)
 
 
-def test_many_takers_get_it_once(url: str, study: optuna.Study, remote: Worker, clock: Clock) -> None:
-    watches = [(open_storage(url), HeartbeatMonitor(study, grace_seconds=60)) for _ in range(8)]
-    taken: list[int] = []
+def test_one_of_many_monitors_reclaims_the_trial(url: str, study: optuna.Study, remote: Worker, clock: Clock) -> None:
+    monitors = [(open_storage(url), HeartbeatMonitor(study, grace_seconds=60)) for _ in range(8)]
+    reclaimed: list[int] = []
     for _ in range(5):
-        for storage, watch in watches:
-            taken += watch.poll(storage)
+        for storage, monitor in monitors:
+            reclaimed += monitor.poll(storage)
         clock.now += 20
-    assert taken == [0]
-    takers = []
+    assert reclaimed == [0]
+    claimants = []
     for _ in range(3):
         storage = open_storage(url)
         same_study = optuna.load_study(study_name="study", storage=storage, sampler=RandomSampler(seed=0))
-        takers.append((Worker(storage, same_study, "cpu"), same_study))
-    numbers = [trial.number for worker, same_study in takers if (trial := worker.claim(same_study)) is not None]
+        claimants.append((Worker(storage, same_study, "cpu"), same_study))
+    numbers = [trial.number for worker, same_study in claimants if (trial := worker.claim(same_study)) is not None]
     assert numbers == [0, 1, 2]
-    for worker, _ in takers:
+    for worker, _ in claimants:
         worker.close()
 
 
-def test_a_child_that_the_parent_saw_die_is_taken_over_at_once(
-    storage: Storage, study: optuna.Study, remote: Worker
-) -> None:
+def test_trial_of_a_child_that_died_is_reclaimed_at_once(storage: Storage, study: optuna.Study, remote: Worker) -> None:
     assert reclaim(storage, study, dead=[("another boot pid:[1]", os.getpid() + 1)]) == []
-    assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []  # that number here is another process
+    assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []  # here this process id is another process
     assert reclaim(storage, study, dead=[("another boot pid:[1]", os.getpid())]) == [0]
 
 
-def test_a_living_process_is_not_dead_for_having_a_dead_ones_number(storage: Storage, study: optuna.Study) -> None:
+def test_living_process_with_the_id_of_a_dead_one_is_alive(storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     worker.claim(study)
     assert reclaim(storage, study, dead=[(machine(), os.getpid())]) == []
     worker.close()
 
 
-def test_a_worker_that_is_back_from_the_dead_keeps_its_next_trial(storage: Storage, study: optuna.Study) -> None:
+def test_worker_that_was_assumed_dead_keeps_its_next_trial(storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     with storage.transaction() as session:
-        session.get_one(WorkerRow, worker.worker_id).ended = True  # taken for dead while it was frozen
+        session.get_one(WorkerRow, worker.worker_id).ended = True  # assumed dead while it was suspended
     assert worker.claim(study) is not None
     assert reclaim(storage, study) == []
     worker.close()
@@ -267,7 +265,7 @@ def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, 
         worker._thread.join()
         storage.set_lease_holder(None)
         with storage.transaction() as session:
-            session.get_one(WorkerRow, worker.worker_id).process_start = "1"  # its number is another's by now
+            session.get_one(WorkerRow, worker.worker_id).process_start = "1"  # the process id is reused
         return reclaim(storage, study, dead=[(machine(), os.getpid())], killed_by_us=killed_by_us)
 
     assert [die(), die(), die("/checkpoints/1"), die()] == [[0], [0], [0], [0]]
@@ -275,7 +273,7 @@ def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, 
     with storage.reading() as session:
         row = session.get_one(LeaseRow, study.trials[0]._trial_id)
         assert (row.attempt, row.deaths, row.checkpoint) == (4, 2, "/checkpoints/1")
-    assert die(killed_by_us=True) == [0]  # Ctrl-C twice: the trial is not to blame
+    assert die(killed_by_us=True) == [0]  # by Ctrl-C twice: not counted
     assert study.trials[0].state == TrialState.WAITING
     assert die() == [0]
     assert study.trials[0].state == TrialState.FAIL
@@ -285,10 +283,10 @@ def test_three_deaths_without_a_new_checkpoint_fail_the_trial(storage: Storage, 
         assert session.get(LeaseRow, study.trials[0]._trial_id) is None
 
 
-def test_a_running_trial_that_nobody_holds_is_returned_after_the_grace_period(
+def test_running_trial_without_lease_is_reclaimed_after_the_grace_period(
     storage: Storage, study: optuna.Study, clock: Clock
 ) -> None:
-    study.ask().suggest_float("x", 0, 1)  # by other means than a worker, and left
+    study.ask().suggest_float("x", 0, 1)  # without a worker, and abandoned
     for _ in range(3):
         assert reclaim(storage, study, grace_seconds=60) == []
         clock.now += 20
@@ -299,7 +297,7 @@ def test_a_running_trial_that_nobody_holds_is_returned_after_the_grace_period(
     worker.close()
 
 
-def test_a_dead_worker_whose_trial_was_told_by_someone_else(url: str, storage: Storage, study: optuna.Study) -> None:
+def test_dead_worker_whose_trial_another_process_finished(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     assert worker.claim(study) is not None
     plain = RDBStorage(url)
@@ -314,21 +312,3 @@ def test_a_dead_worker_whose_trial_was_told_by_someone_else(url: str, storage: S
     assert study.trials[0].value == 0.5
     with storage.reading() as session:
         assert session.get(LeaseRow, study.trials[0]._trial_id) is None
-
-
-def test_which_process_is_dead_for_sure() -> None:
-    assert machine() != "" and own_start() == process_start(os.getpid()) != ""
-    assert not is_known_dead(machine(), os.getpid(), own_start())
-    assert is_known_dead(machine(), os.getpid(), "1")
-    assert not is_known_dead("another machine", os.getpid(), "1")
-    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    child.start()
-    assert child.pid is not None
-    start = process_start(child.pid)
-    assert start is not None and not is_known_dead(machine(), child.pid, start)
-    child.kill()
-    deadline = time.monotonic() + 300
-    while not is_known_dead(machine(), child.pid, start):  # a zombie, until it is waited for
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    child.join()

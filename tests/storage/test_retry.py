@@ -1,4 +1,4 @@
-"""A database that is away for a while: the training goes on, reports wait, and the trial's end waits for its return."""
+"""Outages of the database: training continues, reports are kept, and a trial's result is retried."""
 
 import sqlite3
 import threading
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def worker(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    """A worker whose database lets it wait for a lock for a moment only."""
+    """A worker with a lock timeout of 50 ms."""
     monkeypatch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     worker = Worker(open_storage(url), study, "cpu", threading.Event())
@@ -34,8 +34,8 @@ def worker(url: str, study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @contextmanager
-def away(url: str) -> Iterator[None]:
-    """Nobody else can write."""
+def outage(url: str) -> Iterator[None]:
+    """Lock the database: nobody else can write."""
     holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
@@ -48,77 +48,77 @@ def its_study(worker: Worker) -> optuna.Study:
     return optuna.load_study(study_name="study", storage=worker.storage, sampler=RandomSampler(seed=1))
 
 
-def test_reports_wait_in_the_outbox_and_only_the_end_waits(url: str, worker: Worker) -> None:
+def test_reports_are_kept_in_the_outbox_and_the_result_is_retried(url: str, worker: Worker) -> None:
     study = its_study(worker)
     trial = worker.claim(study)
     assert trial is not None
     trial.report(0.1, 1)
     with ThreadPoolExecutor(1) as pool:
-        with away(url):
+        with outage(url):
             trial.report(0.2, 2)
-            trial.report(0.3, 3)  # neither waits
+            trial.report(0.3, 3)  # neither blocks
             worker.record_checkpoint(trial, "/somewhere")
-            ending = pool.submit(worker.finish, study, trial, TrialState.COMPLETE, 0.3)
+            finishing = pool.submit(worker.finish, study, trial, TrialState.COMPLETE, 0.3)
             time.sleep(0.3)
-            assert not ending.done()
-        ending.result(timeout=30)
-    told = study.trials[0]
-    assert told.state == TrialState.COMPLETE and told.value == 0.3
-    assert told.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
+            assert not finishing.done()
+        finishing.result(timeout=30)
+    stored = study.trials[0]
+    assert stored.state == TrialState.COMPLETE and stored.value == 0.3
+    assert stored.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
 
 
-def test_a_trial_given_back_takes_its_reports_with_it(url: str, worker: Worker) -> None:
+def test_release_writes_the_reports_of_the_outbox(url: str, worker: Worker) -> None:
     study = its_study(worker)
     trial = worker.claim(study)
     assert trial is not None
-    with away(url):
+    with outage(url):
         trial.report(0.2, 1)
     worker.release(trial)
     assert study.trials[0].intermediate_values == {1: 0.2} and study.trials[0].state == TrialState.WAITING
 
 
-def test_pruning_is_skipped_while_the_database_is_away(worker: Worker) -> None:
-    def ask() -> bool:
-        asked.append(1)
-        raise StorageUnavailable("away")
+def test_pruning_is_skipped_during_an_outage(worker: Worker) -> None:
+    def should_prune() -> bool:
+        calls.append(1)
+        raise StorageUnavailable("unavailable")
 
-    asked: list[int] = []
-    assert not worker.storage.unless_unavailable(ask) and asked
+    calls: list[int] = []
+    assert not worker.storage.unless_unavailable(should_prune) and calls
     assert worker.storage.unless_unavailable(lambda: True)
     worker.storage.is_unavailable = True
     assert not worker.storage.unless_unavailable(lambda: True)
 
 
-def test_an_end_whose_acknowledgement_got_lost_is_not_someone_elses(
+def test_result_whose_response_was_lost_is_the_workers_own(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = its_study(worker)
     trial = worker.claim(study)
     assert trial is not None
-    tell = optuna.storages.RDBStorage.set_trial_state_values
+    write = optuna.storages.RDBStorage.set_trial_state_values
 
-    def answer_lost(self: Any, trial_id: int, state: TrialState, values: Any = None) -> bool:
-        tell(self, trial_id, state, values)
+    def lose_response(self: Any, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        write(self, trial_id, state, values)
         monkeypatch.undo()
         raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database is locked"))
 
-    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", answer_lost)
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", lose_response)
     worker.finish(study, trial, TrialState.COMPLETE, 0.5)
     assert study.trials[0].value == 0.5
     assert "by another process" not in caplog.text
     assert worker.claim(study) is not None
 
 
-def test_patience_ends(url: str, study: optuna.Study) -> None:
+def test_retry_policy_gives_up(url: str, study: optuna.Study) -> None:
     def fail() -> None:
         tries.append(1)
-        raise StorageUnavailable("away")
+        raise StorageUnavailable("unavailable")
 
     tries: list[int] = []
-    leave = threading.Event()
-    leave.set()
+    cancel = threading.Event()
+    cancel.set()
     with pytest.raises(StorageUnavailable):
-        RetryPolicy(3600, leave).call(fail)  # told to leave
+        RetryPolicy(3600, cancel).call(fail)
     with pytest.raises(StorageUnavailable):
         RetryPolicy().call(fail)
     assert len(tries) == 2
@@ -134,7 +134,7 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "says", "may_pass"),
+    ("backend", "message", "transient"),
     [
         ("sqlite", "database is locked", True),
         ("sqlite", "database or disk is full", False),
@@ -148,14 +148,14 @@ def _raise(error: Exception) -> None:
         ("mysql", "(1045, \"Access denied for user 'me'\")", False),
     ],
 )
-def test_what_passes_by_itself(url: str, backend: str, says: str, may_pass: bool) -> None:
-    assert is_transient(OperationalError("SELECT 1", {}, Exception(says)), backend) == may_pass
+def test_is_transient(url: str, backend: str, message: str, transient: bool) -> None:
+    assert is_transient(OperationalError("SELECT 1", {}, Exception(message)), backend) == transient
     assert is_transient(PendingRollbackError("Can't reconnect"), backend)
-    assert not is_transient(ValueError(says), backend)
+    assert not is_transient(ValueError(message), backend)
 
 
-def test_a_storage_without_a_worker_waits_for_nothing(url: str, storage: Storage, study: optuna.Study) -> None:
-    with away(url), pytest.MonkeyPatch.context() as patch:
+def test_storage_without_a_worker_does_not_retry(url: str, storage: Storage, study: optuna.Study) -> None:
+    with outage(url), pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpo.storage.storage.engine_options", lambda url: {"connect_args": {"timeout": 0.05}})
         impatient = open_storage(url)
         with pytest.raises(StorageUnavailable, match="locked"):

@@ -1,4 +1,4 @@
-"""The tables: made once, left alone when they are another version's; and how SQLite's transactions lock."""
+"""The tables: created once, and never changed if they are of another version; locks of SQLite's transactions."""
 
 import sqlite3
 from pathlib import Path
@@ -33,7 +33,7 @@ def contents(url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("statement", "says"),
+    ("statement", "message"),
     [
         ("UPDATE hpo_schema SET version = 99", "created by a newer hpo"),
         ("UPDATE hpo_schema SET version = 0", "created by an older hpo"),
@@ -43,17 +43,17 @@ def contents(url: str) -> str:
     ],
 )
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_tables_of_another_version_are_refused_and_left_alone(
-    url: str, study: optuna.Study, statement: str, says: str
+def test_tables_of_another_version_raise_and_are_not_changed(
+    url: str, study: optuna.Study, statement: str, message: str
 ) -> None:
     execute(url, statement)
     before = contents(url)
-    with pytest.raises(StorageError, match=says):
+    with pytest.raises(StorageError, match=message):
         open_storage(url)
     assert contents(url) == before
 
 
-def test_a_database_of_plain_optuna_gets_hpos_tables(tmp_path: Path) -> None:
+def test_tables_are_added_to_a_database_of_plain_optuna(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
     plain = optuna.storages.RDBStorage(url)
     study = optuna.create_study(study_name="old", storage=plain)
@@ -66,7 +66,7 @@ def test_a_database_of_plain_optuna_gets_hpos_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
+def test_interrupted_creation_is_completed(url: str) -> None:
     for statements in (("DELETE FROM hpo_schema", "DROP TABLE hpo_leases"), ("DROP TABLE alembic_version",)):
         for statement in statements:
             execute(url, statement)
@@ -74,17 +74,17 @@ def test_an_interrupted_making_is_finished_by_the_next(url: str) -> None:
             assert session.scalars(select(LeaseRow)).all() == []
 
 
-def test_making_the_tables_is_begun_again_where_the_server_ended_it(
+def test_creation_is_retried_if_the_server_ends_the_transaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a busy machine let ten seconds pass between two statements."""
-    make = schema._create_tables
+    """As if ten seconds pass between two statements on a busy machine."""
+    create = schema._create_tables
 
-    def ended(*given: Any) -> None:
-        monkeypatch.setattr(schema, "_create_tables", make)
+    def fail(*arguments: Any) -> None:
+        monkeypatch.setattr(schema, "_create_tables", create)
         raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
 
-    monkeypatch.setattr(schema, "_create_tables", ended)
+    monkeypatch.setattr(schema, "_create_tables", fail)
     with open_storage(f"sqlite:///{tmp_path / 'hpo.db'}").reading() as session:
         assert session.scalars(select(LeaseRow)).all() == []
 
@@ -107,13 +107,13 @@ def test_reader_and_writer_do_not_wait_for_each_other(
         assert reader.scalar(rows) == 11
     with open_storage(url).transaction() as writer:
         writer.get(StudyRow, study._study_id)
-        # A second writer is kept out from its very start, before it has read anything.
+        # A second writer is blocked from the start of its transaction, before it reads.
         with pytest.raises(StorageError, match="database is locked"), impatient.transaction() as second:
             second.get(StudyRow, study._study_id)
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
+def test_pragmas_are_set_for_this_engine_only(url: str, storage: Storage) -> None:
     with storage.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
@@ -126,7 +126,7 @@ def test_only_this_engine_is_tuned(url: str, storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_nothing_of_a_deleted_study_meets_the_next_one(url: str, storage: Storage, study: optuna.Study) -> None:
+def test_deleted_study_leaves_no_rows_for_the_next_one(url: str, storage: Storage, study: optuna.Study) -> None:
     worker = Worker(storage, study, "cpu")
     assert worker.claim(study) is not None
     storage.create_child_study("study/confirm", study, 3)
@@ -146,9 +146,7 @@ def test_deleting_a_study_deletes_its_children(storage: Storage, study: optuna.S
     assert storage.get_all_studies() == []
 
 
-def test_names_and_paths_of_all_letters_are_kept_and_either_case_is_another_study(
-    storage: Storage, make_study: MakeStudy
-) -> None:
+def test_names_and_paths_keep_all_scripts_and_their_case(storage: Storage, make_study: MakeStudy) -> None:
     names = ["Отзывы \N{FIRE}", "Отзывы \N{DROPLET}", "Run", "run"]
     studies = [make_study(name) for name in names]
     assert [study.study_name for study in storage.get_all_studies()] == names

@@ -1,4 +1,4 @@
-"""A study's status: right at 5,000 trials, and in few SQL statements."""
+"""The status of a study with 5,000 trials, read in few SQL statements."""
 
 import json
 import socket
@@ -20,15 +20,15 @@ from hpo.storage.models import WorkerRow
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage
 
-MANY = 5_000
+TRIALS = 5_000
 
 
-def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
-    """Trials as Optuna stores them, 10 reports each, written in bulk; trial 0 is waiting, 1 running."""
+def fill(storage: Storage, study: optuna.Study, count: int = TRIALS) -> None:
+    """Insert trials as Optuna stores them, with 10 reports each. Trial 0 is waiting, 1 is running."""
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    engine = create_engine(storage.url)  # without the time-outs of hpo's own: this is much at once
+    engine = create_engine(storage.url)  # without the timeouts of hpo's engine, because this is a lot at once
     with Session(engine) as session, session.begin():
-        numbers = range(many)
+        numbers = range(count)
         rows = [
             {
                 "trial_id": n + 1,
@@ -40,13 +40,13 @@ def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
             for n in numbers
         ]
         session.execute(insert(models.TrialModel), rows)
-        if storage.engine.dialect.name == "postgresql":  # given ids do not move its counter
-            session.execute(text("SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), :last)"), {"last": many})
+        if storage.engine.dialect.name == "postgresql":  # explicit ids do not advance its sequence
+            session.execute(text("SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), :last)"), {"last": count})
         finite = models.TrialValueModel.TrialValueType.FINITE
         session.execute(
             insert(models.TrialValueModel),
             [
-                {"trial_id": row["trial_id"], "objective": 0, "value": row["number"] / many, "value_type": finite}
+                {"trial_id": row["trial_id"], "objective": 0, "value": row["number"] / count, "value_type": finite}
                 for row in rows
                 if row["state"] in (TrialState.COMPLETE, TrialState.PRUNED)
             ],
@@ -76,7 +76,7 @@ def fill(storage: Storage, study: optuna.Study, many: int = MANY) -> None:
             [
                 {"trial_id": row["trial_id"], "key": "failure", "value_json": json.dumps(f"reason {row['number']}")}
                 for row in rows
-                if row["state"] == TrialState.FAIL and row["number"] < many - 5
+                if row["state"] == TrialState.FAIL and row["number"] < count - 5
             ],
         )
     engine.dispose()
@@ -122,9 +122,7 @@ def test_status_at_5000_trials(storage: Storage, study: optuna.Study) -> None:
     assert len([statement for statement in statements if statement.startswith("SELECT")]) <= 13
 
 
-def test_the_best_is_the_lowest_where_lower_is_better_and_infinity_never_is(
-    storage: Storage, make_study: Callable[..., optuna.Study]
-) -> None:
+def test_best_trial_of_a_minimized_value_is_finite(storage: Storage, make_study: Callable[..., optuna.Study]) -> None:
     study = optuna.create_study(study_name="loss", storage=storage, direction="minimize")
     set_budget(study, None)
     empty = read_status(storage, "loss")
@@ -136,10 +134,10 @@ def test_the_best_is_the_lowest_where_lower_is_better_and_infinity_never_is(
     study.tell(pruned, state=TrialState.PRUNED)
     status = read_status(storage, "loss")
     assert (status.direction, status.best_trial, status.best_value) == ("minimize", 2, 0.25)
-    assert (status.max_trials, status.max_hours) == (6, None)  # no limit: as many as there are
+    assert (status.max_trials, status.max_hours) == (6, None)  # without a limit: the number of trials
 
 
-def test_workers_and_the_age_of_their_beats(
+def test_workers_and_the_age_of_their_heartbeats(
     storage: Storage, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.storage.lease.HEARTBEAT_SECONDS", 3600)
@@ -149,27 +147,27 @@ def test_workers_and_the_age_of_their_beats(
     worker.release(trial)
     assert worker.claim(study) is not None
     worker.progress(phase="search", step=2, epoch=1.0, epochs=3)
-    worker.warn("the bucket is away")
+    worker.warn("the bucket is unavailable")
     worker._send_heartbeat()
     with storage.transaction() as session:
         session.get_one(WorkerRow, worker.worker_id).heartbeat_at -= timedelta(seconds=100)
-    seen = read_status(storage, "study").workers[0]
-    assert 90 < seen.heartbeat_age < 1000
-    assert (seen.worker_id, seen.host, seen.device, seen.phase) == (
+    found = read_status(storage, "study").workers[0]
+    assert 90 < found.heartbeat_age < 1000
+    assert (found.worker_id, found.host, found.device, found.phase) == (
         worker.worker_id,
         socket.gethostname(),
         "cuda:0",
         "search",
     )
-    assert (seen.trial, seen.attempt, seen.step, seen.epoch, seen.epochs) == (0, 2, 2, 1.0, 3)
+    assert (found.trial, found.attempt, found.step, found.epoch, found.epochs) == (0, 2, 2, 1.0, 3)
     worker._send_heartbeat()
     assert read_status(storage, "study").workers[0].heartbeat_age < 90
     worker.close()
     gone = read_status(storage, "study")
-    assert gone.workers == () and gone.warnings == ("the bucket is away",)
+    assert gone.workers == () and gone.warnings == ("the bucket is unavailable",)
 
 
-def test_an_unknown_study_is_told_with_those_there_are(storage: Storage, study: optuna.Study) -> None:
+def test_unknown_study_raises_with_the_known_ones(storage: Storage, study: optuna.Study) -> None:
     with pytest.raises(StudyError, match=r"no study 'stduy' in .* Did you mean 'study'\? There are: study\."):
         read_status(storage, "stduy")
     optuna.create_study(study_name="stranger", storage=storage)

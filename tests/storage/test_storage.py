@@ -1,4 +1,4 @@
-"""Optuna's own contract of a storage, bare and through the cache that studies put around it."""
+"""Optuna's own tests of a storage, with and without the cache that studies put around it."""
 
 import pytest
 from optuna.storages import BaseStorage, get_storage
@@ -9,7 +9,7 @@ from hpo.storage.storage import Storage
 
 
 class TestStorage(StorageTestCase):
-    """`storage` is the fixture that all tests of this folder share."""
+    """With the fixture `storage` of this folder."""
 
 
 class TestCachedStorage(StorageTestCase):

@@ -1,4 +1,4 @@
-"""Storage URLs: what is wrong is said with the right spelling, and no password is ever shown."""
+"""Storage URLs: errors show the correct form, and never a password."""
 
 import pickle
 import sqlite3
@@ -20,7 +20,7 @@ SECRET = "s3cr3t/p@ss{word}"
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("hpo.db", "sqlite:////home/me"),
         ("", "sqlite:////home/me"),
@@ -43,15 +43,15 @@ SECRET = "s3cr3t/p@ss{word}"
         (f"grpc://me:{SECRET}@host:13000", "not an SQL database"),
     ],
 )
-def test_a_wrong_url_is_told_with_a_right_one_and_without_its_password(url: str, says: str) -> None:
-    with pytest.raises(StorageError) as told:
+def test_wrong_url_raises_with_the_correct_form_and_without_the_password(url: str, message: str) -> None:
+    with pytest.raises(StorageError) as raised:
         open_storage(url)
-    assert says in str(told.value)
-    assert told.value.exit_code == 3
-    assert not any(part in str(told.value) for part in ("s3cr3t", "p@ss", "word}"))
+    assert message in str(raised.value)
+    assert raised.value.exit_code == 3
+    assert not any(part in str(raised.value) for part in ("s3cr3t", "p@ss", "word}"))
 
 
-def test_a_missing_driver_is_told_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_driver_raises_with_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urls, "find_spec", lambda name: None)
     with pytest.raises(StorageError, match=r"pip install 'hpo-finetune\[postgresql\]'"):
         open_storage(f"postgresql+psycopg://me:{SECRET.replace('@', '%40')}@host/hpo")
@@ -75,18 +75,18 @@ def test_hide_password(url: str, shown: str | None) -> None:
     assert hide_password(url) == expected
 
 
-def test_a_drivers_message_loses_the_password_however_it_is_written() -> None:
+def test_redact_hides_the_password_in_every_spelling() -> None:
     url = make_url("postgresql://me:s%40cret@host/hpo?sslpassword=other")
     message = "could not log in with s@cret, s%40cret or other\nat host"
     assert redact(message, url) == "could not log in with ***, *** or *** at host"
 
 
-def test_the_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_path_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse_url("sqlite:///studies/hpo.db").database == str(tmp_path / "studies" / "hpo.db")
 
 
-def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_network_file_system_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mounts = (
         "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
         "40 22 0:35 / /home/shared\\040disk rw - nfs4 server:/export rw,vers=4.2\n"
@@ -102,8 +102,8 @@ def test_a_network_file_system_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not (tmp_path / "hpo.db").exists()
 
 
-def test_an_unreachable_database_is_waited_for_then_told(tmp_path: Path) -> None:
-    """The same engine stands for a server: what cannot be connected to, until it can."""
+def test_unreachable_server_raises_after_the_wait(tmp_path: Path) -> None:
+    """A file in a missing folder stands for the server."""
     file = tmp_path / "not yet" / "hpo.db"
     engine = create_engine(f"sqlite:///{file}")
     with pytest.raises(StorageError, match="did not respond for 0 seconds"):
@@ -114,38 +114,38 @@ def test_an_unreachable_database_is_waited_for_then_told(tmp_path: Path) -> None
 
 
 class Driver:
-    """What SQLAlchemy needs of a driver whose server never lets anyone in."""
+    """A driver that fails to connect, with what SQLAlchemy requires of one."""
 
     paramstyle = "format"
     Error = OperationalError = ProgrammingError = InterfaceError = InternalError = sqlite3.OperationalError
 
-    def __init__(self, says: str) -> None:
-        self.says = says
+    def __init__(self, message: str) -> None:
+        self.message = message
 
-    def connect(self, **given: object) -> None:
-        raise sqlite3.OperationalError(f"{self.says} (used {given['password']})")
+    def connect(self, **arguments: object) -> None:
+        raise sqlite3.OperationalError(f"{self.message} (used {arguments['password']})")
 
 
 @pytest.mark.parametrize(
-    ("says", "told_as"),
+    ("message", "meaning"),
     [("Access denied for user 'me'", "refuses"), ("Can't connect to MySQL server", "did not respond for 0 seconds")],
 )
-def test_a_server_that_does_not_let_us_in_is_told_without_the_password(says: str, told_as: str) -> None:
-    driver: Any = Driver(says)
+def test_refusal_of_a_server_raises_without_the_password(message: str, meaning: str) -> None:
+    driver: Any = Driver(message)
     engine = create_engine("mysql+pymysql://me:s3cr3t@127.0.0.1:1/hpo", module=driver)
-    with pytest.raises(StorageError) as told:
+    with pytest.raises(StorageError) as raised:
         wait_for_server(engine, wait_seconds=0)
-    assert told_as in str(told.value) and says in str(told.value)
-    assert "mysql+pymysql://me:***@127.0.0.1:1/hpo" in str(told.value) and "s3cr3t" not in str(told.value)
+    assert meaning in str(raised.value) and message in str(raised.value)
+    assert "mysql+pymysql://me:***@127.0.0.1:1/hpo" in str(raised.value) and "s3cr3t" not in str(raised.value)
 
 
-def test_a_database_file_that_is_none_is_told(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_raises(tmp_path: Path) -> None:
     (tmp_path / "hpo.db").write_text("This is a text, longer than the header of a database file.\n" * 50)
     with pytest.raises(StorageError, match="not a database"):
         open_storage(f"sqlite:///{tmp_path / 'hpo.db'}")
 
 
-def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_path_that_cannot_be_written_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=str(tmp_path / "file")):
         open_storage(f"sqlite:///{tmp_path / 'file' / 'hpo.db'}")
@@ -153,12 +153,12 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         open_storage("sqlite:////proc/hpo/hpo.db")
 
 
-def test_braces_in_a_path_are_no_template(tmp_path: Path) -> None:
+def test_braces_in_a_path_are_not_a_template(tmp_path: Path) -> None:
     open_storage(f"sqlite:///{tmp_path / 'a{b}' / 'hpo.db'}")
     assert (tmp_path / "a{b}" / "hpo.db").exists()
 
 
-def test_a_storage_is_pickled_by_its_url(storage: Storage, study: optuna.Study) -> None:
+def test_storage_is_pickled_by_its_url(storage: Storage, study: optuna.Study) -> None:
     copy = pickle.loads(pickle.dumps(storage))
     assert copy.url == storage.url
     other = optuna.load_study(study_name=study.study_name, storage=copy)
@@ -167,6 +167,6 @@ def test_a_storage_is_pickled_by_its_url(storage: Storage, study: optuna.Study) 
     assert storage_of(other) is copy
 
 
-def test_a_study_on_another_storage_is_refused() -> None:
+def test_study_on_another_storage_raises() -> None:
     with pytest.raises(StorageError, match="use open_storage"):
         storage_of(optuna.create_study())
