@@ -1,20 +1,20 @@
-"""Never lose to the grid: hpo's search against the papers' grid at the same wall time, both by hpo's own engine.
+"""Compares hpo's search with the grid of the BERT papers at the same wall time, both with hpo's own engine.
 
     python benchmarks/grid.py --data ../shared/datasets/{banking77,clinc150,tweet_emotion} --into grid.jsonl
-    python benchmarks/grid.py --data … --model FOLDER --into grid.jsonl       # a BERT-like model: the papers' rates
+    python benchmarks/grid.py --data … --model FOLDER --into grid.jsonl      # a BERT-like model, with the papers' rates
     python benchmarks/grid.py --data … --into quick.jsonl --quick             # three minutes
 
 The grid (Devlin et al., 2019; Liu & Wang, 2021): batch 16, 32 × learning rate 2e-5, 3e-5, 5e-5 × 2, 3, 4 epochs for
-each model, all else at its default, each configuration trained to its end and the best on validation taken. It is a
-study whose first trials are the grid. Then hpo gets as many seconds, confirming and the final model included (of the
-grid's, its one confirming run is not counted): its own sampler, pruner and confirmation in the space `text-encoders`.
-Both end alike: the winner is trained on train and validation, and measured on test once.
+each model, all else at its default; each configuration is trained to its end, and the best on validation wins. It is
+run as a study whose first trials are the grid. Then hpo gets the same time, its confirmation and final model included
+(the grid's one confirmation run does not count): the default sampler, pruner and confirmation in the search space
+`text-encoders`. Both end with the winner trained on train and validation, and evaluated on test once.
 
-The bundled models take larger rates. Theirs are the papers' times 40, of which the largest, 2e-3, is the one that
-their own README found best; hpo's space is then that of the quickstart, 1e-4 to 5e-3, and its first trials are what it
-tries for a BERT of the papers' size, the rate times 40 too (the head alone as it is). Each search is a `hpo run` in a
-process, with a home and a cache of its own, and one line of the file when it ends: the same command goes on from there.
-Where other work shares the machine, compare the CPU seconds too.
+The bundled models need larger learning rates: the papers' times 40, of which the largest, 2e-3, is the best one
+according to their README. hpo's search space is then that of the quickstart, 1e-4 to 5e-3, and its first trials are
+those for a BERT of the papers' size, also with rates times 40 (except for the head alone). Each search is an `hpo run`
+in a process with a home and a cache of its own, and is appended to the file when it ends: the same command resumes. If
+other work shares the machine, compare the CPU seconds too.
 """
 
 import argparse
@@ -47,13 +47,13 @@ BUNDLED_FACTOR = 40
 BUNDLED_SPACE = {"low": 1e-4, "high": 5e-3, "log": True}
 BERT_BASE = {"layers": 12, "model_type": "bert", "params": 110_000_000}
 SIDES = ("grid", "hpo")
-MOST = {"validation": 300, "test": 2000}  # rows
+MAX_ROWS = {"validation": 300, "test": 2000}
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One search of one side: what a line of the file is known by."""
+    """One search of one side: the key of a line of the file."""
 
     data: str
     seed: int
@@ -63,22 +63,24 @@ class Case:
 
 
 def write_data(source: Path, rows: int, seed: int, into: Path) -> Path:
-    """At most `rows` training rows of the dataset, drawn anew for each seed, its validation and its test."""
-    for split, most in {"train": rows, **MOST}.items():
+    """Write at most `rows` training rows, sampled by the seed, and the validation and test rows of a dataset."""
+    for split, limit in {"train": rows, **MAX_ROWS}.items():
         table = pd.read_csv(source / f"{split}.csv")
         label = "label_name" if "label_name" in table else "label"
         table = table[["text", label]].rename(columns={label: "label"})
-        if len(table) > most:
-            by = table["label"] if split == "train" else None  # each class as often as it is, and at least once
-            table, _ = train_test_split(table, train_size=most, stratify=by, random_state=seed)
+        if len(table) > limit:
+            by = table["label"] if split == "train" else None  # in the classes' proportions, and each at least once
+            table, _ = train_test_split(table, train_size=limit, stratify=by, random_state=seed)
         table.to_csv(into / f"{split}.csv", index=False)
     return into
 
 
 def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> Row:
-    """The study of one side. `seconds` is what hpo may spend."""
+    """Return the study of one side. `seconds` is the budget of hpo."""
     bundled = [model.parent == BUNDLED for model in models]
-    assert all(bundled) or not any(bundled), "models of one kind in one run: they share the grid's learning rates"
+    assert all(bundled) or not any(bundled), (
+        "bundled and other models need separate runs, as all share the learning rates"
+    )
     shared = {"data": str(data), "models": [str(model) for model in models], "seed": case.seed, "devices": "cpu"}
     if case.side == "grid":
         rates = [round(rate * (BUNDLED_FACTOR if bundled[0] else 1), 12) for rate in RATES]
@@ -88,7 +90,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
         confirm = {"top": 1, "seeds": 1}
         more = {"search_space": space, "first_trials": grid, "pruner": "none", "budget": budget, "confirm": confirm}
         return {"name": "grid", **shared, **more}
-    assert seconds is not None, "the grid comes first"
+    assert seconds is not None, "the grid runs first"
     more = {"search_space": "text-encoders", "budget": {"max_trials": 100_000, "max_hours": seconds / 3600}}
     if bundled[0]:
         from hpo.config.first_trials import ModelTraits, model_filter
@@ -96,7 +98,7 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
         from hpo.config.yaml import read_yaml
 
         ready = read_yaml(ready_made_spaces()["text-encoders"])
-        space = {name: written for name, written in ready.items() if name != "first_trials"}
+        space = {name: value for name, value in ready.items() if name != "first_trials"}
         portfolio = [
             {**entry, "learning_rate": entry["learning_rate"] * BUNDLED_FACTOR, "when": {}}
             if "when" in entry
@@ -109,18 +111,18 @@ def study(case: Case, models: list[Path], data: Path, seconds: float | None) -> 
 
 
 def search(case: Case, models: list[Path], source: Path, seconds: float | None) -> Row:
-    """Run one side in a process of its own; what it found, and what it took."""
+    """Run one side in a process of its own; return its scores and its time."""
     from hpo.config.yaml import to_yaml
 
-    with tempfile.TemporaryDirectory(prefix="hpo-grid-") as place:
-        home = Path(place)
+    with tempfile.TemporaryDirectory(prefix="hpo-grid-") as folder:
+        home = Path(folder)
         (home / "data").mkdir()
         data = write_data(source, case.rows, case.seed, home / "data")
         file = home / "study.yaml"
         file.write_text(to_yaml(study(case, models, data, seconds)))
-        environment = {**os.environ, "HPO_HOME": place, "HF_HUB_OFFLINE": "1", "HPO_STORAGE": ""}
+        environment = {**os.environ, "HPO_HOME": folder, "HF_HUB_OFFLINE": "1", "HPO_STORAGE": ""}
         del environment["HPO_STORAGE"]
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "hpo.cli", "run", str(file)],
             capture_output=True,
@@ -128,24 +130,25 @@ def search(case: Case, models: list[Path], source: Path, seconds: float | None) 
             check=False,
             env=environment,
         )
-        wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             raise SystemExit(f"{case}: hpo run ended with {done.returncode}\n{done.stdout}{done.stderr}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return {**vars(case), "wall_seconds": wall, "cpu_seconds": cpu, **found_in(home, case.side)}
+        return {**vars(case), "wall_seconds": wall, "cpu_seconds": cpu, **outcome(home, case.side)}
 
 
-def found_in(home: Path, name: str) -> Row:
-    """What the finished study recorded: scores, trials, and the seconds that the other side gets."""
+def outcome(home: Path, name: str) -> Row:
+    """Return the scores and trials of the finished study, and the seconds that the other side gets."""
     import optuna
 
     import hpo
     from hpo.storage.budget import seconds_run
+    from hpo.storage.optuna_internals import optuna_storage
 
     url = f"sqlite:///{home / 'hpo.db'}"
     result = hpo.load(name, storage=url)
     record, trials = result.record, result.study.get_trials(deepcopy=False)
-    children = optuna.get_all_study_names(result.study._storage)
+    children = optuna.get_all_study_names(optuna_storage(result.study))
     confirm = [each for each in children if each.startswith(f"{name}/confirm-") and "/final-" not in each]
     runs = [run for each in confirm for run in optuna.load_study(study_name=each, storage=url).trials]
     confirming = sum(run.duration.total_seconds() for run in runs if run.duration)
@@ -183,7 +186,7 @@ class Runs:
 
 
 def pairs(runs: Runs, cases: list[Case]) -> Iterator[tuple[Row, Row]]:
-    """Grid and hpo on the same data and seed, where both are done."""
+    """Yield the searches of grid and hpo on the same data and seed, if both are finished."""
     for case in cases:
         if case.side == "grid":
             both = [runs.get(Case(**{**vars(case), "side": side})) for side in SIDES]
@@ -192,7 +195,7 @@ def pairs(runs: Runs, cases: list[Case]) -> Iterator[tuple[Row, Row]]:
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95% interval by Student's t over the seeds; no interval from one seed."""
+    """Return the mean and half of its 95% interval by Student's t over the seeds, infinite for one seed."""
     if len(values) < 2:
         return values[0], math.inf
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
@@ -200,16 +203,16 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def show(found: list[tuple[Row, Row]], console: Console) -> None:
-    """The table, by dataset, and the difference over all pairs."""
+    """Print a table by dataset, and the difference over all pairs."""
     table = Table(title="Test scores at the same wall time: mean over seeds", title_justify="left")
     for name in ("data", "seeds", "grid", "hpo", "hpo − grid, 95%", "wall s", "CPU s", "trials: grid", "hpo (pruned)"):
         table.add_column(name, justify="left" if name == "data" else "right")
     names = list(dict.fromkeys(grid["data"] for grid, _ in found))
-    kept, better = 0, 0
+    not_worse, better = 0, 0
     for name in names:
         of = [pair for pair in found if pair[0]["data"] == name]
         mean, half = interval([hpo["test"] - grid["test"] for grid, hpo in of])
-        kept, better = kept + (mean + half >= 0), better + (mean > 0)
+        not_worse, better = not_worse + (mean + half >= 0), better + (mean > 0)
         means = [[statistics.fmean(pair[side][key] for pair in of) for side in (0, 1)] for key in KEYS]
         wall, cpu = (f"{grid:.0f} / {hpo:.0f}" for grid, hpo in means[1:])
         trials = [statistics.fmean(sum(pair[side]["trials"].values()) for pair in of) for side in (0, 1)]
@@ -220,10 +223,10 @@ def show(found: list[tuple[Row, Row]], console: Console) -> None:
         table.add_row(name, str(len(of)), *scores, f"{mean:+.3f}{noise}", wall, cpu, *numbers)
     console.print(table)
     differences = np.array([hpo["test"] - grid["test"] for grid, hpo in found])
-    draws = np.random.default_rng(0).choice(differences, (10_000, len(differences))).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
+    resampled = np.random.default_rng(0).choice(differences, (10_000, len(differences))).mean(axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
     console.print(f"hpo − grid over all {len(differences)} pairs: {differences.mean():+.3f} [{low:+.3f}, {high:+.3f}].")
-    console.print(f"Not below the grid beyond noise on {kept} of {len(names)} datasets, above it on {better}.")
+    console.print(f"Not significantly below the grid on {not_worse} of {len(names)} datasets, above it on {better}.")
 
 
 KEYS = ("test", "wall_seconds", "cpu_seconds")
@@ -234,8 +237,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with train, validation, test.csv")
     parser.add_argument("--model", type=Path, nargs="+", default=[BUNDLED / "bert-3x128", BUNDLED / "distilbert-2x160"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=1000, help="training rows, at most")
-    parser.add_argument("--into", type=Path, required=True, help="the file of finished searches")
+    parser.add_argument("--rows", type=int, default=1000, help="maximum number of training rows")
+    parser.add_argument("--into", type=Path, required=True, help="JSON lines file of finished searches, to resume from")
     parser.add_argument("--quick", action="store_true", help="one model, one seed, 200 rows of the first dataset")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -260,10 +263,10 @@ def main() -> None:
             seconds = None if grid is None else grid["study_seconds"] - grid["confirming_seconds"]
             row = search(case, models, folders[case.data], seconds)
             runs.add(row)
-        told = f"{row['test']:.3f} on test, {sum(row['trials'].values())} trials"
+        scores = f"{row['test']:.3f} on test, {sum(row['trials'].values())} trials"
         spent = f"{row['wall_seconds']:.0f} s, {row['cpu_seconds']:.0f} CPU s"
         console.print(
-            f"{number}/{len(cases)} {case.data}, seed {case.seed}, {case.side}: {told}, {spent}", soft_wrap=True
+            f"{number}/{len(cases)} {case.data}, seed {case.seed}, {case.side}: {scores}, {spent}", soft_wrap=True
         )
     show(list(pairs(runs, cases)), console)
 

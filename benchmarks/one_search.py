@@ -1,13 +1,13 @@
-"""One search of a rival in `time_to_target.py`, in this process: reads its case as JSON, writes what it did as JSON.
+"""Runs one search of a rival for `time_to_target.py` in this process: reads its case and writes its trials as JSON.
 
 python benchmarks/one_search.py '{"side": "tuned", "study": "study.yaml", "threads": 2, "answer": "answer.json"}'
 
 - default, tuned: `Trainer.hyperparameter_search` with Optuna, `model_init(trial)` choosing the model.
-- ray: Ray Tune's ASHA (Li et al., 2020: random draws, stopped at the rungs 1, 2, 4), two trials at once, each trained
-  by hpo's own loop: what differs is the search alone.
-- hpo: trains nothing new but the best trial of a search that `hpo run` carried out, for its score on test.
+- ray: Ray Tune's ASHA (Li et al., 2020: random configurations, pruned at the rungs 1, 2, 4), two trials at once, each
+  trained by hpo's own loop, so that only the search differs.
+- hpo: trains only the best trial of a search that `hpo run` has run, for its test score.
 
-All read the study file that `hpo run` is given. A time is that of `time.time()`.
+All read the study file of `hpo run`. Times are those of `time.time()`.
 """
 
 import json
@@ -22,7 +22,7 @@ Answer = dict[str, Any]
 
 
 def search_with_trainer(case: Case) -> Answer:
-    """`Trainer.hyperparameter_search` over the study's space, models and trials; the best is trained again for test."""
+    """Run `Trainer.hyperparameter_search` on the study's space and models; train the best again for its test score."""
     import optuna
     import torch
     import transformers
@@ -38,8 +38,8 @@ def search_with_trainer(case: Case) -> Answer:
     data = TextData(config.data.path, config.max_length)
 
     def model_init(trial: Any) -> Any:
-        """The trial's model; its tokenizer's texts become the trainer's."""
-        if trial is None:  # as the Trainer is made
+        """Return the trial's model, and give the trainer the texts as the model's tokenizer encodes them."""
+        if trial is None:  # when the Trainer is created
             return data.load(config.models[0].name)
         params = suggest(trial, config.search_space, config.labels)
         name = config.model_ref(params.model).name
@@ -60,7 +60,7 @@ def search_with_trainer(case: Case) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model_init=model_init,
-            # 0.0, not 0: a trial's value takes the type of what stands there.
+            # 0.0, not 0: the trainer converts a trial's value to the type of this default.
             args=training_arguments(case["side"], "cpu", folder, seed=config.seed, warmup_steps=0.0),
             train_dataset=data.encoded("train", config.models[0].name),
             eval_dataset=data.encoded("validation", config.models[0].name),
@@ -86,7 +86,7 @@ def search_with_trainer(case: Case) -> Answer:
 
 
 class TextData:
-    """The splits of `folder` as a Trainer's script has them: read by `datasets`, tokenised once for each model."""
+    """The splits of `folder` as in a Trainer script: read by `datasets`, tokenized once for each model."""
 
     def __init__(self, folder: str, max_length: int | None) -> None:
         from datasets import load_dataset
@@ -118,7 +118,7 @@ class TextData:
         return self._encoded[split, model]
 
     def load(self, model: str, params: Any = None) -> Any:
-        """A fresh model with a head for the classes; with a trial's dropout and frozen layers."""
+        """Load a model with a head for the classes, and with a trial's dropout and frozen layers."""
         import torch
         from transformers import AutoModelForSequenceClassification
 
@@ -139,7 +139,7 @@ class TextData:
 
 
 def search_with_ray(case: Case) -> Answer:
-    """ASHA over the study's space, two trials at once on a core each; each trial is trained by hpo's own loop."""
+    """Run ASHA on the study's space, two trials at once on a core each; each trial is trained by hpo's own loop."""
     import ray
     from ray import tune
     from ray._private import ray_constants
@@ -157,20 +157,20 @@ def search_with_ray(case: Case) -> Answer:
             case Int():
                 domains[name] = tune.randint(parameter.low, parameter.high + 1)
             case Float():
-                draw = tune.loguniform if parameter.log else tune.uniform
-                domains[name] = draw(parameter.low, parameter.high)
+                domain = tune.loguniform if parameter.log else tune.uniform
+                domains[name] = domain(parameter.low, parameter.high)
             case _:
                 domains[name] = parameter.value
     epochs: Any = config.search_space.parameters["epochs"]
     ended: dict[str, float] = {}
 
-    class Ends(tune.Callback):
+    class EndTimes(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             ended[trial.trial_id] = time.time()
 
     ray_constants.ENABLE_RAY_CLUSTER = False  # on loopback
-    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(address="local", num_cpus=case["threads"], log_to_driver=False, **own)
+    options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(address="local", num_cpus=case["threads"], log_to_driver=False, **options)
     with tempfile.TemporaryDirectory() as folder:
         results = tune.Tuner(
             tune.with_parameters(train_for_ray, study=case["study"]),
@@ -183,7 +183,7 @@ def search_with_ray(case: Case) -> Answer:
                 search_alg=tune.search.BasicVariantGenerator(random_state=config.seed),
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=folder, callbacks=[Ends()], verbose=0),
+            run_config=tune.RunConfig(storage_path=folder, callbacks=[EndTimes()], verbose=0),
         ).fit()
     ray.shutdown()
     trials = []
@@ -193,32 +193,32 @@ def search_with_ray(case: Case) -> Answer:
         metrics, params = result.metrics or {}, result.config or {}
         state = "COMPLETE" if metrics["training_iteration"] == params["epochs"] else "PRUNED"
         value = metrics["accuracy"] if state == "COMPLETE" else None
-        when = ended[metrics["trial_id"]]
-        trials.append({"number": number, "state": state, "value": value, "ended": when, "params": params})
+        end = ended[metrics["trial_id"]]
+        trials.append({"number": number, "state": state, "value": value, "ended": end, "params": params})
     best = max((t for t in trials if t["state"] == "COMPLETE"), key=lambda trial: trial["value"])
     return {"trials": sorted(trials, key=lambda t: t["ended"]), "test": score_on_test(case["study"], best["params"])}
 
 
-_benches: dict[str, Any] = {}  # of a Ray worker, which carries out trial after trial
+_contexts: dict[str, Any] = {}  # by study file: a Ray worker runs one trial after another
 
 
-def train_for_ray(given: dict[str, Any], study: str) -> None:
-    """One trial of Ray's: hpo's training, a report an epoch."""
+def train_for_ray(params: dict[str, Any], study: str) -> None:
+    """Run one trial of Ray's with hpo's training, and report after each epoch."""
     from ray import tune
 
     from hpo.config.trial_params import TrialParams
     from hpo.training.fine_tune import FineTuning
 
-    if study not in _benches:
-        _benches[study] = open_bench(study, threads=1)
-    context = _benches[study]
+    if study not in _contexts:
+        _contexts[study] = open_context(study, threads=1)
+    context = _contexts[study]
     with tempfile.TemporaryDirectory() as folder:
-        for report in FineTuning(context.plan(TrialParams(**given), context.config.seed, Path(folder))).reports():
+        for report in FineTuning(context.plan(TrialParams(**params), context.config.seed, Path(folder))).reports():
             tune.report({"accuracy": report.value})
 
 
 def test_best_of_hpo(case: Case) -> Answer:
-    """The trials of a search that `hpo run` carried out, its best one's score on test, and its final model's."""
+    """Return the trials of a search of `hpo run`, the test score of its best one and that of its final model."""
     import optuna
 
     from hpo.storage.records import params_of
@@ -234,7 +234,7 @@ def test_best_of_hpo(case: Case) -> Answer:
     }
 
 
-def open_bench(study: str, threads: int) -> Any:
+def open_context(study: str, threads: int) -> Any:
     from hpo.config.load import load_config
     from hpo.training.execution import choose_execution
     from hpo.workflow.context import StudyContext
@@ -243,12 +243,12 @@ def open_bench(study: str, threads: int) -> Any:
 
 
 def score_on_test(study: str, params: dict[str, Any]) -> float:
-    """Train one configuration again as its trial was, on the training split alone; its accuracy on test."""
+    """Train one configuration again as in its trial, on the training split alone; return its accuracy on test."""
     from hpo.config.trial_params import TrialParams
     from hpo.training.evaluate import evaluate
     from hpo.training.fine_tune import FineTuning
 
-    context = open_bench(study, threads=1)
+    context = open_context(study, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         run = FineTuning(context.plan(TrialParams(**params), context.config.seed, Path(folder)))
         list(run.reports())
@@ -257,8 +257,8 @@ def score_on_test(study: str, params: dict[str, Any]) -> float:
 
 
 def trials_of(study: Any) -> list[dict[str, Any]]:
-    """The trials of an Optuna study, in the order in which they ended."""
-    told = [
+    """Return the trials of an Optuna study, in the order in which they ended."""
+    trials = [
         {
             "number": trial.number,
             "state": trial.state.name,
@@ -269,7 +269,7 @@ def trials_of(study: Any) -> list[dict[str, Any]]:
         }
         for trial in study.get_trials(deepcopy=False)
     ]
-    return sorted(told, key=lambda trial: trial["ended"])
+    return sorted(trials, key=lambda trial: trial["ended"])
 
 
 SEARCHES = {
@@ -281,5 +281,5 @@ SEARCHES = {
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    Path(asked["answer"]).write_text(json.dumps(SEARCHES[asked["side"]](asked)))
+    case = json.loads(sys.argv[1])
+    Path(case["answer"]).write_text(json.dumps(SEARCHES[case["side"]](case)))

@@ -3,11 +3,10 @@
     python benchmarks/record_curves.py --data ../shared/datasets/tweet_emotion --configurations 300 --into curves --pack
 
 Four bundled models, the quickstart's search space with LoRA, four rungs an epoch. Configuration N is the Nth random
-draw, the same on every dataset. Seconds are the processor's, so that other work on the machine stays out of them;
-features of frozen layers come from the cache where an earlier configuration left them. What was measured is appended to
-`INTO/DATASET.jsonl` as a configuration ends, and the same command goes on from there. `--pack` writes what all files of
-`INTO` hold to `benchmarks/data/fine_tuning.parquet`. `--begin` records what a search would begin with on each of the
-datasets, the models by their rank and the configurations tried first, and writes that beside the table.
+sample, the same on every dataset. Seconds are CPU seconds, which other work on the machine does not affect; features of
+frozen layers are cached between configurations. Each configuration is appended to `INTO/DATASET.jsonl` when it ends,
+and the same command resumes. `--pack` writes all files of `INTO` to `benchmarks/data/fine_tuning.parquet`. `--begin`
+records the ranking of the models and the first trials of a search on each dataset, and writes them beside the table.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import BaseTrial, FixedTrial
-from recorded import BEGINNINGS, DATA, read_tables, write_table
+from recorded import DATA, FIRST_TRIALS, read_tables, write_table
 from rich.progress import track
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-record-curves"))
@@ -45,22 +44,22 @@ ADAPTERS = {
     "lora_r": {"low": 4, "high": 32, "log": True, "when": {"peft": "lora"}},
     "lora_targets": {"choices": ["all-linear", "attention"], "when": {"peft": "lora"}},
 }
-FIRST = -1  # the number of a configuration that was not drawn, but is tried first
+FIRST_TRIAL = -1  # the number of a configuration that is tried first instead of sampled
 Row = dict[str, Any]
 
 
 def study_of(folder: Path) -> StudyConfig:
-    """The quickstart's models and space, and adapters, on other data."""
+    """Return the quickstart's study on other data, with adapters in its search space."""
     changes = {"data": str(folder.absolute()), "first_trials": [], "fidelity": {"rungs_per_epoch": 4}}
-    space = {f"search_space.{name}": written for name, written in ADAPTERS.items()}
-    # As many trials as a search that is replayed has: they decide how many of the good defaults are tried first.
+    space = {f"search_space.{name}": value for name, value in ADAPTERS.items()}
+    # As many trials as a replayed search has: the budget limits the number of first trials.
     return load_config(
         ROOT / "studies" / "quickstart.yaml", [*changes.items(), *space.items(), ("budget.max_trials", 100)]
     )
 
 
-def some_rows(config: StudyConfig, train: int, validation: int) -> TaskData:
-    """The first rows of the shuffled splits."""
+def first_rows(config: StudyConfig, train: int, validation: int) -> TaskData:
+    """Return the first rows of the shuffled splits."""
     task = get_task(config.task)
     data = task.prepare(config.data, 0)
     wanted = (("train", data.train, train), ("validation", data.validation, validation))
@@ -70,70 +69,70 @@ def some_rows(config: StudyConfig, train: int, validation: int) -> TaskData:
 
 
 def record(context: StudyContext, trial: BaseTrial, folder: Path) -> Row:
-    """Train the configuration that `trial` suggests to its end, or to its failure."""
-    Path("/proc/self/clear_refs").write_text("5")  # the process's peak of memory begins anew (proc(5); Linux only)
+    """Train the configuration that `trial` suggests until it ends or fails."""
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak memory of the process (proc(5); Linux only)
     params = suggest(trial, context.config.search_space, context.config.labels)
     reports: list[Row] = []
-    failure, began = None, time.process_time()
+    failure, started = None, time.process_time()
     run = FineTuning(context.plan(params, seed=0, folder=folder))
     try:
         for report in run.reports():
-            seconds = round(time.process_time() - began, 3)
+            seconds = round(time.process_time() - started, 3)
             reports.append({**report.metrics, "seconds": seconds})
     except TrialError as error:
         failure = type(error).__name__
-        reports.append({"seconds": round(time.process_time() - began, 3)})
+        reports.append({"seconds": round(time.process_time() - started, 3)})
     return {"params": trial.params, "failure": failure, "memory_mb": peak_memory_mb(), "reports": reports}
 
 
 def peak_memory_mb() -> int:
-    """The most memory that this process held since its peak was last cleared."""
+    """Return the peak memory of this process since it was last reset."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) // 1024
 
 
-class Place:
-    """One dataset: its workbench, and the file of what was recorded on it."""
+class Recorder:
+    """Records configurations on one dataset, in a JSON lines file."""
 
     def __init__(self, data: Path, arguments: argparse.Namespace) -> None:
         config = study_of(data)
-        rows = some_rows(config, arguments.train_rows, arguments.validation_rows)
+        rows = first_rows(config, arguments.train_rows, arguments.validation_rows)
         self.name = data.name
         self._context = StudyContext(config, choose_execution("cpu", cores()), rows)
         self._file = arguments.into / f"{data.name}.jsonl"
         self._done = {row["number"] for row in _read(self._file)}
 
     def record(self, number: int) -> None:
-        """Configuration `number`: what a random search with this seed draws first."""
+        """Record configuration `number`: the first sample of a random search with this seed."""
         if number not in self._done:
-            drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number)).ask()
-            self._keep(number, drawn)
+            sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number)).ask()
+            self._train(number, sampled)
 
-    def begin(self) -> Row:
-        """What the product begins a search with: the models by their rank, and how its first trials go.
+    def record_first_trials(self) -> Row:
+        """Return the ranked models and the curves of the first trials of a search.
 
-        Their seconds are told as those of the machine that recorded the table: by what the configurations take here
-        that both have.
+        Their seconds are converted to those of the machine that recorded the table, by the ratio for the
+        configurations that were recorded on both.
         """
         order = rank_models(self._context).order
         queue = self._context.first_trials(order).points
         for point in track(queue, f"first trials of {self.name}"):
             if not any(row["params"] == point for row in _read(self._file)):
-                self._keep(FIRST, FixedTrial(point))
+                self._train(FIRST_TRIAL, FixedTrial(point))
         rows = _read(self._file)
-        before = next(table for table in read_tables() if table.name == self.name).runs
-        slower = [
-            math.log(row["reports"][-1]["seconds"] / before[row["number"]].seconds[-1])
+        recorded = next(table for table in read_tables() if table.name == self.name).runs
+        log_ratios = [
+            math.log(row["reports"][-1]["seconds"] / recorded[row["number"]].seconds[-1])
             for row in rows
-            if row["number"] in range(len(before))
+            if row["number"] in range(len(recorded))
         ]
-        unit = math.exp(statistics.fmean(slower))
-        begun = [_curve(next(row for row in rows if row["params"] == point)) for point in queue]
-        for run in begun:
-            run["seconds"] = [round(seconds / unit, 3) for seconds in run["seconds"]]
-        return {"order": order, "first_trials": begun}
+        ratio = math.exp(statistics.fmean(log_ratios))
+        curves = [_curve(next(row for row in rows if row["params"] == point)) for point in queue]
+        for curve in curves:
+            curve["seconds"] = [round(seconds / ratio, 3) for seconds in curve["seconds"]]
+        return {"order": order, "first_trials": curves}
 
-    def _keep(self, number: int, trial: BaseTrial) -> None:
+    def _train(self, number: int, trial: BaseTrial) -> None:
         with tempfile.TemporaryDirectory() as folder:
             row = {"number": number, **record(self._context, trial, Path(folder))}
         with self._file.open("a", encoding="utf-8") as out:
@@ -146,7 +145,7 @@ def _read(file: Path) -> list[Row]:
 
 
 def _curve(row: Row) -> Row:
-    """A row of the table: validation accuracy at each rung."""
+    """Return a row of the table, with the validation accuracy at each rung."""
     return {
         "params": row["params"],
         "steps": list(range(1, len(row["reports"]) + 1)),
@@ -157,12 +156,12 @@ def _curve(row: Row) -> Row:
 
 
 def pack(folder: Path, file: Path) -> None:
-    """All that was drawn and recorded as one table."""
+    """Write all recorded samples as one table."""
     rows = [
         {"dataset": source.stem, **_curve(row), "params": json.dumps(row["params"]), "memory_mb": row.get("memory_mb")}
         for source in sorted(folder.glob("*.jsonl"))
         for row in sorted(_read(source), key=lambda row: row["number"])
-        if row["number"] != FIRST
+        if row["number"] != FIRST_TRIAL
     ]
     write_table(rows, file)
 
@@ -173,21 +172,21 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, default=300)
     parser.add_argument("--train-rows", type=int, default=500)
     parser.add_argument("--validation-rows", type=int, default=300)
-    parser.add_argument("--into", type=Path, required=True, help="folder of what was recorded")
-    parser.add_argument("--pack", action="store_true", help="write the table in the end")
-    parser.add_argument("--begin", action="store_true", help="record first trials as well, and write them")
+    parser.add_argument("--into", type=Path, required=True, help="folder of the recorded JSON lines files")
+    parser.add_argument("--pack", action="store_true", help="write the table at the end")
+    parser.add_argument("--begin", action="store_true", help="also record the first trials of a search, and write them")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments.into.mkdir(parents=True, exist_ok=True)
-    places = [Place(data, arguments) for data in arguments.data]
+    recorders = [Recorder(data, arguments) for data in arguments.data]
     for number in track(range(arguments.configurations), "recording"):
-        for place in places:
-            place.record(number)
+        for recorder in recorders:
+            recorder.record(number)
     if arguments.pack:
         pack(arguments.into, DATA / "fine_tuning.parquet")
     if arguments.begin:
-        begun = {place.name: place.begin() for place in places}
-        BEGINNINGS.write_text(json.dumps(begun) + "\n", encoding="utf-8")
+        first_trials = {recorder.name: recorder.record_first_trials() for recorder in recorders}
+        FIRST_TRIALS.write_text(json.dumps(first_trials) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Recorded learning curves as searches to replay: a table holds configurations and how the training of each went.
+"""Tables of recorded learning curves to replay searches on.
 
     python benchmarks/recorded.py --source ../shared/learning_curves --into benchmarks/data    # TaskSet, scaling law
 
-`benchmarks/data/README.md` says where each family of tables comes from.
+`benchmarks/data/README.md` documents the source of each family of tables.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from sklearn.ensemble import ExtraTreesRegressor
 from hpo.core.direction import Direction, loss_sign
 
 DATA = Path(__file__).parent / "data"
-BEGINNINGS = DATA / "beginnings.json"  # written by `record_curves.py`
+FIRST_TRIALS = DATA / "beginnings.json"  # written by `record_curves.py`
 Params = dict[str, Any]
 
-EXACT = 1e3  # a squared distance that no runs with the same choices have
-TASKSET_RUNGS = range(2, 51, 2)  # of the 51 recorded points: 25 rungs
+FAR = 1e3  # more than any squared distance between configurations of the same model
+TASKSET_RUNGS = range(2, 51, 2)  # 25 of the 51 recorded points
 
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded training: its values at the rungs, the seconds until each, and whether it then failed.
+    """One recorded training: its value at each rung, the seconds until each, and whether it failed after the last.
 
-    `steps` are the rungs' numbers, in proportion to the training done by then.
+    `steps` number the rungs in proportion to the training done.
     """
 
     params: Params
@@ -45,22 +45,22 @@ class Run:
 
 @dataclass
 class Table:
-    """The recorded runs of one dataset, and the space they were drawn from."""
+    """The recorded runs of one dataset, and the search space that they were sampled from."""
 
     family: str
     name: str
     direction: Direction
     space: dict[str, BaseDistribution]
     runs: list[Run]
-    order: tuple[str, ...] = ()  # the models, as the product ranks them on the dataset; empty: unknown
-    first_trials: tuple[Run, ...] = ()  # the recorded runs of what it tries first: not part of `runs`
+    order: tuple[str, ...] = ()  # the models as hpo ranks them on the dataset; empty if unknown
+    first_trials: tuple[Run, ...] = ()  # the recorded runs of its first trials, which are not in `runs`
     _points: np.ndarray = field(init=False)
     _weights: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.finals = np.array([math.nan if run.failed else run.values[-1] for run in self.runs])
-        self._points = np.array([self._place(run.params) for run in self.runs])
-        self._weights = self._matter()
+        self._points = np.array([self._encode(run.params) for run in self.runs])
+        self._weights = self._distance_weights()
 
     @property
     def sign(self) -> float:
@@ -69,25 +69,25 @@ class Table:
 
     @property
     def conditional(self) -> bool:
-        """Whether any parameter has a part only with some value of another."""
+        """Whether the search space has conditional parameters."""
         return any(name in CONDITIONS for name in self.space)
 
     @property
-    def whole(self) -> float:
-        """Mean seconds of a run that does not fail: the unit in which compute is told."""
+    def mean_seconds(self) -> float:
+        """Mean seconds of a run that does not fail: the unit of compute."""
         return float(np.mean([run.seconds[-1] for run in self.runs if not run.failed]))
 
     def regret(self, value: float) -> float:
-        """0 at the best recorded final value, 1 at the median one or worse."""
+        """Return the regret of a final value: 0 for the best recorded one, 1 for the median or worse."""
         losses = self.sign * self.finals[np.isfinite(self.finals)]
         best, middle = losses.min(), np.median(losses)
         return float(np.clip((self.sign * value - best) / (middle - best), 0, 1))
 
-    def run_of(self, trial: optuna.Trial, taken: set[int]) -> Run:
-        """Sample a configuration; the recorded run nearest to it, by the parameters that matter for the result.
+    def run_of(self, trial: optuna.Trial, used: set[int]) -> Run:
+        """Sample a configuration and return the recorded run of the same model that is nearest to it.
 
-        The model must be the same. No run of it is had twice (`taken` keeps them): a small change is not without
-        effect. A first trial has its own.
+        Parameters are weighted by their effect on the result. No run is returned twice while there are others (`used`
+        records them), so that no change of a configuration is without effect. A first trial has its own run.
         """
         for name, distribution in self.space.items():
             parent, needed = CONDITIONS.get(name, (name, None))
@@ -96,38 +96,38 @@ class Table:
         for run in self.first_trials:
             if run.params == trial.params:
                 return run
-        away = ((self._points - self._place(trial.params)) ** 2) @ self._weights
-        again = [number for number in taken if away[number] < EXACT]
-        if len(again) < np.count_nonzero(away < EXACT):
-            away[again] = np.inf
-        nearest = int(np.argmin(away))
-        taken.add(nearest)
+        distances = ((self._points - self._encode(trial.params)) ** 2) @ self._weights
+        repeated = [number for number in used if distances[number] < FAR]
+        if len(repeated) < np.count_nonzero(distances < FAR):
+            distances[repeated] = np.inf
+        nearest = int(np.argmin(distances))
+        used.add(nearest)
         return self.runs[nearest]
 
-    def _place(self, params: Params) -> list[float]:
-        """The configuration in unit coordinates, a choice as one coordinate for each of its values."""
-        place: list[float] = []
+    def _encode(self, params: Params) -> list[float]:
+        """Return the features of a configuration: numbers scaled from 0 to 1, categories one-hot."""
+        features: list[float] = []
         for name, kind in self.space.items():
             if isinstance(kind, CategoricalDistribution):
-                place += [float(params.get(name) == choice) for choice in kind.choices]
+                features += [float(params.get(name) == choice) for choice in kind.choices]
             elif isinstance(kind, FloatDistribution | IntDistribution):
                 given = params.get(name, kind.low)
                 low, high, value = ((math.log if kind.log else float)(x) for x in (kind.low, kind.high, given))
-                place.append((value - low) / (high - low))
-        return place
+                features.append((value - low) / (high - low))
+        return features
 
-    def _matter(self) -> np.ndarray:
-        """How much each coordinate counts for nearness: its share in explaining the ranks of the final values."""
+    def _distance_weights(self) -> np.ndarray:
+        """Return the weight of each feature in distances: its importance for the ranks of the final values."""
         worst = np.nanmax(self.sign * self.finals)
         ranks = np.argsort(np.argsort(np.nan_to_num(self.sign * self.finals, nan=worst + 1)))
         trees = ExtraTreesRegressor(100, min_samples_leaf=3, random_state=0).fit(self._points, ranks)
         weights: np.ndarray = trees.feature_importances_ + 1e-3
-        place = 0
+        start = 0
         for name, kind in self.space.items():
             width = len(kind.choices) if isinstance(kind, CategoricalDistribution) else 1
             if name in SAME:
-                weights[place : place + width] = EXACT**2
-            place += width
+                weights[start : start + width] = FAR**2
+            start += width
         return weights
 
 
@@ -136,7 +136,7 @@ def _log(low: float, high: float) -> FloatDistribution:
 
 
 # Metz et al., "Using a thousand optimization tasks to learn hyperparameter search strategies" (2020), appendix: the
-# betas are drawn as their distance from 1.
+# betas are sampled as their distance from 1.
 TASKSET = {
     "learning_rate": _log(1e-8, 10),
     "1-beta1": _log(1e-4, 1),
@@ -147,7 +147,7 @@ TASKSET = {
     "linear_decay": _log(1e-7, 1e-4),
     "exponential_decay": _log(1e-6, 1e-3),
 }
-# The quickstart's space, and adapters.
+# The quickstart's search space, and adapters.
 FINE_TUNING: dict[str, BaseDistribution] = {
     "learning_rate": _log(1e-4, 5e-3),
     "batch_size": CategoricalDistribution([16, 32, 64]),
@@ -161,16 +161,16 @@ FINE_TUNING: dict[str, BaseDistribution] = {
     "lora_targets": CategoricalDistribution(["all-linear", "attention"]),
 }
 CONDITIONS = {"lora_r": ("peft", "lora"), "lora_targets": ("peft", "lora")}
-# What a recorded run must have in common with a configuration that is asked for: another model is another curve. With
-# the batch size, epochs and adapters as well there would be one or two runs of each kind.
+# The parameters in which the nearest run must equal the configuration. With the batch size, epochs and adapters as well
+# only one or two runs of each kind would be left.
 SAME = {"model"}
 DIRECTIONS: dict[str, Direction] = {"taskset": "minimize", "scaling_law": "minimize", "fine_tuning": "maximize"}
 
 
 def read_tables(folder: Path = DATA) -> list[Table]:
-    """All tables of a folder."""
+    """Read all tables of a folder."""
     tables = []
-    known = json.loads(BEGINNINGS.read_text(encoding="utf-8"))
+    known = json.loads(FIRST_TRIALS.read_text(encoding="utf-8"))
     for file in sorted(folder.glob("*.parquet")):
         for name, rows in pandas.read_parquet(file).groupby("dataset"):
             runs = [
@@ -202,7 +202,7 @@ def _taskset(source: Path) -> list[dict[str, Any]]:
             params = {name: float(f"{min(max(params[name], d.low), d.high):.6g}") for name, d in TASKSET.items()}
             curve = [recorded["valid"]["loss"][point] for point in TASKSET_RUNGS]
             values = [value for value in curve if math.isfinite(value)]
-            rungs = min(len(values) + 1, len(curve))  # the rung that is not finite took its time, too
+            rungs = min(len(values) + 1, len(curve))  # the rung whose value is not finite took as long
             rows.append(
                 {
                     "dataset": file.stem.removeprefix("FixedTextRNNClassification_"),
@@ -236,7 +236,7 @@ def _scaling_law(source: Path) -> list[dict[str, Any]]:
 
 
 def write_table(rows: list[dict[str, Any]], file: Path) -> None:
-    """Write the rows of one family, numbers in single precision."""
+    """Write the rows of one family to a Parquet file, with numbers in single precision."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""Replays one search on a table of recorded curves, with the product's samplers and pruners, in simulated time."""
+"""Replays one search on a table of recorded curves, with hpo's samplers and pruners, in simulated time."""
 
 import heapq
 import math
@@ -17,9 +17,9 @@ from hpo.storage.records import CURVE, record
 from hpo.storage.transactions import FAILURE, RUNGS
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
-WHOLE = "hpo, first trials"
+FIRST_TRIALS = "hpo, first trials"
 BY_STEPS = {"name": "SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 2}
-# As a study file names them.
+# The sampler and pruner of each method, as in a study file.
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random": (RANDOM, {"name": "none"}),
     "tpe": (TPE, {"name": "none"}),
@@ -29,11 +29,11 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe+shares": (TPE, {"name": "successive_halving"}),
     "gp": ({"name": "GPSampler"}, {"name": "none"}),
     "hpo": ({}, {}),  # the defaults
-    WHOLE: ({}, {}),  # and what the product knows before the first trial: a ranking of the models, good defaults
+    FIRST_TRIALS: ({}, {}),  # and what hpo has before the first trial: a ranking of the models, good defaults
 }
-POINTS = 96  # of a regret curve, evenly over the compute
-MAX_TRIALS = 400  # of a search: where each choice was tried and stopped at its first rung, trials cost next to nothing
-MOST = 0.25  # of the trainings that a table holds, which a search may spend: with more, chance finds the best
+POINTS = 96  # of a regret curve, evenly spaced over the compute
+MAX_TRIALS = 400  # of a search: trials that are pruned at their first rung cost next to nothing
+MAX_SHARE = 0.25  # of the recorded trainings that a search may spend: with more, random search finds the best
 
 
 class Case(NamedTuple):
@@ -47,40 +47,40 @@ class Case(NamedTuple):
 
 
 class Search:
-    """One search: a study in memory, its workers, and what was found by when."""
+    """One search: an in-memory study, its workers, and the values of its complete trials over time."""
 
     def __init__(self, table: Table, study: optuna.Study) -> None:
         self.table = table
         self.study = study
         self.now = 0.0
-        self.found: list[tuple[float, float]] = []  # when, and the value of a trial complete then
-        self.numbers = iter(range(MAX_TRIALS))
-        self.taken: set[int] = set()
-        self.overhead = 0.0  # real seconds spent on asking, telling and deciding
+        self.found: list[tuple[float, float]] = []  # the time and the value of each complete trial
+        self._numbers = iter(range(MAX_TRIALS))
+        self._used: set[int] = set()  # rows of the table
+        self.overhead = 0.0  # CPU seconds of the sampler, the pruner and the storage
 
     def run(self, workers: int, seconds: float) -> None:
-        """Let the workers work until each has worked for so many seconds."""
+        """Run the workers for so many simulated seconds each."""
         queue = [(0.0, number, self._work()) for number in range(workers)]
         while queue:
             self.now, number, work = heapq.heappop(queue)
             if self.now > seconds:
                 return
-            began = time.process_time()
-            pause = next(work, None)
-            self.overhead += time.process_time() - began
-            if pause is not None:
-                heapq.heappush(queue, (self.now + pause, number, work))
+            started = time.process_time()
+            duration = next(work, None)
+            self.overhead += time.process_time() - started
+            if duration is not None:
+                heapq.heappush(queue, (self.now + duration, number, work))
 
     def _work(self) -> Iterator[float]:
-        """One worker: trial after trial; yields the seconds until it does something again."""
-        for _ in self.numbers:
+        """Run one trial after another; yield the seconds until the worker's next event."""
+        for _ in self._numbers:
             trial = self.study.ask()
-            run = self.table.run_of(trial, self.taken)
+            run = self.table.run_of(trial, self._used)
             trial.set_user_attr(RUNGS, run.steps[-1])
             yield from self._train(trial, run)
 
     def _train(self, trial: optuna.Trial, run: Run) -> Iterator[float]:
-        """Report rung after rung until the run ends, or is stopped."""
+        """Report the rungs of a run until it ends or is pruned; yield the seconds until each."""
         passed = 0.0
         state = TrialState.FAIL if run.failed else TrialState.COMPLETE
         for rung in range(len(run.steps)):
@@ -102,27 +102,28 @@ class Search:
 
 
 def replay(
-    table: Table, case: Case, wholes: float, prepare: Callable[[optuna.Study], None] = lambda study: None
+    table: Table, case: Case, trainings: float, prepare: Callable[[optuna.Study], None] = lambda study: None
 ) -> dict[str, Any]:
-    """Carry out one search with the compute of `wholes` whole trainings, or less (`MOST`); its regret over compute.
+    """Run one search with the compute of `trainings` full trainings, at most `MAX_SHARE` of the table's.
 
-    `prepare` is given the study before its first trial.
+    Return its regret over compute, its counts of trials and the CPU milliseconds of a trial. `prepare` is called with
+    the study before its first trial.
     """
     sampler, pruner = METHODS[case.method]
     study = optuna.create_study(
-        study_name="-".join(map(str, case)),  # Hyperband deals its brackets by the study's name
+        study_name="-".join(map(str, case)),  # Hyperband assigns brackets by the study's name
         storage=InMemoryStorage(),
         direction=table.direction,
         sampler=build_sampler(sampler, conditional=table.conditional, seed=case.seed),
         pruner=build_pruner(pruner),
     )
-    if case.method == WHOLE:
+    if case.method == FIRST_TRIALS:
         study.sampler = RankedSampler(study.sampler, table.order, case.seed)
         for run in table.first_trials:
             study.enqueue_trial(run.params)
     prepare(study)
     search = Search(table, study)
-    seconds = min(wholes, MOST * len(table.runs)) * table.whole / case.workers
+    seconds = min(trainings, MAX_SHARE * len(table.runs)) * table.mean_seconds / case.workers
     search.run(case.workers, seconds)
     regret, regrets, found = 1.0, [], iter([*search.found, (math.inf, 0.0)])
     when, value = next(found)

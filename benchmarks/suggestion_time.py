@@ -1,6 +1,6 @@
-"""How long does hpo's own sampler take to suggest a trial in a study of 10, 100 and 1,000 trials?
+"""Measures the time of a suggestion of hpo's default sampler in a study of 10, 100 and 1,000 trials.
 
-    python benchmarks/suggestion_time.py           # a minute; milliseconds of the processor, on one thread
+    python benchmarks/suggestion_time.py           # a minute; CPU milliseconds on one thread
 
 The study is in SQLite and has the quickstart's search space with adapters. A tenth of its trials are complete, the
 rest were pruned at early rungs.
@@ -26,12 +26,12 @@ from hpo.storage.records import CURVE
 from hpo.storage.storage import open_storage
 from hpo.storage.transactions import RUNGS
 
-WHOLE = 16  # rungs of a trial
+RUNGS_PER_TRIAL = 16
 SPACE = {"model": optuna.distributions.CategoricalDistribution(["a", "b", "c", "d"]), **FINE_TUNING}
 
 
-def made_up(number: int, rng: np.random.Generator) -> FrozenTrial:
-    """A trial with parameters, reports, times and a state as they come in a search."""
+def synthetic_trial(number: int, rng: np.random.Generator) -> FrozenTrial:
+    """Return a trial with parameters, reports, times and a state as in a search."""
     sampler, study = optuna.samplers.RandomSampler(number), optuna.create_study()
     trial = study.ask()
     params = {}
@@ -40,7 +40,7 @@ def made_up(number: int, rng: np.random.Generator) -> FrozenTrial:
         if needed is None or params[parent] == needed:
             params[name] = sampler.sample_independent(study, study.trials[trial.number], name, kind)
     complete = number % 10 == 0
-    rungs = WHOLE if complete else int(rng.integers(1, 6))
+    rungs = RUNGS_PER_TRIAL if complete else int(rng.integers(1, 6))
     end = rng.random()
     values = {step: end + 0.7**step + 0.01 * rng.standard_normal() for step in range(1, rungs + 1)}
     return create_trial(
@@ -49,7 +49,7 @@ def made_up(number: int, rng: np.random.Generator) -> FrozenTrial:
         params=params,
         distributions={name: SPACE[name] for name in params},
         intermediate_values=values,
-        user_attrs={RUNGS: WHOLE},
+        user_attrs={RUNGS: RUNGS_PER_TRIAL},
         system_attrs={CURVE: [{"step": rungs, "seconds": 3.0 * rungs}]},
     )
 
@@ -60,13 +60,13 @@ def suggest(study: optuna.Study) -> None:
 
 
 def milliseconds(work: Callable[[], object], times: int) -> str:
-    """Median of the processor's milliseconds, and the longest: where the kernel's lengths are searched for anew."""
-    took = []
+    """Return the median of the CPU milliseconds, and the maximum: that of a suggestion that fits the kernel again."""
+    times_ms = []
     for _ in range(times):
-        began = time.process_time()
+        started = time.process_time()
         work()
-        took.append(1000 * (time.process_time() - began))
-    return f"{statistics.median(took):.0f} ({max(took):.0f})"
+        times_ms.append(1000 * (time.process_time() - started))
+    return f"{statistics.median(times_ms):.0f} ({max(times_ms):.0f})"
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
             storage = open_storage(f"sqlite:///{Path(folder) / 'hpo.db'}")
             study = optuna.create_study(storage=storage, sampler=FreezeThawSampler(0))
             rng = np.random.default_rng(0)
-            study.add_trials([made_up(number, rng) for number in range(count)])
+            study.add_trials([synthetic_trial(number, rng) for number in range(count)])
             lines.add_row(str(count), milliseconds(lambda study=study: suggest(study), arguments.times))
     Console(width=120).print(lines)
 
