@@ -1,9 +1,9 @@
-"""Search over two tiny language models, made on the spot, that learn to answer chats about days of the week.
+"""Search over two tiny untrained language models that learn to answer chats about days of the week.
 
-    python examples/chat.py [FOLDER]     # under a minute on one core; no hub, no GPU
+    python examples/chat.py [FOLDER]     # under a minute on one core, without hub or GPU
 
-The answers alone are learnt. Chats stand in `messages`; a tokenizer's chat template is used, or a plain one as here.
-With your own data and models of the hub it is `hpo init DATA --task causal-lm` and `hpo run`.
+The loss covers the answers only. Chats are in the column `messages`; the tokenizer's chat template is applied, or a
+plain one if it has none, as here. For your own data, run `hpo init DATA --task causal-lm` and `hpo run`.
 """
 
 import json
@@ -34,10 +34,10 @@ SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def write_chats(path: Path) -> Path:
-    """Every question for every day, in random order."""
+    """Write every question about every day, in random order."""
     chats = []
-    for place, day in enumerate(DAYS):
-        for way, other in (("after", DAYS[(place + 1) % 7]), ("before", DAYS[place - 1])):
+    for index, day in enumerate(DAYS):
+        for way, other in (("after", DAYS[(index + 1) % 7]), ("before", DAYS[index - 1])):
             for question in QUESTIONS:
                 asked = {"role": "user", "content": question.format(way=way, day=day)}
                 chats.append({"messages": [asked, {"role": "assistant", "content": f"it is {other} ."}]})
@@ -47,7 +47,7 @@ def write_chats(path: Path) -> Path:
 
 
 def save_model(folder: Path, kind: str, **shape: Any) -> Path:
-    """An untrained model of a few thousand weights with a tokenizer of a few words."""
+    """Save an untrained model of a few thousand weights, with a tokenizer of a few words."""
     import torch
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast

@@ -1,10 +1,10 @@
-"""Build the quickstart's data: which library does this docstring paragraph come from?
+"""Create the quickstart's data: docstring paragraphs, each labeled with the library that it is from.
 
     python examples/docstrings.py            # writes examples/data/docstrings/{train,validation,test}.csv
 
-The paragraphs are read, without importing anything, from the sources of eight packages that every installation of hpo
-holds, so the data is built offline and is the same for the same versions. Library names, code and dotted paths are
-masked; near-duplicates are removed; every source file belongs to one split only.
+The paragraphs are parsed, without importing anything, from the sources of eight packages that every installation of hpo
+has, so the data is created offline and is identical for the same versions. Library names, code and dotted paths are
+masked, near-duplicates are removed, and all paragraphs of a source file are in the same split.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# label (the distribution's name) -> the package to import, i.e. the folder that holds its sources
+# label (the distribution's name) -> import name
 LIBRARIES = {
     "networkx": "networkx",
     "numpy": "numpy",
@@ -38,14 +38,14 @@ LIBRARIES = {
     "transformers": "transformers",
 }
 ROWS_PER_LABEL = {"train": 500, "validation": 90, "test": 125}  # 4,000, 720 and 1,000 rows
-PARAGRAPHS_PER_FILE = 16  # at most: one long file must not speak for its library
+PARAGRAPHS_PER_FILE = 16  # at most, so that no long file dominates its library
 MIN_WORDS, MAX_WORDS = 10, 60
 NEAR_DUPLICATE = 0.5  # Jaccard index of two texts' sets of word triples
 DATA = Path(__file__).resolve().parent / "data" / "docstrings"
 SKIPPED_FOLDERS = {"test", "tests", "testing", "__pycache__", "_vendor", "site-packages", "dist-packages"}
 
-# The libraries' own names, aliases and makers, in any spelling; what would otherwise give the answer away.
-GIVE_AWAYS = re.compile(
+# Names, aliases and makers of the libraries in any spelling: with them, classification would be trivial.
+LIBRARY_NAMES = re.compile(
     r"(?<![a-z])(networkx|nx|num(?:py|eric)\d*|np|pandas|pd|scikit[- ]?learn|sk-?learn|scikits?|scipy|scpy|sqlalchemy|"
     r"sql ?alchemy|sqla|sa|(?:py)?torch\w*|aten|caffe2?|libtorch|transformers|hugging ?face|matplotlib|plt|"
     r"array api|dbapi|pep[- ]?249)(?:['’]s)?(?![a-z])",
@@ -87,7 +87,7 @@ class Summary(NamedTuple):
 
 
 def docstrings(source: str) -> Iterator[str]:
-    """All docstrings of a module's source, cleaned of indentation; none where it does not parse."""
+    """Yield all docstrings of a module's source without indentation; none if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # a template, or a test of the parser itself
@@ -96,7 +96,7 @@ def docstrings(source: str) -> Iterator[str]:
 
 
 def docstrings_of(node: ast.AST) -> Iterator[str]:
-    """Docstrings of a node and of the statements inside it; expressions, which hold none, are not visited."""
+    """Yield the docstrings of a node and of the statements inside it."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         docstring = ast.get_docstring(node)
         if docstring:
@@ -108,7 +108,7 @@ def docstrings_of(node: ast.AST) -> Iterator[str]:
 
 
 def prose(docstring: str) -> Iterator[str]:
-    """A docstring's paragraphs of English, as plain text with names masked; code, tables and headings are left out."""
+    """Yield a docstring's paragraphs of English as masked plain text, without code, tables and headings."""
     for block in re.split(r"\n\s*\n", docstring):
         lines = [line.strip() for line in inspect.cleandoc(block).splitlines()]
         if any(line.startswith((">>>", "...", "```", "|", "+--", "$ ", "<")) for line in lines):
@@ -122,10 +122,10 @@ def prose(docstring: str) -> Iterator[str]:
 
 
 def mask(text: str) -> str:
-    """The text with code, dotted paths, identifiers and the libraries' names replaced by NAME."""
+    """Replace code, dotted paths, identifiers and the libraries' names by NAME."""
     for pattern, replacement in REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    text = GIVE_AWAYS.sub("NAME", text)
+    text = LIBRARY_NAMES.sub("NAME", text)
     text = re.sub(r"[^A-Za-z0-9.,;:()'\"!?%/ -]+", " ", text)
     text = re.sub(r"(?:NAME[\s.,/()-]*)+NAME", "NAME", text)
     text = re.sub(r"\s+", " ", text)
@@ -133,7 +133,7 @@ def mask(text: str) -> str:
 
 
 def source_files(package: Path) -> list[Path]:
-    """The Python files of a package (or the one file of a module), sorted by path; tests are left out."""
+    """Return the Python files of a package (or the file of a module) without tests, sorted by path."""
     if package.is_file():
         return [package] if package.suffix == ".py" else []
     found = []
@@ -144,13 +144,13 @@ def source_files(package: Path) -> list[Path]:
 
 
 def paragraphs(path: Path) -> Iterator[str]:
-    """All prose of one file's docstrings."""
+    """Yield the paragraphs of all docstrings in a file."""
     for docstring in docstrings(path.read_text(encoding="utf-8", errors="replace")):
         yield from prose(docstring)
 
 
 def all_paragraphs() -> Iterator[str]:
-    """Every distinct docstring paragraph of the standard library and of all installed packages (about a minute)."""
+    """Yield each distinct paragraph of the standard library and of all installed packages (about a minute)."""
     seen: set[str] = set()
     for root in dict.fromkeys([sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]):
         for entry in sorted(Path(root).iterdir()):
@@ -164,20 +164,20 @@ def all_paragraphs() -> Iterator[str]:
 
 
 def digest(text: str) -> int:
-    """A number that depends on the text alone: where chance is wanted and must be the same everywhere."""
+    """Return a pseudo-random number of 64 bits that depends on the text only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def split_of(file: str) -> str:
-    """The split a source file belongs to, with the chance that the splits' sizes ask for."""
-    place = digest("split " + file) / 2**64 * sum(ROWS_PER_LABEL.values())
-    if place < ROWS_PER_LABEL["test"]:
+    """Return the split of a source file, sampled in proportion to the sizes of the splits."""
+    position = digest("split " + file) / 2**64 * sum(ROWS_PER_LABEL.values())
+    if position < ROWS_PER_LABEL["test"]:
         return "test"
-    return "validation" if place < ROWS_PER_LABEL["test"] + ROWS_PER_LABEL["validation"] else "train"
+    return "validation" if position < ROWS_PER_LABEL["test"] + ROWS_PER_LABEL["validation"] else "train"
 
 
 def gather(label: str, package: Path) -> list[Row]:
-    """Candidate rows of one library: files in an order by digest, until each split has enough to choose from."""
+    """Return candidate rows of one library: files are read in order of their digest until all splits have enough."""
     files = [(path.relative_to(package.parent).as_posix(), path) for path in source_files(package)]
     rows: list[Row] = []
     missing = {split: 1.6 * count for split, count in ROWS_PER_LABEL.items()}
@@ -192,7 +192,7 @@ def gather(label: str, package: Path) -> list[Row]:
 
 
 def shingles(texts: Sequence[str]) -> Any:
-    """A sparse matrix of shape (texts, 2^20): the set of word triples of each text, hashed."""
+    """Return a sparse matrix of shape (texts, 2^20): the hashed set of word triples of each text."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     triples = HashingVectorizer(ngram_range=(3, 3), binary=True, norm=None, alternate_sign=False)
@@ -200,43 +200,45 @@ def shingles(texts: Sequence[str]) -> Any:
 
 
 def near_duplicates(texts: Sequence[str], others: Sequence[str] | None = None) -> list[int]:
-    """Indices of the texts that resemble one of `others`, or (without others) one that stands before them and is kept.
+    """Return indices of near-duplicates of one of `others`, or (without `others`) of an earlier text that is kept.
 
-    Two texts resemble each other when the Jaccard index of their sets of word triples is over NEAR_DUPLICATE.
+    Two texts are near-duplicates if the Jaccard index of their sets of word triples is over NEAR_DUPLICATE.
     """
     left = shingles(texts)
     right = left if others is None else shingles(others)
     sizes, other_sizes = left.getnnz(axis=1), right.getnnz(axis=1)
     dropped: set[int] = set()
-    for start in range(0, len(texts), 2000):  # in blocks: 2,000 × 10,000 numbers are held at a time, not 10,000²
+    for start in range(0, len(texts), 2000):  # in blocks, to keep 2,000 × 10,000 numbers in memory instead of 10,000²
         common = (left[start : start + 2000] @ right.T).tocoo()
         i, j, both = common.row + start, common.col, common.data
-        alike = both > NEAR_DUPLICATE * (sizes[i] + other_sizes[j] - both)
+        similar = both > NEAR_DUPLICATE * (sizes[i] + other_sizes[j] - both)
         if others is not None:
-            dropped.update(i[alike].tolist())
+            dropped.update(i[similar].tolist())
             continue
-        for first, second in sorted(zip(j[alike].tolist(), i[alike].tolist(), strict=True), key=lambda p: (p[1], p[0])):
+        for first, second in sorted(
+            zip(j[similar].tolist(), i[similar].tolist(), strict=True), key=lambda p: (p[1], p[0])
+        ):
             if first < second and first not in dropped:
                 dropped.add(second)
     return sorted(dropped)
 
 
 def choose(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Without near-duplicates (a training row gives way to a test row), as many rows a label and split as asked."""
+    """Sample the rows of each label and split without near-duplicates, of which the test row is kept."""
     order = {"test": 0, "validation": 1, "train": 2}
     candidates = sorted(rows, key=lambda row: (order[row.split], digest(row.text), row.label))
-    left_out = set(near_duplicates([row.text for row in candidates]))
+    dropped = set(near_duplicates([row.text for row in candidates]))
     splits: dict[str, list[Row]] = {split: [] for split in ROWS_PER_LABEL}
     counts: Counter[tuple[str, str]] = Counter()
     for index, row in enumerate(candidates):
-        if index not in left_out and counts[row.split, row.label] < ROWS_PER_LABEL[row.split]:
+        if index not in dropped and counts[row.split, row.label] < ROWS_PER_LABEL[row.split]:
             counts[row.split, row.label] += 1
             splits[row.split].append(row)
     return splits
 
 
 def tfidf_test_accuracy(splits: dict[str, list[Row]]) -> float:
-    """Test accuracy (0 to 1) of TF-IDF of words and word pairs with logistic regression: the figure to beat."""
+    """Return the test accuracy of logistic regression on TF-IDF of words and word pairs, as a baseline."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -248,7 +250,7 @@ def tfidf_test_accuracy(splits: dict[str, list[Row]]) -> float:
 
 
 def installed_packages() -> dict[str, Path]:
-    """label -> folder of the installed package's sources, found without importing it."""
+    """Return the source folder of each package by its label, without importing it."""
     packages = {}
     for label, package in LIBRARIES.items():
         spec = importlib.util.find_spec(package)
@@ -259,13 +261,13 @@ def installed_packages() -> dict[str, Path]:
 
 
 def recipe() -> dict[str, str]:
-    """What the data is made from: the versions of the packages and the digest of this file."""
+    """Return what the data depends on: the versions of the packages and the digest of this file."""
     versions = {label: importlib.metadata.version(label) for label in LIBRARIES}
     return versions | {"docstrings.py": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}
 
 
 def write(path: Path, content: str) -> None:
-    """Write a temporary file, then rename it: a reader finds the old file or the new one, never half of one."""
+    """Write a temporary file and rename it, so that readers see either the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(content, encoding="utf-8", newline="")
     temporary.replace(path)
@@ -274,7 +276,7 @@ def write(path: Path, content: str) -> None:
 def build(folder: Path | str = DATA) -> Summary:
     """Write train.csv, validation.csv, test.csv (columns text, label) and manifest.json, unless they are up to date.
 
-    Raises SystemExit with what to install where one of the eight packages is absent.
+    Raises SystemExit that names the package to install if one of the eight is missing.
     """
     folder = Path(folder)
     manifest = folder / "manifest.json"
@@ -301,7 +303,7 @@ def build(folder: Path | str = DATA) -> Summary:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the three files' bytes; a missing file counts as an empty one."""
+    """Return the SHA-256 of the three files; a missing file is read as empty."""
     total = hashlib.sha256()
     for split in ROWS_PER_LABEL:
         path = folder / f"{split}.csv"

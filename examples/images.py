@@ -1,9 +1,9 @@
-"""Which of two models tells circles from squares: images in folders of classes, from drawing them to predicting.
+"""Search over two models that classify images of circles and squares, from creating the images to predictions.
 
     python examples/images.py
 
-Takes under a minute on a CPU. The two models are built here with random weights, so that nothing is downloaded; on your
-own images name pre-trained ones, such as facebook/deit-tiny-patch16-224 and microsoft/resnet-18.
+It takes under a minute on a CPU. The models have random weights, so that nothing is downloaded; for your own images use
+pre-trained models such as facebook/deit-tiny-patch16-224 and microsoft/resnet-18.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ SIDE = 32
 
 
 def draw(path: Path, label: str, rng: np.random.Generator) -> None:
-    """A circle or a square of any colour, size and place."""
+    """Draw a circle or a square of random color, size and position."""
     image = Image.new("RGB", (64, 48), tuple(rng.integers(0, 90, 3).tolist()))
     size = int(rng.integers(14, 30))
     left, top = int(rng.integers(0, 64 - size)), int(rng.integers(0, 48 - size))
@@ -32,7 +32,7 @@ def draw(path: Path, label: str, rng: np.random.Generator) -> None:
 
 
 def build_models(folder: Path) -> list[str]:
-    """A small vision transformer and a small residual network, each with its image processor."""
+    """Save a small vision transformer and a small residual network, each with its image processor."""
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     models = {
@@ -53,7 +53,7 @@ def main(folder: Path, rows: int = 120, trials: int = 4) -> hpo.Result:
     study = {
         "name": "shapes",
         "task": "image-classification",
-        "data": str(folder / "shapes"),  # train, validation and test are made of one folder
+        "data": str(folder / "shapes"),  # one folder, which is split into train, validation and test
         "models": build_models(folder / "models"),
         "search_space": {
             "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
@@ -75,5 +75,5 @@ def main(folder: Path, rows: int = 120, trials: int = 4) -> hpo.Result:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        print("test accuracy:", round(main(Path(place)).metrics["accuracy"], 3))
+    with tempfile.TemporaryDirectory() as folder:
+        print("test accuracy:", round(main(Path(folder)).metrics["accuracy"], 3))

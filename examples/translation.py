@@ -1,8 +1,8 @@
-"""Search over two tiny models, made on the spot, that translate dates: `Thursday, 7 March 2024` → `2024-03-07`.
+"""Search over two tiny untrained models that learn to translate dates: `Thursday, 7 March 2024` → `2024-03-07`.
 
-    python examples/translation.py [FOLDER]     # under a minute on one core; no hub, no GPU
+    python examples/translation.py [FOLDER]     # under a minute on one core, without hub or GPU
 
-With your own data and a model of the hub it is `hpo init DATA --task translation` and `hpo run`.
+For your own data, run `hpo init DATA --task translation` and `hpo run`.
 """
 
 import datetime
@@ -15,12 +15,12 @@ from typing import Any
 
 import hpo
 
-SIGNS = "-, 0123456789ADFJMNOSTWabcdefghilmnoprstuvyz"
+CHARACTERS = "-, 0123456789ADFJMNOSTWabcdefghilmnoprstuvyz"
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "?"}
 
 
 def write_dates(path: Path, rows: int) -> Path:
-    """A file of random days in words and in figures."""
+    """Write random dates in words, and in ISO format as targets."""
     days = [datetime.date(1900, 1, 1) + datetime.timedelta(random.randrange(60_000)) for _ in range(rows)]
     pairs = [{"source": f"{day:%A}, {day.day} {day:%B} {day.year}", "target": day.isoformat()} for day in set(days)]
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
@@ -28,13 +28,13 @@ def write_dates(path: Path, rows: int) -> Path:
 
 
 def save_model(folder: Path, kind: str, **shape: Any) -> Path:
-    """An untrained model of a few thousand weights with a tokenizer of single characters."""
+    """Save an untrained model of a few thousand weights, with a tokenizer of single characters."""
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
-    vocabulary = [*SPECIAL.values(), *SIGNS]
-    characters = Tokenizer(models.WordLevel({sign: n for n, sign in enumerate(vocabulary)}, unk_token="?"))
+    vocabulary = [*SPECIAL.values(), *CHARACTERS]
+    characters = Tokenizer(models.WordLevel({character: n for n, character in enumerate(vocabulary)}, unk_token="?"))
     characters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     characters.decoder = decoders.Fuse()
     characters.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])

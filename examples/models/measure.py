@@ -1,9 +1,9 @@
-"""Measure the quickstart's models, pre-trained against random weights, and write their cards.
+"""Compare the quickstart's models with the same architectures at random weights, and write their cards.
 
     python examples/models/measure.py
 
-Each side takes the best of three learning rates (by validation accuracy) and reports the mean test accuracy of three
-seeds, on the demo's data. Runs are kept as they end in a JSON file; an interrupted measurement goes on from there.
+Each side uses the best of three learning rates (by validation accuracy) and reports the mean test accuracy of three
+seeds on the demo's data. Finished runs are saved in a JSON file, from which an interrupted measurement resumes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from distil import HERE, POSITIONS, STUDENTS
-from lessons import batches, docstrings, padded, write_atomically
+from distill import HERE, POSITIONS, STUDENTS
 from safetensors import safe_open
 from torch.nn import functional
+from training_data import batches, docstrings, padded, write_atomically
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 LEARNING_RATES = (5e-4, 1e-3, 2e-3)
@@ -41,7 +41,7 @@ class Split(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """One side's result: its best learning rate and the mean test accuracy at it."""
+    """The best learning rate of one side, and the mean test accuracy at it."""
 
     learning_rate: float
     accuracy: float
@@ -67,8 +67,8 @@ def new_classifier(folder: Path, pretrained: bool) -> Any:
 
 
 def fine_tune(model: Any, splits: dict[str, Split], pad: int, learning_rate: float, seed: int) -> None:
-    """AdamW with warm-up over a tenth of the steps and linear decay, everything trained."""
-    train, chance = splits["train"], random.Random(seed)
+    """Fine-tune all weights with AdamW, warm-up over a tenth of the steps and linear decay."""
+    train, rng = splits["train"], random.Random(seed)
     lengths = [len(row) for row in train.ids]
     steps = EPOCHS * -(-len(lengths) // BATCH_SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
@@ -77,7 +77,7 @@ def fine_tune(model: Any, splits: dict[str, Split], pad: int, learning_rate: flo
     )
     model.train()
     for _ in range(EPOCHS):
-        for batch in batches(lengths, BATCH_SIZE, chance):
+        for batch in batches(lengths, BATCH_SIZE, rng):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(**padded([train.ids[i] for i in batch], pad)).logits
             optimizer.zero_grad()
@@ -98,7 +98,7 @@ def accuracy(model: Any, split: Split, pad: int) -> float:
 
 
 def fingerprint(folder: Path, pattern: str) -> str:
-    """SHA-256, shortened, over a model's files that match the pattern, its card left out."""
+    """Return a shortened SHA-256 of a model's files that match the pattern, except for its card."""
     total = hashlib.sha256()
     for path in sorted(folder.glob(pattern)):
         if path.name != "README.md":
@@ -107,15 +107,15 @@ def fingerprint(folder: Path, pattern: str) -> str:
 
 
 def measure(name: str, pretrained: bool, results: Path) -> Figures:
-    """The learning rate with the best validation accuracy at the first seed; at it, the mean test accuracy."""
+    """Return the learning rate that is best on validation for the first seed, and the mean test accuracy at it."""
     side = "pre-trained" if pretrained else "random"
     tokenizer = AutoTokenizer.from_pretrained(HERE / name)
     splits = load_splits(tokenizer)
-    made_of = fingerprint(HERE / name, "*" if pretrained else "*.json")  # other files, other figures
+    files = fingerprint(HERE / name, "*" if pretrained else "*.json")  # results hold for these files only
     kept = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
 
     def scores(learning_rate: float, seed: int) -> dict[str, float]:
-        key = f"{name} {made_of} {side} {learning_rate:g} {seed}"
+        key = f"{name} {files} {side} {learning_rate:g} {seed}"
         if key not in kept:
             torch.manual_seed(seed)
             model = new_classifier(HERE / name, pretrained)
@@ -140,7 +140,7 @@ tags: [distillation, demo]
 ---
 # {name}
 
-A very small English encoder, made for this project's quickstart and its tests. It is no model for real work.
+A very small English encoder for the quickstart and the tests of this project. Do not use it for real work.
 
 - **Architecture**: {architecture}, {layers} layers, hidden size {width}; {parameters:.2f} million parameters,
   {megabytes:.1f} MB in half precision. {tokenizer} tokenizer with {vocabulary:,} entries, up to {positions} tokens.
@@ -148,12 +148,12 @@ A very small English encoder, made for this project's quickstart and its tests. 
 - **Teacher**: [all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) (BERT, 6 layers,
   hidden size 384, 22.7 million parameters; Apache-2.0). This model is under Apache-2.0 as well.
 - **Data**: about 114,000 English paragraphs (4.3 million of the teacher's tokens) from docstrings of Python's standard
-  library and of installed packages, with names of code masked. The demo's validation and test rows, and whatever
-  resembles them, were left out; its training rows are among them, without their labels.
-- **How it was made**: the embedding matrix from the teacher's vectors of single tokens (principal components), then
-  {epochs:g} passes over the data in which the first token{pooler} and the mean of all tokens learn the direction
-  of the teacher's sentence embedding and the likeness of a batch's texts to one another. Made with
-  `python examples/models/distil.py MINILM_FOLDER`, measured with `python examples/models/measure.py`.
+  library and of installed packages, with names of code masked. The demo's validation and test rows, and their
+  near-duplicates, were removed; its training rows are included, without their labels.
+- **Training**: the embedding matrix starts as the principal components of the teacher's vectors of single tokens; then
+  {epochs:g} passes over the data train the first token{pooler} and the mean of all tokens to predict the direction
+  of the teacher's sentence embedding and the similarities between the texts of a batch. Created with
+  `python examples/models/distill.py MINILM_FOLDER`, measured with `python examples/models/measure.py`.
 
 ## Figures
 
@@ -169,14 +169,14 @@ mean of {seeds} seeds.
 
 ## Use and limits
 
-For demos and tests where a real pre-trained model must be small and at hand: fine-tune it with
-`AutoModelForSequenceClassification.from_pretrained`. It has read technical English only, and little of it: it knows
-little of other language, of long texts and of the world, and repeats the biases of its teacher and its texts.
+For demos and tests that need a small pre-trained model: fine-tune it with
+`AutoModelForSequenceClassification.from_pretrained`. It was trained on little text, all of it technical English: it
+knows little of other language, of long texts and of the world, and repeats the biases of its teacher and its texts.
 """
 
 
 def write_card(name: str, random: Figures, tuned: Figures) -> None:
-    """README.md beside the weights: what the model is, how it was made, and the figures just measured."""
+    """Write the model's README.md: architecture, training and the results just measured."""
     folder, student, data = HERE / name, STUDENTS[name], docstrings.build()
     config = AutoConfig.from_pretrained(folder)
     weights = folder / "model.safetensors"
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--sides", nargs="+", choices=("random", "pre-trained"), default=["random", "pre-trained"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir(), "distil", "figures.json"))
+    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir(), "distill", "figures.json"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.results.parent.mkdir(parents=True, exist_ok=True)

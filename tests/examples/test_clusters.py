@@ -1,4 +1,4 @@
-"""The examples for clusters: their commands are hpo's own, and what is preempted is queued again."""
+"""The examples for clusters: their commands exist, and a preempted worker is requeued."""
 
 import shlex
 import signal
@@ -21,21 +21,21 @@ SCRIPT = EXAMPLES / "slurm" / "workers.sbatch"
 
 
 def check_command(command: list[str]) -> None:
-    """Raise a `click.UsageError` where the command or an option of it does not exist."""
+    """Raise a `click.UsageError` if the command or one of its options does not exist."""
     assert command[0] == "hpo"
     group: Any = typer.main.get_command(app)
     name, subcommand, rest = group.resolve_command(click.Context(group), command[1:])
     subcommand.make_context(name, rest, resilient_parsing=False)
 
 
-def test_the_commands_of_kubernetes_are_hpos(tmp_path: Path) -> None:
+def test_kubernetes_commands_exist(tmp_path: Path) -> None:
     jobs = list(YAML(typ="safe", pure=True).load_all(EXAMPLES / "kubernetes" / "search.yaml"))
     assert [(job["apiVersion"], job["kind"]) for job in jobs] == [("batch/v1", "Job")] * 2
     for job in jobs:
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         check_command(container["command"])
-        assert pod["restartPolicy"] == "Never"  # what `podFailurePolicy` asks for
+        assert pod["restartPolicy"] == "Never"  # required by `podFailurePolicy`
         assert pod["terminationGracePeriodSeconds"] >= 30
         assert {"HPO_HOME", "HPO_STORAGE"} == {entry["name"] for entry in container["env"]}
         volumes = {volume["name"] for volume in pod["volumes"]}
@@ -45,7 +45,7 @@ def test_the_commands_of_kubernetes_are_hpos(tmp_path: Path) -> None:
     assert "completions" not in jobs[1]["spec"]
 
 
-def test_the_commands_of_slurm_are_hpos() -> None:
+def test_slurm_commands_exist() -> None:
     lines = SCRIPT.read_text().splitlines()
     commands = [line.removeprefix("until ").split(";")[0].split(" >")[0].rstrip(" &") for line in lines]
     found = [shlex.split(command) for command in commands if command.startswith("hpo ")]
@@ -56,11 +56,11 @@ def test_the_commands_of_slurm_are_hpos() -> None:
     assert {"--array", "--requeue", "--signal", "--gres", "--time", "--open-mode"} <= set(options)
 
 
-@pytest.mark.parametrize(("leaves_with", "requeued"), [(EX_TEMPFAIL, True), (0, False), (2, False)])
-def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tmp_path: Path) -> None:
-    """The script itself, with a `hpo` that needs a moment to save and a `scontrol` that writes what it is told."""
+@pytest.mark.parametrize(("exit_code", "requeued"), [(EX_TEMPFAIL, True), (0, False), (2, False)])
+def test_preempted_worker_is_requeued(exit_code: int, requeued: bool, tmp_path: Path) -> None:
+    """The script with a fake `hpo`, which takes a moment to save, and a fake `scontrol`, which writes its arguments."""
     worker = (
-        f'[ "$1" = status ] && exit 0\ntrap "sleep 0.3; touch saved; exit {leaves_with}" TERM\ntouch working\n'
+        f'[ "$1" = status ] && exit 0\ntrap "sleep 0.3; touch saved; exit {exit_code}" TERM\ntouch working\n'
         "while :; do sleep 0.05; done"
     )
     for name, content in {"hpo": worker, "scontrol": 'echo "$@" > requeued'}.items():
@@ -70,7 +70,7 @@ def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tm
     batch = subprocess.Popen(["bash", str(SCRIPT), "reviews"], cwd=tmp_path, env=job)
     wait_for_file(tmp_path / "working")
     batch.send_signal(signal.SIGTERM)
-    assert batch.wait(timeout=60) == (0 if requeued else leaves_with)
+    assert batch.wait(timeout=60) == (0 if requeued else exit_code)
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "requeued").exists() == requeued
     if requeued:
@@ -78,8 +78,8 @@ def test_a_preempted_worker_is_queued_again(leaves_with: int, requeued: bool, tm
 
 
 @pytest.mark.slow
-def test_slurm_itself_queues_it_again(tmp_path: Path) -> None:
-    """The script in a job of a real Slurm: warned, its worker saves; queued again, the worker goes on to the end."""
+def test_slurm_requeues_the_job(tmp_path: Path) -> None:
+    """The script in a job of a real Slurm: on SIGTERM, the worker saves; requeued, it finishes."""
     worker = (
         '[ "$1" = status ] && exit 0\n[ -e saved ] && { touch finished; exit 0; }\n'
         f'trap "touch saved; exit {EX_TEMPFAIL}" TERM\ntouch working\nwhile :; do sleep 0.05; done'
@@ -100,7 +100,7 @@ def test_slurm_itself_queues_it_again(tmp_path: Path) -> None:
 
 
 def wait_for_file(file: Path) -> None:
-    until = time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while not file.exists():
-        assert time.monotonic() < until, f"there is no {file.name}"
+        assert time.monotonic() < deadline, f"there is no {file.name}"
         time.sleep(0.02)

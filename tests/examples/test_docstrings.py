@@ -1,4 +1,4 @@
-"""The quickstart's data: the same for the same sources, without names, near-duplicates or files in two splits."""
+"""The quickstart's data is reproducible, and has no names of libraries, near-duplicates or files in two splits."""
 
 import csv
 import importlib.util
@@ -18,17 +18,17 @@ COPIED = "This very paragraph was copied by hand into each and every file of bot
 
 @pytest.fixture
 def docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, looking at two small made-up packages instead of the installed ones."""
+    """The script with two small generated packages instead of the installed ones."""
     spec = importlib.util.spec_from_file_location("docstrings", SCRIPT)
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    chance = random.Random(0)
+    rng = random.Random(0)
     packages = {}
     for label, words in TOPICS.items():
         packages[label] = tmp_path / "site" / label
         for file in range(60):
-            texts = [" ".join(chance.choices(words.split(), k=14)) + f" of {label}." for _ in range(4)]
+            texts = [" ".join(rng.choices(words.split(), k=14)) + f" of {label}." for _ in range(4)]
             path = packages[label] / f"part{file % 4}" / f"module{file}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('"""' + "\n\n".join([*texts, COPIED, ">>> a_call()\n1"]) + '"""\n')
@@ -44,9 +44,7 @@ def rows(folder: Path) -> dict[str, list[dict[str, str]]]:
     return {path.stem: list(csv.DictReader(path.read_text().splitlines())) for path in sorted(folder.glob("*.csv"))}
 
 
-def test_the_same_sources_give_the_same_bytes_and_what_is_up_to_date_is_left_alone(
-    docstrings: ModuleType, tmp_path: Path
-) -> None:
+def test_build_is_reproducible_and_keeps_files_that_are_up_to_date(docstrings: ModuleType, tmp_path: Path) -> None:
     first, second = docstrings.build(tmp_path / "one"), docstrings.build(tmp_path / "two")
     assert first.rows == {"train": 80, "validation": 20, "test": 20}
     assert first.fingerprint == second.fingerprint
@@ -59,38 +57,36 @@ def test_the_same_sources_give_the_same_bytes_and_what_is_up_to_date_is_left_alo
     assert (repaired.was_up_to_date, repaired.fingerprint) == (False, first.fingerprint)
 
 
-def test_no_names_no_code_and_no_near_duplicates_between_or_within_splits(
-    docstrings: ModuleType, tmp_path: Path
-) -> None:
+def test_rows_have_no_names_no_code_and_no_near_duplicates(docstrings: ModuleType, tmp_path: Path) -> None:
     splits = rows(docstrings.build(tmp_path / "data").folder)
     texts = [row["text"] for split in splits.values() for row in split]
     assert not [text for text in texts if any(name in text for name in (*TOPICS, ">>>", "a_call"))]
     triples = [{tuple(words[i : i + 3]) for i in range(len(words) - 2)} for words in (t.lower().split() for t in texts)]
-    alike = [
+    similar = [
         (texts[i], texts[j])
         for i in range(len(texts))
         for j in range(i)
         if len(triples[i] & triples[j]) > 0.5 * len(triples[i] | triples[j])
     ]
-    assert alike == []
+    assert similar == []
 
 
-def test_of_texts_that_resemble_one_another_the_first_is_kept(docstrings: ModuleType) -> None:
+def test_first_of_near_duplicates_is_kept(docstrings: ModuleType) -> None:
     other = "Sort the rows of a table by the values in one or several of its columns, in place."
     assert docstrings.near_duplicates([COPIED, other, COPIED + " Indeed so.", other.upper()]) == [2, 3]
     assert docstrings.near_duplicates([other, COPIED + " Indeed so.", COPIED], [COPIED]) == [1, 2]
 
 
 def test_every_file_belongs_to_one_split(docstrings: ModuleType) -> None:
-    homes: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for label, package in docstrings.installed_packages().items():
         for path in docstrings.source_files(package):
             texts = set(docstrings.paragraphs(path)) - {COPIED}
             for row in docstrings.gather(label, package):
                 if row.text in texts:
-                    homes.setdefault(path.as_posix(), set()).add(row.split)
-    assert {split for home in homes.values() for split in home} == {"train", "validation", "test"}
-    assert all(len(home) == 1 for home in homes.values())
+                    splits.setdefault(path.as_posix(), set()).add(row.split)
+    assert {split for found in splits.values() for split in found} == {"train", "validation", "test"}
+    assert all(len(found) == 1 for found in splits.values())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The examples on images and sound run, on fewer rows, and their final models say something of a new file."""
+"""The examples on images and audio run on fewer rows, and their final models predict for a new file."""
 
 import importlib.util
 from pathlib import Path
@@ -24,8 +24,8 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(line.split()[1] in ("circle", "square") for line in lines if line.startswith(("0.", "1.", "2."))) == 3
 
 
-def test_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tunes, written = load("sounds").main(tmp_path, rows=20, clips=30, trials=1)
-    assert 0 <= tunes.metrics["accuracy"] <= 1 and written.metrics["wer"] >= 0
-    said = capsys.readouterr().out
-    assert "tunes → " in said and "notes → " in said
+def test_audio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tunes, notes = load("audio").main(tmp_path, rows=20, clips=30, trials=1)
+    assert 0 <= tunes.metrics["accuracy"] <= 1 and notes.metrics["wer"] >= 0
+    output = capsys.readouterr().out
+    assert "tunes → " in output and "notes → " in output

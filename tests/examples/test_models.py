@@ -1,4 +1,4 @@
-"""The quickstart's models: small, of several architectures, and loadable as any Hugging Face model is."""
+"""The quickstart's models are small, of several architectures, and load as any Hugging Face model."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MODELS = sorted(
 )
 
 
-def test_four_models_of_at_least_three_architectures_and_different_depth_and_width() -> None:
+def test_models_differ_in_architecture_depth_and_width() -> None:
     configs = [json.loads((folder / "config.json").read_text()) for folder in MODELS]
     assert len(configs) == 4
     assert len({config["model_type"] for config in configs}) >= 3
@@ -22,7 +22,7 @@ def test_four_models_of_at_least_three_architectures_and_different_depth_and_wid
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
-def test_a_model_is_small_and_classifies_with_finite_logits(folder: Path) -> None:
+def test_model_is_small_and_has_finite_logits(folder: Path) -> None:
     assert (folder / "model.safetensors").stat().st_size <= 3_000_000
     card = (folder / "README.md").read_text()
     assert "Apache-2.0" in card
@@ -53,7 +53,7 @@ PARAPHRASES = [
 
 
 def nearest(encoder: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> list[int]:
-    """Index of the text nearest to each, by the direction of the first token's vector from the centre of all."""
+    """Return the index of the text nearest to each, by the cosine of the centered first token vectors."""
     with torch.inference_mode():
         first = encoder.eval()(**batch).last_hidden_state[:, 0]
     directions = torch.nn.functional.normalize(first - first.mean(0), dim=-1)
@@ -61,7 +61,7 @@ def nearest(encoder: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> list
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
-def test_nearest_to_a_text_is_its_paraphrase_which_random_weights_do_not_know(folder: Path) -> None:
+def test_nearest_text_is_the_paraphrase_unlike_with_random_weights(folder: Path) -> None:
     batch = AutoTokenizer.from_pretrained(folder)(PARAPHRASES, padding=True, return_tensors="pt")
     pretrained = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).base_model
     torch.manual_seed(0)

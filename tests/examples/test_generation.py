@@ -1,4 +1,4 @@
-"""The examples of tasks that write run as they are, and what is written in the end is a day or a date."""
+"""The examples on text generation run unchanged, and generate a day or a date."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
         ("chat.py", r"which day comes after Friday \? → it is \w+day \."),
     ],
 )
-def test_it_runs_and_answers(script: str, pattern: str, tmp_path: Path) -> None:
+def test_example_runs_and_predicts(script: str, pattern: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(ROOT / "examples" / script), str(tmp_path)]
     environment = {**os.environ, "HPO_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)

@@ -1,4 +1,4 @@
-"""What the students learn from: the texts, the teacher's embeddings of them, and the teacher's word vectors."""
+"""Training data of the students: texts, the teacher's embeddings of them, and initial word vectors."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ import docstrings
 MAX_TOKENS = 96  # paragraphs have at most 60 words
 
 
-class Lessons(NamedTuple):
-    """What all students learn from: texts, and the teacher's normalised sentence embeddings, of shape (texts, 384)."""
+class TrainingData(NamedTuple):
+    """Texts, and the teacher's normalized sentence embeddings of shape (texts, 384)."""
 
     texts: list[str]
     embeddings: np.ndarray
 
 
 def corpus() -> list[str]:
-    """Docstring paragraphs of the installation without the demo's validation and test rows and what resembles them."""
+    """Return docstring paragraphs of all packages, without near-duplicates of the demo's validation and test rows."""
     data = docstrings.build().folder
     held_out = []
     for split in ("validation", "test"):
         with (data / f"{split}.csv").open(encoding="utf-8", newline="") as file:
             held_out += [row["text"] for row in csv.DictReader(file)]
     texts = list(docstrings.all_paragraphs())
-    left_out = set(docstrings.near_duplicates(texts, held_out))
-    return [text for index, text in enumerate(texts) if index not in left_out]
+    dropped = set(docstrings.near_duplicates(texts, held_out))
+    return [text for index, text in enumerate(texts) if index not in dropped]
 
 
-def batches(lengths: list[int], size: int, chance: random.Random | None = None) -> list[list[int]]:
-    """Indices in batches of texts of about the same length; with chance, other batches each time, in mixed order."""
-    key = (lambda i: lengths[i] + chance.uniform(-3, 3)) if chance else (lambda i: lengths[i])
+def batches(lengths: list[int], size: int, rng: random.Random | None = None) -> list[list[int]]:
+    """Return batches of indices of texts of similar length; with `rng`, different batches each time, shuffled."""
+    key = (lambda i: lengths[i] + rng.uniform(-3, 3)) if rng else (lambda i: lengths[i])
     order = sorted(range(len(lengths)), key=key)
     found = [order[start : start + size] for start in range(0, len(order), size)]
-    if chance:
-        chance.shuffle(found)
+    if rng:
+        rng.shuffle(found)
     return found
 
 
 def padded(ids: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
-    """input_ids and attention_mask of shape (batch, longest)."""
+    """Return input_ids and attention_mask of shape (batch, longest)."""
     longest = max(map(len, ids))
     tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
@@ -59,19 +59,19 @@ def padded(ids: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
 
 
 def mean_pooled(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(batch, tokens, width) -> (batch, width): the mean over the tokens that are not padding."""
+    """Return the mean over the tokens that are not padding: (batch, tokens, width) to (batch, width)."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
 @torch.inference_mode()
-def teach(teacher: Path, texts: list[str], size: int = 64) -> np.ndarray:
-    """The teacher's normalised sentence embeddings, of shape (texts, 384), as float16."""
+def embed(teacher: Path, texts: list[str], size: int = 64) -> np.ndarray:
+    """Return the teacher's normalized sentence embeddings as float16, of shape (texts, 384)."""
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     model = AutoModel.from_pretrained(teacher, dtype=torch.float32).eval()
     ids = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
     found = np.zeros((len(texts), model.config.hidden_size), np.float16)
-    with torch.autocast("cpu", torch.bfloat16):  # 2.6 times as fast as float32 where the processor has bfloat16
+    with torch.autocast("cpu", torch.bfloat16):  # 2.6 times as fast as float32 on processors with bfloat16
         for batch in batches([len(row) for row in ids], size):
             inputs = padded([ids[i] for i in batch], tokenizer.pad_token_id)
             pooled = mean_pooled(model(**inputs).last_hidden_state.float(), inputs["attention_mask"])
@@ -79,21 +79,21 @@ def teach(teacher: Path, texts: list[str], size: int = 64) -> np.ndarray:
     return found
 
 
-def prepare(teacher: Path, cache: Path) -> Lessons:
-    """The corpus and the teacher's embeddings of it, made once and kept in the cache folder."""
+def prepare(teacher: Path, cache: Path) -> TrainingData:
+    """Return the corpus and the teacher's embeddings of it, from the cache folder if it has them."""
     cache.mkdir(parents=True, exist_ok=True)
-    made_for = docstrings.build().fingerprint[:12]  # other data leaves out other texts
-    text_file, embedding_file = cache / f"texts-{made_for}.json", cache / f"teacher-{made_for}.npy"
+    key = docstrings.build().fingerprint[:12]  # the demo's data decides which texts are dropped
+    text_file, embedding_file = cache / f"texts-{key}.json", cache / f"teacher-{key}.npy"
     if not text_file.exists():
         write_atomically(text_file, lambda path: path.write_text(json.dumps(corpus()), encoding="utf-8"))
     texts = json.loads(text_file.read_text(encoding="utf-8"))
     if not embedding_file.exists():
-        write_atomically(embedding_file, lambda path: np.save(path, teach(teacher, texts)))
-    return Lessons(texts, np.load(embedding_file))
+        write_atomically(embedding_file, lambda path: np.save(path, embed(teacher, texts)))
+    return TrainingData(texts, np.load(embedding_file))
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a temporary file, then rename it: a reader finds the old file or the new one."""
+    """Write a temporary file and rename it, so that readers see either the old file or the new one."""
     temporary = path.with_name("tmp-" + path.name)
     write(temporary)
     temporary.replace(path)
@@ -101,10 +101,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 @torch.inference_mode()
 def word_vectors(teacher: Path, tokenizer: PreTrainedTokenizerFast, width: int) -> torch.Tensor:
-    """First values for the student's embedding matrix, of shape (vocabulary, width).
+    """Return initial values for the student's embedding matrix, of shape (vocabulary, width).
 
-    The teacher's sentence embedding of each token by itself, reduced to its principal components (Model2Vec, 2024): the
-    student starts with words that already mean something.
+    They are the teacher's sentence embeddings of each single token, reduced to their principal components (Model2Vec,
+    2024).
     """
     vocabulary = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     teacher_tokenizer = AutoTokenizer.from_pretrained(teacher)

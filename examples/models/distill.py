@@ -1,12 +1,12 @@
-"""Make the quickstart's four small pre-trained encoders by distillation from all-MiniLM-L6-v2.
+"""Distill the quickstart's four small pre-trained encoders from all-MiniLM-L6-v2.
 
-    python examples/models/distil.py MINILM_FOLDER
+    python examples/models/distill.py MINILM_FOLDER
 
-MINILM_FOLDER holds the teacher in Hugging Face's format (sentence-transformers/all-MiniLM-L6-v2, Apache-2.0). The text
-is the English that every installation holds: docstring paragraphs of the standard library and the installed packages,
-without the demo's validation and test rows and whatever resembles them. Each student learns to give, from its first
-token and from the mean of its tokens, the direction of the teacher's sentence embedding. An interrupted run goes
-on from its last epoch. On 2 cores with bfloat16: 4 minutes for the teacher's embeddings, then 3 to 9 for each student.
+MINILM_FOLDER is the teacher in Hugging Face's format (sentence-transformers/all-MiniLM-L6-v2, Apache-2.0). The texts
+are docstring paragraphs of the standard library and the installed packages, without the demo's validation and test rows
+and their near-duplicates. Each student learns to predict the direction of the teacher's sentence embedding from its
+first token, and from the mean of its tokens. An interrupted run resumes from its last epoch. On 2 cores with bfloat16,
+the teacher's embeddings take 4 minutes, and each student 3 to 9.
 """
 
 from __future__ import annotations
@@ -21,10 +21,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lessons import MAX_TOKENS, Lessons, batches, mean_pooled, padded, prepare, word_vectors, write_atomically
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from torch.nn import functional
+from training_data import (
+    MAX_TOKENS,
+    TrainingData,
+    batches,
+    mean_pooled,
+    padded,
+    prepare,
+    word_vectors,
+    write_atomically,
+)
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +45,7 @@ SPECIAL = {
 
 
 class Student(NamedTuple):
-    """One of the four: its architecture, the way its tokenizer cuts words, its vocabulary and its shape."""
+    """Architecture, kind of tokenizer, vocabulary size, shape and training of one student."""
 
     model_type: str
     tokenizer: str
@@ -46,8 +55,8 @@ class Student(NamedTuple):
     epochs: float
 
 
-# Sizes keep each below 3 MB in half precision; the deeper two take a lower learning rate. The shallowest is the fastest
-# and gains least: after two epochs it was 4.8 points ahead of random weights, after three 6.1.
+# Each is below 3 MB in half precision. The two deeper ones need a lower learning rate. The shallowest is the fastest
+# and gains least: its accuracy was 4.8 points above that of random weights after two epochs, and 6.1 after three.
 STUDENTS = {
     "bert-3x128": Student(
         "bert",
@@ -86,7 +95,7 @@ STUDENTS = {
 
 
 def train_tokenizer(student: Student, texts: list[str]) -> PreTrainedTokenizerFast:
-    """A fast tokenizer of the student's kind, its vocabulary learnt from the texts."""
+    """Train a fast tokenizer of the student's kind on the texts."""
     special = SPECIAL[student.tokenizer]
     tokens = list(special.values())
     if student.tokenizer == "wordpiece":
@@ -106,7 +115,7 @@ def train_tokenizer(student: Student, texts: list[str]) -> PreTrainedTokenizerFa
             vocab_size=student.vocabulary, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False
         )
     tokenizer.train_from_iterator(texts, trainer)
-    if student.tokenizer == "wordpiece":  # the trainer numbers its pieces in another order each time
+    if student.tokenizer == "wordpiece":  # the trainer assigns ids in a different order each time
         pieces = [*tokens, *sorted(set(tokenizer.get_vocab()) - set(tokens))]
         tokenizer.model = models.WordPiece(
             {piece: index for index, piece in enumerate(pieces)}, unk_token=special["unk"], max_input_chars_per_word=100
@@ -131,7 +140,7 @@ def train_tokenizer(student: Student, texts: list[str]) -> PreTrainedTokenizerFa
 
 
 class Distilled(nn.Module):
-    """A student's encoder with two linear maps into the teacher's space: of its first token, and of its mean token."""
+    """A student's encoder with linear maps of its first token and its mean token to the teacher's embedding space."""
 
     def __init__(self, encoder: nn.Module, width: int, teacher_width: int) -> None:
         super().__init__()
@@ -140,7 +149,7 @@ class Distilled(nn.Module):
         self.from_mean = nn.Linear(width, teacher_width)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two normalised guesses at the teacher's embedding, each of shape (batch, teacher's width)."""
+        """Return two normalized predictions of the teacher's embedding, each of shape (batch, teacher's width)."""
         output = self.encoder(**inputs)
         hidden = output.last_hidden_state
         pooled = getattr(output, "pooler_output", None)  # BERT's head reads its pooler, the others' the first token
@@ -149,16 +158,18 @@ class Distilled(nn.Module):
         return functional.normalize(first, dim=-1), functional.normalize(mean, dim=-1)
 
 
-def loss_of(guess: torch.Tensor, truth: torch.Tensor, contrast: float = 0.1, temperature: float = 0.05) -> torch.Tensor:
-    """Cosine distance, plus how far the batch's likeness to one another differs from the teacher's (cross entropy)."""
-    distance = 1 - (guess * truth).sum(-1).mean()
-    target = functional.softmax(truth @ truth.T / temperature, dim=-1)
-    return distance + contrast * functional.cross_entropy(guess @ truth.T / temperature, target)
+def loss_of(
+    predicted: torch.Tensor, target: torch.Tensor, contrast: float = 0.1, temperature: float = 0.05
+) -> torch.Tensor:
+    """Return the cosine distance plus the cross entropy between similarities in the batch and the teacher's."""
+    distance = 1 - (predicted * target).sum(-1).mean()
+    similarities = functional.softmax(target @ target.T / temperature, dim=-1)
+    return distance + contrast * functional.cross_entropy(predicted @ target.T / temperature, similarities)
 
 
 def new_model(student: Student, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """A student's encoder, as its sequence classifier uses it, with random weights."""
-    roberta = student.model_type == "roberta"  # counts positions from its padding's id on, and has no second segment
+    """Build a student's encoder, as its sequence classifier uses it, with random weights."""
+    roberta = student.model_type == "roberta"  # its positions start after the padding id, and it has no second segment
     config = AutoConfig.for_model(
         student.model_type,
         vocab_size=len(tokenizer),
@@ -170,13 +181,13 @@ def new_model(student: Student, tokenizer: PreTrainedTokenizerFast) -> Any:
         **({"type_vocab_size": 1} if roberta else {}),
     )
     model = AutoModelForSequenceClassification.from_config(config).base_model
-    # Twice as fast under bfloat16 on a CPU as the fused kernel, whose backward pass is slow there.
+    # Twice as fast as the fused kernel with bfloat16 on a CPU, where its backward pass is slow.
     model.set_attn_implementation("eager")
     return model
 
 
-class Course:
-    """One student's training: what must be kept to go on with it, and how far it has come."""
+class Training:
+    """The state of one student's training, which is saved after each epoch and restored from `saved`."""
 
     def __init__(self, net: Distilled, learning_rate: float, steps: int, saved: Path) -> None:
         self.net, self.steps, self.saved = net, steps, saved
@@ -191,56 +202,57 @@ class Course:
             for name, values in state.items():
                 getattr(self, name).load_state_dict(values)
 
-    def learn(self, inputs: dict[str, torch.Tensor], truth: torch.Tensor) -> float:
-        """One optimizer step; the cosine distance of the first token's guess from the teacher's embedding."""
+    def train_step(self, inputs: dict[str, torch.Tensor], target: torch.Tensor) -> float:
+        """Take one optimizer step; return the cosine distance of the first token's prediction from the target."""
         with torch.autocast("cpu", torch.bfloat16):
-            guesses = self.net(inputs)
+            predictions = self.net(inputs)
         self.optimizer.zero_grad()
-        torch.stack([loss_of(guess.float(), truth) for guess in guesses]).sum().backward()
+        torch.stack([loss_of(predicted.float(), target) for predicted in predictions]).sum().backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.scheduler.step()
         self.step += 1
-        return 1 - float((guesses[0].detach().float() * truth).sum(-1).mean())
+        return 1 - float((predictions[0].detach().float() * target).sum(-1).mean())
 
-    def keep(self) -> None:
+    def save(self) -> None:
+        """Save the state at the end of an epoch."""
         self.epoch += 1
         state = {name: getattr(self, name).state_dict() for name in ("net", "optimizer", "scheduler")}
         state |= {"epoch": self.epoch, "step": self.step}
         write_atomically(self.saved, lambda path: torch.save(state, path))
 
 
-def distil(name: str, lessons: Lessons, options: argparse.Namespace) -> None:
-    """Train one student and save it, in half precision, beside this file."""
+def distill(name: str, data: TrainingData, options: argparse.Namespace) -> None:
+    """Train one student and save it in half precision in a folder next to this file."""
     student = STUDENTS[name]
-    tokenizer = train_tokenizer(student, lessons.texts)
-    ids = tokenizer(lessons.texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    tokenizer = train_tokenizer(student, data.texts)
+    ids = tokenizer(data.texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
     torch.manual_seed(options.seed)
     model = new_model(student, tokenizer)
     embedding = model.get_input_embeddings()
     with torch.no_grad():
         embedding.weight.copy_(word_vectors(options.teacher, tokenizer, embedding.embedding_dim))
-    net = Distilled(model, model.config.hidden_size, lessons.embeddings.shape[1]).eval()  # eval: without dropout
+    net = Distilled(model, model.config.hidden_size, data.embeddings.shape[1]).eval()  # eval: without dropout
     steps = math.ceil((options.epochs or student.epochs) * math.ceil(len(ids) / options.batch_size))
-    course = Course(
+    training = Training(
         net, student.learning_rate, steps, options.cache / f"{name}-{steps}-{options.batch_size}-{options.seed}.pt"
     )
     started, distance = time.perf_counter(), 1.0
-    while course.step < steps:
-        chance = random.Random(options.seed * 1000 + course.epoch)
-        for batch in batches([len(row) for row in ids], options.batch_size, chance)[: steps - course.step]:
+    while training.step < steps:
+        rng = random.Random(options.seed * 1000 + training.epoch)
+        for batch in batches([len(row) for row in ids], options.batch_size, rng)[: steps - training.step]:
             inputs = padded([ids[i] for i in batch], tokenizer.pad_token_id)
-            truth = torch.from_numpy(lessons.embeddings[batch]).float()
-            distance += 0.01 * (course.learn(inputs, truth) - distance)
-            if course.step % 200 == 0:
+            target = torch.from_numpy(data.embeddings[batch]).float()
+            distance += 0.01 * (training.train_step(inputs, target) - distance)
+            if training.step % 200 == 0:
                 seconds = time.perf_counter() - started
-                print(f"{name} step {course.step}/{steps} distance {distance:.3f} {seconds:.0f} s", flush=True)
-        course.keep()
+                print(f"{name} step {training.step}/{steps} distance {distance:.3f} {seconds:.0f} s", flush=True)
+        training.save()
     save(model, tokenizer, HERE / name)
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """The encoder (float16, without head) and tokenizer in Hugging Face's format; measure.py writes the card."""
+    """Save the encoder (float16, without a head) and tokenizer in Hugging Face's format; measure.py writes the card."""
     temporary = folder.with_name("tmp-" + folder.name)
     shutil.rmtree(temporary, ignore_errors=True)
     model.half().save_pretrained(temporary)
@@ -260,13 +272,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir(), "distil"), help="texts, embeddings, checkpoints"
+        "--cache", type=Path, default=Path(tempfile.gettempdir(), "distill"), help="texts, embeddings, checkpoints"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    lessons = prepare(options.teacher, options.cache)
+    data = prepare(options.teacher, options.cache)
     for name in options.students:
-        distil(name, lessons, options)
+        distill(name, data, options)
 
 
 if __name__ == "__main__":

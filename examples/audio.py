@@ -1,9 +1,9 @@
-"""Sound twice over, from synthesising it to predicting: which tune it is, and which notes are played, letter by letter.
+"""Two searches on synthetic audio: classification of tunes, and recognition of the notes that are played.
 
-    python examples/sounds.py
+    python examples/audio.py
 
-Takes under a minute on a CPU. The models are built here with random weights, so that nothing is downloaded; on your own
-recordings name pre-trained ones, such as facebook/wav2vec2-base and openai/whisper-tiny (for classes).
+It takes under a minute on a CPU. The models have random weights, so that nothing is downloaded; for your own recordings
+use pre-trained models such as facebook/wav2vec2-base and openai/whisper-tiny (the latter for classes only).
 """
 
 import csv
@@ -17,21 +17,21 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Feat
 
 import hpo
 
-RATE = 4_000  # samples a second that the small models read; recordings may have any rate
+RATE = 4_000  # Hz, the sampling rate of the small models; recordings are resampled to it
 NOTES = {"c": 262, "e": 330, "g": 392}
 
 
 def play(path: Path, notes: str, rng: np.random.Generator) -> None:
-    """Notes one after the other, 0.15 s each, with some noise, recorded at 8 kHz."""
+    """Write a clip of notes of 0.15 s each, with some noise, at 8 kHz."""
     times = np.arange(1_200) / 8_000
     tones = [np.sin(2 * np.pi * NOTES[note] * times) * np.hanning(len(times)) for note in notes]
-    sound = np.concatenate(tones) * rng.uniform(0.2, 0.6)
+    clip = np.concatenate(tones) * rng.uniform(0.2, 0.6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sound + rng.normal(0, 0.01, len(sound)), 8_000)
+    soundfile.write(path, clip + rng.normal(0, 0.01, len(clip)), 8_000)
 
 
 def build_models(folder: Path) -> list[str]:
-    """A small wav2vec2 and a small HuBERT, each with its feature extractor."""
+    """Save a small wav2vec2 and a small HuBERT, each with its feature extractor."""
     torch.manual_seed(0)
     shape = {
         "hidden_size": 32,
@@ -58,7 +58,7 @@ def build_models(folder: Path) -> list[str]:
 
 
 def search(name: str, task: str, data: Path, models: list[str], epochs: int, trials: int) -> hpo.Result:
-    """A small search of one task."""
+    """Run a small search for one task."""
     study = {
         "name": name,
         "task": task,
@@ -81,12 +81,12 @@ def search(name: str, task: str, data: Path, models: list[str], epochs: int, tri
 def main(folder: Path, rows: int = 60, clips: int = 150, trials: int = 2) -> tuple[hpo.Result, hpo.Result]:
     rng = np.random.default_rng(0)
     models = build_models(folder / "models")
-    # Classes: a folder for each.
+    # Classification: one folder per class.
     for row in range(rows):
         for label, notes in {"rising": "ceg", "falling": "gec"}.items():
             play(folder / "tunes" / label / f"{row}.wav", notes, rng)
-    tunes = search("tunes", "audio-classification", folder / "tunes", models, 4, trials)
-    # Transcripts: a table that names each file and what is in it.
+    tunes_result = search("tunes", "audio-classification", folder / "tunes", models, 4, trials)
+    # Recognition: a table of files and transcripts.
     with (folder / "notes.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("audio", "transcript"))
@@ -94,14 +94,14 @@ def main(folder: Path, rows: int = 60, clips: int = 150, trials: int = 2) -> tup
             notes = "".join(rng.choice(list(NOTES), rng.integers(2, 5)))
             play(folder / "notes" / f"{row}.wav", notes, rng)
             table.writerow((f"notes/{row}.wav", notes))
-    written = search("notes", "speech-recognition", folder / "notes.csv", models[:1], 30, trials)
+    notes_result = search("notes", "speech-recognition", folder / "notes.csv", models[:1], 30, trials)
     play(folder / "new.wav", "gec", rng)
-    for result in (tunes, written):
+    for result in (tunes_result, notes_result):
         print(result.name, "→", result.predict([folder / "new.wav"])[0]["label"])
-    return tunes, written
+    return tunes_result, notes_result
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        tunes, written = main(Path(place))
-        print("accuracy:", round(tunes.metrics["accuracy"], 3), "word error rate:", round(written.metrics["wer"], 3))
+    with tempfile.TemporaryDirectory() as folder:
+        tunes, notes = main(Path(folder))
+        print("accuracy:", round(tunes.metrics["accuracy"], 3), "word error rate:", round(notes.metrics["wer"], 3))
