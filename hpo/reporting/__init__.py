@@ -1,1 +1,1 @@
-"""The report, the model card, the dashboard and the console."""
+"""The HTML report, the model card, the trials as CSV, notes for optuna-dashboard, and the console."""

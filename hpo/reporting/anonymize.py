@@ -1,4 +1,4 @@
-"""Names and commands as they may leave this machine: without its folders, and without passwords."""
+"""Names and commands for publication, without this machine's folders and without passwords."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ from hpo.storage.urls import hide_password
 
 
 def anonymize_name(name: str) -> str:
-    """A hub id or relative path as it is, an absolute path by its last name.
+    """Return a hub id or relative path unchanged, and the last component of any other path.
 
     >>> anonymize_name("sentence-transformers/all-MiniLM-L6-v2"), anonymize_name("/home/me/models/tiny")
     ('sentence-transformers/all-MiniLM-L6-v2', 'tiny')
@@ -18,25 +18,25 @@ def anonymize_name(name: str) -> str:
 
 
 def anonymize_command(command: str) -> str:
-    """A command line with absolute paths cut to their last names and passwords in URLs hidden.
+    """Return a command with absolute paths reduced to their last component and passwords in URLs hidden.
 
     >>> anonymize_command("hpo run /home/me/a.yaml --storage mysql://me:secret@db/x")
     'hpo run a.yaml --storage mysql://me:***@db/x'
     """
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError:
-        words = command.split()
-    return " ".join(_quoted(_portable_word(word)) for word in words)
+        arguments = command.split()
+    return " ".join(_quote(_anonymize_argument(argument)) for argument in arguments)
 
 
-def _portable_word(word: str) -> str:
-    if "://" in word:
-        return re.sub(r"^(.*?\w:///)/.*/", r"\1", hide_password(word))
-    key, sign, value = word.partition("=")
-    return f"{key}{sign}{anonymize_name(value)}" if sign else anonymize_name(word)
+def _anonymize_argument(argument: str) -> str:
+    if "://" in argument:
+        return re.sub(r"^(.*?\w:///)/.*/", r"\1", hide_password(argument))
+    key, sign, value = argument.partition("=")
+    return f"{key}{sign}{anonymize_name(value)}" if sign else anonymize_name(argument)
 
 
-def _quoted(word: str) -> str:
-    # A plain `*` hides a password and needs no quotes: the line is to be read, then adapted.
-    return word if re.fullmatch(r"[\w@%+=:,./*-]+", word) else shlex.quote(word)
+def _quote(argument: str) -> str:
+    # A `*` replaces a password and needs no quotes: the command is read and adapted, not pasted.
+    return argument if re.fullmatch(r"[\w@%+=:,./*-]+", argument) else shlex.quote(argument)

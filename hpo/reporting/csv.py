@@ -1,4 +1,4 @@
-"""The trials of a study as one flat CSV file, for spreadsheets."""
+"""The trials of a study as a flat CSV file for spreadsheets."""
 
 import csv
 import math
@@ -11,17 +11,17 @@ import optuna
 
 from hpo.storage.records import params_of
 
-# What a spreadsheet takes for the start of a formula, and what it may skip before one.
+# Characters that start a formula in a spreadsheet, or that it skips before one.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 FIRST_COLUMNS = ("number", "state", "value", "seconds")
 LAST_COLUMNS = ("seed", "worker", "attempt", "failure")
 
 
 def write_trials_csv(study: optuna.Study, path: Path) -> None:
-    """Write one row a trial: number, state, value, resolved parameters, metrics, seconds, failure.
+    """Write one row per trial: number, state, value, resolved parameters, metrics, seconds, failure.
 
-    A text that a spreadsheet would run as a formula gets a leading apostrophe; numbers stay numbers. The file
-    appears whole or not at all.
+    A text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe. The file is replaced
+    atomically.
     """
     rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
     columns = list(dict.fromkeys((*FIRST_COLUMNS, *_sorted_keys(rows), *LAST_COLUMNS)))
@@ -36,7 +36,7 @@ def write_trials_csv(study: optuna.Study, path: Path) -> None:
 
 
 def escape_formula(cell: Any) -> Any:
-    """A cell that no spreadsheet runs.
+    """Return a cell that no spreadsheet evaluates; numbers are returned unchanged.
 
     >>> escape_formula("=1+1"), escape_formula(-1.5), escape_formula(" -x")
     ("'=1+1", -1.5, "' -x")
@@ -64,7 +64,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def _sorted_keys(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Every key of any row, in the order of first appearance, families (params., metrics., …) together."""
+    """Return the keys of all rows in the order of first appearance, grouped by prefix (params., metrics., …)."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     families = ("params", "metrics", "spread", "seconds")
     return sorted(keys, key=lambda key: families.index(key.split(".")[0]) if "." in key else len(families))

@@ -1,4 +1,4 @@
-"""optuna-dashboard on a search whose workers die: it shows each trial once, and running only what somebody works on."""
+"""optuna-dashboard on a search whose workers die: each trial once, and running only those that a worker runs."""
 
 import os
 import signal
@@ -37,14 +37,14 @@ def home(_home: None) -> Iterator[Path]:
 
 
 def shown(page: Any) -> dict[int, str]:
-    """The trials in the dashboard's list, with the state that stands at each."""
+    """Return the trials in the dashboard's list and their states."""
     lines = page.locator("body").inner_text().splitlines()
     found: dict[int, str] = {}
-    for place, line in enumerate(lines[:-1]):
+    for index, line in enumerate(lines[:-1]):
         name, _, number = line.strip().partition(" ")
-        if name == "Trial" and number.isdigit() and lines[place + 1].strip() in STATES:
+        if name == "Trial" and number.isdigit() and lines[index + 1].strip() in STATES:
             assert int(number) not in found, f"trial {number} is shown twice"
-            found[int(number)] = lines[place + 1].strip()
+            found[int(number)] = lines[index + 1].strip()
     return found
 
 
@@ -58,7 +58,7 @@ def test_no_ghost_trials_while_workers_die(home: Path, tmp_path: Path, page: Any
         page.goto(f"{address}/dashboard/studies/1/trials")
 
         def agree() -> bool:
-            """Whether what is shown as running is what living workers have in hand, and all else is not."""
+            """Return whether exactly the trials of living workers are shown as running."""
             page.reload()
             page.get_by_text("Trial 0", exact=False).first.wait_for()
             held = {worker.trial for worker in workers_now(home) if worker.phase == "search"} - {None}
@@ -76,7 +76,7 @@ def test_no_ghost_trials_while_workers_die(home: Path, tmp_path: Path, page: Any
         trials = check_whole(home, trials=TRIALS, rungs=EPOCHS).trials
         page.reload()
         page.get_by_text(f"{TRIALS} Trials").wait_for()
-        found = wait_until(lambda: shown(page))  # as many as the window has
+        found = wait_until(lambda: shown(page))  # those that fit into the window
         assert found.items() <= dict.fromkeys(range(TRIALS), "Complete").items()
         resumed = next(trial for trial in trials if trial.user_attrs["attempt"] == 2)
         page.goto(f"{address}/dashboard/studies/1/trials?numbers={resumed.number}")

@@ -36,7 +36,7 @@ def result(tmp_path: Path) -> hpo.Result:
     )
 
 
-def test_the_report_shows_the_study(result: hpo.Result, page: Any) -> None:
+def test_report_shows_the_study(result: hpo.Result, page: Any) -> None:
     page.goto((run_folder(result.name) / "report.html").as_uri())
     assert page.locator("h1").inner_text().strip() == "reviews & <b>more</b>"
     assert page.locator("h1 b").count() == 0  # a name is text, not markup
@@ -49,7 +49,7 @@ def test_the_report_shows_the_study(result: hpo.Result, page: Any) -> None:
     assert page.problems == []
 
 
-def test_the_dashboard_shows_the_study(result: hpo.Result, page: Any) -> None:
+def test_dashboard_shows_the_study(result: hpo.Result, page: Any) -> None:
     with dashboard() as address:
         page.goto(f"{address}/dashboard")
         page.get_by_text(". reviews & <b>more</b>").last.click()

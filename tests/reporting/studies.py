@@ -1,4 +1,4 @@
-"""Real Optuna studies with what the workflow records on them, for the tests of reports."""
+"""Optuna studies with the attributes that the workflow records, for the tests of reports."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ def make_study(
     pruner: optuna.pruners.BasePruner | None = None,
     classes: int = 4,
 ) -> optuna.Study:
-    """A study of `trials` trials, pruned by successive halving; the 4th fails."""
+    """Return a study of `trials` trials, some of them pruned; the 4th fails."""
     study = optuna.create_study(
         study_name=name,
         storage=storage,
@@ -55,7 +55,7 @@ def make_study(
 
 
 def _objective(trial: optuna.Trial) -> float:
-    """A learning curve with its peak at a learning rate of 1e-4: quick, and different for every trial."""
+    """Report a learning curve that is best at a learning rate of 1e-4."""
     model = trial.suggest_categorical("model", MODELS)
     rate = trial.suggest_float("learning_rate", 1e-6, 5e-4, log=True)
     batch = trial.suggest_categorical("batch_size", [8, 16, 32])
@@ -86,7 +86,7 @@ def _objective(trial: optuna.Trial) -> float:
 
 
 def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
-    """The `result` attribute for the study's three best trials."""
+    """Return the `result` attribute with the study's three best trials confirmed."""
     complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     complete.sort(key=lambda trial: -(trial.value or 0.0))
     confirmed = [

@@ -1,4 +1,4 @@
-"""trials.csv: every trial, numbers as numbers, and nothing a spreadsheet would run."""
+"""trials.csv: every trial, numbers as numbers, and no formulas."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ from hpo.reporting.csv import escape_formula, write_trials_csv
 from tests.reporting.studies import make_study
 
 
-def test_every_trial_with_its_numbers(tmp_path: Path) -> None:
+def test_has_every_trial_with_its_values(tmp_path: Path) -> None:
     study, path = make_study(trials=8), tmp_path / "runs" / "trials.csv"
     write_trials_csv(study, path)
     with path.open(newline="", encoding="utf-8") as file:
@@ -27,15 +27,15 @@ def test_every_trial_with_its_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "  =1", "\n@x"])
-def test_formulas_are_inert(text: str) -> None:
+def test_formulas_are_escaped(text: str) -> None:
     assert escape_formula(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("cell", [-1.5, 3, True, "plain", "a=b"])
-def test_numbers_and_plain_texts_stay(cell: object) -> None:
+def test_numbers_and_plain_texts_are_unchanged(cell: object) -> None:
     assert escape_formula(cell) == cell
 
 
-def test_study_without_trials(tmp_path: Path) -> None:
+def test_study_without_trials_has_a_header(tmp_path: Path) -> None:
     write_trials_csv(make_study(trials=0, result=False), tmp_path / "trials.csv")
     assert (tmp_path / "trials.csv").read_text().startswith("number,state,value,seconds")

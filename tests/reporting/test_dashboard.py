@@ -1,4 +1,4 @@
-"""optuna-dashboard: hpo's notes, a person's notes left alone, and who can reach the server."""
+"""optuna-dashboard: hpo's notes, the notes of users, and the address of the server."""
 
 import threading
 import urllib.request
@@ -10,7 +10,7 @@ from hpo.reporting.dashboard import annotate_study, is_loopback
 from tests.reporting.studies import make_study
 
 
-def test_notes_tell_the_winner_and_escape() -> None:
+def test_notes_name_the_winner_and_are_escaped() -> None:
     from optuna.trial import Trial
     from optuna_dashboard import get_note, save_note
 
@@ -21,9 +21,9 @@ def test_notes_tell_the_winner_and_escape() -> None:
     assert f"**Winner: trial {winner}**" in note and "0.712" in note and "<script>" not in note
     frozen = study.trials[winner]
     assert "**The winner.**" in get_note(Trial(study, frozen._trial_id))
-    save_note(study, "my own thoughts")
+    save_note(study, "a note of my own")
     annotate_study(study)
-    assert get_note(study) == "my own thoughts"
+    assert get_note(study) == "a note of my own"
 
 
 def test_notes_on_an_unfinished_study() -> None:
@@ -35,13 +35,14 @@ def test_notes_on_an_unfinished_study() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "alone"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box.lan", False)]
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box.lan", False)],
 )
-def test_only_loopback_is_alone(host: str, alone: bool) -> None:
-    assert is_loopback(host) is alone
+def test_loopback_hosts(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
 
 
-def test_serves_a_storage_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serves_a_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     import wsgiref.simple_server
 
     from hpo.reporting.dashboard import serve
@@ -50,12 +51,12 @@ def test_serves_a_storage_object(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = threading.Event()
     serve_forever = wsgiref.simple_server.WSGIServer.serve_forever
 
-    def noted(server: wsgiref.simple_server.WSGIServer, poll_interval: float = 0.05) -> None:
+    def record(server: wsgiref.simple_server.WSGIServer, poll_interval: float = 0.05) -> None:
         started.append(server)
         ready.set()
         serve_forever(server, poll_interval)
 
-    monkeypatch.setattr(wsgiref.simple_server.WSGIServer, "serve_forever", noted)
+    monkeypatch.setattr(wsgiref.simple_server.WSGIServer, "serve_forever", record)
     storage = InMemoryStorage()
     make_study(trials=2, result=False, name="served", storage=storage)
     thread = threading.Thread(target=serve, args=(storage, "127.0.0.1", 0), daemon=True)

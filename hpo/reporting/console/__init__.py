@@ -1,1 +1,1 @@
-"""Terminal and notebook output."""
+"""The console: messages, the live view, plans and results in a terminal, a notebook or a pipe."""

@@ -1,7 +1,7 @@
-"""Everything that hpo shows in a terminal, a notebook or a pipe: the only file that prints.
+"""All output to a terminal, a notebook or a pipe; no other file prints.
 
-Names and texts come from people and data, so markup is off everywhere and control characters are replaced. rich is
-imported late: `hpo --help` needs none of it.
+Names and texts come from users and data, so markup is disabled and control characters are replaced. rich is imported
+late, since `hpo --help` does not need it.
 """
 
 import io
@@ -39,7 +39,7 @@ def quiet() -> Iterator[None]:
 
 
 def _console(stderr: bool = False) -> "Console":
-    """A console for the stream as it is now; NO_COLOR and COLUMNS are honoured by rich."""
+    """Return a console for the current stream; rich respects NO_COLOR and COLUMNS."""
     from rich.console import Console
 
     console = Console(stderr=stderr, quiet=_quiet > 0, markup=False, emoji=False, highlight=False)
@@ -49,7 +49,7 @@ def _console(stderr: bool = False) -> "Console":
 
 
 def show(*renderables: "RenderableType") -> None:
-    """Print rich renderables, or texts as they are, one below the other."""
+    """Print rich renderables and strings, one below the other; strings are not wrapped."""
     console = _console()
     for renderable in renderables:
         console.print(renderable, soft_wrap=isinstance(renderable, str))
@@ -67,36 +67,36 @@ def as_text(*renderables: "RenderableType") -> str:
 
 
 def emit(text: str) -> None:
-    """Print text for another program (JSON, YAML, CSV) untouched: never wrapped, coloured or cleaned."""
+    """Print text for another program (JSON, YAML, CSV) unchanged: not wrapped, colored or escaped."""
     print(text)
 
 
 def note(text: str) -> None:
-    """Tell something in passing."""
+    """Print an informational message."""
     from hpo.reporting.console.live_view import printable
 
     _console().print(printable(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Tell what a person should know before going on; on stderr."""
+    """Print a warning on stderr."""
     _labelled("Warning", "yellow", text)
 
 
 def error(text: str) -> None:
-    """Tell why it ends here; on stderr."""
+    """Print an error on stderr."""
     _labelled("Error", "bold red", text)
 
 
 def ask(question: str) -> bool:
-    """Ask a person for a yes; raises `ConfigError` where there is nobody to answer."""
+    """Ask the user for confirmation. Raises `ConfigError` where the input is closed, as in a batch job."""
     from hpo.errors import ConfigError
     from hpo.reporting.console.live_view import printable
 
     try:
         return input(f"{printable(question)} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
-        raise ConfigError("Nobody answered. Where nobody can be asked: --yes") from None
+        raise ConfigError("No answer: the input is closed. To confirm without a prompt: --yes") from None
 
 
 def _labelled(label: str, style: str, text: str) -> None:
@@ -109,10 +109,10 @@ def _labelled(label: str, style: str, text: str) -> None:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show that something longer than two seconds is going on; yields `advance(steps=1)`.
+    """Show the progress of something slow on stderr; yields `advance(steps=1)`.
 
-    On stderr, so that what a command answers can be piped. A bar (or a spinner, where `total` is unknown) in a
-    terminal, one line before and one after elsewhere.
+    In a terminal a bar, or a spinner where `total` is None. Elsewhere a line at the start and, after two seconds or
+    more, one at the end.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -140,8 +140,8 @@ def live(
 ) -> None:
     """Follow a study until `done()`: a live panel in a terminal or notebook, plain lines elsewhere.
 
-    `read` is called every `seconds`, for which `wait` waits, and once more when it is done. What it raises goes on to
-    the caller, with the terminal as it was.
+    `read` is called every `seconds`, between which `wait` waits, and a last time when it is done. Its exceptions
+    propagate, after the terminal is restored.
     """
     console = _console()
     with _view(console) as update:
@@ -153,7 +153,7 @@ def live(
 
 @contextmanager
 def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
-    """How this console shows one status after another."""
+    """Yield the function that shows the next status on this console."""
     from rich.live import Live
 
     from hpo.reporting.console.live_view import StatusLog, panel
@@ -174,12 +174,12 @@ def _view(console: "Console") -> "Iterator[Callable[[StudyStatus], None]]":
 
 
 def _can_redraw(console: "Console") -> bool:
-    """Whether lines can be drawn over. FORCE_COLOR makes rich take a log file for a terminal: colour, but no more."""
+    """Return whether lines can be overwritten: with FORCE_COLOR, rich treats also a log file as a terminal."""
     return console.is_interactive and not console.is_jupyter and console.file.isatty()
 
 
 def _notebook_view() -> "Callable[[StudyStatus], None]":
-    """One output cell that changes in place; rich's own Live needs ipywidgets for that, this does not."""
+    """Return a function that updates one output cell; rich's own Live needs ipywidgets for that."""
     from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]
     from rich.console import Console
 
@@ -197,14 +197,14 @@ def _notebook_view() -> "Callable[[StudyStatus], None]":
 
 
 def show_status(status: "StudyStatus") -> None:
-    """The live view once, as it is now."""
+    """Print the live view once."""
     from hpo.reporting.console.live_view import panel
 
     show(panel(status))
 
 
 def show_studies(rows: "Sequence[StudyStatus]") -> None:
-    """One line a study: `hpo list`."""
+    """Print one line per study, for `hpo list`."""
     from hpo.reporting.console.live_view import PHASES, finished_trials, one_line
     from hpo.reporting.console.tables import new_table
 
@@ -220,7 +220,7 @@ def show_studies(rows: "Sequence[StudyStatus]") -> None:
 
 
 def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial: int | None = None) -> None:
-    """The best configuration, one parameter a line."""
+    """Print the best configuration, one parameter per line."""
     from rich.text import Text
 
     from hpo.reporting.console.live_view import one_line
@@ -248,21 +248,24 @@ def show_plan(
 
 
 def show_ranking(ranking: Mapping[str, Any]) -> None:
-    """The models of `hpo rank`, best first: `rows` they were scored on, and `models` as `Ranking.to_dict` has them."""
+    """Print the models of `hpo rank`, best first; `ranking` is a `Ranking.to_dict()`."""
     from hpo.reporting.console.live_view import one_line
     from hpo.reporting.console.tables import millions, new_table
 
     names = ("parameters", "layers", "score", "seconds")
     table = new_table("", "model", **dict.fromkeys(names, "right"))
-    for place, row in enumerate(ranking["models"], 1):
-        told = score(row["score"]) if row["score"] is not None else one_line(row["reason"])
+    for rank, row in enumerate(ranking["models"], 1):
+        shown = score(row["score"]) if row["score"] is not None else one_line(row["reason"])
         sizes = millions(row["parameters"]), number(row["layers"])
-        table.add_row(str(place), one_line(row["model"]), *sizes, told, f"{row['seconds']:.1f}")
-    show(table, f"\nscore: share of the labels' variance told by frozen features, on {count(ranking['rows'], 'row')}")
+        table.add_row(str(rank), one_line(row["model"]), *sizes, shown, f"{row['seconds']:.1f}")
+    show(
+        table,
+        f"\nscore: share of the labels' variance explained by frozen features, on {count(ranking['rows'], 'row')}",
+    )
 
 
 def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()) -> None:
-    """The end of a study. `result` is its `result` attribute; `commands` are (command, what it does) pairs."""
+    """Print the result of a study; `commands` are pairs of a command and what it does."""
     from hpo.reporting.console.result_view import result_parts
 
     show(*result_parts(result, metric, commands))
@@ -271,7 +274,7 @@ def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple
 def show_replay(
     steps: Sequence[int], recorded: Sequence[float], replayed: Sequence[float], not_applied: Sequence[str]
 ) -> None:
-    """A trial's recorded values beside those of its replay, and what could not be the same."""
+    """Print a trial's recorded values beside those of its replay, and warn of settings that could not be reproduced."""
     from hpo.reporting.console.tables import new_table
 
     table = new_table("rung", recorded="right", replayed="right", difference="right")
@@ -283,7 +286,7 @@ def show_replay(
 
 
 def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Predictions, what was said before what it was said of; tab-separated in a pipe, with entities as JSON."""
+    """Print predictions, each followed by its input; tab-separated in a pipe, with entities as JSON."""
     import json
 
     from hpo.reporting.console.live_view import one_line
@@ -304,7 +307,7 @@ def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any, entity: Callable[[Any], str]) -> str:
-    """A prediction as text: a number in short, several values one after the other."""
+    """Return a prediction as text: numbers rounded, several values separated by commas."""
     from hpo.reporting.console.live_view import one_line
 
     if isinstance(value, float):

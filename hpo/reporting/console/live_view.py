@@ -1,4 +1,4 @@
-"""What a running study looks like: its status as a rich panel for terminals, or as plain lines for pipes and logs."""
+"""The status of a running study, as a rich panel for terminals or as plain lines for pipes and logs."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,40 +22,40 @@ PHASES = {
     "stopped": "stopped",
 }
 STATES = {"complete": "green", "pruned": "yellow", "failed": "red", "running": "cyan", "waiting": "bright_black"}
-# A local worker beats every few seconds; a person wants to know long before its lease ends.
-LATE_BEAT_SECONDS = 20.0
+# A local worker sends a heartbeat every few seconds; a late one is marked long before the lease expires.
+LATE_HEARTBEAT_SECONDS = 20.0
 
 
 def printable(text: object) -> str:
-    """Text without the characters that steer a terminal: a study's name may hold an escape code."""
+    """Return the text with control characters replaced: a study's name may contain an escape sequence."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def one_line(text: object) -> str:
-    """`printable`, on one line."""
+    """Return the `printable` text on one line."""
     return printable(" ".join(str(text).split()))
 
 
 def finished_trials(status: "StudyStatus") -> int:
-    """Trials that are over: complete, pruned or failed."""
+    """Return the number of finished trials: complete, pruned or failed."""
     return sum(status.counts.get(state, 0) for state in ("complete", "pruned", "failed"))
 
 
 def seconds_left(status: "StudyStatus") -> float | None:
-    """How long the search still takes, at its pace so far and within its budget; None where nobody can know."""
+    """Return the remaining seconds of the search, extrapolated and limited by the budget; None if unknown."""
     if status.phase != "search":
         return None
-    elapsed, over = status.hours_run * 3600, finished_trials(status)
-    guesses = []
-    if over:
-        guesses.append(elapsed / over * max(status.max_trials - over, 0))
+    elapsed, finished = status.hours_run * 3600, finished_trials(status)
+    estimates = []
+    if finished:
+        estimates.append(elapsed / finished * max(status.max_trials - finished, 0))
     if status.max_hours is not None:
-        guesses.append(max(status.max_hours * 3600 - elapsed, 0))
-    return min(guesses, default=None)
+        estimates.append(max(status.max_hours * 3600 - elapsed, 0))
+    return min(estimates, default=None)
 
 
 def panel(status: "StudyStatus") -> RenderableType:
-    """The whole live view of a study."""
+    """Return the live view of a study."""
     parts: list[RenderableType] = [TrialBar(status), _counts(status)]
     if status.confirm_total and status.phase in ("confirm", "retrain", "finished"):
         parts.append(Text(f"{status.confirm_done} of {status.confirm_total} confirming runs done"))
@@ -66,7 +66,7 @@ def panel(status: "StudyStatus") -> RenderableType:
         parts.append(Text())
     for trial, reason in status.failures:
         parts.append(Text(f"trial {trial} failed: {one_line(reason)}", "red", overflow="ellipsis", no_wrap=True))
-    parts += [Text(one_line(told), "yellow") for told in status.warnings]
+    parts += [Text(one_line(warning), "yellow") for warning in status.warnings]
     if status.disk is not None:
         parts += [Text(), _disk(status.disk)]
     state = [PHASES.get(status.phase, status.phase), duration(status.hours_run * 3600)]
@@ -85,7 +85,7 @@ def panel(status: "StudyStatus") -> RenderableType:
 
 
 class TrialBar:
-    """A line over all trials of the budget, one colour for each state."""
+    """A bar over all trials of the budget, one color per state."""
 
     def __init__(self, status: "StudyStatus") -> None:
         self._status = status
@@ -93,20 +93,20 @@ class TrialBar:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         width, char = options.max_width, "#" if options.ascii_only else "━"
         total = max(self._status.max_trials, finished_trials(self._status), 1)
-        line, over = Text(), 0
+        line, end = Text(), 0
         for state in ("complete", "pruned", "failed", "running"):
-            over = min(over + self._status.counts.get(state, 0), total)
-            line.append(char * (round(width * over / total) - len(line)), STATES[state])
+            end = min(end + self._status.counts.get(state, 0), total)
+            line.append(char * (round(width * end / total) - len(line)), STATES[state])
         line.append(("-" if options.ascii_only else char) * (width - len(line)), "bright_black")
         yield line
 
 
 def _counts(status: "StudyStatus") -> Text:
     line = Text(f"{finished_trials(status)} of {count(status.max_trials, 'trial')}", "bold")
-    for state, colour in STATES.items():
-        many = status.counts.get(state, 0)
-        if many or state == "complete":
-            line.append(" · ", "not bold").append(f"{many} {state}", f"not bold {colour}")
+    for state, color in STATES.items():
+        trials = status.counts.get(state, 0)
+        if trials or state == "complete":
+            line.append(" · ", "not bold").append(f"{trials} {state}", f"not bold {color}")
     if status.resumed:
         line.append(f" · {status.resumed} resumed", "not bold")
     return line
@@ -114,7 +114,7 @@ def _counts(status: "StudyStatus") -> Text:
 
 def _best(status: "StudyStatus") -> Iterator[Text]:
     if status.best_value is None:
-        yield Text(f"no {one_line(status.metric)} yet: the first trial is still on its way", "bright_black")
+        yield Text(f"no {one_line(status.metric)} yet: no trial has reported", "bright_black")
         return
     yield Text.assemble(
         f"best {one_line(status.metric)} ",
@@ -125,12 +125,12 @@ def _best(status: "StudyStatus") -> Iterator[Text]:
 
 
 def fold_spread(spread: float | None) -> str:
-    """How far folds lie apart, after the mean of them; empty without folds."""
+    """Return the standard deviation between folds, to follow their mean; empty without folds."""
     return "" if spread is None else f" ± {score(spread)} between folds"
 
 
 def parameter_line(params: dict[str, object]) -> Text:
-    """Parameters on as few lines as they fit, names dimmed."""
+    """Return parameters on as few lines as possible, with dimmed names."""
     line = Text()
     for key, value in parameters(params).items():
         line.append(" · " if line else "", "bright_black")
@@ -139,9 +139,9 @@ def parameter_line(params: dict[str, object]) -> Text:
 
 
 def _disk(use: "DiskUse") -> Text:
-    """What a study takes on this machine."""
+    """Return the disk usage of a study on this machine."""
     parts = {"checkpoints": use.checkpoints, "results": use.results}
-    line = Text("disk here: " + " · ".join(f"{name} {size(taken)}" for name, taken in parts.items()), "bright_black")
+    line = Text("disk here: " + " · ".join(f"{name} {size(used)}" for name, used in parts.items()), "bright_black")
     return line.append(f" · cache of all studies {size(use.cache)}")
 
 
@@ -149,10 +149,10 @@ def _workers(workers: "tuple[WorkerStatus, ...]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     for name in ("worker", "host", "device", "phase"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=24)
-    for name in ("trial", "attempt", "epoch", "rung", "last beat"):
+    for name in ("trial", "attempt", "epoch", "rung", "heartbeat"):
         table.add_column(name, justify="right", no_wrap=True)
     for worker in workers:
-        late = worker.heartbeat_age > LATE_BEAT_SECONDS
+        late = worker.heartbeat_age > LATE_HEARTBEAT_SECONDS
         table.add_row(
             str(worker.worker_id),
             one_line(worker.host),
@@ -173,14 +173,14 @@ def _whole_seconds(age: float) -> str:
 
 
 def epoch_of(worker: "WorkerStatus") -> str:
-    """How far a worker's trial is: `1.5 of 4`."""
+    """Return the progress of a worker's trial: `1.5 of 4`."""
     if worker.trial is None or worker.epochs is None:
         return NOTHING
     return f"{worker.epoch or 0:.4g} of {worker.epochs}"
 
 
 class StatusLog:
-    """Turns one status after another into plain lines: what is new, and every `quiet_seconds` a sign of life."""
+    """Converts successive statuses into plain lines: what is new, and a sign of life every `quiet_seconds`."""
 
     def __init__(self, quiet_seconds: float = 10.0) -> None:
         self._quiet_seconds = quiet_seconds
@@ -188,39 +188,56 @@ class StatusLog:
         self._last_line = 0.0
 
     def update(self, status: "StudyStatus", now: float) -> list[str]:
-        """The lines to print for `status`, read at `now` (seconds of any clock)."""
+        """Return the lines to print for `status`, read at `now` (seconds of any clock)."""
         last, self._last = self._last, status
-        lines = []
-        if last is None or last.phase != status.phase:
-            lines.append(f"{one_line(status.name)}: {PHASES.get(status.phase, status.phase)}")
-        told = set(last.failures) if last else set()
-        lines += [f"trial {n} failed: {one_line(why)}" for n, why in status.failures if (n, why) not in told]
-        lines += [one_line(warning) for warning in status.warnings if last is None or warning not in last.warnings]
-        if status.best_value is not None and (last is None or last.best_value != status.best_value):
-            params = ", ".join(f"{k}={one_line(v)}" for k, v in parameters(status.best_params).items())
-            value = f"{score(status.best_value)}{fold_spread(status.best_spread)}"
-            best = f"best {one_line(status.metric)} {value} in trial {status.best_trial}"
-            lines.append(f"{best}: {params}" if params else best)
+        lines = [*_new_phase(last, status), *_new_messages(last, status), *_new_best(last, status)]
         if last is None or finished_trials(last) != finished_trials(status):
-            lines.append(self._progress(status))
+            lines.append(_progress(status))
         if last is not None and last.confirm_done != status.confirm_done:
             lines.append(f"{status.confirm_done} of {status.confirm_total} confirming runs done")
         if not lines and now - self._last_line >= self._quiet_seconds:
-            lines.append("; ".join(self._working(status)) or self._progress(status))
+            lines.append("; ".join(_running(status)) or _progress(status))
         if lines:
             self._last_line = now
         return lines
 
-    def _progress(self, status: "StudyStatus") -> str:
-        states = ", ".join(f"{status.counts[state]} {state}" for state in STATES if status.counts.get(state))
-        line = f"{finished_trials(status)} of {count(status.max_trials, 'trial')}"
-        line += f" ({states})" if states else ""
-        line += f" after {duration(status.hours_run * 3600)}"
-        left = seconds_left(status)
-        return line + (f", about {duration(left)} left" if left else "")
 
-    def _working(self, status: "StudyStatus") -> Iterator[str]:
-        for worker in status.workers:
-            if worker.trial is not None and worker.phase != "gone":
-                epoch = f", epoch {epoch_of(worker)}" if worker.epochs else ""
-                yield f"worker {worker.worker_id} on {one_line(worker.device)}: trial {worker.trial}{epoch}"
+def _new_phase(last: "StudyStatus | None", status: "StudyStatus") -> Iterator[str]:
+    if last is None or last.phase != status.phase:
+        yield f"{one_line(status.name)}: {PHASES.get(status.phase, status.phase)}"
+
+
+def _new_messages(last: "StudyStatus | None", status: "StudyStatus") -> Iterator[str]:
+    """Yield the failures and warnings that the last status did not have."""
+    failures, warnings = (set(last.failures), set(last.warnings)) if last else (set(), set())
+    for trial, reason in status.failures:
+        if (trial, reason) not in failures:
+            yield f"trial {trial} failed: {one_line(reason)}"
+    for warning in status.warnings:
+        if warning not in warnings:
+            yield one_line(warning)
+
+
+def _new_best(last: "StudyStatus | None", status: "StudyStatus") -> Iterator[str]:
+    if status.best_value is None or (last is not None and last.best_value == status.best_value):
+        return
+    value = f"{score(status.best_value)}{fold_spread(status.best_spread)}"
+    best = f"best {one_line(status.metric)} {value} in trial {status.best_trial}"
+    params = ", ".join(f"{key}={one_line(value)}" for key, value in parameters(status.best_params).items())
+    yield f"{best}: {params}" if params else best
+
+
+def _progress(status: "StudyStatus") -> str:
+    states = ", ".join(f"{status.counts[state]} {state}" for state in STATES if status.counts.get(state))
+    line = f"{finished_trials(status)} of {count(status.max_trials, 'trial')}"
+    line += f" ({states})" if states else ""
+    line += f" after {duration(status.hours_run * 3600)}"
+    left = seconds_left(status)
+    return line + (f", about {duration(left)} left" if left else "")
+
+
+def _running(status: "StudyStatus") -> Iterator[str]:
+    for worker in status.workers:
+        if worker.trial is not None and worker.phase != "gone":
+            epoch = f", epoch {epoch_of(worker)}" if worker.epochs else ""
+            yield f"worker {worker.worker_id} on {one_line(worker.device)}: trial {worker.trial}{epoch}"

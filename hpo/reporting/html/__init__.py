@@ -1,1 +1,1 @@
-"""The HTML report and its figures."""
+"""The HTML report of a study and its figures."""

@@ -1,4 +1,4 @@
-"""hpo's own figures of a study: curves, models compared, the gap between losses, and the confusion matrix."""
+"""hpo's own figures of a study: learning curves, model comparison, generalization gap, confusion matrix."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from hpo.core.format import duration, number, parameters, score
 from hpo.reporting.html.section import Section, empty_section, shorten
 from hpo.storage.records import curve_of, direction_of, params_of
 
-# Readable on white and on near-black alike.
+# Readable on white and on near-black.
 COLORS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
-# A page with 300 curves opens at once; with thousands a browser stalls.
+# A page with 300 curves opens instantly; with thousands a browser stalls.
 MOST_CURVES = 300
 MOST_CLASSES = 30
 
@@ -27,22 +27,23 @@ def study_sections(
     confusion: dict[str, Any] | None,
     measured: bool = False,
 ) -> Iterator[Section]:
-    """The four sections; `complete` are the trials with a finite value, `metric` is escaped.
+    """Yield the four sections; `complete` are the trials with a finite value, `metric` is escaped.
 
-    Where the final model was `measured` on test and there is no confusion, its task knows no such thing.
+    The last is omitted where the final model was `measured` on test without a confusion matrix: its task has none.
     """
     sign = loss_sign(direction_of(study))
-    yield _curves(study.get_trials(deepcopy=False), metric, sign)
-    yield _models(complete, metric, sign)
-    yield _gaps(complete, metric)
+    yield curves_section(study.get_trials(deepcopy=False), metric, sign)
+    yield models_section(complete, metric, sign)
+    yield gaps_section(complete, metric)
     if confusion or not measured:
         yield confusion_section(confusion)
 
 
-def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
+def curves_section(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
+    """Return the learning curves of the best 300 trials; `sign` times a value is lower for a better one."""
     section = Section(
         "Learning curves",
-        "The value of every trial at its rungs, one colour a model; pruned trials are faint and dotted. "
+        "The value of every trial at its rungs, one color per model; pruned trials are faint and dotted. "
         "Click a model in the legend to hide it.",
     )
     drawn = [trial for trial in trials if learning_curve(trial)[0]]
@@ -51,10 +52,10 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
     if len(drawn) > MOST_CURVES:
         drawn.sort(key=lambda trial: sign * learning_curve(trial)[1][-1])
         drawn = sorted(drawn[:MOST_CURVES], key=lambda trial: trial.number)
-        section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are drawn.")
-    colours, figure = _model_colors(drawn), go.Figure()
-    for model, colour in colours.items():  # the legend, in full colour whatever became of a model's first trial
-        line = {"color": colour, "width": 2.5}
+        section = Section(section.title, f"{section.lead} The best {MOST_CURVES} of {len(trials)} trials are shown.")
+    colors, figure = _model_colors(drawn), go.Figure()
+    for model, color in colors.items():  # the legend, in full color even if a model's first trial was pruned
+        line = {"color": color, "width": 2.5}
         figure.add_scatter(x=[None], y=[None], mode="lines", name=shorten(model), legendgroup=shorten(model), line=line)
     for trial in drawn:
         epochs, values = learning_curve(trial)
@@ -66,7 +67,7 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
             legendgroup=shorten(model),
             showlegend=False,
             opacity=0.4 if pruned else 0.9 if len(drawn) <= 60 else 0.5,
-            line={"color": colours[model], "width": 1 if pruned else 1.8, "dash": "dot" if pruned else "solid"},
+            line={"color": colors[model], "width": 1 if pruned else 1.8, "dash": "dot" if pruned else "solid"},
             marker={"size": 5},
             hovertemplate=f"{_hover(trial)}<br>epoch %{{x:.4g}}: <b>%{{y:.4f}}</b><extra></extra>",
         )
@@ -76,7 +77,7 @@ def _curves(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
 
 
 def learning_curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
-    """The epochs and finite values that a trial reported; rung numbers where epochs were not recorded."""
+    """Return the epochs and finite values that a trial reported; the rungs where epochs were not recorded."""
     points = [(point["epoch"], point["value"]) for point in curve_of(trial) if "value" in point]
     points = [
         (epoch, value) for epoch, value in points or sorted(trial.intermediate_values.items()) if is_finite(value)
@@ -85,22 +86,22 @@ def learning_curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
 
 
 def model_of(trial: FrozenTrial) -> str:
-    """The label of a trial's model."""
+    """Return the label of a trial's model."""
     return str(params_of(trial).get("model", "model"))
 
 
 def is_finite(value: float | None) -> bool:
-    """Whether there is a value that can be drawn."""
+    """Return whether a value is neither None, NaN nor infinite."""
     return value is not None and math.isfinite(value)
 
 
 def _model_colors(trials: Sequence[FrozenTrial]) -> dict[str, str]:
     models = sorted({model_of(trial) for trial in trials})
-    return {model: COLORS[place % len(COLORS)] for place, model in enumerate(models)}
+    return {model: COLORS[index % len(COLORS)] for index, model in enumerate(models)}
 
 
 def shown_params(trial: FrozenTrial) -> dict[str, str]:
-    """A trial's parameters for people, its frozen layers as `2 of 6`."""
+    """Return a trial's parameters formatted for display, with its frozen layers as `2 of 6`."""
     params = parameters(params_of(trial))
     if trial.user_attrs.get("frozen_layers"):
         params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
@@ -110,16 +111,17 @@ def shown_params(trial: FrozenTrial) -> dict[str, str]:
 def _hover(trial: FrozenTrial) -> str:
     lines = [f"<b>trial {trial.number}</b> ({trial.state.name.lower()})"]
     lines += [f"{shorten(key)}: {shorten(value)}" for key, value in shown_params(trial).items()]
-    # plotly fills %{…} in, also where a name happens to hold it.
+    # plotly substitutes %{…}, also within a name.
     return "<br>".join(lines).replace("%{", "%&#123;")
 
 
-def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
-    section = Section("Models compared", "Every complete trial of each model; a star marks the model's best.")
+def models_section(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
+    """Return the values of complete trials by model, the best of each marked."""
+    section = Section("Models compared", "Every complete trial of each model; a star marks the best.")
     if not complete:
         return empty_section(section, "no trial is complete yet")
-    figure, colours = go.Figure(), _model_colors(complete)
-    for model, colour in colours.items():
+    figure, colors = go.Figure(), _model_colors(complete)
+    for model, color in colors.items():
         mine = [trial for trial in complete if model_of(trial) == model]
         figure.add_box(
             x=[trial.value for trial in mine],
@@ -128,8 +130,8 @@ def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Sectio
             jitter=0.4,
             pointpos=0,
             fillcolor="rgba(128,128,128,0.08)",
-            line={"color": colour, "width": 1.2},
-            marker={"size": 6, "color": colour},
+            line={"color": color, "width": 1.2},
+            marker={"size": 6, "color": color},
             hoveron="points",
             text=[_hover(trial) for trial in mine],
             hovertemplate="%{text}<br><b>%{x:.4f}</b><extra></extra>",
@@ -137,7 +139,7 @@ def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Sectio
         )
     best = {
         model: sign * min(sign * (trial.value or 0.0) for trial in complete if model_of(trial) == model)
-        for model in colours
+        for model in colors
     }
     figure.add_scatter(
         x=list(best.values()),
@@ -150,30 +152,31 @@ def _models(complete: Sequence[FrozenTrial], metric: str, sign: float) -> Sectio
         showlegend=False,
         cliponaxis=False,
     )
-    figure.update_layout(xaxis_title=metric, height=140 + 70 * len(colours), yaxis={"autorange": "reversed"})
+    figure.update_layout(xaxis_title=metric, height=140 + 70 * len(colors), yaxis={"autorange": "reversed"})
     section.figures.append(figure)
     return section
 
 
-def _gaps(complete: Sequence[FrozenTrial], metric: str) -> Section:
+def gaps_section(complete: Sequence[FrozenTrial], metric: str) -> Section:
+    """Return the metric of complete trials against their generalization gap."""
     section = Section(
         "Training and validation loss",
-        "The gap (validation loss less training loss) of complete trials: far above zero, a trial has learnt its "
-        "training data by heart.",
+        "The gap (validation loss minus training loss) of complete trials; far above zero, a trial has overfitted its "
+        "training data.",
     )
-    told = [trial for trial in complete if is_finite(trial.user_attrs.get("gap"))]
-    if not told:
+    recorded = [trial for trial in complete if is_finite(trial.user_attrs.get("gap"))]
+    if not recorded:
         return empty_section(section, "no complete trial has recorded its losses")
     figure = go.Figure()
-    for model, colour in _model_colors(told).items():
-        mine = [trial for trial in told if model_of(trial) == model]
+    for model, color in _model_colors(recorded).items():
+        mine = [trial for trial in recorded if model_of(trial) == model]
         losses = [trial.user_attrs.get("metrics", {}).get("loss") for trial in mine]
         figure.add_scatter(
             x=[trial.user_attrs["gap"] for trial in mine],
             y=[trial.value for trial in mine],
             mode="markers",
             name=shorten(model),
-            marker={"size": 8, "color": colour, "opacity": 0.85},
+            marker={"size": 8, "color": color, "opacity": 0.85},
             text=[
                 f"{_hover(trial)}<br>training loss {number(trial.user_attrs.get('train_loss'))}, "
                 f"validation loss {number(loss)}, {duration(sum(trial.user_attrs.get('seconds', {}).values()))}"
@@ -188,7 +191,7 @@ def _gaps(complete: Sequence[FrozenTrial], metric: str) -> Section:
 
 
 def confusion_section(confusion: dict[str, Any] | None) -> Section:
-    """The confusion matrix on the test split; a table of the most confused pairs where classes are many."""
+    """Return the confusion matrix on the test split; with over 30 classes, a table of the most confused pairs."""
     section = Section(
         "Confusion matrix", "The final model on the test split: rows are true classes, columns predicted."
     )
@@ -196,20 +199,20 @@ def confusion_section(confusion: dict[str, Any] | None) -> Section:
         return empty_section(section, "the final model has not been evaluated on the test split")
     labels, matrix = confusion["labels"], confusion["matrix"]
     if len(labels) > MOST_CLASSES:
-        lead = f"With {len(labels)} classes a matrix cannot be read; these pairs the final model confuses most."
+        lead = f"A matrix of {len(labels)} classes is not readable; the final model most often confuses these pairs."
         return Section("Most confused classes", lead, rows=confused_pairs(labels, matrix))
     names = [shorten(label, 32) for label in labels]
     shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
     figure = go.Figure(
         go.Heatmap(
             z=shares,
-            # Indices, not names: two long labels may look alike once shortened.
+            # Indices, not names: two long labels may be equal once abbreviated.
             x=list(range(len(names))),
             y=list(range(len(names))),
             text=matrix,
             texttemplate="%{text}" if len(labels) <= 15 else None,
             customdata=[[[true, predicted] for predicted in names] for true in names],
-            hovertemplate="%{customdata[0]} taken for %{customdata[1]}: %{text} (%{z:.0%})<extra></extra>",
+            hovertemplate="%{customdata[0]} predicted as %{customdata[1]}: %{text} (%{z:.0%})<extra></extra>",
             zmin=0,
             zmax=1,
             colorscale=[[0, "rgba(76,141,214,0)"], [1, "rgba(76,141,214,1)"]],
@@ -231,7 +234,7 @@ def confusion_section(confusion: dict[str, Any] | None) -> Section:
 def confused_pairs(
     labels: Sequence[Any], matrix: Sequence[Sequence[int]], most: int = 25
 ) -> list[tuple[str, str, int]]:
-    """The (true, predicted, count) cells off the diagonal, most frequent first."""
+    """Return the `most` largest cells off the diagonal as (true, predicted, count), most frequent first."""
     cells = [
         (str(labels[i]), str(labels[j]), int(cell))
         for i, row in enumerate(matrix)

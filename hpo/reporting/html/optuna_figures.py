@@ -21,18 +21,18 @@ FAINT, STRONG, BEST = "#a9b8ca", "#2f6fb7", "#e0542f"
 
 
 def optuna_sections(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Iterator[Section]:
-    """The four sections; `complete` are the trials with a finite value, `metric` is escaped."""
+    """Yield the four sections; `complete` are the trials with a finite value, `metric` is escaped."""
     shown = escaped_copy(study, study.get_trials(deepcopy=False))
-    yield _history(shown, complete, metric)
-    yield _importances(shown, complete)
-    yield _slices(shown, complete, metric)
-    yield _parallel(shown, complete, metric)
+    yield history_section(shown, complete, metric)
+    yield importances_section(shown, complete)
+    yield slices_section(shown, complete, metric)
+    yield parallel_section(shown, complete, metric)
 
 
 def escaped_copy(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """The study in memory with texts escaped and no attributes: what Optuna's figures may see.
+    """Return a copy of the study in memory, with texts escaped and without attributes, for Optuna's figures.
 
-    Also read once from the database rather than by each figure.
+    It is read once from the database, not by each figure.
     """
     copy = optuna.create_study(
         direction=study.direction, study_name=study.study_name, storage=optuna.storages.InMemoryStorage()
@@ -57,7 +57,7 @@ def escaped_copy(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.S
 
 
 def _escaped(value: Any) -> Any:
-    # Not shortened: two choices must not become one.
+    # Not abbreviated: two choices must remain different.
     return html.escape(value, quote=False) if isinstance(value, str) else value
 
 
@@ -68,46 +68,50 @@ def _escaped_distribution(dist: Any) -> Any:
 
 
 def _varying(complete: Sequence[FrozenTrial]) -> list[str]:
-    """Sampled parameters with at least two values among complete trials, in the order of the search space."""
+    """Return the sampled parameters with at least two values among complete trials, in order of the search space."""
     names = dict.fromkeys(name for trial in complete for name in trial.params)
     return [name for name in names if len({str(trial.params.get(name)) for trial in complete}) > 1]
 
 
-def _history(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
-    section = Section("Optimization history", "Each complete trial in the order it was started, and the best so far.")
+def history_section(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
+    """Return Optuna's history of the values; `study` is an `escaped_copy`."""
+    section = Section(
+        "Optimization history",
+        "Each complete trial in the order of its start, and the best so far.",
+    )
     if not complete:
         return empty_section(section, "no trial is complete yet")
     section.figures.append(optuna.visualization.plot_optimization_history(study, target_name=metric))
     return section
 
 
-def _importances(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Section:
+def importances_section(study: optuna.Study, complete: Sequence[FrozenTrial]) -> Section:
+    """Return the importances of the sampled parameters by PED-ANOVA; `study` is an `escaped_copy`."""
     section = Section(
         "Parameter importances",
         "How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al., 2023).",
     )
     names = _varying(complete)
     if len(complete) < 2 or not names:
-        return empty_section(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "at least two complete trials that differ in a parameter are needed")
     with warnings.catch_warnings():
-        # Told below in our own words, once, rather than for each parameter.
+        # Optuna warns for each parameter; the section states the reason once.
         warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(study, params=names)
         if len(names) > 1 and max(found.values()) - min(found.values()) < 1e-9:
-            return empty_section(
-                section, f"the {len(complete)} complete trials are too few to tell the parameters apart"
-            )
+            return empty_section(section, f"the {len(complete)} complete trials are too few to rank the parameters")
         figure = optuna.visualization.plot_param_importances(study, params=names)
     figure.update_layout(yaxis_title=None, height=130 + 40 * len(names))
     section.figures.append(figure)
     return section
 
 
-def _slices(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
-    section = Section("Slices", "The value of complete trials against each parameter; the later a trial, the bluer.")
+def slices_section(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
+    """Return slice plots, at most three parameters per figure; `study` is an `escaped_copy`."""
+    section = Section("Slices", "The value of each complete trial against each parameter; later trials are bluer.")
     names = _varying(complete)
     if not names:
-        return empty_section(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "at least two complete trials that differ in a parameter are needed")
     rows = math.ceil(len(names) / MOST_SLICES_IN_A_ROW)
     for row in range(rows):
         chunk = names[len(names) * row // rows : len(names) * (row + 1) // rows]
@@ -117,11 +121,12 @@ def _slices(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -
     return section
 
 
-def _parallel(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
-    section = Section("Parallel coordinates", "One line a complete trial, through all of its parameters.")
+def parallel_section(study: optuna.Study, complete: Sequence[FrozenTrial], metric: str) -> Section:
+    """Return the parallel coordinates of complete trials, the best in red; `study` is an `escaped_copy`."""
+    section = Section("Parallel coordinates", "One line per complete trial, through all of its parameters.")
     names = _varying(complete)
     if not names:
-        return empty_section(section, "it takes two complete trials that differ in a parameter")
+        return empty_section(section, "at least two complete trials that differ in a parameter are needed")
     figure = optuna.visualization.plot_parallel_coordinate(study, params=names, target_name=metric)
     if higher_is_better(direction_of(study)):
         scale = [[0, FAINT], [0.7, STRONG], [1, BEST]]

@@ -1,8 +1,9 @@
-"""The report of a study: one HTML page that needs nothing but a browser."""
+"""The report of a study: one self-contained HTML page."""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from hpo.storage.records import direction_of, params_of
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
-    """Write the report of a study, finished or not, as one self-contained page.
+    """Write the report of a study, finished or not.
 
-    plotly.js is inlined once, nothing is loaded from anywhere, and every text is escaped. The file appears
-    whole or not at all. Raises `OSError` where it cannot be written.
+    plotly.js is inlined, nothing is loaded over the network, and all text is escaped. The file is replaced atomically.
+    Raises `OSError` where it cannot be written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -41,7 +42,7 @@ def write_report(study: optuna.Study, path: Path) -> None:
 
 
 def _context(study: optuna.Study) -> dict[str, Any]:
-    """What the template shows."""
+    """Return the variables of the template."""
     attrs, trials = study.user_attrs, study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_finite(trial.value)]
     metric, result = str(attrs.get("metric", "value")), attrs.get("result") or {}
@@ -73,15 +74,18 @@ def _context(study: optuna.Study) -> dict[str, Any]:
 
 
 def _counts(trials: Iterable[FrozenTrial]) -> str:
-    """`16 trials: 9 complete, 6 pruned, 1 failed`."""
-    names = {TrialState.FAIL: "failed"}
-    states = [names.get(trial.state, trial.state.name.lower()) for trial in trials]
-    told = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
-    return f"{count(len(states), 'trial')}{': ' if told else ''}{', '.join(told)}"
+    """Return `16 trials: 9 complete, 6 pruned, 1 failed`."""
+    states = Counter(map(_state, trials))
+    each = ", ".join(f"{states[state]} {state}" for state in sorted(states))
+    return count(states.total(), "trial") + (f": {each}" if each else "")
+
+
+def _state(trial: FrozenTrial) -> str:
+    return "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
 
 
 def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | None:
-    """The best trial of the search so far."""
+    """Return the best trial of the search so far."""
     if not complete:
         return None
     sign = loss_sign(direction_of(study))
@@ -90,57 +94,59 @@ def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | 
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A confirmed configuration with its parameters as texts."""
+    """Return a confirmed configuration with its parameters formatted."""
     return {**entry, "params": parameters(entry["params"]), "model": entry["params"].get("model", NOTHING)}
 
 
 def _tiles(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
-    """The headline numbers: what it is, the number, and what stands behind it."""
+    """Return the headline numbers, each with what it measures and how."""
     tiles = []
     test, winner, defaults, baseline = (result.get(key) for key in ("test", "winner", "defaults", "baseline"))
     if test:
         bounds = f"95 % interval {interval(test.get('interval'))}, " if test.get("interval") else ""
         seen = f"{count(test['rows'], 'row')}, seen {test.get('seen', 1)}×"
-        tiles.append({"what": f"test {metric}", "value": score(test["metrics"].get(metric)), "behind": bounds + seen})
+        tiles.append({"what": f"test {metric}", "value": score(test["metrics"].get(metric)), "detail": bounds + seen})
     if winner:
         seeds = count(len(winner.get("values", ())), "fresh seed")
         value = f"{score(winner['mean'])} ± {score(winner.get('std'))}"
-        tiles.append({"what": f"validation {metric}", "value": value, "behind": f"the winner on {seeds}"})
+        tiles.append({"what": f"validation {metric}", "value": value, "detail": f"the winner on {seeds}"})
     if defaults:
-        behind = f"validation, trial {defaults['trial']}, {defaults['params'].get('model', '')}"
-        tiles.append({"what": "best defaults", "value": score(defaults["value"]), "behind": behind})
+        detail = f"validation, trial {defaults['trial']}, {defaults['params'].get('model', '')}"
+        tiles.append({"what": "best defaults", "value": score(defaults["value"]), "detail": detail})
     if baseline:
-        tiles.append({"what": "baseline", "value": score(baseline["value"]), "behind": f"test, {baseline['name']}"})
+        tiles.append({"what": "baseline", "value": score(baseline["value"]), "detail": f"test, {baseline['name']}"})
     return tiles
 
 
 def _trial_table(trials: Iterable[FrozenTrial], metric: str) -> dict[str, Any]:
-    """All trials as texts, with a number beside each cell that can be sorted by one."""
+    """Return all trials as rows; each parameter is a pair of its text and the value that the column is sorted by."""
     rows = [(trial, shown_params(trial)) for trial in trials]
-    names = list(dict.fromkeys(name for _, params in rows for name in params))
-    # A parameter that is the same everywhere says nothing in a row: told once above the table.
-    fixed = {name: rows[0][1].get(name, "") for name in names if len({params.get(name) for _, params in rows}) == 1}
-    columns = [name for name in names if len(rows) < 2 or name not in fixed]
-    body = []
-    for trial, params in rows:
-        seconds = sum(trial.user_attrs.get("seconds", {}).values()) or (
-            trial.duration.total_seconds() if trial.duration else None
-        )
-        value = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
-        raw = params_of(trial)
-        body.append(
-            {
-                "number": trial.number,
-                "state": "failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
-                "value": value,
-                "spread": (trial.user_attrs.get("spread") or {}).get(metric),
-                "params": [(params.get(name, ""), raw.get(name, "")) for name in columns],
-                "epochs": trial.user_attrs.get("epochs_trained"),
-                "seconds": seconds,
-                "failure": trial.user_attrs.get("failure", ""),
-            }
-        )
-    return {"columns": columns, "rows": body, "fixed": fixed if len(rows) > 1 else {}}
+    shared = _shared_params([params for _, params in rows])
+    columns = [name for name in dict.fromkeys(name for _, params in rows for name in params) if name not in shared]
+    body = [_trial_row(trial, params, columns, metric) for trial, params in rows]
+    return {"columns": columns, "rows": body, "fixed": shared}
+
+
+def _shared_params(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the parameters with the same value in all of several trials, which are listed once above the table."""
+    if len(rows) < 2:
+        return {}
+    return {name: value for name, value in rows[0].items() if all(params.get(name) == value for params in rows)}
+
+
+def _trial_row(trial: FrozenTrial, params: Mapping[str, str], columns: Sequence[str], metric: str) -> dict[str, Any]:
+    attrs, raw = trial.user_attrs, params_of(trial)
+    elapsed = trial.duration.total_seconds() if trial.duration else None
+    return {
+        "number": trial.number,
+        "state": _state(trial),
+        "value": trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0),
+        "spread": (attrs.get("spread") or {}).get(metric),
+        "params": [(params.get(name, ""), raw.get(name, "")) for name in columns],
+        "epochs": attrs.get("epochs_trained"),
+        "seconds": sum(attrs.get("seconds", {}).values()) or elapsed,
+        "failure": attrs.get("failure", ""),
+    }
 
 
 def _data(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,13 +162,13 @@ def _data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def figures_json(sections: Iterable[Section]) -> str:
-    """All figures as JSON that may stand in a script element: no `<`, `>` or `&` in it."""
+    """Return all figures as JSON for a script element, without `<`, `>` and `&`."""
     figures = []
     for section in sections:
         for figure in section.figures:
             plain = json.loads(figure.to_json())
             plain["layout"].pop("template", None)
-            plain["layout"].pop("title", None)  # the section's heading says it
+            plain["layout"].pop("title", None)  # it repeats the section's heading
             plain["layout"].pop("plot_bgcolor", None)  # the page's own, light or dark
             figures.append(plain)
     text = json.dumps(figures, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""A section of the report, and the text that may stand in a figure."""
+"""A section of the report, and the escaping of text in figures."""
 
 import html
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: a sentence that says how to read it, figures, or why there are none."""
+    """A part of the report: how to read it, its figures, or the reason why there are none."""
 
     title: str
     lead: str
@@ -18,7 +18,7 @@ class Section:
 
 
 def shorten(text: object, longest: int = 48) -> str:
-    """Text for plotly, which reads some HTML in it: escaped, and short enough for an axis."""
+    """Return a text for plotly, which interprets some HTML: escaped, and abbreviated to `longest` characters."""
     plain = " ".join(str(text).split())
     if len(plain) > longest:
         plain = f"{plain[: longest // 2]}…{plain[-longest // 2 + 1 :]}"
@@ -26,5 +26,5 @@ def shorten(text: object, longest: int = 48) -> str:
 
 
 def empty_section(section: Section, reason: str) -> Section:
-    """The section with the reason why it has no figure."""
-    return replace(section, skipped=f"Nothing to draw: {reason}.")
+    """Return the section with the reason why it has no figure."""
+    return replace(section, skipped=f"No figure: {reason}.")
