@@ -1,1 +1,1 @@
-"""Labelled data: readers, sources, labels, splits, media files."""
+"""Labeled data: readers, sources, labels, splits, media files."""

@@ -47,9 +47,9 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
 
 def recognize_prompts(rows: Dataset, label: str | None = None) -> dict[str, str]:
     """Return role → column, as `find_prompt_columns`, recognized by name; empty where no column is recognized."""
-    chat = next((name for name in columns_named(rows, CHATS) if is_chat(rows, name)), None)
-    if chat is not None and label is None:
-        return {"messages": chat}
+    chats = [name for name in columns_named(rows, CHATS) if is_chat(rows, name)]
+    if chats and label is None:
+        return {"messages": chats[0]}
     for prompts, completions in PAIRS:
         prompt = next(iter(columns_named(rows, prompts)), None)
         completion = label or next(iter(columns_named(rows, completions)), None)

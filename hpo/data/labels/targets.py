@@ -67,13 +67,21 @@ def recognize_pair(rows: Dataset, config: DataConfig, pairs: NamePairs) -> tuple
     if isinstance(text, tuple) or isinstance(label, tuple):
         return None
     for texts, targets in pairs:
-        source = text or next(iter(columns_named(rows, texts, besides=[label or ""])), None)
-        target = label or next(iter(columns_named(rows, targets, besides=[source or ""])), None)
+        source = text or _first_named(rows, texts, besides=label)
+        target = label or _first_named(rows, targets, besides=source)
         if source is not None and target is not None:
             return source, target
+    return _only_strings(rows, text, label)
+
+
+def _first_named(rows: Dataset, names: Sequence[str], besides: str | None) -> str | None:
+    return next((name for name in columns_named(rows, names) if name != besides), None)
+
+
+def _only_strings(rows: Dataset, text: str | None, label: str | None) -> tuple[str, str] | None:
+    """Return the two columns where, with those that are named, there are no other columns of strings."""
     others = [name for name in rows.column_names if holds_strings(rows, name) and name not in (text, label)]
-    named = [name for name in (text, label) if name is not None]
-    if len(others) + len(named) != 2:
+    if len(others) != [text, label].count(None):
         return None
     left = iter(others)
     return text or next(left), label or next(left)

@@ -80,12 +80,12 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    _labelled("Warning", "yellow", text)
+    _labeled("Warning", "yellow", text)
 
 
 def error(text: str) -> None:
     """Print an error on stderr."""
-    _labelled("Error", "bold red", text)
+    _labeled("Error", "bold red", text)
 
 
 def ask(question: str) -> bool:
@@ -99,7 +99,7 @@ def ask(question: str) -> bool:
         raise ConfigError("No answer: the input is closed. To confirm without a prompt: --yes") from None
 
 
-def _labelled(label: str, style: str, text: str) -> None:
+def _labeled(label: str, style: str, text: str) -> None:
     from rich.text import Text
 
     from hpo.reporting.console.live_view import printable
