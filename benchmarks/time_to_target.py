@@ -321,7 +321,7 @@ def main() -> None:
                 print(f"[{searches.name} {number} of {len(turns)}] {side}, seed {seed}: {summary}", flush=True)
     console = Console(width=None if sys.stdout.isatty() else 230)
     show(rows, console)
-    console.print(f"{platform.machine()}, {arguments.threads} threads. ×: the rival's median time by this side's.")
+    console.print(f"{platform.machine()}, {arguments.threads} threads. ×: the rival's median time / this side's.")
     if arguments.plot:
         plot(rows, arguments.plot)
 
