@@ -127,7 +127,7 @@ def test_pairs_are_written_as_two_columns(tmp_path: Path) -> None:
     [
         ({"size": "tiny"}, r"--size tiny: choose one of small, base, large"),
         ({"models": ["./nowhere"]}, r"--model \./nowhere: there is no folder /.*/nowhere"),
-        ({"text": ["text", "text", "text"]}, r"--text: one column, or two for pairs of texts; these are 3"),
+        ({"text": ["text", "text", "text"]}, r"--text: one column, or two for pairs of texts, not 3"),
         ({"models": ["m"], "output": Path("there.yaml")}, r"there\.yaml exists already.*--output"),
     ],
 )
