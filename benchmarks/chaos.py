@@ -36,10 +36,10 @@ from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.reporting.console import console
 from hpo.storage.models import LeaseRow, WorkerRow
-from hpo.storage.records import KEPT, curve_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable, open_storage
-from hpo.storage.transactions import FAILURE
 from hpo.training.execution import choose_execution
 from hpo.workflow.context import StudyContext
 from hpo.workflow.launch.create import create_study
@@ -81,7 +81,7 @@ def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
 
 
 def create(definition: dict[str, Any], storage: Storage) -> optuna.Study:
-    context = StudyContext(load_config(definition), choose_execution("cpu", 1))
+    context = StudyContext.create(load_config(definition), choose_execution("cpu", 1))
     return create_study(context, storage)
 
 
@@ -285,23 +285,23 @@ def invariants(
     trials = found.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     configurations = Counter(str(sorted(trial.params.items())) for trial in complete)
-    provenance = {*KEPT, "seed", "worker", "attempt", "seconds"}
+    provenance = {"params", "execution", "curve", "seed", "worker", "attempt", "seconds"}
     steps = [1, 2, 3]
     return {
         "trial numbers are contiguous": [trial.number for trial in trials] == list(range(len(trials))),
         "exactly the budget's trials are complete": len(complete) == len(trials) == budget,
         "one configuration is completed once": set(configurations.values()) == {1},
         "value, parameters and provenance are there": all(
-            trial.value is not None and provenance <= {*trial.user_attrs, *trial.system_attrs} for trial in complete
+            trial.value is not None and provenance <= TrialRecord.of(trial).model_fields_set for trial in complete
         ),
         "every report and every point of the curve is there": all(
-            sorted(trial.intermediate_values) == steps == [point["step"] for point in curve_of(trial)]
+            sorted(trial.intermediate_values) == steps == [point.step for point in TrialRecord.of(trial).curve]
             for trial in complete
         ),
         "no trial ran without a worker for twice the grace period": watcher.longest_ghost < 2 * GRACE_SECONDS,
         "no process outlived the search": orphans == 0,
         "each value is the quiet run's": values_of(found) == values_of(quiet),
-        "the search has its result": bool(found.user_attrs.get("result")),
+        "the search has its result": StudyRecord.of(found).result is not None,
     }
 
 
@@ -319,9 +319,9 @@ def database(kind: str, folder: Path) -> Iterator[tuple[str, servers.Server | No
 
 def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], quiet: float, seconds: float) -> None:
     trials = watcher.study.get_trials(deepcopy=False)
-    took = [trial.user_attrs["seconds"] for trial in trials if trial.state == TrialState.COMPLETE]
+    took = [TrialRecord.of(trial).seconds for trial in trials if trial.state == TrialState.COMPLETE]
     useful = sum(seconds["train"] + seconds["evaluate"] for seconds in took)
-    attempts = Counter(trial.user_attrs.get("attempt", 0) for trial in trials)
+    attempts = Counter(TrialRecord.of(trial).attempt for trial in trials)
     numbers = Table("what", "", title=f"Chaos on {kind}: {len(trials)} trials, {WORKERS} workers", show_header=False)
     for fault, many in sorted(chaos.struck.items()):
         numbers.add_row(fault, str(many))
@@ -341,7 +341,7 @@ def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], qui
     console.show(numbers)
     for trial in trials:
         if trial.state != TrialState.COMPLETE:
-            console.note(f"trial {trial.number} is {trial.state.name}: {trial.user_attrs.get(FAILURE, 'no reason')}")
+            console.note(f"trial {trial.number} is {trial.state.name}: {TrialRecord.of(trial).failure or 'no reason'}")
 
 
 def main() -> None:

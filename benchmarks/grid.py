@@ -152,14 +152,14 @@ def outcome(home: Path, name: str) -> Row:
     confirm = [each for each in children if each.startswith(f"{name}/confirm-") and "/final-" not in each]
     runs = [run for each in confirm for run in optuna.load_study(study_name=each, storage=url).trials]
     confirming = sum(run.duration.total_seconds() for run in runs if run.duration)
-    metric = result.study.user_attrs["metric"]
+    metric = record.metric
     states = [trial.state.name for trial in trials]
     return {
-        "test": record["test"]["metrics"][metric],
-        "interval": record["test"]["interval"],
-        "validation": record["winner"]["search_value"],
-        "confirmed": record["winner"]["mean"],
-        "params": {key: value for key, value in record["winner"]["params"].items() if value is not None},
+        "test": record.test.metrics[metric],
+        "interval": record.test.interval,
+        "validation": record.winner.search_value,
+        "confirmed": record.winner.mean,
+        "params": {key: value for key, value in record.winner.params.items() if value is not None},
         "trials": {state: states.count(state) for state in sorted(set(states))},
         "study_seconds": seconds_run(result.study),
         "confirming_seconds": confirming,

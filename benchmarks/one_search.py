@@ -221,16 +221,17 @@ def test_best_of_hpo(case: Case) -> Answer:
     """Return the trials of a search of `hpo run`, the test score of its best one and that of its final model."""
     import optuna
 
-    from hpo.storage.records import params_of
+    from hpo.storage.records.study import StudyRecord
+    from hpo.storage.records.trial import TrialRecord
     from hpo.storage.storage import open_storage
 
     study = optuna.load_study(study_name=case["name"], storage=open_storage(case["storage"]))
-    result = study.user_attrs["result"]
+    result = StudyRecord.of(study).result
     return {
         "trials": trials_of(study),
-        "test": score_on_test(case["study"], params_of(study.best_trial)),
-        "final_test": result["test"]["metrics"]["accuracy"],
-        "confirmed": result["winner"]["mean"],
+        "test": score_on_test(case["study"], TrialRecord.of(study.best_trial).params),
+        "final_test": result.test.metrics["accuracy"],
+        "confirmed": result.winner.mean,
     }
 
 
@@ -239,7 +240,7 @@ def open_context(study: str, threads: int) -> Any:
     from hpo.training.execution import choose_execution
     from hpo.workflow.context import StudyContext
 
-    return StudyContext(load_config(study), choose_execution("cpu", threads))
+    return StudyContext.create(load_config(study), choose_execution("cpu", threads))
 
 
 def score_on_test(study: str, params: dict[str, Any]) -> float:

@@ -58,7 +58,7 @@ def run_hpo(case: Case) -> list[Figures]:
             "max_length": MAX_LENGTH,
         }
     )
-    context = StudyContext(config, choose_execution(case["device"], case["threads"]), read_data(case))
+    context = StudyContext.create(config, choose_execution(case["device"], case["threads"]), read_data(case))
     label = config.labels[0]
     for split in ("train", "validation"):
         context.features(split, label)

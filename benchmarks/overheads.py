@@ -151,6 +151,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     from hpo.config.load import load_config
     from hpo.core.paths import default_storage
     from hpo.storage.lease import Worker
+    from hpo.storage.records.trial import TrialRecord
     from hpo.storage.storage import open_storage
     from hpo.training.execution import choose_execution
     from hpo.training.fine_tune import FineTuning
@@ -172,7 +173,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
         (Worker, "claim", "taking the trial"),
         (Worker, "finish", "telling the result"),
         (optuna.Trial, "_suggest", "sampling parameters"),
-        (optuna.Trial, "set_user_attr", "recording attributes"),
+        (TrialRecord, "save", "recording attributes"),
         (optuna.Trial, "report", "report"),
         (optuna.Trial, "should_prune", "prune"),
         (StudyContext, "plan", "model and data"),
@@ -187,7 +188,7 @@ def work(folder: Path, trials: int, threads: int) -> tuple[Clock, list[float]]:
     Worker.finish = finish_and_weigh  # type: ignore[method-assign]
     config = load_config(make_study(folder, trials))
     storage = open_storage(None)
-    context = StudyContext(config, choose_execution("cpu", threads))
+    context = StudyContext.create(config, choose_execution("cpu", threads))
     study = create_study(context, storage)
     WorkerLoop(WorkerSpec(config.name, default_storage(), "cpu", threads, threads), context, storage).work()
     storage.engine.dispose()

@@ -13,18 +13,18 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
 from hpo.core.direction import loss_sign
 from hpo.core.format import score
 from hpo.errors import TrialError
 from hpo.reporting.console import console
-from hpo.storage.records import direction_of, params_of
+from hpo.storage.records.study import StudyRecord, direction_of
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import open_storage
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stages import finished_trials
+from hpo.workflow.stages import complete_trials
 from hpo.workflow.studies import open_study
 
 TOP = 3
@@ -33,7 +33,8 @@ TOP = 3
 def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
     """The value the trial would have ended with; None when it fails on the way."""
     with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(context.plan(TrialParams(**params_of(trial)), trial.user_attrs["seed"], Path(folder)))
+        record = TrialRecord.of(trial)
+        run = FineTuning(context.plan(TrialParams(**record.params), record.seed or 0, Path(folder)))
         try:
             return [report.value for report in run.reports()][-1]
         except TrialError:
@@ -42,16 +43,17 @@ def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
 
 def finish_pruned(study: optuna.Study) -> dict[str, Any]:
     """Finish the pruned trials; returns their values, and how many are better than the third best complete trial."""
-    config = load_config(study.user_attrs["config"])
-    context = StudyContext(config, choose_execution(assign_devices(config.devices, 1)[0], cores()))
-    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
+    known = StudyRecord.of(study)
+    config = known.study_config
+    context = StudyContext.create(config, choose_execution(assign_devices(config.devices, 1)[0], cores()))
+    context.check_fingerprint(known.data.fingerprint)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     values: dict[int, float | None] = {}
     with console.progress(f"finishing {len(pruned)} pruned trials", total=len(pruned)) as advance:
         for trial in pruned:
             values[trial.number] = finish(context, trial)
             advance()
-    complete = [float(trial.value or 0.0) for trial in finished_trials(study)]
+    complete = [float(trial.value or 0.0) for trial in complete_trials(study)]
     sign = loss_sign(direction_of(study))
     ranked = sorted([*complete, *(v for v in values.values() if v is not None)], key=lambda v: sign * v)
     bar = ranked[min(TOP, len(ranked)) - 1]

@@ -84,7 +84,7 @@ def context_of(data: Path, models: list[str], rows: int, validation: int) -> Stu
     task = TASKS.get(data.name, "text-classification")
     given = {"name": "rank", "task": task, "data": str(data.absolute()), "models": models, "max_length": 128}
     config = load_config(given)
-    return StudyContext(config, choose_execution("cpu", cores()), some_rows(task, config.data, rows, validation))
+    return StudyContext.create(config, choose_execution("cpu", cores()), some_rows(task, config.data, rows, validation))
 
 
 def some_rows(name: str, data: Any, train: int, validation: int) -> TaskData:

@@ -98,7 +98,7 @@ class Recorder:
         config = study_of(data)
         rows = first_rows(config, arguments.train_rows, arguments.validation_rows)
         self.name = data.name
-        self._context = StudyContext(config, choose_execution("cpu", cores()), rows)
+        self._context = StudyContext.create(config, choose_execution("cpu", cores()), rows)
         self._file = arguments.into / f"{data.name}.jsonl"
         self._done = {row["number"] for row in _read(self._file)}
 

@@ -13,8 +13,7 @@ from recorded import Run, Table
 
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.ranking import RankedSampler
-from hpo.storage.records import CURVE, record
-from hpo.storage.transactions import FAILURE, RUNGS
+from hpo.storage.records.trial import CurvePoint, TrialRecord
 
 TPE, RANDOM = {"name": "tpe"}, {"name": "RandomSampler"}
 FIRST_TRIALS = "hpo, first trials"
@@ -76,7 +75,7 @@ class Search:
         for _ in self._numbers:
             trial = self.study.ask()
             run = self.table.run_of(trial, self._used)
-            trial.set_user_attr(RUNGS, run.steps[-1])
+            TrialRecord(rungs=run.steps[-1]).save(trial)
             yield from self._train(trial, run)
 
     def _train(self, trial: optuna.Trial, run: Run) -> Iterator[float]:
@@ -87,14 +86,15 @@ class Search:
             yield run.seconds[rung] - passed
             passed = run.seconds[rung]
             if rung == len(run.values):
-                trial.set_user_attr(FAILURE, "Diverged")
+                TrialRecord(failure="Diverged").save(trial)
                 break
             trial.report(run.values[rung], run.steps[rung])
             if rung + 1 < len(run.seconds) and trial.should_prune():
                 state = TrialState.PRUNED
                 break
         curve = zip(run.steps[: rung + 1], run.seconds, strict=False)
-        record(trial, CURVE, [{"step": step, "seconds": seconds} for step, seconds in curve])
+        points = (CurvePoint(step=step, epoch=step, train_loss=0, seconds=seconds) for step, seconds in curve)
+        TrialRecord(curve=tuple(points)).save(trial)
         value = run.values[-1] if state == TrialState.COMPLETE else None
         self.study.tell(trial, value, state)
         if value is not None:

@@ -22,9 +22,8 @@ from rich.console import Console
 from rich.table import Table as Lines
 
 from hpo.search.freeze_thaw import FreezeThawSampler
-from hpo.storage.records import CURVE
+from hpo.storage.records.trial import CurvePoint, TrialRecord
 from hpo.storage.storage import open_storage
-from hpo.storage.transactions import RUNGS
 
 RUNGS_PER_TRIAL = 16
 SPACE = {"model": optuna.distributions.CategoricalDistribution(["a", "b", "c", "d"]), **FINE_TUNING}
@@ -43,14 +42,14 @@ def synthetic_trial(number: int, rng: np.random.Generator) -> FrozenTrial:
     rungs = RUNGS_PER_TRIAL if complete else int(rng.integers(1, 6))
     end = rng.random()
     values = {step: end + 0.7**step + 0.01 * rng.standard_normal() for step in range(1, rungs + 1)}
+    point = CurvePoint(step=rungs, epoch=rungs, train_loss=0, seconds=3.0 * rungs)
     return create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
         value=values[rungs] if complete else None,
         params=params,
         distributions={name: SPACE[name] for name in params},
         intermediate_values=values,
-        user_attrs={RUNGS: RUNGS_PER_TRIAL},
-        system_attrs={CURVE: [{"step": rungs, "seconds": 3.0 * rungs}]},
+        **TrialRecord(rungs=RUNGS_PER_TRIAL, curve=(point,)).attributes(),
     )
 
 

@@ -24,8 +24,8 @@ from rich.table import Table as Lines
 from search_quality import average
 from simulated import FIRST_TRIALS, POINTS, Case, replay
 
-from hpo.search.surrogate.transfer import SOURCE_STUDIES
-from hpo.storage.transactions import RUNGS
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 
 # The signs of the source studies' values; 0: shuffled.
 KINDS = {"none": (), "helpful": (1,), "unrelated": (0,), "misleading": (-1,), "helpful and misleading": (1, -1)}
@@ -50,7 +50,7 @@ def add_source(table: Table, sign: int, trials: int, seed: int, study: optuna.St
                 params=params,
                 distributions={name: table.space[name] for name in params},
                 intermediate_values=dict(zip(run.steps, values, strict=False)),
-                user_attrs={RUNGS: run.steps[-1]},
+                **TrialRecord(rungs=run.steps[-1]).attributes(),
             )
         )
     return source.study_name
@@ -61,7 +61,7 @@ def source_adder(others: Sequence[Table], kind: str, trials: int, seed: int) -> 
 
     def prepare(study: optuna.Study) -> None:
         names = [add_source(others[seed % len(others)], sign, trials, seed, study) for sign in KINDS[kind]]
-        study.set_user_attr(SOURCE_STUDIES, names)
+        StudyRecord(source_studies=tuple(names)).save(study)
 
     return prepare
 

@@ -79,7 +79,7 @@ def rank(file: StudyFile, settings: Settings = None) -> None:
     """
     from hpo.workflow.rank import rank as rank_models
 
-    console.show_ranking(rank_models(file, settings or ()).to_dict())
+    console.show_ranking(rank_models(file, settings or ()))
 
 
 @app.command(epilog="Example:  hpo run studies/reviews.yaml --trials 32 --set metric=f1_macro")
@@ -96,7 +96,7 @@ def run(
         from hpo.workflow.run import run as run_study
 
     result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
-    console.show_result(result.record, result.study.user_attrs["metric"], _next_commands(result, file))
+    console.show_result(result.record, _next_commands(result, file))
 
 
 @app.command(epilog="Example:  hpo status --watch")
@@ -162,12 +162,12 @@ def retrain(
 
     On train + validation. The model is evaluated on test, which is counted, and saved in the study's folder.
     """
-    from hpo.workflow.replay import retrain as train_again
+    from hpo.workflow.retrain import retrain as train_again
 
     study = _open(name, storage)
     with console.progress("training"):
         record = train_again(study, trial)
-    console.show_result(record, study.user_attrs["metric"])
+    console.show_result(record)
 
 
 @app.command(epilog='Example:  hpo predict "what a great film" "never again"')
@@ -246,9 +246,9 @@ def worker(
     On this machine, or on any that reaches the database and finds data and models at the same paths.
     """
     with gc_disabled():
-        from hpo.workflow.worker.loop import work_by_hand
+        from hpo.workflow.worker.loop import run_worker
     freeze_gc()
-    work_by_hand(study, storage, device)
+    run_worker(study, storage, device)
 
 
 @app.command(epilog="Example:  hpo stop reviews")
@@ -301,8 +301,7 @@ def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
     from hpo.workflow.result import example_command
 
     study, path = shlex.quote(result.name), shlex.quote(str(file))
-    made_of = result.study.user_attrs
-    predict = example_command(get_task(made_of["config"]["task"]), made_of["data"]["columns"])
+    predict = example_command(get_task(result.record.task), result.record.data.columns)
     return [
         (f"{predict} --study {study}", "use the final model"),
         (f"hpo report {study}", "the report with all plots"),

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import hpo
 from hpo import cli
 from hpo.config.yaml import parse_yaml
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from tests.small_models import save_bert, write_reviews
 
 STUDY = """\
@@ -225,7 +227,7 @@ def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
     code, out, told = run("run", str(tmp_path / "secret.yaml"), "--set", data, "--trials", "1")
     assert code == 0 and "hunter2" not in out + told
     study = hpo.load("secret", url).study
-    records = [study.user_attrs, *(trial.user_attrs for trial in study.trials)]
+    records = [StudyRecord.of(study).attributes(), *(TrialRecord.of(trial).attributes() for trial in study.trials)]
     assert "hunter2" not in json.dumps(records)
     kept = [path for path in (Path(os.environ["HPO_HOME"]) / "runs" / "secret").rglob("*") if path.is_file()]
     assert {"study.yaml", "README.md", "trials.csv", "report.html", "hpo.json"} <= {path.name for path in kept}

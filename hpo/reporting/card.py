@@ -10,27 +10,23 @@ from hpo.config.yaml import to_yaml
 from hpo.core.format import count, duration, interval, parameters, score
 from hpo.reporting.anonymize import anonymize_command, anonymize_name
 from hpo.reporting.markdown import code_block, escape, table
+from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel
 from hpo.tasks.registry import get_task
 
 # The hub's own rule for a repository's name.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def model_card(
-    config: Mapping[str, Any],
-    result: Mapping[str, Any],
-    data: Mapping[str, Any],
-    versions: Mapping[str, str],
-) -> str:
+def model_card(config: Mapping[str, Any], result: FinalModel) -> str:
     """The card as Markdown with the hub's metadata block.
 
-    `config` is a `StudyConfig` as plain values, the others are the study's attributes of these names. No path
+    `config` is a `StudyConfig` as plain values. No path
     of this machine stands in it, and every text is escaped. The licence is for the person to state: the base
     model's and the data's decide it.
     """
-    winner = result["winner"]
-    base = _base(config, str(winner["params"].get("model", "")))
-    metric = _metric(config)
+    winner = result.winner
+    base = _base(config, str(winner.params.get("model", "")))
+    metric = result.metric
     parts = [
         f"---\n{to_yaml(_metadata(config, result, base, metric))}---",
         f"# {escape(config['name'])}",
@@ -42,20 +38,15 @@ def model_card(
         "## How it was chosen",
         _chosen(config, result, metric),
         "## Parameters",
-        table(("parameter", "value"), _exact(winner["params"]).items()),
+        table(("parameter", "value"), _exact(winner.params).items()),
         "## Data",
-        _data(config, data),
+        _data(config, result.data),
         "## Limits",
         _limits(config, result),
         "## Reproduce",
-        _reproduce(config, result, versions),
+        _reproduce(config, result),
     ]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
-
-
-def _metric(config: Mapping[str, Any]) -> str:
-    """The metric's name: that of its file, where a person wrote one."""
-    return Path(str(config["metric"])).stem if str(config["metric"]).endswith(".py") else str(config["metric"])
 
 
 def _base(config: Mapping[str, Any], label: str) -> str:
@@ -69,7 +60,7 @@ def _is_hub_id(name: str) -> bool:
     return HUB_ID.fullmatch(name) is not None and ".." not in name and not Path(name).exists()
 
 
-def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, metric: str) -> dict[str, Any]:
+def _metadata(config: Mapping[str, Any], result: FinalModel, base: str, metric: str) -> dict[str, Any]:
     """The block between the dashes, with the scores in the hub's model-index form."""
     task, path = config["task"], config["data"]["path"]
     tag = get_task(task).pipeline_tag
@@ -79,11 +70,10 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
     if _is_hub_id(path):
         block["datasets"] = [path]
     block["metrics"] = [metric]
-    test = result.get("test")
-    if test:
+    if result.test:
         scores = [
             {"type": name, "name": f"Test {name}", "value": round(float(value), 6)}
-            for name, value in test["metrics"].items()
+            for name, value in result.test.metrics.items()
         ]
         dataset = {"name": anonymize_name(path), "type": anonymize_name(path), "split": "test"}
         entry = {"task": {"type": tag}, "dataset": dataset, "metrics": scores}
@@ -91,38 +81,39 @@ def _metadata(config: Mapping[str, Any], result: Mapping[str, Any], base: str, m
     return block
 
 
-def _opening(config: Mapping[str, Any], winner: Mapping[str, Any], base: str) -> str:
+def _opening(config: Mapping[str, Any], winner: ConfirmedTrial, base: str) -> str:
     candidates = count(len(config["models"]), "candidate model")
     return (
         f"{escape(anonymize_name(base))}, fine-tuned for {escape(config['task'])}. hpo chose the model and how to "
-        f"fine-tune it among {candidates}: this is trial {winner['trial']} of its study."
+        f"fine-tune it among {candidates}: this is trial {winner.trial} of its study."
     )
 
 
-def _use(config: Mapping[str, Any], winner: Mapping[str, Any]) -> str:
+def _use(config: Mapping[str, Any], winner: ConfirmedTrial) -> str:
     usage = get_task(config["task"]).usage
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
     shown = code_block(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
-    if config.get("keep_adapter") and winner["params"].get("peft") == "lora":
+    if config.get("keep_adapter") and winner.params.get("peft") == "lora":
         shown += "\n\nThe LoRA adapter is merged; by itself, for `peft.PeftModel`, it stands in `adapter/`."
     return shown
 
 
-def _result(result: Mapping[str, Any], metric: str) -> str:
-    winner, defaults, baseline = (result.get(key) for key in ("winner", "defaults", "baseline"))
-    test: Mapping[str, Any] = result.get("test") or {"metrics": {}}
+def _result(result: FinalModel, metric: str) -> str:
     rows: list[tuple[str, str, str, str]] = []
-    for name, value in test["metrics"].items():
-        bounds = interval(test.get("interval")) if name == metric else ""
-        rows.append((f"this model, {name}", "test", score(value), bounds))
-    if winner:
-        seeds = count(len(winner["values"]), "fresh seed")
-        value = f"{score(winner['mean'])} ± {score(winner['std'])}"
-        rows.append((f"its configuration on {seeds}, {metric}", "validation", value, ""))
-    if defaults:
-        rows.append((f"the best default configuration, {metric}", "validation", score(defaults["value"]), ""))
-    if baseline:
-        rows.append((f"{baseline['name']}, {metric}", "test", score(baseline["value"]), ""))
+    if result.test:
+        for name, value in result.test.metrics.items():
+            bounds = interval(result.test.interval) if name == metric else ""
+            rows.append((f"this model, {name}", "test", score(value), bounds))
+    winner = result.winner
+    seeds = count(len(winner.values), "fresh seed")
+    rows.append(
+        (f"its configuration on {seeds}, {metric}", "validation", f"{score(winner.mean)} ± {score(winner.std)}", "")
+    )
+    if result.defaults:
+        best = score(result.defaults.value)
+        rows.append((f"the best default configuration, {metric}", "validation", best, ""))
+    if result.baseline:
+        rows.append((f"{result.baseline.name}, {metric}", "test", score(result.baseline.value), ""))
     return table(("what", "split", "score", "95 % interval"), rows)
 
 
@@ -133,22 +124,22 @@ def _exact(params: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -> str:
+def _chosen(config: Mapping[str, Any], result: FinalModel, metric: str) -> str:
     """The search and the confirmation, seed by seed."""
     rows = [
         (
-            entry["trial"],
-            anonymize_name(str(entry["params"].get("model", ""))),
-            score(entry["search_value"]),
-            f"{score(entry['mean'])} ± {score(entry['std'])}",
-            ", ".join(f"{score(value)} (seed {seed})" for seed, value in entry["values"].items()),
+            entry.trial,
+            anonymize_name(str(entry.params.get("model", ""))),
+            score(entry.search_value),
+            f"{score(entry.mean)} ± {score(entry.std)}",
+            ", ".join(f"{score(value)} (seed {seed})" for seed, value in entry.values.items()),
         )
-        for entry in result["confirmed"]
+        for entry in result.confirmed
     ]
     kept = {
         "train+validation": "The final model was then trained on training and validation data together.",
         "train": "The final model was then trained on the same part of the training data.",
-    }.get(str(result.get("refit")), "The final model is the checkpoint that was validated.")
+    }.get(result.refit, "The final model is the checkpoint that was validated.")
     return (
         f"A search of up to {count(config['budget']['max_trials'], 'trial')} with seed {config['seed']}, on "
         f"validation {escape(metric)}. Its best configurations were trained again on fresh seeds, and the best "
@@ -156,36 +147,36 @@ def _chosen(config: Mapping[str, Any], result: Mapping[str, Any], metric: str) -
     )
 
 
-def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{rows:,} {escape(split)}" for split, rows in data["sizes"].items())
+def _data(config: Mapping[str, Any], data: DataRecord) -> str:
+    sizes = ", ".join(f"{rows:,} {escape(split)}" for split, rows in data.sizes.items())
     lines = [f"- source: {escape(anonymize_name(config['data']['path']))}", f"- rows: {sizes}"]
-    labels = [str(label) for label in data.get("labels") or ()]
+    labels = data.labels
     if labels:
         shown = ", ".join(escape(label) for label in labels[:50])
         lines.append(f"- {len(labels)} classes: {shown}{', …' if len(labels) > 50 else ''}")
-    for role, column in (data.get("columns") or {}).items():
+    for role, column in data.columns.items():
         names = column if isinstance(column, str) else ", ".join(column or ())
         lines.append(f"- {escape(role)}: column {escape(names)}")
-    lines += [f"- {escape(note)}" for note in data.get("notes") or ()]
-    if data.get("fingerprint"):
-        lines.append(f"- fingerprint: {escape(data['fingerprint'])}")
+    lines += [f"- {escape(note)}" for note in data.notes]
+    if data.fingerprint:
+        lines.append(f"- fingerprint: {escape(data.fingerprint)}")
     return "\n".join(lines)
 
 
-def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def _limits(config: Mapping[str, Any], result: FinalModel) -> str:
     """How far the numbers can be trusted."""
-    test, lines = result.get("test"), []
+    test, lines = result.test, []
     if not test:
         lines.append("- There was no test split: the validation score chose the model, so it is optimistic.")
-    elif test.get("seen", 1) > 1:
+    elif test.evaluations > 1:
         lines.append(
-            f"- The test split has been evaluated {test['seen']} times in this study. Choosing between those "
+            f"- The test split has been evaluated {test.evaluations} times in this study. Choosing between those "
             "results makes the test score optimistic."
         )
     else:
         lines.append("- The test split was evaluated once, after the winner was chosen.")
-    if test and test.get("interval"):
-        rows = count(test["rows"], "test row")
+    if test and test.interval:
+        rows = count(test.rows, "test row")
         lines.append(
             f"- The interval is a bootstrap over {rows}: it tells of other rows like these, not of other data."
         )
@@ -196,12 +187,14 @@ def _limits(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _reproduce(config: Mapping[str, Any], result: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    seeds = ", ".join(str(seed) for seed in result["winner"]["values"])
-    parts = [code_block(" ".join(anonymize_command(str(result.get("command", ""))).split()), "sh")]
-    spent = ", ".join(f"{escape(phase)} {duration(seconds)}" for phase, seconds in result.get("seconds", {}).items())
+def _reproduce(config: Mapping[str, Any], result: FinalModel) -> str:
+    seeds = ", ".join(str(seed) for seed in result.winner.values)
+    parts = [code_block(" ".join(anonymize_command(result.command).split()), "sh")]
+    spent = ", ".join(f"{escape(phase)} {duration(seconds)}" for phase, seconds in result.seconds.items())
     lines = [f"- seeds: {config['seed']} in the search" + (f", {seeds} to confirm" if seeds else "")]
-    lines.append("- versions: " + ", ".join(f"{escape(name)} {escape(value)}" for name, value in versions.items()))
+    lines.append(
+        "- versions: " + ", ".join(f"{escape(name)} {escape(value)}" for name, value in result.versions.items())
+    )
     if spent:
         lines.append(f"- time: {spent}")
     return "\n\n".join([*parts, "\n".join(lines)])

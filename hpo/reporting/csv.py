@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from hpo.storage.records import params_of
+from hpo.storage.records.trial import TrialRecord
 
 # Characters that start a formula in a spreadsheet, or that it skips before one.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -50,16 +50,16 @@ def escape_formula(cell: Any) -> Any:
 
 
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    attrs = trial.user_attrs
+    record = TrialRecord.of(trial)
     row: dict[str, Any] = {"number": trial.number, "state": trial.state.name.lower()}
     row["value"] = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
     row["seconds"] = trial.duration.total_seconds() if trial.duration else None
-    row |= {f"params.{name}": value for name, value in params_of(trial).items()}
-    row |= {f"metrics.{name}": value for name, value in attrs.get("metrics", {}).items()}
-    row |= {f"spread.{name}": value for name, value in (attrs.get("spread") or {}).items()}
-    row |= {f"seconds.{phase}": value for phase, value in attrs.get("seconds", {}).items()}
+    row |= {f"params.{name}": value for name, value in record.params.items()}
+    row |= {f"metrics.{name}": value for name, value in record.metrics.items()}
+    row |= {f"spread.{name}": value for name, value in record.spread.items()}
+    row |= {f"seconds.{phase}": value for phase, value in record.seconds.items()}
     single = ("frozen_layers", "train_loss", "gap", "epochs_trained", "peak_memory_mb", *LAST_COLUMNS)
-    row |= {name: attrs[name] for name in single if name in attrs}
+    row |= {name: getattr(record, name) for name in single if name in record.model_fields_set}
     return row
 
 

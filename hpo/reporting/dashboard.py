@@ -1,8 +1,6 @@
 """optuna-dashboard: notes that explain a study there, and its server."""
 
 import ipaddress
-from collections.abc import Mapping
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -11,6 +9,8 @@ from optuna.trial import Trial
 from hpo.core.format import duration, interval, parameters, score
 from hpo.reporting.markdown import escape
 from hpo.storage.optuna_internals import trial_id
+from hpo.storage.records.final_model import ConfirmedTrial, FinalModel
+from hpo.storage.records.study import StudyRecord
 
 # Tells hpo's notes, which are written anew, from a person's, which are left alone.
 SIGNATURE = "*Written by hpo.*"
@@ -21,13 +21,12 @@ def annotate_study(study: optuna.Study) -> None:
 
     Written anew each time, so it may be called as the study goes on; a note that a person wrote stays.
     """
-    _save(study, study_note(study.study_name, study.user_attrs))
-    result = study.user_attrs.get("result")
-    if result:
-        number = result["winner"]["trial"]
-        frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
-        metric = str(study.user_attrs.get("metric", ""))
-        _save(Trial(study, trial_id(frozen)), _winner_note(result["winner"], metric))
+    record = StudyRecord.of(study)
+    _save(study, study_note(study.study_name, record))
+    if record.result:
+        winner = record.result.winner
+        frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == winner.trial)
+        _save(Trial(study, trial_id(frozen)), _winner_note(winner, record.metric))
 
 
 def _save(place: optuna.Study | Trial, text: str) -> None:
@@ -38,46 +37,45 @@ def _save(place: optuna.Study | Trial, text: str) -> None:
         save_note(place, body)
 
 
-def study_note(name: str, attrs: Mapping[str, Any]) -> str:
-    """The note on a study in Markdown, from its user attributes."""
-    config, data, result = attrs.get("config", {}), attrs.get("data", {}), attrs.get("result")
-    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.get("sizes", {}).items())
+def study_note(name: str, record: StudyRecord) -> str:
+    """Return the note on a study, in Markdown."""
+    config, data = record.config, record.data
+    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     lines = [
         f"**{escape(name)}** searches the best model and how to fine-tune it, with hpo.",
         "",
-        f"- task: {escape(config.get('task', ''))}, metric: {escape(attrs.get('metric', ''))}",
-        f"- rows: {sizes}" + (f"; {len(data['labels'])} classes" if data.get("labels") else ""),
+        f"- task: {escape(config.get('task', ''))}, metric: {escape(record.metric)}",
+        f"- rows: {sizes}" + (f"; {len(data.labels)} classes" if data.labels else ""),
         f"- candidates: {len(config.get('models', ()))} models",
     ]
-    lines += [f"- {escape(line)}" for line in data.get("notes", ())]
-    if result:
-        lines += ["", *_outcome(result, attrs.get("metric", ""))]
-    lines += ["", "`hpo status`, `hpo best`, `hpo report` and `hpo predict` tell and do more."]
+    lines += [f"- {escape(line)}" for line in data.notes]
+    if record.result:
+        lines += ["", *_outcome(record.result)]
+    lines += ["", "More: `hpo status`, `hpo best`, `hpo report` and `hpo predict`."]
     return "\n".join(lines)
 
 
-def _outcome(result: Mapping[str, Any], metric: str) -> list[str]:
-    winner, test, baseline = result["winner"], result.get("test"), result.get("baseline")
-    seeds = len(winner.get("values", {}))
+def _outcome(result: FinalModel) -> list[str]:
+    winner, test, baseline = result.winner, result.test, result.baseline
     lines = [
-        f"**Winner: trial {winner['trial']}**, {score(winner['mean'])} ± {score(winner.get('std'))} "
-        f"on validation over {seeds} fresh seeds."
+        f"**Winner: trial {winner.trial}**, {score(winner.mean)} ± {score(winner.std)} "
+        f"on validation over {len(winner.values)} fresh seeds."
     ]
-    lines += ["", *(f"- {escape(key)}: {escape(value)}" for key, value in parameters(winner["params"]).items()), ""]
+    lines += ["", *(f"- {escape(key)}: {escape(value)}" for key, value in parameters(winner.params).items()), ""]
     if test:
-        bounds = f" ({interval(test.get('interval'))})" if test.get("interval") else ""
-        lines.append(f"Test {escape(metric)}: **{score(test['metrics'].get(metric))}**{bounds}.")
+        bounds = f" ({interval(test.interval)})" if test.interval else ""
+        lines.append(f"Test {escape(result.metric)}: **{score(test.metrics.get(result.metric))}**{bounds}.")
     if baseline:
-        lines.append(f"Baseline {escape(baseline['name'])}: {score(baseline['value'])}.")
-    spent = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in (result.get("seconds") or {}).items())
+        lines.append(f"Baseline {escape(baseline.name)}: {score(baseline.value)}.")
+    spent = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in result.seconds.items())
     return [*lines, *([f"Time: {spent}."] if spent else [])]
 
 
-def _winner_note(winner: Mapping[str, Any], metric: str) -> str:
-    values = ", ".join(f"{score(value)} (seed {escape(seed)})" for seed, value in winner.get("values", {}).items())
+def _winner_note(winner: ConfirmedTrial, metric: str) -> str:
+    values = ", ".join(f"{score(value)} (seed {seed})" for seed, value in winner.values.items())
     return (
-        f"**The winner.** {escape(metric)} in the search {score(winner.get('search_value'))}, "
-        f"then on fresh seeds {values}: mean {score(winner['mean'])}."
+        f"**The winner.** {escape(metric)} in the search {score(winner.search_value)}, "
+        f"then on fresh seeds {values}: mean {score(winner.mean)}."
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.storage.transactions import RUNGS
+from hpo.storage.records.trial import rungs_of
 
 Array = np.ndarray
 
@@ -58,7 +58,7 @@ def learning_curve(trial: FrozenTrial, sign: float, default_rungs: int) -> Learn
 
 def scheduled_rungs(trial: FrozenTrial, default: int) -> int:
     """Return the number of rungs in the trial's own schedule, or `default` if it did not record it."""
-    return int(trial.user_attrs.get(RUNGS, default))
+    return rungs_of(trial) or default
 
 
 def max_reported_step(trials: Sequence[FrozenTrial]) -> int:

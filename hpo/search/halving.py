@@ -6,8 +6,8 @@ from optuna.trial import FrozenTrial
 
 from hpo.core.direction import loss_sign
 from hpo.search.curves import LearningCurve, learning_curve, max_reported_step
-from hpo.storage.records import direction_of
-from hpo.storage.transactions import INFRASTRUCTURE
+from hpo.storage.records.study import direction_of
+from hpo.storage.records.trial import failed_by_infrastructure
 
 # Trials that must have reached a rung before one is pruned there. With fewer, chance decides which is the best, and one
 # that learns fast early prunes all that follow (mean final regret on recorded fine-tuning, with 1 and 4 workers, 0.08
@@ -38,7 +38,7 @@ class HalvingPruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to prune `trial` at its last report."""
-        trials = [t for t in study.get_trials(deepcopy=False) if INFRASTRUCTURE not in t.user_attrs]
+        trials = [t for t in study.get_trials(deepcopy=False) if not failed_by_infrastructure(t)]
         rungs = max_reported_step(trials)
         sign = loss_sign(direction_of(study))
         own = learning_curve(trial, sign, rungs)

@@ -1,7 +1,6 @@
 """A ranking of the models before the first trial: a sampler that prefers the best ranked, and how well it agreed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,52 +10,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.core.direction import higher_is_better, loss_sign
-from hpo.storage.records import direction_of
+from hpo.storage.records.final_model import RankedOutcome, RankingAgreement
+from hpo.storage.records.study import RankedModel, StudyRecord, direction_of
 
-RANKING = "ranking"  # the study's user attribute
 DECAY = 0.5  # of the acceptance probability from one model to the next in the ranking, before the first trial
 TRIALS_PER_MODEL = 4  # finished trials for each model after which the ranking has no influence
 MAX_PROPOSALS = 4  # of the wrapped sampler for one trial; the last one is accepted
-
-
-@dataclass(frozen=True)
-class RankedModel:
-    """A model with its parameter count, its score and the seconds that took.
-
-    A higher score is better. It is None where the model could not be scored, for the `reason` given.
-    """
-
-    model: str
-    parameters: int
-    layers: int
-    score: float | None
-    seconds: float
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The models, the best first, scored on `rows` rows of the training data."""
-
-    rows: int
-    models: tuple[RankedModel, ...]
-
-    @property
-    def order(self) -> list[str]:
-        """The models' names, the best first."""
-        return [ranked.model for ranked in self.models]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the ranking as the study records it; `ranking_of` reads it."""
-        return {"rows": self.rows, "models": [asdict(ranked) for ranked in self.models]}
-
-
-def ranking_of(study: Study) -> Ranking | None:
-    """Return the ranking that a study was created with; None without one."""
-    recorded = study.user_attrs.get(RANKING)
-    if not recorded:
-        return None
-    return Ranking(recorded["rows"], tuple(RankedModel(**ranked) for ranked in recorded["models"]))
 
 
 def best_first(models: Sequence[RankedModel]) -> tuple[RankedModel, ...]:
@@ -118,24 +77,19 @@ class RankedSampler(BaseSampler):
         self.sampler.reseed_rng()
 
 
-def agreement(study: Study) -> dict[str, Any] | None:
-    """Return how well a study's ranking agrees with its trials; None without a ranking.
-
-    `rows` is that of the ranking. `models` holds each model's `score` and the value of its `best` complete trial, None
-    if it has none, and the `reason` for a missing score. `tau` is the rank correlation of the two over the models that
-    have both (`rank_correlation`).
-    """
-    ranking = ranking_of(study)
+def agreement(study: Study) -> RankingAgreement | None:
+    """Return how well a study's ranking agrees with its trials; None without a ranking."""
+    ranking = StudyRecord.of(study).ranking
     if ranking is None:
         return None
     best = _best_values(study)
     both = [(m.score, best[m.model]) for m in ranking.models if m.score is not None and m.model in best]
     sign = loss_sign(direction_of(study))
     tau = rank_correlation([score for score, _ in both], [-sign * value for _, value in both])
-    models = [
-        {"model": m.model, "score": m.score, "best": best.get(m.model), "reason": m.reason} for m in ranking.models
-    ]
-    return {"rows": ranking.rows, "models": models, "tau": tau}
+    models = tuple(
+        RankedOutcome(model=m.model, score=m.score, best=best.get(m.model), reason=m.reason) for m in ranking.models
+    )
+    return RankingAgreement(rows=ranking.rows, models=models, tau=tau)
 
 
 def _best_values(study: Study) -> Mapping[str, float]:

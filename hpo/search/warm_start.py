@@ -10,11 +10,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from hpo.config.search_space import SearchSpace
 from hpo.config.trial_params import TrialParams
 from hpo.search.suggest import suggest
-from hpo.storage.records import KEPT, PARAMS, params_of
-from hpo.storage.transactions import COPIED_FROM
-
-# User attributes that describe a trial in its own study only: who ran it, and why it was tried.
-_NOT_COPIED = frozenset({"worker", "attempt", "origin", COPIED_FROM})
+from hpo.storage.records.trial import TrialRecord
 
 
 def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
@@ -23,7 +19,7 @@ def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, m
     A copy keeps its values, reports and records, and does not count in the budget. A trial that was copied before is
     skipped. The caller makes sure that values of the two studies are comparable.
     """
-    copied = {trial.user_attrs.get(COPIED_FROM) for trial in study.get_trials(deepcopy=False)}
+    copied = {TrialRecord.of(trial).copied_from for trial in study.get_trials(deepcopy=False)}
     count = 0
     for trial in source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         origin = f"{source.study_name} #{trial.number}"
@@ -36,9 +32,10 @@ def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, m
 
 def _copy(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:
     """Return the trial as one of `space`; None if `space` does not contain its configuration."""
-    if PARAMS not in trial.system_attrs:
+    record = TrialRecord.of(trial)
+    if not record.is_resolved:
         return None
-    recorded = TrialParams(**params_of(trial)).active()
+    recorded = TrialParams(**record.params).active()
     # What the other study fixed, or left at its default, may be searched here.
     fixed = FixedTrial({**recorded, **trial.params})
     try:
@@ -51,9 +48,7 @@ def _copy(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[
             params=fixed.params,
             distributions=fixed.distributions,
             intermediate_values=trial.intermediate_values,
-            user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _NOT_COPIED}
-            | {COPIED_FROM: origin},
-            system_attrs={key: trial.system_attrs[key] for key in KEPT if key in trial.system_attrs},
+            **record.copied(origin).attributes(),
         )
     except ValueError:
         return None

@@ -16,10 +16,10 @@ from sqlalchemy import delete, func, select, update
 from hpo.core.process import machine, own_start
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, trial_id
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable, retried
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import (
-    FAILURE,
     BudgetSpent,
     LeaseHolder,
     LeaseLost,
@@ -204,7 +204,7 @@ class Worker:
         """
         try:
             if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
-                trial.set_user_attr(FAILURE, f"its value was {value}")
+                TrialRecord(failure=f"its value was {value}").save(trial)
                 state, value = TrialState.FAIL, None
             self._tell(study, trial, state, value)
         except LeaseLost:

@@ -124,6 +124,7 @@ _PARTS: tuple[_Method | _Attributes, ...] = (
     _Attributes(models.StudyModel, "study_id study_name", _QUERIED),
     _Attributes(models.StudyDirectionModel, "study_id objective direction", _QUERIED),
     _Attributes(models.StudyUserAttributeModel, "study_id key value_json", _QUERIED),
+    _Attributes(models.StudySystemAttributeModel, "study_id key value_json", _QUERIED),
     _Attributes(models.TrialModel, "trial_id number study_id state datetime_start datetime_complete", _QUERIED),
     _Attributes(models.TrialParamModel, "param_id trial_id param_name param_value distribution_json", _QUERIED),
     _Attributes(models.TrialValueModel, "trial_id objective value value_type TrialValueType", _QUERIED),

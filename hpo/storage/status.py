@@ -17,17 +17,11 @@ from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
 from hpo.storage.optuna_internals import models
+from hpo.storage.records.study import CONFIG, METRIC
+from hpo.storage.records.trial import ATTEMPT, FAILURE, FROZEN_LAYERS, SPREAD
 from hpo.storage.storage import Storage
-from hpo.storage.transactions import FAILURE, count_copied
+from hpo.storage.transactions import count_copied
 
-# User attribute of a study with the name of its metric.
-METRIC = "metric"
-# User attribute of a trial with the number of layers that its sampled share froze, as "4 of 6".
-FROZEN_LAYERS = "frozen_layers"
-# User attribute of a trial with each metric's standard deviation between folds, if there are folds.
-SPREAD = "spread"
-# User attribute of a trial with the number of times it was claimed.
-ATTEMPT = "attempt"
 NEWEST_FAILURES = 5
 
 _NAMES = {
@@ -101,7 +95,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
         best_id, best_trial, best_value = _best(session, study_id, direction)
         confirm_done, confirm_total = _confirm_counts(session, study_id)
         workers, warnings = _workers(session, study_id)
-        metric = str(_attribute(session, study_id, METRIC) or "value")
+        metric = _metric(session, study_id)
         attributes = {} if best_id is None else _trial_attributes(session, best_id, (FROZEN_LAYERS, SPREAD))
         spread = attributes.pop(SPREAD, {})
         best_params = {} if best_id is None else {**_params(session, best_id), **attributes}
@@ -124,7 +118,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             resumed=_resumed(session, study_id),
             failures=_failures(session, study_id),
             warnings=warnings,
-            disk=disk_use(name, (_attribute(session, study_id, "config") or {}).get("checkpoints")) if disk else None,
+            disk=disk_use(name, _checkpoints(session, study_id)) if disk else None,
         )
 
 
@@ -183,10 +177,19 @@ def _direction(session: Session, study_id: int) -> Direction:
     return "maximize" if stored == StudyDirection.MAXIMIZE else "minimize"
 
 
-def _attribute(session: Session, study_id: int, key: str) -> Any:
+def _metric(session: Session, study_id: int) -> str:
     attributes = models.StudyUserAttributeModel
-    text = session.scalar(select(attributes.value_json).where(attributes.study_id == study_id, attributes.key == key))
-    return None if text is None else json.loads(text)
+    key = attributes.key == METRIC
+    text = session.scalar(select(attributes.value_json).where(attributes.study_id == study_id, key))
+    return "value" if text is None else str(json.loads(text))
+
+
+def _checkpoints(session: Session, study_id: int) -> str | None:
+    """Return where the study's configuration keeps checkpoints; None for the study's own folder."""
+    attributes = models.StudySystemAttributeModel
+    key = attributes.key == CONFIG
+    text = session.scalar(select(attributes.value_json).where(attributes.study_id == study_id, key))
+    return None if text is None else json.loads(text).get("checkpoints")
 
 
 def _best(session: Session, study_id: int, direction: Direction) -> tuple[int | None, int | None, float | None]:

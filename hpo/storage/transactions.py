@@ -17,15 +17,8 @@ from sqlalchemy.orm import Session
 from hpo.errors import HpoError
 from hpo.storage.models import LeaseRow, StudyRow
 from hpo.storage.optuna_internals import models
+from hpo.storage.records.trial import COPIED_FROM, FAILURE, INFRASTRUCTURE
 
-# User attribute of a trial that failed because of the infrastructure. The budget does not count it.
-INFRASTRUCTURE = "infrastructure"
-# User attribute of a trial that was copied from another study, which it names. The budget does not count it.
-COPIED_FROM = "copied_from"
-# User attribute with the reason why a trial failed, as text.
-FAILURE = "failure"
-# User attribute with the number of rungs in a trial's schedule, which is its last step unless it ends early.
-RUNGS = "rungs"
 # A trial fails when this many workers died while running it, without a new checkpoint in between.
 MAX_DEATHS = 3
 

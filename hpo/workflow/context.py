@@ -1,11 +1,12 @@
-"""All that one process needs to carry out runs of a study, kept warm between them."""
+"""What one process needs to run trials of a study, loaded once and shared by all of them."""
 
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from datasets import concatenate_datasets
@@ -19,6 +20,7 @@ from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import StudyError
 from hpo.search.first_trials import FirstTrials, first_trials
+from hpo.tasks.base import Task
 from hpo.tasks.metrics.scorer import Scorer
 from hpo.tasks.registry import get_task, with_metric, with_portfolio
 from hpo.tasks.task_data import TaskData
@@ -32,36 +34,63 @@ from hpo.training.models.candidate import Candidates, resolve_max_length
 from hpo.training.plan import TrainingPlan
 
 
-class StudyContext:
-    """Task, data, metric, models and features of a study in this process."""
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a trial: its number from 1, the request to stop it, and a callback for each checkpoint."""
 
-    def __init__(self, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> None:
-        self.config = config = with_portfolio(with_metric(config))
-        self.execution = execution
-        self.task = get_task(config.task).configure(config)
-        self.data = data or self.task.prepare(config.data, config.seed)
-        self.scorer: Scorer = self.task.scorer(config.metric, self.data)
-        self.candidates = Candidates({ref.label: ref for ref in config.models}, self.task, self.data)
-        self._features = EncodingCache(home() / "cache" / "tokens", self.task, self.data)
-        self._prefixes = PrefixCache(home() / "cache" / "prefixes")
-        self._micro_batches = MicroBatchCache(home() / "cache" / "memory")
-        self.remote_checkpoints = open_remote_checkpoints(config)
-        self.stop = threading.Event()
-        self.attempt = 1  # of the trial in hand
-        self.on_checkpoint: Callable[[Path], None] = lambda path: None
+    number: int = 1
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_checkpoint: Callable[[Path], None] = lambda path: None
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """Task, data, metric, models and features of a study in this process. `create` makes one."""
+
+    config: StudyConfig
+    execution: Execution
+    task: Task
+    data: TaskData
+    scorer: Scorer
+    candidates: Candidates
+    encodings: EncodingCache
+    prefixes: PrefixCache
+    micro_batches: MicroBatchCache
+
+    @classmethod
+    def create(cls, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> Self:
+        """Load what `config` names and set this process up for `execution`. `data`: the prepared rows, if known.
+
+        Raises `HpoError` where the data or the metric cannot be used; models are loaded when they are first needed.
+        """
+        config = with_portfolio(with_metric(config))
+        task = get_task(config.task).configure(config)
+        data = data or task.prepare(config.data, config.seed)
+        cache = home() / "cache"
         apply(execution)
+        return cls(
+            config=config,
+            execution=execution,
+            task=task,
+            data=data,
+            scorer=task.scorer(config.metric, data),
+            candidates=Candidates({ref.label: ref for ref in config.models}, task, data),
+            encodings=EncodingCache(cache / "tokens", task, data),
+            prefixes=PrefixCache(cache / "prefixes"),
+            micro_batches=MicroBatchCache(cache / "memory"),
+        )
 
     def check_fingerprint(self, expected: str) -> None:
-        """Raise `StudyError` when the data here is not what the study was made from."""
+        """Raise `StudyError` when the data here is not what the study was created from."""
         if self.data.fingerprint != expected:
             raise StudyError(
-                f"The data at {self.config.data.path} is not what study '{self.config.name}' was made from "
-                f"(fingerprint {self.data.fingerprint[:12]}, the study's {expected[:12]})."
+                f"The data at {self.config.data.path} is not what study '{self.config.name}' was created from: its "
+                f"fingerprint is {self.data.fingerprint[:12]}, the study's {expected[:12]}."
             )
 
-    def features(self, split: str, model: str, places: Sequence[int] | None = None) -> Features:
-        """The encoded rows of `split`, or those at `places`, for the candidate called `model`."""
-        return self._features.get(split, self.candidates[model].processor, self.max_length(model), places)
+    def features(self, split: str, model: str, indices: Sequence[int] | None = None) -> Features:
+        """Return the encoded rows of `split`, or those at `indices`, for the candidate labeled `model`."""
+        return self.encodings.get(split, self.candidates[model].processor, self.max_length(model), indices)
 
     @property
     def ranked(self) -> bool:
@@ -69,7 +98,7 @@ class StudyContext:
         return self.config.rank and not self.why_no_ranking()
 
     def why_no_ranking(self) -> str:
-        """Why the study's models cannot be ranked; empty: they can."""
+        """Return the reason for which the study's models cannot be ranked; empty where they can."""
         if not self.task.supports_ranking:
             return f"{self.task.name} has no ranking: its labels are no classes and no numbers that features could tell"
         if len(self.config.labels) < 2:
@@ -77,11 +106,11 @@ class StudyContext:
         return ""
 
     def first_trials(self, order: Sequence[str] = ()) -> FirstTrials:
-        """What the study tries first; `order` is that of the ranked models, empty: there is no ranking."""
+        """Return the configurations to try first; `order` lists the ranked models, empty without a ranking."""
         return first_trials(self.config, self.traits(order or self.config.labels), ranked=bool(order))
 
     def traits(self, models: Sequence[str]) -> dict[str, ModelTraits]:
-        """What of each of `models` decides which configurations suit it, in their order."""
+        """Return what decides which configurations suit each of `models`, in their order."""
         found = {}
         for label in models:
             candidate = self.candidates[label]
@@ -90,11 +119,22 @@ class StudyContext:
         return found
 
     def max_length(self, model: str) -> int:
-        """The most that the candidate called `model` reads of an example: tokens, or samples of sound."""
+        """Return the longest input of the candidate labeled `model`, in tokens or audio samples."""
         return resolve_max_length(self.candidates[model], self.config.max_length, self.config.max_seconds)
 
-    def plan(self, params: TrialParams, seed: int, folder: Path, execution: Execution | None = None) -> TrainingPlan:
-        """The plan of one run on the training split, evaluated on validation."""
+    def plan(
+        self,
+        params: TrialParams,
+        seed: int,
+        folder: Path,
+        execution: Execution | None = None,
+        attempt: Attempt | None = None,
+    ) -> TrainingPlan:
+        """Return the plan of one run that trains on the training split and is evaluated on validation.
+
+        `execution`: the study's unless given; `attempt`: a first one that nobody stops unless given.
+        """
+        attempt = attempt or Attempt()
         folds = self._folds(params)
         train, validation = folds[0]
         return TrainingPlan(
@@ -108,55 +148,68 @@ class StudyContext:
             seed=seed,
             folder=folder,
             execution=execution or self.execution,
-            attempt=self.attempt,
-            stop=self.stop,
-            on_checkpoint=self.on_checkpoint,
-            prefixes=self._prefixes,
-            micro_batches=self._micro_batches,
+            attempt=attempt.number,
+            stop=attempt.stop,
+            on_checkpoint=attempt.on_checkpoint,
+            prefixes=self.prefixes,
+            micro_batches=self.micro_batches,
             folds=tuple(folds) if len(folds) > 1 else (),
         )
 
     def _folds(self, params: TrialParams) -> list[tuple[Features, Features]]:
-        """What a trial trains on and is validated on, for each fold: one pair where there are none."""
+        """Return training and validation features for each fold; one pair for data without folds."""
         folds = self.data.folds
         if not folds:
-            drawn = self._drawn(params, [("train", list(range(len(self.data.train))))])
-            train = self.features("train", params.model, drawn[0][1] if params.uses_subset else None)
+            sampled = self._sample(params, [("train", list(range(len(self.data.train))))])
+            train = self.features("train", params.model, sampled[0][1] if params.uses_subset else None)
             return [(train, self.features("validation", params.model))]
-        held_out = [self.features(split, params.model, places) for split, places in folds]
+        held_out = [self.features(split, params.model, indices) for split, indices in folds]
         pairs = []
         for fold, validation in enumerate(held_out):
-            others = self._drawn(params, folds[:fold] + folds[fold + 1 :])
-            parts = [self.features(split, params.model, places) for split, places in others if places]
+            others = self._sample(params, folds[:fold] + folds[fold + 1 :])
+            parts = [self.features(split, params.model, indices) for split, indices in others if indices]
             pairs.append((reduce(Features.concatenate, parts), validation))
         return pairs
 
-    def _drawn(self, params: TrialParams, parts: FoldIndices) -> FoldIndices:
-        """The rows of `parts` that a trial trains on: by the study's seed, the same for all of its trials."""
+    def _sample(self, params: TrialParams, parts: FoldIndices) -> FoldIndices:
+        """Return the rows of `parts` that a trial trains on: sampled with the study's seed, so equal for all trials."""
         if not params.uses_subset:
             return parts
-        whole = concatenate_datasets([take(self.data.splits[split], places) for split, places in parts])
-        drawn = sample_rows(self.task.strata(whole), self.config.seed, params.train_fraction, params.shots)
-        ends = np.cumsum([0, *(len(places) for _, places in parts)])
+        rows = concatenate_datasets([take(self.data.splits[split], indices) for split, indices in parts])
+        sampled = sample_rows(self.task.strata(rows), self.config.seed, params.train_fraction, params.shots)
+        offsets = np.cumsum([0, *(len(indices) for _, indices in parts)])
         return [
-            (split, [places[place - first] for place in drawn if first <= place < first + len(places)])
-            for (split, places), first in zip(parts, ends.tolist(), strict=False)
+            (split, [indices[row - first] for row in sampled if first <= row < first + len(indices)])
+            for (split, indices), first in zip(parts, offsets.tolist(), strict=False)
         ]
 
     def trial_folder(self, study: str, number: int) -> Path:
-        """Where the checkpoints of one trial of `study` (the search or one of its stages) are kept."""
+        """Return the folder for the checkpoints of one trial of `study` (the search or one of its stages)."""
         return checkpoints_folder(self.config.name, self.config.checkpoints) / f"{study}-{number}"
 
 
-def open_remote_checkpoints(config: StudyConfig) -> RemoteCheckpoints | None:
-    """The copies of a study's checkpoints at a URL; None where it keeps none. Raises `ConfigError`."""
+def open_remote_checkpoints(
+    config: StudyConfig,
+    shutdown: threading.Event | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> RemoteCheckpoints | None:
+    """Open the copies of a study's checkpoints at a URL; None where the study keeps none. Raises `ConfigError`.
+
+    Once `shutdown` is set, no answer is waited for; `warn` receives what goes wrong (default: the log).
+    """
     if config.checkpoints is None or "://" not in config.checkpoints:
         return None
-    return RemoteCheckpoints(config.checkpoints, folder_name(config.name))
+    return RemoteCheckpoints(config.checkpoints, folder_name(config.name), shutdown, warn)
+
+
+def check_remote_checkpoints(config: StudyConfig) -> None:
+    """Raise `ConfigError` where the URL for copies of checkpoints cannot be written to."""
+    if remote := open_remote_checkpoints(config):
+        remote.check()
 
 
 def describe_data(data: TaskData) -> dict[str, Any]:
-    """What a study records of its data: no rows, no path."""
+    """Return what a study records of its data: no rows, no path."""
     return {
         "sizes": data.sizes if data.test is not None else {**data.sizes, "test": 0},
         "labels": list(data.label_names),
@@ -167,7 +220,7 @@ def describe_data(data: TaskData) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that decide what a run computes, and the commit of the folder, where there is one."""
+    """Return the versions of the packages that decide what a run computes, and the git commit where there is one."""
     import platform
     import subprocess
     from importlib.metadata import version
@@ -189,10 +242,10 @@ def versions() -> dict[str, str]:
         if asked.returncode == 0:
             found["git"] = asked.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        found["git"] = "unknown"  # no git here: the commit is a courtesy, not needed for anything
+        found["git"] = "unknown"  # git is not installed, or hangs on a network drive
     return found
 
 
 def is_usable(value: float) -> bool:
-    """Whether a metric's value can be compared: inf would be Optuna's best value for ever."""
+    """Whether a metric's value can be compared: Optuna would keep an infinite one as the best value."""
     return math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Ranking the candidate models on the person's own data before anything is trained: `hpo rank`, and in `hpo run`."""
+"""Ranks the candidate models on the user's data before anything is trained: `hpo rank`, and in `hpo run`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,8 @@ from hpo.core.format import score
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import ConfigError, OutOfMemory
 from hpo.reporting.console import console
-from hpo.search.ranking import RankedModel, Ranking, best_first
+from hpo.search.ranking import best_first
+from hpo.storage.records.study import RankedModel, Ranking
 from hpo.training.batches.features import IGNORE_INDEX, Features, Indices
 from hpo.training.execution import all_cores
 from hpo.training.models.layers import stack_items
@@ -22,9 +23,9 @@ from hpo.workflow.context import StudyContext
 from hpo.workflow.launch.placement import create_placement
 
 ROWS = 2000
-TOKENS = 5000  # with a label each, where each token has one
-# Operations of the largest model's pass, so that long texts do not make it long: 20 s at the 460 GFLOP/s that two cores
-# with AMX reached, where 2,000 texts of 30 tokens take a model of BERT-base's size 1e13.
+TOKENS = 5000  # labeled ones, where each token has a label
+# Operations of the largest model's pass, which limit the time on long texts: 20 s at the 460 GFLOP/s that two cores
+# with AMX reached. 2,000 texts of 30 tokens cost a model of BERT-base's size 1e13.
 WORK = {"cpu": 1e13, "cuda": 1e15}
 FEWEST = 200
 
@@ -39,9 +40,10 @@ def rank(source: Source, overrides: Sequence[str] = ()) -> Ranking:
     placement = create_placement(config)
     placement.backend.kill()  # nothing runs elsewhere
     with console.progress("reading the data"):
-        context = StudyContext(config, placement.execution_here())
+        context = StudyContext.create(config, placement.execution_here())
     with console.progress("checking the models"):
-        for line in apply_constraints(context):
+        context, dropped = apply_constraints(context)
+        for line in dropped:
             console.note(line)
         inspect_models(context)
     reason = context.why_no_ranking()
@@ -51,12 +53,12 @@ def rank(source: Source, overrides: Sequence[str] = ()) -> Ranking:
 
 
 def rank_if_wanted(context: StudyContext) -> Ranking | None:
-    """The ranking with which a search begins, told in a line; None where there is none, or the study wants none."""
+    """Rank the models and print the ranking in a line; None where the study has no ranking, or switches it off."""
     if not context.ranked:
         return None
     ranking = rank_models(context)
     shown = ", ".join(f"{m.model} {score(m.score)}" for m in ranking.models)
-    console.note(f"  models by what their frozen features tell of the labels, the best is tried first: {shown}")
+    console.note(f"  models ranked by their frozen features, tried in this order: {shown}")
     queue = context.first_trials(ranking.order)
     if queue.note:
         console.note(f"  {queue.note}")
@@ -64,41 +66,49 @@ def rank_if_wanted(context: StudyContext) -> Ranking | None:
 
 
 def rank_models(context: StudyContext) -> Ranking:
-    """Score each candidate by its frozen features of the same training rows; shows how far it is.
+    """Score each candidate by its frozen features of the same training rows, with a progress bar.
 
-    A model that does not fit in memory gets no score. Validation is not looked at.
+    A model that does not fit in memory gets no score. The validation split is not used.
     """
     labels = context.config.labels
     with console.progress(f"ranking {len(labels)} models on the data", total=len(labels)) as advance:
-        places = _rows(context)
-        with all_cores(context.execution):  # the study's workers have nothing to do yet
-            return Ranking(len(places), best_first([_scored(context, label, places, advance) for label in labels]))
+        rows = _rows(context)
+        with all_cores(context.execution):  # the study's workers are idle
+            scored = [_score(context, label, rows, advance) for label in labels]
+    return Ranking(rows=len(rows), models=best_first(scored))
 
 
-def _scored(context: StudyContext, label: str, places: Indices, advance: Callable[..., None]) -> RankedModel:
+def _score(context: StudyContext, label: str, rows: Indices, advance: Callable[..., None]) -> RankedModel:
     candidate, started = context.candidates[label], time.perf_counter()
-    found, why = None, ""
+    found, reason = None, ""
     try:
-        states = extract_layer_features(candidate, _features(context, label), places, context.execution)
+        states = extract_layer_features(candidate, _features(context, label), rows, context.execution)
         found = transferability(states.layers, states.labels, states.inputs)
     except OutOfMemory as error:
-        why = str(error)
+        reason = str(error)
     advance()
     seconds = round(time.perf_counter() - started, 2)
-    return RankedModel(label, candidate.parameters, candidate.stack.count, found, seconds, why)
+    return RankedModel(
+        model=label,
+        parameters=candidate.parameters,
+        layers=candidate.stack.count,
+        score=found,
+        seconds=seconds,
+        reason=reason,
+    )
 
 
 def _features(context: StudyContext, label: str) -> Features:
-    """At most `ROWS` training rows, of each class its share; encoded apart where there are more."""
+    """Return the features of at most `ROWS` training rows, sampled by class where there are more."""
     rows = len(context.data.train)
     if rows <= ROWS:
         return context.features("train", label)
-    drawn = sample_rows(context.task.strata(context.data.train), context.config.seed, ROWS / rows)
-    return context.features("train", label, drawn)
+    sampled = sample_rows(context.task.strata(context.data.train), context.config.seed, ROWS / rows)
+    return context.features("train", label, sampled)
 
 
 def _rows(context: StudyContext) -> Indices:
-    """Which inputs all models are scored on: as many as the work of the largest allows, evenly over all of them."""
+    """Return the inputs that all models are scored on: evenly spaced, as many as the largest model's cost allows."""
     everything = {label: _features(context, label) for label in context.config.labels}
     inputs = min(len(features) for features in everything.values())
     work = max(_work(context, label, features) for label, features in everything.items())
@@ -106,8 +116,8 @@ def _rows(context: StudyContext) -> Indices:
     count = int(min(inputs, ROWS, max(FEWEST, inputs * WORK[device] / work)))
     some = next(iter(everything.values()))
     if some.labels is None:
-        labelled = int(np.count_nonzero(some.all_labels() != IGNORE_INDEX))
-        count = max(1, min(count, TOKENS * inputs // max(1, labelled)))
+        labeled = int(np.count_nonzero(some.all_labels() != IGNORE_INDEX))
+        count = max(1, min(count, TOKENS * inputs // max(1, labeled)))
     return np.unique(np.linspace(0, inputs - 1, count).astype(np.int64))
 
 

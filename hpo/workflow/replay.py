@@ -1,28 +1,24 @@
-"""Replaying a trial from what it recorded, and training a chosen one to a model of its own."""
+"""`hpo replay`: runs a trial again from what it recorded, to compare the values."""
 
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
 
-from hpo.config.load import load_config
 from hpo.config.trial_params import TrialParams
-from hpo.core.paths import run_folder
 from hpo.errors import StudyError
-from hpo.storage.records import EXECUTION, params_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.training.cross_validation import start_training
-from hpo.training.execution import Execution, available_devices, choose_execution, cores
-from hpo.training.fine_tune import FineTuning
+from hpo.training.execution import Execution, available_devices
 from hpo.workflow.context import StudyContext, versions
-from hpo.workflow.worker.final_model import measure_on_test, refit_plan, save_final
+from hpo.workflow.studies import find_trial
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A trial's recorded values and its replay's, rung by rung; `not_applied` says what could not be the same."""
+    """A trial's recorded values and those of its replay, rung by rung; `not_applied` lists what differs."""
 
     steps: list[int]
     recorded: list[float]
@@ -31,84 +27,34 @@ class Replay:
 
 
 def replay(study: optuna.Study, number: int) -> Replay:
-    """Carry out trial `number` again with its own parameters, seed and execution plan. Raises `StudyError`."""
-    trial = find_trial(study, number)
-    if EXECUTION not in trial.system_attrs:
+    """Run trial `number` again with its own parameters, seed and execution. Raises `StudyError`."""
+    trial, known = find_trial(study, number), StudyRecord.of(study)
+    record = TrialRecord.of(trial)
+    if not record.execution or record.seed is None:
         raise StudyError(f"Trial {number} failed before it recorded its plan, so it cannot be replayed.")
-    execution, not_applied = _recorded_execution(trial)
+    execution, not_applied = _recorded_execution(record)
     for package, now in versions().items():
-        before = study.user_attrs["versions"].get(package)
+        before = known.versions.get(package)
         if before != now:
             not_applied.append(f"{package}: {before} then, {now} now")
-    config = load_config(study.user_attrs["config"])
-    context = StudyContext(config, execution)
-    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
-    params = TrialParams(**params_of(trial))
+    context = StudyContext.create(known.study_config, execution)
+    context.check_fingerprint(known.data.fingerprint)
+    recorded = trial.intermediate_values
     with tempfile.TemporaryDirectory() as folder:
-        run = start_training(context.plan(params, trial.user_attrs["seed"], Path(folder)))
+        run = start_training(context.plan(TrialParams(**record.params), record.seed, Path(folder)))
         values: dict[int, float] = {}
         for report in run.reports():
             values[report.step] = report.value
-            if report.step >= max(trial.intermediate_values, default=0):
+            if report.step >= max(recorded, default=0):
                 break
-    steps = sorted(trial.intermediate_values)
-    return Replay(steps, [trial.intermediate_values[s] for s in steps], [values[s] for s in steps], not_applied)
+    steps = sorted(recorded)
+    return Replay(steps, [recorded[step] for step in steps], [values[step] for step in steps], not_applied)
 
 
-def _recorded_execution(trial: FrozenTrial) -> tuple[Execution, list[str]]:
-    known = trial.system_attrs[EXECUTION]
-    recorded = {f.name: known[f.name] for f in fields(Execution) if f.name in known}
+def _recorded_execution(record: TrialRecord) -> tuple[Execution, list[str]]:
+    values = {field.name: record.execution[field.name] for field in fields(Execution) if field.name in record.execution}
     not_applied = []
-    if recorded["device"] not in available_devices():
-        not_applied.append(f"device: {recorded['device']} is not on this machine; cpu is used")
-        recorded["device"] = "cpu"
-    return Execution(**recorded), not_applied
-
-
-def retrain(study: optuna.Study, number: int | None = None) -> dict[str, Any]:
-    """Train a trial's configuration (the winner's unless `number` is given) to a final model; returns its record.
-
-    The model goes to runs/NAME/final, or runs/NAME/trial-N for another trial. The evaluation on test is counted.
-    """
-    result = study.user_attrs.get("result")
-    if number is None:
-        if result is None:
-            raise StudyError(f"Study '{study.study_name}' has no winner yet; name a trial with --trial N.")
-        number = int(result["winner"]["trial"])
-    trial = find_trial(study, number)
-    if not trial.intermediate_values:
-        raise StudyError(f"Trial {number} reported nothing; see `hpo status` for the reason.")
-    config = load_config(study.user_attrs["config"])
-    execution = choose_execution(available_devices()[0], cores())
-    context = StudyContext(config, execution)
-    context.check_fingerprint(study.user_attrs["data"]["fingerprint"])
-    params = TrialParams(**params_of(trial))
-    complete = trial.state == optuna.trial.TrialState.COMPLETE
-    epochs = trial.user_attrs.get("epochs_trained") if complete else None
-    winner = result is not None and number == result["winner"]["trial"]
-    target = run_folder(study.study_name) / ("final" if winner else f"trial-{number}")
-    with tempfile.TemporaryDirectory() as folder:
-        run = FineTuning(refit_plan(params, epochs, context, Path(folder), execution))
-        for _ in run.reports():
-            pass
-    own = {"trial": number, "params": params_of(trial), "values": {}, "mean": trial.value, "std": 0.0}
-    own["search_value"] = trial.value
-    record = {
-        **(result if winner and result else {"winner": own, "confirmed": [], "defaults": None}),
-        "refit": "train" if params.uses_subset else "train+validation",
-        "model_dir": str(target),
-        "command": f"hpo retrain {study.study_name} --trial {number}",
-        **measure_on_test(run.model, run.plan, context, study, str(target)),
-    }
-    save_final(run.model, run.adapter, run.plan, context, study, record, target)
-    if winner:
-        study.set_user_attr("result", record)
-    return record
-
-
-def find_trial(study: optuna.Study, number: int) -> FrozenTrial:
-    """Trial `number` of a study. Raises `StudyError`."""
-    trials = study.get_trials(deepcopy=False)
-    if not 0 <= number < len(trials):
-        raise StudyError(f"'{study.study_name}' has no trial {number}; its trials are 0 to {len(trials) - 1}.")
-    return trials[number]
+    if values["device"] not in available_devices():
+        not_applied.append(f"device: {values['device']} is not on this machine; cpu is used")
+        values["device"] = "cpu"
+    return Execution(**values), not_applied

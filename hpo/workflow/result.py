@@ -1,6 +1,5 @@
 """What a person gets from a search: the winner, its scores, and the final model, ready to use."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,8 @@ import optuna
 
 from hpo.config.model_ref import ModelRef
 from hpo.errors import DataError, StudyError
+from hpo.storage.records.final_model import FinalModel
+from hpo.storage.records.study import StudyRecord
 from hpo.storage.storage import open_storage
 from hpo.tasks.base import Task
 from hpo.tasks.registry import get_task
@@ -33,7 +34,7 @@ class Result:
     """A finished study. `study` is the plain `optuna.Study`; `record` all that was recorded of the outcome."""
 
     study: optuna.Study
-    record: Mapping[str, Any]
+    record: FinalModel
 
     @property
     def name(self) -> str:
@@ -43,9 +44,8 @@ class Result:
     @property
     def winner(self) -> Winner:
         """The winner, chosen on validation and confirmed on fresh seeds."""
-        found = self.record["winner"]
-        seeds = tuple(int(seed) for seed in found["values"])
-        return Winner(found["trial"], found["params"], tuple(found["values"].values()), seeds, found["mean"])
+        found = self.record.winner
+        return Winner(found.trial, found.params, tuple(found.values.values()), tuple(found.values), found.mean)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -55,12 +55,12 @@ class Result:
     @property
     def model_dir(self) -> Path:
         """The folder of the final model, which `from_pretrained` and `pipeline` load."""
-        return Path(self.record["model_dir"])
+        return self.record.model_dir
 
     @property
     def metrics(self) -> dict[str, float]:
         """The final model's scores on the test split; empty where there is none."""
-        return dict((self.record["test"] or {"metrics": {}})["metrics"])
+        return dict(self.record.test.metrics) if self.record.test else {}
 
     def load_model(self) -> Any:
         """The final model, as its plain `AutoModelFor…` class."""
@@ -80,18 +80,18 @@ class Predictor:
 
     def __init__(self, folder: Path) -> None:
         self.model, self.processor, self.record = load_final(folder)
-        self.task = get_task(self.record["task"])
+        self.task = get_task(self.record.task)
 
     def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
         """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads several."""
-        columns = self.record["columns"]
+        columns = self.record.data.columns
         if any(isinstance(row, str) for row in rows) and len(self.task.example_inputs(columns)) > 1:
             raise DataError(f"The model reads {self.task.describe_inputs(columns)}: each input is a tuple of them.")
-        return self.task.predict(self.model, self.processor, rows, self.record["max_length"])
+        return self.task.predict(self.model, self.processor, rows, self.record.max_length)
 
     def predict_given(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Predictions for the words of a command. Raises `DataError` where they are no whole inputs."""
-        columns = self.record["columns"]
+        columns = self.record.data.columns
         inputs = self.task.parse_arguments(texts, columns)
         if inputs is None:
             raise DataError(
@@ -102,7 +102,7 @@ class Predictor:
 
     def predict_file(self, path: Path) -> list[dict[str, Any]]:
         """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""
-        return self.predict(self.task.read_inputs(path, self.record["columns"]))
+        return self.predict(self.task.read_inputs(path, self.record.data.columns))
 
 
 def example_command(task: Task, columns: Mapping[str, str]) -> str:
@@ -112,17 +112,15 @@ def example_command(task: Task, columns: Mapping[str, str]) -> str:
     )
 
 
-def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+def load_final(folder: Path) -> tuple[Any, Any, FinalModel]:
     """Model, processor and record of a final model's folder. Raises `StudyError` when it is not there."""
     import transformers
 
     from hpo.training.models.processor import load_processor
 
-    if not (folder / "hpo.json").is_file():
-        raise StudyError(f"There is no final model at {folder}; `hpo retrain` makes it again.")
+    record = FinalModel.read(folder)
     transformers.utils.logging.disable_progress_bar()
-    record = json.loads((folder / "hpo.json").read_text(encoding="utf-8"))
-    task = get_task(record["task"])
+    task = get_task(record.task)
     model = task.build_model(str(folder), local_files_only=True).eval()
     processor = load_processor(ModelRef(name=str(folder), label="the final model"), task.final_processor_class)
     return model, processor, record
@@ -130,8 +128,12 @@ def load_final(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def load(name: str | None = None, storage: str | None = None) -> Result:
     """The result of a finished study: `name`, or the latest. Raises `StudyError` for an unknown or unfinished one."""
-    study = open_study(open_storage(storage), name)
-    record = study.user_attrs.get("result")
+    return load_result(open_study(open_storage(storage), name))
+
+
+def load_result(study: optuna.Study) -> Result:
+    """Return the result of `study`. Raises `StudyError` where it is not finished."""
+    record = StudyRecord.of(study).result
     if record is None:
         raise StudyError(f"Study '{study.study_name}' is not finished; `hpo run` goes on with it.")
     return Result(study, record)

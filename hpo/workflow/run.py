@@ -13,8 +13,8 @@ from hpo.core.imports import gc_disabled
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
 from hpo.reporting.console import console
-from hpo.search.ranking import ranking_of
 from hpo.storage.budget import list_studies, set_phase
+from hpo.storage.records.study import StudyRecord
 from hpo.storage.storage import Storage, open_storage
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
@@ -22,7 +22,7 @@ from hpo.tasks.task_data import TaskData
 from hpo.workflow.callbacks import Callback, CallbackList
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
-from hpo.workflow.result import Result
+from hpo.workflow.result import Result, load_result
 from hpo.workflow.user_objects import UserObjects, load_callbacks
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _Run:
         known = existing_study(self.storage, config, data)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
-            return Result(known, known.user_attrs["result"])
+            return load_result(known)
         supervisor = supervisor or self._start_workers()
         context = self._check(data, supervisor, known)
         study = self._create_study(context, known)
@@ -130,14 +130,13 @@ class _Run:
         with console.progress("checking the models"), gc_disabled():
             from hpo.workflow.checks.constraints import apply_constraints
             from hpo.workflow.checks.study import inspect_models, study_warnings
-            from hpo.workflow.context import StudyContext
+            from hpo.workflow.context import StudyContext, check_remote_checkpoints
 
             config = with_dropped_models(self.config, known) if known else self.config
-            context = StudyContext(config, supervisor.placement.execution_here(), data)
-            dropped = [] if known else apply_constraints(context)
+            context = StudyContext.create(config, supervisor.placement.execution_here(), data)
+            context, dropped = (context, []) if known else apply_constraints(context)
             inspect_models(context)
-        if context.remote_checkpoints:
-            context.remote_checkpoints.check()
+        check_remote_checkpoints(config)
         for line in [*data.notes, *dropped, *study_warnings(context)]:
             console.note(f"  {line}")
         return context
@@ -147,7 +146,7 @@ class _Run:
         from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
 
-        ranking = ranking_of(known) if known else rank_if_wanted(context)
+        ranking = StudyRecord.of(known).ranking if known else rank_if_wanted(context)
         return create_study(context, self.storage, ranking)
 
     def _train(self, study: optuna.Study, context: "StudyContext", supervisor: "Supervisor") -> None:
@@ -160,12 +159,11 @@ class _Run:
         work_inline(study, context, self.storage, self.objects, self.callbacks)
 
     def _finish(self, study: optuna.Study) -> Result:
-        record = study.user_attrs.get("result")
-        if record is None:
+        if StudyRecord.of(study).result is None:
             raise StudyError(f"Study '{self.config.name}' was stopped before its end; the same command resumes it.")
         set_phase(study, "finished")
         write_reports(study)
-        return Result(study, record)
+        return load_result(study)
 
 
 def write_reports(study: optuna.Study) -> Path:

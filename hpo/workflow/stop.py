@@ -4,7 +4,6 @@ import shlex
 import shutil
 import time
 
-from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
 from hpo.core.format import count
 from hpo.core.paths import checkpoints_folder, run_folder
@@ -13,6 +12,7 @@ from hpo.reporting.console import console
 from hpo.storage.budget import request_stop, set_phase
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
+from hpo.storage.records.study import StudyRecord
 from hpo.storage.status import StudyStatus, WorkerStatus, read_status
 from hpo.storage.storage import open_storage
 from hpo.workflow.studies import open_study
@@ -54,10 +54,10 @@ def delete(name: str, storage: str | None = None) -> None:
             f"Study '{name}' has {count(len(alive), 'running worker')} (the first: process {alive[0].pid} on "
             f"{alive[0].host}). First: hpo stop {shlex.quote(name)}"
         )
-    written = study.user_attrs.get("config", {})
+    record = StudyRecord.of(study)
     database.delete_study(study_id(study))
-    if written.get("checkpoints") is not None:
-        _remove_checkpoints(load_config(written))
+    if record.config.get("checkpoints") is not None:
+        _remove_checkpoints(record.study_config)
     if run_folder(name).exists():
         shutil.rmtree(run_folder(name))
 
@@ -66,9 +66,8 @@ def _remove_checkpoints(config: StudyConfig) -> None:
     """Remove the checkpoints of a study that keeps them outside its folder; warn about what cannot be removed."""
     from hpo.workflow.context import open_remote_checkpoints  # torch: for such studies only
 
-    remote = open_remote_checkpoints(config)
+    remote = open_remote_checkpoints(config, warn=console.warn)
     if remote:
-        remote.warn = console.warn
         remote.remove()
     else:
         shutil.rmtree(checkpoints_folder(config.name, config.checkpoints), ignore_errors=True)

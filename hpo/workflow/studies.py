@@ -3,13 +3,15 @@
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage import budget
-from hpo.storage.records import params_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, open_storage
-from hpo.workflow.stages import finished_trials
+from hpo.workflow.stages import complete_trials
 
 
 def list_studies(storage: str | None = None) -> list[StudyStatus]:
@@ -43,6 +45,14 @@ def open_study(storage: Storage, name: str | None) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
+def find_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """Return trial `number` of a study. Raises `StudyError` where there is none."""
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise StudyError(f"'{study.study_name}' has no trial {number}; its trials are 0 to {len(trials) - 1}.")
+    return trials[number]
+
+
 def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
     """Return the winner of a study, or its best trial so far: trial, value, metric, params, first_trial.
 
@@ -50,14 +60,14 @@ def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
     complete.
     """
     study = open_study(open_storage(storage), name)
-    record = study.user_attrs.get("result")
-    if record is not None:
-        trial, value, params = (record["winner"][key] for key in ("trial", "mean", "params"))
+    record = StudyRecord.of(study)
+    if record.result is not None:
+        winner = record.result.winner
+        trial, value, params = winner.trial, winner.mean, winner.params
     else:
-        complete = finished_trials(study)
+        complete = complete_trials(study)
         if not complete:
             raise StudyError(f"No trial of '{study.study_name}' is complete yet; see `hpo status`.")
-        trial, value, params = complete[0].number, complete[0].value, params_of(complete[0])
+        trial, value, params = complete[0].number, float(complete[0].value or 0.0), TrialRecord.of(complete[0]).params
     kept = {key: value for key, value in params.items() if value is not None}
-    metric = study.user_attrs["metric"]
-    return {"trial": trial, "value": value, "metric": metric, "params": params, "first_trial": kept}
+    return {"trial": trial, "value": value, "metric": record.metric, "params": params, "first_trial": kept}

@@ -289,10 +289,11 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
         small.append("refit=none")  # the checkpoint that was validated answers in the person's units too
     result = hpo.run(path, trials=2, overrides=small)
     kind = get_task(task)
-    assert result.study.user_attrs["config"]["task"] == task
+    assert result.record.task == task
     assert set(result.metrics) == set(kind.metric_names)
-    bounds = result.record["test"]["interval"]
-    assert bounds[0] <= result.metrics[result.study.user_attrs["metric"]] <= bounds[1]
+    assert result.record.test is not None and result.record.test.interval is not None
+    bounds = result.record.test.interval
+    assert bounds[0] <= result.metrics[result.record.metric] <= bounds[1]
     card = (result.model_dir / "README.md").read_text()
     assert kind.usage.splitlines()[0] in card and f"pipeline_tag: {kind.pipeline_tag}" in card
     assert "text-classification" in card or "text-classification" not in (task, kind.pipeline_tag)

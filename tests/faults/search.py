@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from hpo.config.yaml import to_yaml
 from hpo.core.paths import default_storage, run_folder
 from hpo.errors import StudyError
-from hpo.storage.records import KEPT, curve_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import WorkerStatus, read_status
 from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from tests.small_models import save_bert, write_reviews
@@ -221,9 +222,11 @@ def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study
     for trial in found:
         assert sorted(trial.intermediate_values) == steps
         assert trial.value == trial.intermediate_values[rungs]
-        assert [point["step"] for point in curve_of(trial)] == steps
-        assert {"seed", "worker"} <= set(trial.user_attrs) and set(KEPT) <= set(trial.system_attrs)
-    assert study.user_attrs["result"]["winner"]["trial"] in range(trials)
+        record = TrialRecord.of(trial)
+        assert [point.step for point in record.curve] == steps
+        assert {"seed", "worker", "params", "execution", "curve"} <= record.model_fields_set
+    result = StudyRecord.of(study).result
+    assert result is not None and result.winner.trial in range(trials)
     assert not workers_of(home)
     assert not list((run_folder("faulty") / "checkpoints").glob("*"))
     return study

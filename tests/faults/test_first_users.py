@@ -69,7 +69,7 @@ def first_user(study: dict[str, Any], home: Path, marks: Path, killed: bool, bar
         (marks / f"filled-{len(values)}").touch(exist_ok=False)
 
     encoding_cache.EncodingCache._encode, cache._fill = making, filling  # type: ignore[method-assign]
-    context = StudyContext(load_config(study), Execution(prefix_cache=cache.USED))
+    context = StudyContext.create(load_config(study), Execution(prefix_cache=cache.USED))
     assert context.candidates["bert"].stack.count == 2
     barrier.wait(PATIENCE)
     params = TrialParams(model="bert", frozen_layers=1, epochs=2, batch_size=32)

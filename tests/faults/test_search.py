@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from hpo.core.paths import run_folder
 from hpo.errors import EX_TEMPFAIL
+from hpo.storage.records.study import StudyRecord
 from tests.faults.search import (
     PATIENCE,
     at_work,
@@ -51,7 +52,7 @@ def test_ctrl_c_once_and_twice_in_each_phase_and_the_same_command_goes_on(
             assert "Traceback" not in output
             assert not workers_of(home)
             study = study_of(home)
-            assert study is not None and study.user_attrs.get("result") is None
+            assert study is not None and StudyRecord.of(study).result is None
             for each in study._storage.get_all_studies():
                 states = {trial.state for trial in study._storage.get_all_trials(each._study_id)}
                 assert states <= {TrialState.COMPLETE, TrialState.WAITING}

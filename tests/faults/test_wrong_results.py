@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 import hpo
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
-from hpo.search.surrogate.transfer import SOURCE_STUDIES
 from hpo.storage.lease import Worker
-from hpo.storage.records import curve_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import open_storage
 from hpo.workflow.worker import loop
 from tests.faults.search import check_whole, study_of, wait_until, write_metric
@@ -70,11 +70,11 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     result = hpo.run(new, storage=url)
     first, other = result.study.trials
     assert first.user_attrs["copied_from"] == "faulty #0" and "copied_from" not in other.user_attrs
-    assert first.value == first.intermediate_values[1] and curve_of(first)
+    assert first.value == first.intermediate_values[1] and TrialRecord.of(first).curve
     with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
     learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
-    assert learnt.user_attrs[SOURCE_STUDIES] == ["faulty"] and "copied_from" not in learnt.trials[0].user_attrs
+    assert StudyRecord.of(learnt).source_studies == ("faulty",) and "copied_from" not in learnt.trials[0].user_attrs
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
         hpo.run({**new, "name": "third", "warm_start": ["fauly"]}, storage=url)
 
@@ -114,7 +114,7 @@ def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
 def dump(url: str) -> str:
     storage = open_storage(url)
     study = optuna.load_study(study_name="faulty", storage=storage)
-    told = json.dumps([study.user_attrs, study.metric_names, [str(trial) for trial in study.trials]])
+    told = json.dumps([StudyRecord.of(study).attributes(), study.metric_names, [str(trial) for trial in study.trials]])
     storage.engine.dispose()
     return told
 
@@ -191,8 +191,8 @@ def test_a_killed_trials_curve_has_all_its_points(study_file: dict[str, Any], ho
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     killed = study_of(home)
-    assert killed is not None and not curve_of(killed.trials[0])
+    assert killed is not None and not TrialRecord.of(killed.trials[0]).curve
     hpo.run(study)
     resumed = check_whole(home, trials=1)
     assert resumed.trials[0].user_attrs["attempt"] == 2
-    assert {"step", "epoch", "train_loss", "value", "loss", "seconds"} == set(curve_of(resumed.trials[0])[0])
+    assert None not in TrialRecord.of(resumed.trials[0]).curve[0].model_dump().values()

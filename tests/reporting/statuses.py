@@ -1,8 +1,9 @@
 """A status and a result, as the console tests show them."""
 
-from typing import Any
+from pathlib import Path
 
 from hpo.core.cache import DiskUse
+from hpo.storage.records.final_model import Baseline, ConfirmedTrial, DataRecord, FinalModel, FinalScores, FirstTrial
 from hpo.storage.status import StudyStatus, WorkerStatus
 
 PARAMS = {
@@ -34,30 +35,23 @@ STATUS = StudyStatus(
     warnings=("checkpoints: s3://bucket cannot be written.",),
     disk=DiskUse(checkpoints=1_500_000, results=40_000, cache=3 * 2**30),
 )
-CONFIRMED = [
-    {
-        "trial": 7,
-        "params": PARAMS,
-        "values": {"1": 0.70, "2": 0.71},
-        "mean": 0.705,
-        "std": 0.007,
-        "search_value": 0.704,
-    },
-    {
-        "trial": 4,
-        "params": PARAMS,
-        "values": {"1": 0.68, "2": 0.70},
-        "mean": 0.690,
-        "std": 0.014,
-        "search_value": 0.712,
-    },
-]
-RESULT: dict[str, Any] = {
-    "winner": CONFIRMED[0],
-    "confirmed": CONFIRMED,
-    "defaults": {"trial": 1, "value": 0.68, "params": PARAMS},
-    "test": {"metrics": {"accuracy": 0.7123, "loss": 0.9}, "interval": [0.68, 0.74], "rows": 1000, "seen": 2},
-    "baseline": {"name": "TF-IDF + logistic regression", "value": 0.655},
-    "seconds": {"search": 200.0, "confirm": 30.0},
-    "model_dir": "studies/runs/quick/final",
-}
+CONFIRMED = (
+    ConfirmedTrial(trial=7, params=PARAMS, values={1: 0.70, 2: 0.71}, search_value=0.704),
+    ConfirmedTrial(trial=4, params=PARAMS, values={1: 0.68, 2: 0.70}, search_value=0.712),
+)
+RESULT = FinalModel(
+    study="quick",
+    task="text-classification",
+    metric="accuracy",
+    winner=CONFIRMED[0],
+    confirmed=CONFIRMED,
+    defaults=FirstTrial(trial=1, value=0.68, params=PARAMS),
+    test=FinalScores(metrics={"accuracy": 0.7123, "loss": 0.9}, interval=(0.68, 0.74), rows=1000, evaluations=2),
+    baseline=Baseline(name="TF-IDF + logistic regression", value=0.655),
+    seconds={"search": 200.0, "confirm": 30.0},
+    refit="train+validation",
+    model_dir=Path("studies/runs/quick/final"),
+    command="hpo retrain quick --trial 7",
+    data=DataRecord(),
+    max_length=0,
+)

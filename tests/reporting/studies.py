@@ -5,7 +5,17 @@ from typing import Any
 
 import optuna
 
-from hpo.storage.records import CURVE, PARAMS, params_of, record
+from hpo.storage.records.final_model import (
+    Baseline,
+    ConfirmedTrial,
+    Confusion,
+    DataRecord,
+    FinalModel,
+    FinalScores,
+    FirstTrial,
+)
+from hpo.storage.records.study import HeldOutEvaluation, StudyRecord
+from hpo.storage.records.trial import CurvePoint, TrialRecord
 
 MODELS = ("bert-3x128", "distilbert-4x96", "electra <script>alert(1)</script>", "=cmd|' /C calc'!A0")
 RUNGS = 4
@@ -27,7 +37,7 @@ def make_study(
         sampler=optuna.samplers.RandomSampler(seed=1),
         pruner=pruner or optuna.pruners.PercentilePruner(60),
     )
-    labels = [f"class {number}" for number in range(classes - 1)] + ["<img src=x onerror=alert(2)>"]
+    labels = (*(f"class {number}" for number in range(classes - 1)), "<img src=x onerror=alert(2)>")
     models = [{"name": model} for model in MODELS]
     config = {
         "name": name,
@@ -38,19 +48,19 @@ def make_study(
         "budget": {"max_trials": trials},
         "seed": 7,
     }
-    study.set_user_attr("config", config)
-    study.set_user_attr("metric", "accuracy")
-    study.set_user_attr("versions", {"hpo": "0.1.0", "torch": "2.13.0"})
-    sizes = {"train": 4000, "validation": 720, "test": 1000}
-    notes = ["12 rows of train are in test too: dropped <b>here</b>"]
-    columns = {"text": "text", "label": "label"}
-    study.set_user_attr(
-        "data", {"sizes": sizes, "labels": labels, "notes": notes, "fingerprint": "c0ffee12", "columns": columns}
+    data = DataRecord(
+        sizes={"train": 4000, "validation": 720, "test": 1000},
+        labels=labels,
+        notes=("12 rows of train are in test too: dropped <b>here</b>",),
+        fingerprint="c0ffee12",
+        columns={"text": "text", "label": "label"},
     )
+    versions = {"hpo": "0.1.0", "torch": "2.13.0"}
+    StudyRecord(config=config, metric="accuracy", versions=versions, data=data).save(study)
     study.optimize(_objective, n_trials=trials, catch=(RuntimeError,))
     if result:
-        study.set_user_attr("test_evaluations", [{"when": "2026-03-01T10:00:00", "model_dir": "final", "value": 0.71}])
-        study.set_user_attr("result", make_result(study, labels))
+        evaluation = HeldOutEvaluation(when="2026-03-01T10:00:00", model_dir="final", value=0.71)
+        StudyRecord(test_evaluations=(evaluation,), result=make_result(study, data, versions)).save(study)
     return study
 
 
@@ -61,56 +71,69 @@ def _objective(trial: optuna.Trial) -> float:
     batch = trial.suggest_categorical("batch_size", [8, 16, 32])
     share = trial.suggest_float("frozen_share", 0, 1)
     params = {"model": model, "learning_rate": rate, "batch_size": batch, "epochs": RUNGS, "dropout": None}
-    record(trial, PARAMS, {**params, "frozen_layers": int(share * 4), "weight_decay": 0.01})
-    trial.set_user_attr("frozen_layers", f"{int(share * 4)} of 3")
-    trial.set_user_attr("seed", 7)
-    trial.set_user_attr("worker", 1)
+    frozen = int(share * 4)
+    TrialRecord(
+        params={**params, "frozen_layers": frozen, "weight_decay": 0.01},
+        frozen_layers=f"{frozen} of 3",
+        seed=7,
+        worker="1",
+    ).save(trial)
     if trial.number == 3:
-        trial.set_user_attr("failure", "The loss became NaN at step 12 <i>of</i> 40.")
+        TrialRecord(failure="The loss became NaN at step 12 <i>of</i> 40.").save(trial)
         raise RuntimeError("diverged")
-    top, curve, value = 0.75 - 0.04 * (math.log10(rate) + 4) ** 2 - 0.1 * share, [], 0.0
+    top, value = 0.75 - 0.04 * (math.log10(rate) + 4) ** 2 - 0.1 * share, 0.0
+    curve: list[CurvePoint] = []
     for step in range(1, RUNGS + 1):
         value = top * (1 - math.exp(-step))
-        point = {"step": step, "epoch": float(step), "value": value, "loss": 1 - value, "train_loss": 0.9 - value}
-        curve.append({**point, "seconds": 2.0 * step})
-        record(trial, CURVE, curve)
-        trial.set_user_attr("metrics", {"accuracy": value, "loss": 1 - value})
-        trial.set_user_attr("train_loss", 0.9 - value * (1 + rate * 1000))
-        trial.set_user_attr("gap", 0.1 + value * rate * 1000)
-        trial.set_user_attr("seconds", {"load": 0.2, "train": 2.0 * step, "evaluate": 0.3, "checkpoint": 0.1})
-        trial.set_user_attr("epochs_trained", float(step))
+        point = CurvePoint(
+            step=step, epoch=step, value=value, loss=1 - value, train_loss=0.9 - value, seconds=2.0 * step
+        )
+        curve.append(point)
+        TrialRecord(
+            curve=tuple(curve),
+            metrics={"accuracy": value, "loss": 1 - value},
+            train_loss=0.9 - value * (1 + rate * 1000),
+            gap=0.1 + value * rate * 1000,
+            seconds={"load": 0.2, "train": 2.0 * step, "evaluate": 0.3, "checkpoint": 0.1},
+            epochs_trained=step,
+        ).save(trial)
         trial.report(value, step)
         if trial.should_prune():
             raise optuna.TrialPruned
     return value
 
 
-def make_result(study: optuna.Study, labels: list[str]) -> dict[str, Any]:
-    """Return the `result` attribute with the study's three best trials confirmed."""
+def make_result(study: optuna.Study, data: DataRecord, versions: dict[str, str]) -> FinalModel:
+    """The result with the study's three best trials confirmed."""
     complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     complete.sort(key=lambda trial: -(trial.value or 0.0))
-    confirmed = [
-        {
-            "trial": trial.number,
-            "params": params_of(trial),
-            "values": {"101": trial.value - 0.01, "102": trial.value - 0.02},
-            "mean": trial.value - 0.015,
-            "std": 0.005,
-            "search_value": trial.value,
-        }
+    confirmed = tuple(
+        ConfirmedTrial(
+            trial=trial.number,
+            params=TrialRecord.of(trial).params,
+            values={101: trial.value - 0.01, 102: trial.value - 0.02},
+            search_value=trial.value,
+        )
         for trial in complete[:3]
         if trial.value is not None
-    ]
-    matrix = [[50 if i == j else (i * j) % 7 for j in range(len(labels))] for i in range(len(labels))]
-    return {
-        "winner": confirmed[0],
-        "confirmed": confirmed,
-        "defaults": {"trial": 0, "value": 0.61, "params": params_of(study.trials[0])},
-        "test": {"metrics": {"accuracy": 0.7123, "loss": 0.81}, "interval": [0.684, 0.74], "rows": 1000, "seen": 2},
-        "baseline": {"name": "TF-IDF + logistic regression", "value": 0.655},
-        "confusion": {"labels": labels, "matrix": matrix},
-        "seconds": {"search": 180.0, "confirm": 31.0, "retrain": 12.0},
-        "model_dir": "/somewhere/on/disk/runs/quick/final",
-        "refit": "train+validation",
-        "command": "hpo run /somewhere/on/disk/quick.yaml --trials 16",
-    }
+    )
+    classes = range(len(data.labels))
+    matrix = tuple(tuple(50 if i == j else (i * j) % 7 for j in classes) for i in classes)
+    return FinalModel(
+        study=study.study_name,
+        task="text-classification",
+        metric="accuracy",
+        winner=confirmed[0],
+        confirmed=confirmed,
+        defaults=FirstTrial(trial=0, value=0.61, params=TrialRecord.of(study.trials[0]).params),
+        test=FinalScores(metrics={"accuracy": 0.7123, "loss": 0.81}, interval=(0.684, 0.74), rows=1000, evaluations=2),
+        baseline=Baseline(name="TF-IDF + logistic regression", value=0.655),
+        confusion=Confusion(labels=data.labels, matrix=matrix),
+        seconds={"search": 180.0, "confirm": 31.0, "retrain": 12.0},
+        model_dir="/somewhere/on/disk/runs/quick/final",
+        refit="train+validation",
+        command="hpo run /somewhere/on/disk/quick.yaml --trials 16",
+        data=data,
+        versions=versions,
+        max_length=128,
+    )

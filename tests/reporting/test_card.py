@@ -1,19 +1,24 @@
 """The model card: it matches the result, the hub reads it, it has no local folder, and all text is escaped."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from hpo.config.yaml import parse_yaml
 from hpo.reporting.card import model_card
+from hpo.storage.records.study import StudyRecord
 from tests.reporting.studies import make_study
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-def make_card(**changes: Any) -> str:
-    attrs = make_study().user_attrs
-    config, result = {**attrs["config"], **changes.pop("config", {})}, {**attrs["result"], **changes.pop("result", {})}
-    return model_card(config, result, attrs["data"], attrs["versions"])
+
+def make_card(config: Mapping[str, Any] = NOTHING, result: Mapping[str, Any] = NOTHING) -> str:
+    record = StudyRecord.of(make_study())
+    assert record.result is not None
+    return model_card({**record.config, **config}, record.result.model_copy(update=result))
 
 
 def block(card: str) -> dict[str, Any]:
@@ -45,10 +50,11 @@ def test_metadata_is_read_by_the_hub() -> None:
 
 
 def test_only_hub_models_and_datasets_are_in_the_metadata() -> None:
-    attrs = make_study().user_attrs
-    params = {**attrs["result"]["winner"]["params"], "model": "google/electra-small-discriminator"}
+    result = StudyRecord.of(make_study()).result
+    assert result is not None
+    params = {**result.winner.params, "model": "google/electra-small-discriminator"}
     config = {"models": [{"name": "google/electra-small-discriminator"}], "data": {"path": "PolyAI/banking77"}}
-    found = block(make_card(config=config, result={"winner": {**attrs["result"]["winner"], "params": params}}))
+    found = block(make_card(config=config, result={"winner": result.winner.model_copy(update={"params": params})}))
     assert found["base_model"] == "google/electra-small-discriminator"
     assert found["datasets"] == ["PolyAI/banking77"]
 

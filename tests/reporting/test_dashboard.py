@@ -7,6 +7,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from hpo.reporting.dashboard import annotate_study, is_loopback
+from hpo.storage.records.study import StudyRecord
 from tests.reporting.studies import make_study
 
 
@@ -17,7 +18,7 @@ def test_notes_name_the_winner_and_are_escaped() -> None:
     study = make_study()
     annotate_study(study)
     note = get_note(study)
-    winner = study.user_attrs["result"]["winner"]["trial"]
+    winner = StudyRecord.of(study).result.winner.trial
     assert f"**Winner: trial {winner}**" in note and "0.712" in note and "<script>" not in note
     frozen = study.trials[winner]
     assert "**The winner.**" in get_note(Trial(study, frozen._trial_id))

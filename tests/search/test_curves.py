@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from hpo.search.curves import LearningCurve, fraction_better, learning_curve, max_reported_step
-from hpo.storage.transactions import RUNGS
+from hpo.storage.records.trial import RUNGS
 
 
 def curve(*losses: float, of: int | None = None) -> LearningCurve:

@@ -12,8 +12,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.freeze_thaw import FreezeThawSampler
-from hpo.storage.records import CURVE
-from hpo.storage.transactions import FAILURE, INFRASTRUCTURE, RUNGS
+from hpo.storage.records.trial import FAILURE, INFRASTRUCTURE, RUNGS, CurvePoint, TrialRecord
 
 UNIT: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
 
@@ -93,7 +92,8 @@ def test_cheap_configurations_are_preferred_among_equals() -> None:
     study = optuna.create_study()
     for number in range(20):
         complete = trial([0.5] * 10, TrialState.COMPLETE, number / 19)
-        complete.system_attrs[CURVE] = [{"step": 10, "seconds": 30.0 ** (number / 19)}]
+        point = CurvePoint(step=10, epoch=10, train_loss=0, seconds=30.0 ** (number / 19))
+        complete.system_attrs.update(TrialRecord(curve=(point,)).attributes()["system_attrs"])
         study.add_trial(complete)
     xs = suggestions(study)
     assert np.mean(xs) < 0.4, xs

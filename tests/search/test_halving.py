@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from hpo.search.halving import HalvingPruner
-from hpo.storage.transactions import INFRASTRUCTURE, RUNGS
+from hpo.storage.records.trial import INFRASTRUCTURE, RUNGS
 
 
 def study_of(*curves: tuple[int, dict[int, float]], direction: str = "maximize") -> optuna.Study:

@@ -6,22 +6,15 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
-from hpo.search.ranking import (
-    RANKING,
-    TRIALS_PER_MODEL,
-    RankedModel,
-    RankedSampler,
-    Ranking,
-    agreement,
-    best_first,
-    ranking_of,
-)
+from hpo.search.ranking import TRIALS_PER_MODEL, RankedSampler, agreement, best_first
+from hpo.storage.records.study import RankedModel, Ranking, StudyRecord
 
 MODELS = ["a", "b", "c"]
 
 
 def model(name: str, score: float | None) -> RankedModel:
-    return RankedModel(name, 1000, 2, score, 0.1, "" if score is not None else "it does not fit")
+    reason = "" if score is not None else "it does not fit"
+    return RankedModel(model=name, parameters=1000, layers=2, score=score, seconds=0.1, reason=reason)
 
 
 def test_models_without_a_score_are_in_the_middle() -> None:
@@ -83,16 +76,15 @@ def test_accepted_proposal_keeps_its_parameters() -> None:
 
 def test_agreement_compares_scores_with_the_best_value_of_each_model() -> None:
     study = optuna.create_study(direction="minimize")
-    assert agreement(study) is None and ranking_of(study) is None
-    given = Ranking(200, best_first([model("a", 0.5), model("b", 0.3), model("c", 0.1), model("d", None)]))
-    study.set_user_attr(RANKING, given.to_dict())
-    assert ranking_of(study) == given
+    assert agreement(study) is None
+    given = Ranking(rows=200, models=best_first([model("a", 0.5), model("b", 0.3), model("c", 0.1), model("d", None)]))
+    StudyRecord(ranking=given).save(study)
     space = {"model": optuna.distributions.CategoricalDistribution([*MODELS, "d"])}
     for name, value in (("a", 2.0), ("a", 1.0), ("b", 1.5), ("d", 0.1)):
         study.add_trial(create_trial(params={"model": name}, distributions=space, value=value))
     found = agreement(study)
-    assert found is not None and found["tau"] == pytest.approx(1.0)  # a is better than b; c was not tried
-    assert {m["model"]: m["best"] for m in found["models"]} == {"a": 1.0, "b": 1.5, "c": None, "d": 0.1}
+    assert found is not None and found.tau == pytest.approx(1.0)  # a is better than b; c was not tried
+    assert {m.model: m.best for m in found.models} == {"a": 1.0, "b": 1.5, "c": None, "d": 0.1}
     study.add_trial(create_trial(params={"model": "c"}, distributions=space, value=0.2))
     found = agreement(study)
-    assert found is not None and found["tau"] == pytest.approx(-1 / 3)
+    assert found is not None and found.tau == pytest.approx(-1 / 3)

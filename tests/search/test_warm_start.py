@@ -11,10 +11,9 @@ from hpo.config.trial_params import TrialParams
 from hpo.search.suggest import suggest
 from hpo.search.warm_start import copy_trials
 from hpo.storage.lease import Worker
-from hpo.storage.records import PARAMS, params_of
+from hpo.storage.records.trial import COPIED_FROM, TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage
-from hpo.storage.transactions import COPIED_FROM
 
 OLD = parse_search_space(
     {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "batch_size": 16, "frozen_layers": {"share": [0, 1]}}
@@ -33,8 +32,7 @@ def finished(sampled: dict[str, Any], state: TrialState = TrialState.COMPLETE, *
         params=fixed.params,
         distributions=fixed.distributions,
         intermediate_values={1: 0.8, 2: 0.9},
-        user_attrs={"seed": 0, "worker": 5, "attempt": 2, "origin": "first trial"},
-        system_attrs={PARAMS: {**plain, **recorded}},
+        **TrialRecord(seed=0, worker="5", attempt=2, origin="first trial", params={**plain, **recorded}).attributes(),
     )
 
 
@@ -75,7 +73,7 @@ def test_trials_in_the_new_search_space_are_copied(
             source.value,
             source.intermediate_values,
         )
-        assert params_of(copy) == params_of(source) and "worker" not in copy.user_attrs
+        assert TrialRecord.of(copy).params == TrialRecord.of(source).params and "worker" not in copy.user_attrs
         assert copy.params.keys() >= {"model", "learning_rate"}
     assert copy_trials(study, old, space, ["bert", "roberta"]) == 0  # each once
     assert copy_trials(study, old, space, ["roberta"]) == 0

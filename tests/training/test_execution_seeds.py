@@ -49,7 +49,7 @@ def test_bfloat16_and_float32_end_within_seed_noise(tmp_path: Path) -> None:
     )
     task = get_task(config.task)
     single, half = Execution(dtype="float32"), Execution(dtype="bfloat16")
-    context = StudyContext(config, single, first_rows(task.prepare(config.data, 0), task.name))
+    context = StudyContext.create(config, single, first_rows(task.prepare(config.data, 0), task.name))
     params = TrialParams(model=config.labels[0], learning_rate=2e-3, batch_size=32, epochs=2)
 
     def final(seed: int, execution: Execution) -> float:

@@ -14,7 +14,7 @@ from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, StudyError
 from hpo.reporting.console import console
-from hpo.storage.records import curve_of
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
@@ -60,7 +60,7 @@ def test_a_trial_goes_on_on_another_machine(
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "second"))
     (trial,) = hpo.run(one_trial).study.trials
     assert trial.user_attrs["attempt"] == 2
-    assert [point["step"] for point in curve_of(trial)] == [1, 2, 3]
+    assert [point.step for point in TrialRecord.of(trial).curve] == [1, 2, 3]
     assert ("restarted" in trial.user_attrs) != reached
     assert not [path for path in bucket.rglob("*") if path.is_file()]
 

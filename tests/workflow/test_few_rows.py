@@ -17,7 +17,7 @@ from hpo.workflow.worker.final_model import refit_plan
 
 @pytest.fixture
 def context(study: dict[str, Any]) -> StudyContext:
-    return StudyContext(load_config(study), Execution())
+    return StudyContext.create(load_config(study), Execution())
 
 
 def test_the_same_rows_for_each_seed_and_the_final_model(context: StudyContext, tmp_path: Path) -> None:

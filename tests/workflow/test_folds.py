@@ -13,7 +13,8 @@ from hpo.config.trial_params import TrialParams
 from hpo.core.format import score
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
-from hpo.storage.records import curve_of
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
@@ -35,7 +36,7 @@ def folded(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_each_fold_trains_on_the_others(folded: dict[str, Any], tmp_path: Path) -> None:
-    context = StudyContext(load_config(folded), Execution())
+    context = StudyContext.create(load_config(folded), Execution())
     plan = context.plan(TrialParams(model="deep"), 0, tmp_path)
     assert [(len(train), len(validation)) for train, validation in plan.folds] == [(60, 30)] * 3
     held_out = [validation for _, validation in plan.folds]
@@ -72,7 +73,7 @@ def test_a_search_with_folds(
     trials = result.study.trials
     first = trials[0]
     assert first.user_attrs["attempt"] == 2 and "restarted" not in first.user_attrs
-    assert [point["step"] for point in curve_of(first)] == [1, 2, 3] == sorted(first.intermediate_values)
+    assert [point.step for point in TrialRecord.of(first).curve] == [1, 2, 3] == sorted(first.intermediate_values)
     for trial in trials:
         assert trial.value == trial.user_attrs["metrics"]["accuracy"]
         assert set(trial.user_attrs["spread"]) == set(trial.user_attrs["metrics"])
@@ -86,9 +87,9 @@ def test_a_search_with_folds(
     assert f"± {score(spread)}</span>" in (folder / "report.html").read_text()
     assert "spread.accuracy" in (folder / "trials.csv").read_text().splitlines()[0]
     assert not list(run_folder("reviews").glob("checkpoints/*/fold-*"))
-    recorded = result.study.user_attrs["data"]
-    assert recorded["sizes"] == {"in 3 folds": 90, "test": 32}
-    assert any(note.startswith("3 folds of the 90 training rows") and "seed 0" in note for note in recorded["notes"])
+    recorded = StudyRecord.of(result.study).data
+    assert recorded.sizes == {"in 3 folds": 90, "test": 32}
+    assert any(note.startswith("3 folds of the 90 training rows") and "seed 0" in note for note in recorded.notes)
     assert (result.model_dir / "model.safetensors").is_file() and 0 <= result.metrics["accuracy"] <= 1
     again = replay(result.study, 0)
     assert again.replayed == again.recorded

@@ -10,7 +10,7 @@ import hpo
 from hpo.config.load import load_config
 from hpo.core.paths import home, run_folder
 from hpo.errors import ConfigError
-from hpo.search.ranking import Ranking, ranking_of
+from hpo.storage.records.study import RankedModel, Ranking, StudyRecord
 from hpo.training.execution import Execution
 from hpo.workflow import rank
 from hpo.workflow.context import StudyContext
@@ -52,27 +52,27 @@ def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
     study |= {"models": [blind, *study["models"]], "budget": {"max_trials": 4}, "confirm": {"top": 1, "seeds": 1}}
     result = hpo.run(study)
     told = capsys.readouterr().out
-    ranking = ranking_of(result.study)
+    ranking = StudyRecord.of(result.study).ranking
     assert ranking is not None and ranking.order[-1] == "blind"
     assert [trial.params["model"] for trial in result.study.trials[:3]] == ranking.order
-    assert f"the best is tried first: {ranking.order[0]}" in told
-    agreed = result.record["ranking"]
-    assert agreed["tau"] is None or -1 <= agreed["tau"] <= 1
-    assert {m["model"] for m in agreed["models"] if m["best"] is not None} >= {result.params["model"]}
+    assert f"tried in this order: {ranking.order[0]}" in told
+    agreed = result.record.ranking
+    assert agreed is not None and (agreed.tau is None or -1 <= agreed.tau <= 1)
+    assert {m.model for m in agreed.models if m.best is not None} >= {result.params["model"]}
     page = (run_folder("reviews") / "report.html").read_text()
     assert "Ranking before the search" in page
     monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked again"))
     more = hpo.run({**study, "budget": {"max_trials": 5}})
-    assert ranking_of(more.study) == ranking and len(more.study.trials) == 5
+    assert StudyRecord.of(more.study).ranking == ranking and len(more.study.trials) == 5
 
 
 def test_a_ranking_can_be_turned_off_and_one_model_has_none(
     study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked"))
-    off = StudyContext(load_config({**study, "rank": False}), Execution())
+    off = StudyContext.create(load_config({**study, "rank": False}), Execution())
     assert rank.rank_if_wanted(off) is None
-    alone = StudyContext(load_config({**study, "models": study["models"][:1]}), Execution())
+    alone = StudyContext.create(load_config({**study, "models": study["models"][:1]}), Execution())
     assert alone.why_no_ranking() == "there is one model" and rank.rank_if_wanted(alone) is None
 
 
@@ -100,11 +100,11 @@ def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
     study = {"name": "n", "task": "question-answering", "data": data, "models": models, "devices": "cpu"}
     with pytest.raises(ConfigError, match="nothing to rank: question-answering has no ranking"):
         hpo.rank(study)
-    assert rank.rank_if_wanted(StudyContext(load_config(study), Execution())) is None
+    assert rank.rank_if_wanted(StudyContext.create(load_config(study), Execution())) is None
 
 
 def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    context = StudyContext(load_config(study), Execution())
+    context = StudyContext.create(load_config(study), Execution())
     monkeypatch.setattr(rank, "ROWS", 100)
     assert 95 <= rank_models(context).rows <= 100
     monkeypatch.setattr(rank, "FEWEST", 10)
@@ -115,10 +115,11 @@ def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch:
 def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:
     import optuna
 
-    from hpo.search.ranking import RANKING, RankedModel
-
     search = optuna.create_study(study_name="unfinished")
-    models = (RankedModel("<b>", 1, 1, 0.5, 0.1), RankedModel("c", 1, 1, None, 0.1, "it does not fit"))
-    search.set_user_attr(RANKING, Ranking(10, models).to_dict())
+    models = (
+        RankedModel(model="<b>", parameters=1, layers=1, score=0.5, seconds=0.1),
+        RankedModel(model="c", parameters=1, layers=1, score=None, seconds=0.1, reason="it does not fit"),
+    )
+    StudyRecord(ranking=Ranking(rows=10, models=models)).save(search)
     page = write_reports(search).read_text()
     assert "&lt;b&gt;" in page and "it does not fit" in page

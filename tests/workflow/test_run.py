@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,16 @@ import hpo
 from hpo.config.load import load_config
 from hpo.core.paths import run_folder
 from hpo.errors import ConfigError, DataError, StorageError, StudyError
-from hpo.storage.records import KEPT, curve_of, params_of
+from hpo.storage.records.final_model import FinalModel
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.tasks.text.text_classification import TextClassification
 from hpo.workflow.launch.supervisor import Supervisor
-from hpo.workflow.replay import replay, retrain
+from hpo.workflow.replay import replay
 from hpo.workflow.result import Predictor
+from hpo.workflow.retrain import retrain
 from hpo.workflow.stages import confirm_jobs
 from hpo.workflow.studies import best_configuration
 from hpo.workflow.worker import loop
@@ -88,12 +90,11 @@ def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> No
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     assert {trial.params["model"] for trial in trials[:2]} == {"shallow", "deep"}  # each is tried first
     for trial in trials:
-        assert set(trial.user_attrs) >= {"rungs", "frozen_layers", "metrics", "seconds", "seed", "gap"}
-        assert set(trial.system_attrs) >= set(KEPT)
-        assert (
-            trial.user_attrs["frozen_layers"].split(" of ")[1] == {"shallow": "1", "deep": "3"}[trial.params["model"]]
-        )
-        assert len(trial.intermediate_values) == len(curve_of(trial))
+        record = TrialRecord.of(trial)
+        recorded = {"rungs", "frozen_layers", "metrics", "seconds", "seed", "gap", "params", "execution", "curve"}
+        assert recorded <= record.model_fields_set
+        assert record.frozen_layers.split(" of ")[1] == {"shallow": "1", "deep": "3"}[trial.params["model"]]
+        assert len(trial.intermediate_values) == len(record.curve)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in complete)
 
@@ -102,11 +103,11 @@ def test_everything_is_recorded(result: hpo.Result, study: dict[str, Any]) -> No
     assert not list(folder.glob("checkpoints/*"))  # nothing large is left behind
     with (folder / "trials.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5
-    record = json.loads((result.model_dir / "hpo.json").read_text())
-    assert record["result"]["test"]["seen"] == 1
-    low, high = record["result"]["test"]["interval"]
-    assert low <= result.metrics["accuracy"] <= high
-    assert sum(map(sum, record["result"]["confusion"]["matrix"])) == 32
+    final = FinalModel.read(result.model_dir)
+    assert final == result.record and final.test is not None and final.confusion is not None
+    assert final.test.evaluations == 1 and final.test.interval is not None
+    assert final.test.interval[0] <= result.metrics["accuracy"] <= final.test.interval[1]
+    assert sum(map(sum, final.confusion.matrix)) == 32
     status = read_status(open_storage(), "reviews")
     assert (status.phase, status.confirm_done, status.confirm_total) == ("finished", 4, 4)
     assert load_config(folder / "study.yaml").identity() == load_config(study, ["metric=accuracy"]).identity()
@@ -120,7 +121,7 @@ def test_a_finished_study_is_shown_and_more_trials_go_on_with_it(result: hpo.Res
     assert len(more.study.trials) == 7
     assert more.study.trials[:5] == before
     assert hpo.load("reviews").record == more.record
-    assert more.record["test"]["seen"] in (1, 2)  # 1: the same winner, whose final model stays
+    assert more.record.test.evaluations in (1, 2)  # 1: the same winner, whose final model stays
 
 
 def test_a_study_made_from_something_else_is_refused_with_the_difference(
@@ -150,8 +151,8 @@ def test_a_trial_is_replayed_to_the_same_curve(result: hpo.Result) -> None:
 def test_another_trial_can_be_trained_to_a_model_and_test_is_counted(result: hpo.Result) -> None:
     other = next(t.number for t in result.study.trials if t.number != result.winner.trial)
     record = retrain(result.study, other)
-    assert record["test"]["seen"] == 2
-    assert Predictor(Path(record["model_dir"])).predict(["a great film"])[0]["label"] in ("positive", "negative")
+    assert record.test is not None and record.test.evaluations == 2
+    assert Predictor(record.model_dir).predict(["a great film"])[0]["label"] in ("positive", "negative")
     assert hpo.load("reviews").model_dir == result.model_dir
     best = best_configuration(None, None)
     assert best["trial"] == result.winner.trial
@@ -191,7 +192,7 @@ def test_hours_end_the_search_in_time_to_finish(study: dict[str, Any], monkeypat
     states = [trial.state for trial in result.study.trials]
     assert states.count(TrialState.COMPLETE) == 2
     assert states.count(TrialState.PRUNED) == 4  # what still waited is told so, and not begun
-    assert len(result.record["confirmed"]) == 1  # as few as there must be: no hours are left
+    assert len(result.record.confirmed) == 1  # as few as there must be: no hours are left
     assert read_status(open_storage(), "reviews").hours_run > 0
 
 
@@ -204,8 +205,8 @@ def test_conditions_and_fixed_values_are_sampled_as_written(study: dict[str, Any
     result = hpo.run({**study, "budget": {"max_trials": 6}, "pruner": "none"})
     for trial in result.study.trials:
         assert ("warmup_ratio" in trial.params) == (trial.params["lr_scheduler"] == "constant_with_warmup")
-        assert params_of(trial)["weight_decay"] == 0.05
-    jobs = confirm_jobs(result.study, load_config(result.study.user_attrs["config"]))
+        assert TrialRecord.of(trial).params["weight_decay"] == 0.05
+    jobs = confirm_jobs(result.study, StudyRecord.of(result.study).study_config)
     assert len({job.trial for job in jobs}) == 2
 
 

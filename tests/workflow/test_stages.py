@@ -1,4 +1,4 @@
-"""What is kept back of a study's hours for the stages after the search."""
+"""The seconds of a study's hours that are reserved for the stages after the search."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,15 +7,18 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.constraints import Constraints
+from hpo.config.constraints import Constraints, Footprint
 from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
-from hpo.workflow.stages import CONFIRM_SHARE, FINAL_SECONDS, Reserve, is_one_confirmed, reserve
+from hpo.storage.records.final_model import DataRecord
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
+from hpo.workflow.stages import CONFIRM_SHARE, FINAL_SECONDS, ReservedSeconds, has_confirmed_trial, reserve_seconds
 
 BEGAN = datetime(2026, 1, 1)
 
 
-def trial(value: float, trained: float, lasted: float, **attrs: Any) -> FrozenTrial:
+def trial(value: float, trained: float, lasted: float, **recorded: Any) -> FrozenTrial:
     return FrozenTrial(
         number=0,
         trial_id=0,
@@ -25,8 +28,7 @@ def trial(value: float, trained: float, lasted: float, **attrs: Any) -> FrozenTr
         datetime_complete=BEGAN + timedelta(seconds=lasted),
         params={},
         distributions={},
-        user_attrs={"seconds": {"train": trained - 1, "evaluate": 1.0}, **attrs},
-        system_attrs={},
+        **TrialRecord(seconds={"train": trained - 1, "evaluate": 1.0}, **recorded).attributes(),
         intermediate_values={},
     )
 
@@ -39,53 +41,51 @@ def config() -> StudyConfig:
 @pytest.fixture
 def search() -> optuna.Study:
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr("data", {"sizes": {"train": 100, "validation": 50, "test": 50}})
+    StudyRecord(data=DataRecord(sizes={"train": 100, "validation": 50, "test": 50})).save(study)
     return study
 
 
 DAY = 86_400.0
 
 
-def test_nothing_is_kept_back_before_a_trial_is_complete(search: optuna.Study, config: StudyConfig) -> None:
-    assert reserve(search, config, 2, DAY) == Reserve(0, 0)
+def test_nothing_is_reserved_before_a_trial_is_complete(search: optuna.Study, config: StudyConfig) -> None:
+    assert reserve_seconds(search, config, 2, DAY) == ReservedSeconds(0, 0)
 
 
-def test_what_a_process_does_once_counts_in_no_other_run(search: optuna.Study, config: StudyConfig) -> None:
+def test_startup_of_a_process_is_not_counted_for_later_runs(search: optuna.Study, config: StudyConfig) -> None:
     search.add_trials([trial(0.9, 10, 40), trial(0.8, 10, 11), trial(0.7, 4, 5), trial(0.6, 100, 101)])
     # 11, 11 and 5 seconds on two seeds: 11, 5 and 11 by one of two workers; then the longest on half as many rows more.
-    assert reserve(search, config, 2, DAY) == Reserve(27, 1.5 * 11 + FINAL_SECONDS, 11)
-    assert reserve(search, config, 1, DAY) == Reserve(54, 1.5 * 11 + FINAL_SECONDS, 11)
+    assert reserve_seconds(search, config, 2, DAY) == ReservedSeconds(27, 1.5 * 11 + FINAL_SECONDS, 11)
+    assert reserve_seconds(search, config, 1, DAY) == ReservedSeconds(54, 1.5 * 11 + FINAL_SECONDS, 11)
 
 
-def test_of_few_hours_confirming_gets_a_part_but_for_one_run(search: optuna.Study, config: StudyConfig) -> None:
+def test_confirming_gets_a_share_of_few_hours_and_at_least_one_run(search: optuna.Study, config: StudyConfig) -> None:
     search.add_trials([trial(0.9, 10, 11), trial(0.8, 10, 11), trial(0.7, 4, 5)])
-    assert reserve(search, config, 1, 100).confirm == CONFIRM_SHARE * 100
-    assert reserve(search, config, 1, 20).confirm == 11
+    assert reserve_seconds(search, config, 1, 100).confirm == CONFIRM_SHARE * 100
+    assert reserve_seconds(search, config, 1, 20).confirm == 11
 
 
-def test_without_a_final_training_only_its_measuring_is_kept_back(search: optuna.Study, config: StudyConfig) -> None:
+def test_without_refit_only_the_evaluation_is_reserved(search: optuna.Study, config: StudyConfig) -> None:
     search.add_trials([trial(0.9, 10, 11)])
     kept = load_config({**config.to_dict(), "refit": "none"})
-    assert reserve(search, kept, 2, DAY) == Reserve(11, FINAL_SECONDS, 11)
+    assert reserve_seconds(search, kept, 2, DAY) == ReservedSeconds(11, FINAL_SECONDS, 11)
 
 
-def test_what_a_trial_waited_counts_in_no_other_run(search: optuna.Study, config: StudyConfig) -> None:
+def test_waiting_of_a_resumed_trial_is_not_counted(search: optuna.Study, config: StudyConfig) -> None:
     search.add_trials([trial(0.9, 10, 2400, attempt=2), trial(0.8, 10, 12)])
-    assert reserve(search, config, 2, DAY).run == 12
+    assert reserve_seconds(search, config, 2, DAY).run == 12
 
 
-def test_a_final_training_on_all_folds_takes_no_longer_than_a_run_on_each(
-    search: optuna.Study, config: StudyConfig
-) -> None:
-    search.set_user_attr("data", {"sizes": {"in 5 folds": 100, "test": 50}})
+def test_final_training_on_folds_takes_as_long_as_one_run(search: optuna.Study, config: StudyConfig) -> None:
+    StudyRecord(data=DataRecord(sizes={"in 5 folds": 100, "test": 50})).save(search)
     search.add_trials([trial(0.9, 10, 11)])
-    assert reserve(search, config, 1, DAY).final == 11 + FINAL_SECONDS
+    assert reserve_seconds(search, config, 1, DAY).final == 11 + FINAL_SECONDS
 
 
-def test_a_model_that_breaks_the_constraints_confirms_nothing(search: optuna.Study) -> None:
+def test_model_beyond_the_constraints_does_not_count_as_confirmed(search: optuna.Study) -> None:
     limits = Constraints(max_latency_ms=10)
-    slow, quick = ({"params": 1, "latency_ms": ms, "memory_mb": 1.0} for ms in (20.0, 5.0))
+    slow, quick = (Footprint(params=1, latency_ms=ms, memory_mb=1.0) for ms in (20.0, 5.0))
     search.add_trials([trial(0.9, 10, 11, footprint=slow)])
-    assert not is_one_confirmed(search, limits)
+    assert not has_confirmed_trial(search, limits)
     search.add_trials([trial(0.8, 10, 11, footprint=quick)])
-    assert is_one_confirmed(search, limits)
+    assert has_confirmed_trial(search, limits)

@@ -17,6 +17,8 @@ from hpo.core.format import count, duration, number, parameters, score
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from hpo.storage.records.final_model import FinalModel
+    from hpo.storage.records.study import Ranking
     from hpo.storage.status import StudyStatus
 
 TABLE_WIDTH_IN_A_PIPE = 140
@@ -247,28 +249,25 @@ def show_plan(
         warn(line)
 
 
-def show_ranking(ranking: Mapping[str, Any]) -> None:
-    """Print the models of `hpo rank`, best first; `ranking` is a `Ranking.to_dict()`."""
+def show_ranking(ranking: "Ranking") -> None:
+    """Print the models of `hpo rank`, best first."""
     from hpo.reporting.console.live_view import one_line
     from hpo.reporting.console.tables import millions, new_table
 
     names = ("parameters", "layers", "score", "seconds")
     table = new_table("", "model", **dict.fromkeys(names, "right"))
-    for rank, row in enumerate(ranking["models"], 1):
-        shown = score(row["score"]) if row["score"] is not None else one_line(row["reason"])
-        sizes = millions(row["parameters"]), number(row["layers"])
-        table.add_row(str(rank), one_line(row["model"]), *sizes, shown, f"{row['seconds']:.1f}")
-    show(
-        table,
-        f"\nscore: share of the labels' variance explained by frozen features, on {count(ranking['rows'], 'row')}",
-    )
+    for rank, ranked in enumerate(ranking.models, 1):
+        shown = score(ranked.score) if ranked.score is not None else one_line(ranked.reason)
+        sizes = millions(ranked.parameters), number(ranked.layers)
+        table.add_row(str(rank), one_line(ranked.model), *sizes, shown, f"{ranked.seconds:.1f}")
+    show(table, f"\nscore: share of the labels' variance explained by frozen features, on {count(ranking.rows, 'row')}")
 
 
-def show_result(result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()) -> None:
+def show_result(result: "FinalModel", commands: Sequence[tuple[str, str]] = ()) -> None:
     """Print the result of a study; `commands` are pairs of a command and what it does."""
     from hpo.reporting.console.result_view import result_parts
 
-    show(*result_parts(result, metric, commands))
+    show(*result_parts(result, commands))
 
 
 def show_replay(

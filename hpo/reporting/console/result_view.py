@@ -1,7 +1,6 @@
 """What the end of a study looks like: its winner, how that compares, and what the final model takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -10,76 +9,68 @@ from rich.text import Text
 from hpo.core.format import NOTHING, count, duration, interval, parameters, score
 from hpo.reporting.console.live_view import one_line
 from hpo.reporting.console.tables import key_value_table, millions, new_table
+from hpo.storage.records.final_model import FinalModel
 
 
-def result_parts(
-    result: Mapping[str, Any], metric: str, commands: Sequence[tuple[str, str]] = ()
-) -> Iterator[RenderableType]:
-    """Winner, comparison, test score, folder, and what to do next; a text is not to be folded: a path can be copied."""
-    winner = result["winner"]
-    yield Text(f"\nWinner: trial {winner['trial']}", "bold green")
-    yield from (key_value_table(parameters(winner["params"])), "", _confirmed(result, one_line(metric)), "")
-    yield _comparison(result, one_line(metric))
+def result_parts(result: FinalModel, commands: Sequence[tuple[str, str]] = ()) -> Iterator[RenderableType]:
+    """Yield winner, comparison, test score, folder, and what to do next; a text is not folded: a path can be copied."""
+    metric, winner = one_line(result.metric), result.winner
+    yield Text(f"\nWinner: trial {winner.trial}", "bold green")
+    yield from (key_value_table(parameters(winner.params)), "", _confirmed(result, metric), "")
+    yield _comparison(result, metric)
     yield from _remarks(result)
-    seconds = result.get("seconds") or {}
-    if seconds:
-        parts = (f"{one_line(phase)} {duration(spent)}" for phase, spent in seconds.items() if spent is not None)
-        yield f"time: {', '.join(parts)}"
-    if result.get("model_dir"):
-        yield f"\nfinal model: {one_line(result['model_dir'])}"
+    if result.seconds:
+        yield f"time: {', '.join(f'{one_line(phase)} {duration(spent)}' for phase, spent in result.seconds.items())}"
+    yield f"\nfinal model: {one_line(str(result.model_dir))}"
     if commands:
         width = max(len(command) for command, _ in commands)
         yield from ("", *(f"  {one_line(command):{width}}  {one_line(what)}" for command, what in commands))
 
 
-def _confirmed(result: Mapping[str, Any], metric: str) -> Table:
-    """The best configurations on fresh seeds, best first, beside what the search thought of them."""
+def _confirmed(result: FinalModel, metric: str) -> Table:
+    """Return the confirmed configurations, best first, beside their values in the search."""
     rows = new_table("trial", "model", **{"in the search": "right", "fresh seeds": "right", "seeds": "right"})
-    for place, entry in enumerate(result["confirmed"]):
+    for position, entry in enumerate(result.confirmed):
         rows.add_row(
-            str(entry["trial"]),
-            one_line(entry["params"].get("model", NOTHING)),
-            score(entry.get("search_value")),
-            f"{score(entry['mean'])} ± {score(entry.get('std'))}",
-            str(len(entry.get("values", {}))),
-            style="bold" if place == 0 else "",
+            str(entry.trial),
+            one_line(entry.params.get("model", NOTHING)),
+            score(entry.search_value),
+            f"{score(entry.mean)} ± {score(entry.std)}",
+            str(len(entry.values)),
+            style="bold" if position == 0 else "",
         )
     rows.title = f"{metric} on validation"
     rows.title_justify, rows.title_style = "left", "bright_black"
     return rows
 
 
-def _comparison(result: Mapping[str, Any], metric: str) -> Table:
-    """The winner beside the defaults (validation), and the final model beside the baseline (test)."""
+def _comparison(result: FinalModel, metric: str) -> Table:
+    """Return the winner beside the defaults (validation), and the final model beside the baseline (test)."""
     rows: dict[str, str] = {}
-    winner, defaults = result["winner"], result.get("defaults")
+    defaults, test, baseline = result.defaults, result.test, result.baseline
     if defaults:
-        gain = winner["mean"] - defaults["value"]
-        rows["best defaults"] = (
-            f"{score(defaults['value'])} on validation (trial {defaults['trial']}; winner {gain:+.3f})"
-        )
-    test, baseline = result.get("test"), result.get("baseline")
+        gain = result.winner.mean - defaults.value
+        rows["best defaults"] = f"{score(defaults.value)} on validation (trial {defaults.trial}; winner {gain:+.3f})"
     if test:
-        bounds = interval(test.get("interval"))
-        value = score(test["metrics"].get(metric))
-        within = f" (95 % interval {bounds}, {count(test['rows'], 'row')})" if bounds else ""
-        rows[f"test {metric}"] = f"{value}{within}, test seen {test.get('seen', 1)}×"
+        bounds = interval(test.interval)
+        within = f" (95 % interval {bounds}, {count(test.rows, 'row')})" if bounds else ""
+        rows[f"test {metric}"] = f"{score(test.metrics.get(result.metric))}{within}, test seen {test.evaluations}×"
     if baseline:
-        rows["baseline"] = f"{score(baseline['value'])} {one_line(baseline['name'])}"
+        rows["baseline"] = f"{score(baseline.value)} {one_line(baseline.name)}"
     return key_value_table(rows)
 
 
-def _remarks(result: Mapping[str, Any]) -> Iterator[str]:
-    """How well the ranking agreed, what the final model takes, and who was not chosen for what they take."""
-    ranking, taken = result.get("ranking"), result.get("footprint")
-    if ranking and ranking["tau"] is not None:
-        order = ", ".join(one_line(row["model"]) for row in ranking["models"])
-        yield f"ranked before the search: {order}; Kendall's tau with the best of each: {ranking['tau']:+.2f}"
-    if taken:
-        latency = f", {taken['latency_ms']:.3g} ms an answer" if taken["latency_ms"] is not None else ""
-        yield f"takes: {millions(taken['params'])} parameters, {taken['memory_mb']:.4g} MB{latency}"
-    for entry in result["confirmed"]:
-        if entry.get("broken"):
-            yield f"not chosen: trial {entry['trial']} ({one_line(entry['params']['model'])}): {entry['broken']}"
-    if result.get("broken"):
-        yield f"measured once more, the final model is beyond the constraints: {result['broken']}"
+def _remarks(result: FinalModel) -> Iterator[str]:
+    """Yield how well the ranking agreed, the final model's footprint, and the models excluded by the constraints."""
+    ranking, footprint = result.ranking, result.footprint
+    if ranking and ranking.tau is not None:
+        order = ", ".join(one_line(ranked.model) for ranked in ranking.models)
+        yield f"ranked before the search: {order}; Kendall's tau with the best of each: {ranking.tau:+.2f}"
+    if footprint:
+        latency = f", {footprint.latency_ms:.3g} ms an answer" if footprint.latency_ms is not None else ""
+        yield f"takes: {millions(footprint.params)} parameters, {footprint.memory_mb:.4g} MB{latency}"
+    for entry in result.confirmed:
+        if entry.violations:
+            yield f"not chosen: trial {entry.trial} ({one_line(entry.params['model'])}): {entry.violations}"
+    if result.violations:
+        yield f"measured again, the final model exceeds the constraints: {result.violations}"

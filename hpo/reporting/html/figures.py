@@ -11,7 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.core.direction import loss_sign
 from hpo.core.format import duration, number, parameters, score
 from hpo.reporting.html.section import Section, empty_section, shorten
-from hpo.storage.records import curve_of, direction_of, params_of
+from hpo.storage.records.final_model import FinalModel
+from hpo.storage.records.study import direction_of
+from hpo.storage.records.trial import TrialRecord, points_of
 
 # Readable on white and on near-black.
 COLORS = ("#4c8dd6", "#e08a3c", "#4fae74", "#d05a6e", "#9b7fd1", "#3bb3c0", "#c9a227", "#c76bb0", "#8c8c8c", "#7aa33e")
@@ -24,19 +26,18 @@ def study_sections(
     study: optuna.Study,
     complete: Sequence[FrozenTrial],
     metric: str,
-    confusion: dict[str, Any] | None,
-    measured: bool = False,
+    result: FinalModel | None = None,
 ) -> Iterator[Section]:
     """Yield the four sections; `complete` are the trials with a finite value, `metric` is escaped.
 
-    The last is omitted where the final model was `measured` on test without a confusion matrix: its task has none.
+    The last is omitted where the final model was evaluated on test without a confusion matrix: its task has none.
     """
     sign = loss_sign(direction_of(study))
     yield curves_section(study.get_trials(deepcopy=False), metric, sign)
     yield models_section(complete, metric, sign)
     yield gaps_section(complete, metric)
-    if confusion or not measured:
-        yield confusion_section(confusion)
+    if result is None or result.confusion or not result.test:
+        yield confusion_section(result.confusion if result else None)
 
 
 def curves_section(trials: Sequence[FrozenTrial], metric: str, sign: float) -> Section:
@@ -78,7 +79,7 @@ def curves_section(trials: Sequence[FrozenTrial], metric: str, sign: float) -> S
 
 def learning_curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
     """Return the epochs and finite values that a trial reported; the rungs where epochs were not recorded."""
-    points = [(point["epoch"], point["value"]) for point in curve_of(trial) if "value" in point]
+    points = [(point["epoch"], point["value"]) for point in points_of(trial) if point.get("value") is not None]
     points = [
         (epoch, value) for epoch, value in points or sorted(trial.intermediate_values.items()) if is_finite(value)
     ]
@@ -87,7 +88,7 @@ def learning_curve(trial: FrozenTrial) -> tuple[list[float], list[float]]:
 
 def model_of(trial: FrozenTrial) -> str:
     """Return the label of a trial's model."""
-    return str(params_of(trial).get("model", "model"))
+    return str(TrialRecord.of(trial).params.get("model", "model"))
 
 
 def is_finite(value: float | None) -> bool:
@@ -102,9 +103,10 @@ def _model_colors(trials: Sequence[FrozenTrial]) -> dict[str, str]:
 
 def shown_params(trial: FrozenTrial) -> dict[str, str]:
     """Return a trial's parameters formatted for display, with its frozen layers as `2 of 6`."""
-    params = parameters(params_of(trial))
-    if trial.user_attrs.get("frozen_layers"):
-        params["frozen_layers"] = str(trial.user_attrs["frozen_layers"])
+    record = TrialRecord.of(trial)
+    params = parameters(record.params)
+    if record.frozen_layers:
+        params["frozen_layers"] = record.frozen_layers
     return params
 
 
@@ -164,23 +166,23 @@ def gaps_section(complete: Sequence[FrozenTrial], metric: str) -> Section:
         "The gap (validation loss minus training loss) of complete trials; far above zero, a trial has overfitted its "
         "training data.",
     )
-    recorded = [trial for trial in complete if is_finite(trial.user_attrs.get("gap"))]
+    records = {trial.number: TrialRecord.of(trial) for trial in complete}
+    recorded = [trial for trial in complete if is_finite(records[trial.number].gap)]
     if not recorded:
         return empty_section(section, "no complete trial has recorded its losses")
     figure = go.Figure()
     for model, color in _model_colors(recorded).items():
-        mine = [trial for trial in recorded if model_of(trial) == model]
-        losses = [trial.user_attrs.get("metrics", {}).get("loss") for trial in mine]
+        mine = [(trial, records[trial.number]) for trial in recorded if model_of(trial) == model]
         figure.add_scatter(
-            x=[trial.user_attrs["gap"] for trial in mine],
-            y=[trial.value for trial in mine],
+            x=[record.gap for _, record in mine],
+            y=[trial.value for trial, _ in mine],
             mode="markers",
             name=shorten(model),
             marker={"size": 8, "color": color, "opacity": 0.85},
             text=[
-                f"{_hover(trial)}<br>training loss {number(trial.user_attrs.get('train_loss'))}, "
-                f"validation loss {number(loss)}, {duration(sum(trial.user_attrs.get('seconds', {}).values()))}"
-                for trial, loss in zip(mine, losses, strict=True)
+                f"{_hover(trial)}<br>training loss {number(record.train_loss)}, "
+                f"validation loss {number(record.metrics.get('loss'))}, {duration(sum(record.seconds.values()))}"
+                for trial, record in mine
             ],
             hovertemplate="%{text}<br>gap %{x:.3f}<extra></extra>",
         )
@@ -197,7 +199,7 @@ def confusion_section(confusion: dict[str, Any] | None) -> Section:
     )
     if not confusion:
         return empty_section(section, "the final model has not been evaluated on the test split")
-    labels, matrix = confusion["labels"], confusion["matrix"]
+    labels, matrix = confusion.labels, confusion.matrix
     if len(labels) > MOST_CLASSES:
         lead = f"A matrix of {len(labels)} classes is not readable; the final model most often confuses these pairs."
         return Section("Most confused classes", lead, rows=confused_pairs(labels, matrix))

@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 
 from hpo.core.direction import higher_is_better
 from hpo.reporting.html.section import Section, empty_section
-from hpo.storage.records import direction_of
+from hpo.storage.records.study import direction_of
 
 MOST_SLICES_IN_A_ROW = 3
 # Optuna's own scale runs from near-white to near-black: one end is lost on a white page, the other on a dark one.

@@ -18,7 +18,9 @@ from hpo.reporting.html.figures import is_finite, shown_params, study_sections
 from hpo.reporting.html.optuna_figures import optuna_sections
 from hpo.reporting.html.section import Section, shorten
 from hpo.search.ranking import agreement
-from hpo.storage.records import direction_of, params_of
+from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel
+from hpo.storage.records.study import StudyRecord, direction_of
+from hpo.storage.records.trial import TrialRecord
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
@@ -43,33 +45,33 @@ def write_report(study: optuna.Study, path: Path) -> None:
 
 def _context(study: optuna.Study) -> dict[str, Any]:
     """Return the variables of the template."""
-    attrs, trials = study.user_attrs, study.get_trials(deepcopy=False)
+    record, trials = StudyRecord.of(study), study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_finite(trial.value)]
-    metric, result = str(attrs.get("metric", "value")), attrs.get("result") or {}
+    metric, result = record.metric, record.result
     sections = [
         *optuna_sections(study, complete, shorten(metric)),
-        *study_sections(study, complete, shorten(metric), result.get("confusion"), bool(result.get("test"))),
+        *study_sections(study, complete, shorten(metric), result),
     ]
     return {
         "name": study.study_name,
         "metric": metric,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "counts": _counts(trials),
-        "task": attrs.get("config", {}).get("task", ""),
+        "task": record.config.get("task", ""),
         "best": _best(study, complete),
-        "result": {"seconds": {}, "test": None, "refit": "", **result},
-        "winner": _entry(result["winner"]) if result else None,
-        "confirmed": [_entry(entry) for entry in result.get("confirmed", ())],
-        "command": anonymize_command(result.get("command", "")),
-        "model_folder": "/".join(Path(result.get("model_dir", "")).parts[-2:]),
-        "tiles": _tiles(result, metric),
+        "result": result or {"seconds": {}, "test": None, "refit": ""},
+        "winner": _entry(result.winner) if result else None,
+        "confirmed": [_entry(entry) for entry in result.confirmed] if result else [],
+        "command": anonymize_command(result.command) if result else "",
+        "model_folder": "/".join(result.model_dir.parts[-2:]) if result else "",
+        "tiles": _tiles(result, metric) if result else [],
         "sections": sections,
         "figures": figures_json(sections),
         "table": _trial_table(trials, metric),
         "ranking": agreement(study),
-        "data": _data(attrs.get("data", {})),
-        "versions": attrs.get("versions", {}),
-        "test_evaluations": attrs.get("test_evaluations", []),
+        "data": _data(record.data),
+        "versions": record.versions,
+        "test_evaluations": record.test_evaluations,
     }
 
 
@@ -93,28 +95,27 @@ def _best(study: optuna.Study, complete: list[FrozenTrial]) -> dict[str, Any] | 
     return {"trial": best.number, "value": best.value, "params": shown_params(best)}
 
 
-def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(entry: ConfirmedTrial) -> dict[str, Any]:
     """Return a confirmed configuration with its parameters formatted."""
-    return {**entry, "params": parameters(entry["params"]), "model": entry["params"].get("model", NOTHING)}
+    return {**entry.model_dump(), "params": parameters(entry.params), "model": entry.params.get("model", NOTHING)}
 
 
-def _tiles(result: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
+def _tiles(result: FinalModel, metric: str) -> list[dict[str, str]]:
     """Return the headline numbers, each with what it measures and how."""
     tiles = []
-    test, winner, defaults, baseline = (result.get(key) for key in ("test", "winner", "defaults", "baseline"))
+    test, winner, defaults, baseline = result.test, result.winner, result.defaults, result.baseline
     if test:
-        bounds = f"95 % interval {interval(test.get('interval'))}, " if test.get("interval") else ""
-        seen = f"{count(test['rows'], 'row')}, seen {test.get('seen', 1)}×"
-        tiles.append({"what": f"test {metric}", "value": score(test["metrics"].get(metric)), "detail": bounds + seen})
-    if winner:
-        seeds = count(len(winner.get("values", ())), "fresh seed")
-        value = f"{score(winner['mean'])} ± {score(winner.get('std'))}"
-        tiles.append({"what": f"validation {metric}", "value": value, "detail": f"the winner on {seeds}"})
+        bounds = f"95 % interval {interval(test.interval)}, " if test.interval else ""
+        seen = f"{count(test.rows, 'row')}, seen {test.evaluations}×"
+        tiles.append({"what": f"test {metric}", "value": score(test.metrics.get(metric)), "detail": bounds + seen})
+    seeds = count(len(winner.values), "fresh seed")
+    value = f"{score(winner.mean)} ± {score(winner.std)}"
+    tiles.append({"what": f"validation {metric}", "value": value, "detail": f"the winner on {seeds}"})
     if defaults:
-        detail = f"validation, trial {defaults['trial']}, {defaults['params'].get('model', '')}"
-        tiles.append({"what": "best defaults", "value": score(defaults["value"]), "detail": detail})
+        detail = f"validation, trial {defaults.trial}, {defaults.params.get('model', '')}"
+        tiles.append({"what": "best defaults", "value": score(defaults.value), "detail": detail})
     if baseline:
-        tiles.append({"what": "baseline", "value": score(baseline["value"]), "detail": f"test, {baseline['name']}"})
+        tiles.append({"what": "baseline", "value": score(baseline.value), "detail": f"test, {baseline.name}"})
     return tiles
 
 
@@ -135,29 +136,28 @@ def _shared_params(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _trial_row(trial: FrozenTrial, params: Mapping[str, str], columns: Sequence[str], metric: str) -> dict[str, Any]:
-    attrs, raw = trial.user_attrs, params_of(trial)
+    record = TrialRecord.of(trial)
     elapsed = trial.duration.total_seconds() if trial.duration else None
     return {
         "number": trial.number,
         "state": _state(trial),
         "value": trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0),
-        "spread": (attrs.get("spread") or {}).get(metric),
-        "params": [(params.get(name, ""), raw.get(name, "")) for name in columns],
-        "epochs": attrs.get("epochs_trained"),
-        "seconds": sum(attrs.get("seconds", {}).values()) or elapsed,
-        "failure": attrs.get("failure", ""),
+        "spread": record.spread.get(metric),
+        "params": [(params.get(name, ""), record.params.get(name, "")) for name in columns],
+        "epochs": record.epochs_trained,
+        "seconds": sum(record.seconds.values()) or elapsed,
+        "failure": record.failure,
     }
 
 
-def _data(data: Mapping[str, Any]) -> dict[str, Any]:
-    labels = [str(label) for label in data.get("labels", ())]
+def _data(data: DataRecord) -> dict[str, Any]:
     return {
-        "sizes": data.get("sizes", {}),
-        "labels": labels[:40],
-        "more_labels": max(len(labels) - 40, 0),
-        "notes": data.get("notes", []),
-        "fingerprint": data.get("fingerprint", ""),
-        "columns": data.get("columns", {}),
+        "sizes": data.sizes,
+        "labels": data.labels[:40],
+        "more_labels": max(len(data.labels) - 40, 0),
+        "notes": data.notes,
+        "fingerprint": data.fingerprint,
+        "columns": data.columns,
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from hpo.search.curves import scheduled_rungs
-from hpo.storage.records import CURVE
+from hpo.storage.records.trial import points_of
 
 Array = np.ndarray
 
@@ -43,7 +43,7 @@ class CostModel:
     ) -> None:
         seconds, first_shares = {}, {}
         for row, trial in enumerate(trials):
-            curve = trial.system_attrs.get(CURVE)
+            curve = points_of(trial)
             if curve and progress[row] > 0 and timed[row] and curve[-1].get("seconds", 0) > 0:
                 seconds[row] = math.log(curve[-1]["seconds"] / progress[row])
             if trial.intermediate_values:

@@ -14,10 +14,10 @@ from hpo.search.curves import LearningCurve, fraction_better, learning_curve, ma
 from hpo.search.surrogate.cost import CostModel
 from hpo.search.surrogate.gp import GaussianProcess, Kernel, fit_kernel, prior_kernel
 from hpo.search.surrogate.space import UnitCube
-from hpo.search.surrogate.transfer import SOURCE_STUDIES, SourceStudy, TransferPrior
+from hpo.search.surrogate.transfer import SourceStudy, TransferPrior
 from hpo.storage.optuna_internals import optuna_storage
-from hpo.storage.records import direction_of
-from hpo.storage.transactions import INFRASTRUCTURE
+from hpo.storage.records.study import StudyRecord, direction_of
+from hpo.storage.records.trial import failed_by_infrastructure
 
 Array = np.ndarray
 
@@ -53,7 +53,7 @@ class SurrogateModel:
         fitted_to: int = 0,
         sources: Sequence[SourceStudy] = (),
     ) -> None:
-        trials = [t for t in trials if INFRASTRUCTURE not in t.user_attrs]
+        trials = [t for t in trials if not failed_by_infrastructure(t)]
         default_rungs = max_reported_step(trials)
         self._states = np.array([t.state for t in trials])
         curves = [learning_curve(t, sign, default_rungs) for t in trials]
@@ -167,7 +167,7 @@ def source_studies(study: optuna.Study) -> list[SourceStudy]:
     """Return the models of the studies that `study` names as its sources and that still exist."""
     if study not in _sources:
         existing = set(optuna.get_all_study_names(optuna_storage(study)))
-        names = [name for name in study.user_attrs.get(SOURCE_STUDIES, ()) if name in existing]
+        names = [name for name in StudyRecord.of(study).source_studies if name in existing]
         _sources[study] = [
             _load_source(optuna.load_study(study_name=name, storage=optuna_storage(study))) for name in names
         ]

@@ -10,8 +10,6 @@ from hpo.search.surrogate.space import UnitCube
 
 Array = np.ndarray
 
-# The user attribute that names the studies, of the same database, whose trials the study's sampler learns from.
-SOURCE_STUDIES = "source_studies"
 # The prior of the sources' weights: their sum, and how many of the study's own results the prior counts as.
 PRIOR_WEIGHT, PRIOR_COUNT = 0.5, 4.0
 

@@ -20,7 +20,7 @@ class RankedOutcome(Record):
     model: str
     score: float | None
     best: float | None
-    why: str = ""
+    reason: str = ""
 
 
 class RankingAgreement(Record):
@@ -49,7 +49,7 @@ class ConfirmedTrial(Record):
     search_value: float
     values: dict[int, float] = Field({})  # by seed
     footprint: Footprint | None = None  # of the trained model, the least of its runs; None where it was not measured
-    violation: str = ""  # the constraints that it exceeds, for which it cannot be the winner
+    violations: str = ""  # the constraints that it exceeds, for which it cannot be the winner
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -64,7 +64,7 @@ class ConfirmedTrial(Record):
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else 0.0
 
 
-class DefaultTrial(Record):
+class FirstTrial(Record):
     """The best complete trial among the configurations that the search tried first."""
 
     trial: int
@@ -103,15 +103,15 @@ class FinalModel(Record):
     metric: str
     winner: ConfirmedTrial
     confirmed: tuple[ConfirmedTrial, ...] = ()  # best first, those that exceed the constraints last
-    defaults: DefaultTrial | None = None
+    defaults: FirstTrial | None = None
     refit: str  # the rows that it was trained on: train+validation, train, or none (the validated checkpoint)
     model_dir: Path
     command: str  # that trains it again
     data: DataRecord
-    max_length: int | None  # tokens, or audio samples, of an input; None where the task has no such limit
+    max_length: int  # tokens, or audio samples, of an input; 0 where the task has no such limit
     versions: dict[str, str] = Field({})
     footprint: Footprint | None = None
-    violation: str = ""  # the constraints that it exceeds
+    violations: str = ""  # the constraints that it exceeds
     ranking: RankingAgreement | None = None
     test: FinalScores | None = None
     baseline: Baseline | None = None

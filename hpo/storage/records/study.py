@@ -1,28 +1,32 @@
 """The record of a study: what it is made from, what it decided, and its result."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import optuna
+from optuna.study import StudyDirection
 from pydantic import Field
 
 from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
+from hpo.core.direction import Direction
 from hpo.storage.optuna_internals import optuna_storage, study_id
-from hpo.storage.records.base import AttributeRecord, Record
+from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, SystemAttribute
 from hpo.storage.records.final_model import DataRecord, FinalModel
 
-METRIC = "metric"  # the attribute's key, for SQL statements
+# Keys of a user and of a system attribute, for SQL statements.
+METRIC = "metric"
+CONFIG = f"{SYSTEM_PREFIX}config"
 
 
 class RankedModel(Record):
-    """A candidate before the first trial. `score` is better when higher; where it is None, `why` gives the reason."""
+    """A candidate before the first trial. `score` is better when higher; where it is None, `reason` says why."""
 
     model: str
     parameters: int
     layers: int
     score: float | None
     seconds: float
-    why: str = ""
+    reason: str = ""
 
 
 class Ranking(Record):
@@ -49,14 +53,14 @@ class StudyRecord(AttributeRecord):
     """What hpo records of a study. Of one that was killed while it was being created, the last fields are missing."""
 
     metric: str = "value"
-    versions: dict[str, str] = Field({})
-    data: DataRecord = DataRecord()
-    ranking: Ranking | None = None
-    result: FinalModel | None = None
-    config: dict[str, Any] = Field({})  # as written by `StudyConfig.recorded`
-    source_studies: tuple[str, ...] = ()  # whose trials inform the sampler without being copied
+    versions: Annotated[dict[str, str], SystemAttribute] = Field({})
+    data: Annotated[DataRecord, SystemAttribute] = DataRecord()
+    ranking: Annotated[Ranking | None, SystemAttribute] = None
+    result: Annotated[FinalModel | None, SystemAttribute] = None
+    config: Annotated[dict[str, Any], SystemAttribute] = Field({})  # as returned by `StudyConfig.redacted`
+    source_studies: Annotated[tuple[str, ...], SystemAttribute] = ()  # their trials inform the sampler, not copied
     first_trials: int = 0  # configurations queued before the search; 0: queuing them is not finished
-    test_evaluations: tuple[HeldOutEvaluation, ...] = ()
+    test_evaluations: Annotated[tuple[HeldOutEvaluation, ...], SystemAttribute] = ()
 
     @classmethod
     def of(cls, study: optuna.Study) -> Self:
@@ -68,13 +72,18 @@ class StudyRecord(AttributeRecord):
         written, storage = self.attributes(), optuna_storage(study)
         known, own = study.user_attrs, storage.get_study_system_attrs(study_id(study))
         for key, value in written["user_attrs"].items():
-            if key not in known or known[key] != value:
+            if known.get(key) != value:
                 study.set_user_attr(key, value)
         for key, value in written["system_attrs"].items():
-            if key not in own or own[key] != value:
+            if own.get(key) != value:
                 storage.set_study_system_attr(study_id(study), key, value)
 
     @property
     def study_config(self) -> StudyConfig:
         """The validated configuration. Raises `ConfigError` where this version of hpo does not accept it."""
         return load_config(self.config)
+
+
+def direction_of(study: optuna.Study) -> Direction:
+    """Return the direction of a study's one objective."""
+    return "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"

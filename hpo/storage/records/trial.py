@@ -1,5 +1,6 @@
 """The record of a trial: what it trained, how, and what came of it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import optuna
@@ -35,7 +36,7 @@ class CurvePoint(Record):
 class TrialRecord(AttributeRecord):
     """What hpo records of a trial. A field is unset until the trial gets there."""
 
-    worker: int | None = None
+    worker: str = ""  # ID on HOST (DEVICE)
     attempt: int = 1  # how often the trial was assigned to a worker
     origin: str = ""  # "first trial": queued before the search
     copied_from: str = ""  # STUDY #NUMBER: a finished trial of another study, outside the budget
@@ -69,6 +70,17 @@ class TrialRecord(AttributeRecord):
             record.model_fields_set.discard("params")
         return record
 
+    @property
+    def is_resolved(self) -> bool:
+        """Whether `params` are those that the trial resolved, not only those sampled."""
+        return "params" in self.model_fields_set
+
+    def copied(self, origin: str) -> Self:
+        """Return the record of a copy in another study: without the worker, and why the configuration was tried."""
+        copy = self.model_copy(update={"copied_from": origin})
+        copy.model_fields_set.difference_update(("worker", "attempt", "origin"))
+        return copy
+
     def save(self, trial: optuna.Trial) -> None:
         """Write the fields that are set, each one fenced and retried like every write of a trial."""
         written = self.attributes()
@@ -76,3 +88,21 @@ class TrialRecord(AttributeRecord):
             optuna_storage(trial.study).set_trial_system_attr(trial_id(trial), key, value)
         for key, value in written["user_attrs"].items():
             trial.set_user_attr(key, value)
+
+
+# For the search, which reads thousands of trials at each suggestion: a lookup takes 0.03 µs, a validated record 9 µs.
+def failed_by_infrastructure(trial: FrozenTrial) -> bool:
+    """Return whether the trial was failed by the machine, not by its configuration."""
+    return INFRASTRUCTURE in trial.user_attrs
+
+
+def rungs_of(trial: FrozenTrial) -> int | None:
+    """Return the number of rungs in the trial's own schedule; None where it did not record it."""
+    rungs: int | None = trial.user_attrs.get(RUNGS)
+    return rungs
+
+
+def points_of(trial: FrozenTrial) -> Sequence[Mapping[str, Any]]:
+    """Return the points of the trial's learning curve as plain mappings, with the fields of `CurvePoint`."""
+    points: Sequence[Mapping[str, Any]] = trial.system_attrs.get(f"{SYSTEM_PREFIX}curve", ())
+    return points

@@ -31,8 +31,17 @@ class RemoteCheckpoints:
     `Exception` counts. No request is sent while an earlier one has not returned.
     """
 
-    def __init__(self, url: str, study: str) -> None:
-        """Raises `ConfigError` for a URL that no installed file system opens."""
+    def __init__(
+        self,
+        url: str,
+        study: str,
+        shutdown: threading.Event | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Open `url`; once `shutdown` is set, no request is waited for or retried. `warn`: the log unless given.
+
+        Raises `ConfigError` for a URL that no installed file system opens.
+        """
         from fsspec.core import url_to_fs
 
         self._url = url.rstrip("/")
@@ -44,8 +53,8 @@ class RemoteCheckpoints:
         self._root = f"{root.rstrip('/')}/{study}"
         self._request: threading.Thread | None = None
         self._failing = False
-        self.shutdown = threading.Event()  # set: stop waiting and retrying
-        self.warn: Callable[[str], None] = log.warning
+        self._shutdown = shutdown or threading.Event()
+        self._warn = warn or log.warning
 
     def check(self) -> None:
         """Write and remove a file before the first checkpoint needs it. Raises `ConfigError` where that fails."""
@@ -154,9 +163,9 @@ class RemoteCheckpoints:
                 reason = f"{type(error).__name__}: {error}"
                 again = attempt < tries and not isinstance(error, TimeoutError)
             log.info("try %d of %d, %s: %s", attempt, tries, self._url, reason)
-            if not again or self.shutdown.wait(FIRST_PAUSE * 2 ** (attempt - 1)):
+            if not again or self._shutdown.wait(FIRST_PAUSE * 2 ** (attempt - 1)):
                 if not self._failing:
-                    self.warn(f"checkpoints: {self._url} {failure} ({reason}).")
+                    self._warn(f"checkpoints: {self._url} {failure} ({reason}).")
                 self._failing = True
                 return False
         if self._failing:
@@ -187,7 +196,7 @@ class RemoteCheckpoints:
                 break
             except queue.Empty:
                 now = time.monotonic()
-                stopping = now if stopping is None and self.shutdown.is_set() else stopping
+                stopping = now if stopping is None and self._shutdown.is_set() else stopping
                 if now - started > COPY_SECONDS or (stopping is not None and now - stopping > SHUTDOWN_SECONDS):
                     raise TimeoutError(f"no response for {now - started:.0f} seconds") from None
         if error is not None:

@@ -19,9 +19,9 @@ from hpo.training.fine_tune import FineTuning
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.techniques import check_techniques
 from hpo.workflow.configure import Source, configure
-from hpo.workflow.context import StudyContext, describe_data
+from hpo.workflow.context import StudyContext, check_remote_checkpoints, describe_data
 from hpo.workflow.launch.placement import create_placement
-from hpo.workflow.stages import within_share
+from hpo.workflow.stages import limit_confirm_seconds
 
 TIMED_STEPS = 6
 TIMED_SECONDS = 10.0  # enough for one model: a large one on a busy CPU needs minutes for six steps
@@ -86,11 +86,10 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
     placement = create_placement(config)
     placement.backend.kill()  # only its availability is checked
     with console.progress("reading the data"):
-        context = StudyContext(config, placement.execution_here())
+        context = StudyContext.create(config, placement.execution_here())
         check_direction(context.scorer, config.direction)
-        if context.remote_checkpoints:
-            context.remote_checkpoints.check()
-        dropped = apply_constraints(context)
+        check_remote_checkpoints(config)
+        context, dropped = apply_constraints(context)
     with console.progress("timing each model on the data"):
         plans = time_models(context, inspect_models(context))
     times = forecast(context, plans, len(placement.slots))
@@ -193,7 +192,7 @@ def forecast(context: StudyContext, plans: list[ModelPlan], workers: int) -> dic
     search = budget.max_trials * full * 0.5 / workers
     if budget.max_hours is not None:
         hours = budget.max_hours * 3600
-        confirm = within_share(confirm, full, hours)
+        confirm = limit_confirm_seconds(confirm, full, hours)
         search = min(search, max(0.0, hours - confirm - final))
     return {"search": search, "confirm": confirm, "final model": final}
 

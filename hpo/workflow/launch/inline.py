@@ -31,17 +31,17 @@ def work_inline(
     """Run one worker in this process. On Ctrl-C the running trial is saved first, then `KeyboardInterrupt` raised."""
     device, threads = context.execution.device, context.execution.threads
     spec = WorkerSpec(study.study_name, context.config.storage or default_storage(), device, threads, threads)
-    over, interrupted = threading.Event(), threading.Event()
+    stop, over, interrupted = threading.Event(), threading.Event(), threading.Event()
     follower = threading.Thread(target=_follow, args=(study, storage, over), daemon=True)
 
     def interrupt() -> None:
         interrupted.set()
-        context.stop.set()
+        stop.set()
 
     with on_interrupt(interrupt):
         follower.start()
         try:
-            WorkerLoop(spec, context, storage, objects=objects, callbacks=callbacks).work()
+            WorkerLoop(spec, context, storage, stop, objects=objects, callbacks=callbacks).work()
         finally:
             over.set()
             follower.join()

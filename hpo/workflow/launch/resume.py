@@ -1,66 +1,66 @@
-"""Going on with a study: is it finished, and is what is asked for now the same search?"""
+"""Resuming a study: whether it is finished, and whether the configuration still describes the same search."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
 
-from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
+from hpo.storage.records.study import StudyRecord
 from hpo.storage.storage import Storage
 from hpo.tasks.task_data import TaskData
 
-# What two studies must share for a value of the one to say something in the other.
-_MEANING = ("task", "metric", "direction", "max_length", "fidelity", "generation")
+# What two studies must share for their values to be comparable.
+_COMPARABLE = ("task", "metric", "direction", "max_length", "fidelity", "generation")
 
 
 def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether the study has its result and the configuration asks for no more trials or hours than it had."""
-    if not study.user_attrs.get("result"):
+    """Whether the study has its result and `config` asks for no more trials or hours than it had."""
+    record = StudyRecord.of(study)
+    if record.result is None:
         return False
-    had = study.user_attrs["config"]["budget"]
+    had = record.config["budget"]
     more_trials = config.budget.max_trials > had["max_trials"]
     more_hours = had["max_hours"] is not None and (config.budget.max_hours or 1e9) > had["max_hours"]
     return not (more_trials or more_hours)
 
 
 def existing_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna.Study | None:
-    """The study of this name, if there is one. Raises `StudyError` when it was made from something else."""
+    """Return the study of this name, None where there is none. Raises `StudyError` when it is of something else."""
     if config.name not in list_studies(storage):
         return None
     study = optuna.load_study(study_name=config.name, storage=storage)
-    if "config" not in study.user_attrs:
+    record = StudyRecord.of(study)
+    if not record.config:
         return None  # killed while it was being created
-    before = load_config(study.user_attrs["config"]).identity()
-    now = config.identity()
-    different = _differences(before, now)
-    if study.user_attrs["data"]["fingerprint"] != data.fingerprint:
-        different.append(f"data: other rows ({study.user_attrs['data']['sizes']} before, {data.sizes} now)")
+    different = _differences(record.study_config.identity(), config.identity())
+    if record.data.fingerprint != data.fingerprint:
+        different.append(f"data: other rows ({record.data.sizes} before, {data.sizes} now)")
     if different:
         raise StudyError(
-            f"Study '{config.name}' exists and was made from something else:\n  "
+            f"Study '{config.name}' exists and was created from something else:\n  "
             + "\n  ".join(different)
             + "\nGive this one another name (--name NEW), or undo the change. "
-            f"With warm_start: [{config.name}], a new study takes over the trials that fit it."
+            f"With warm_start: [{config.name}], a new study copies the trials that fit it."
         )
     return study
 
 
 def with_dropped_models(config: StudyConfig, study: optuna.Study) -> StudyConfig:
-    """`config` without the candidates that were dropped when the study was begun: its models are what they were."""
-    before = load_config(study.user_attrs["config"])
+    """Return `config` without the candidates that were dropped when the study was created."""
+    before = StudyRecord.of(study).study_config
     return config.drop_models({model.label: model.dropped for model in before.models})
 
 
-def earlier_studies(
+def source_studies(
     storage: Storage, config: StudyConfig, data: TaskData
 ) -> tuple[list[optuna.Study], list[optuna.Study]]:
-    """The studies that `config` names to start from: those whose values mean the same, and the others.
+    """Return the studies of `warm_start`: those with comparable values, and the others.
 
-    Raises `StudyError` where there is none, or where one means something else (other data, another metric, other rungs)
-    and the sampler cannot learn from it all the same.
+    Raises `StudyError` where one does not exist, or is not comparable (other data, another metric, other rungs) and
+    the sampler cannot learn from it.
     """
     known = [study for study in list_studies(storage) if study != config.name] if config.warm_start else []
     same: list[optuna.Study] = []
@@ -69,26 +69,26 @@ def earlier_studies(
         if name not in known:
             raise StudyError(f"warm_start: there is no study '{name}' in {storage}.{did_you_mean(name, known)}")
         study = optuna.load_study(study_name=name, storage=storage)
-        different = _other_meaning(study, config, data)
+        different = _incomparable(StudyRecord.of(study), config, data)
         if different and config.sampler.get("name", "freeze_thaw") != "freeze_thaw":
             raise StudyError(
-                f"warm_start: the trials of '{name}' cannot be taken over, their values mean something else:\n  "
+                f"warm_start: the trials of '{name}' cannot be copied, their values are not comparable:\n  "
                 + "\n  ".join(different)
-                + "\nWith sampler: freeze_thaw they are evidence, as far as their ranks agree with this study's."
+                + "\nWith sampler: freeze_thaw they inform the search, as far as their ranks agree with this study's."
             )
         (others if different else same).append(study)
     return same, others
 
 
-def _other_meaning(study: optuna.Study, config: StudyConfig, data: TaskData) -> list[str]:
-    """Why a value of `study` says something else than one of `config` on `data`."""
-    before, now = load_config(study.user_attrs["config"]).identity(), config.identity()
-    different = _differences({key: before[key] for key in _MEANING}, {key: now[key] for key in _MEANING})
-    return different + ["data: other rows"] * (study.user_attrs["data"]["fingerprint"] != data.fingerprint)
+def _incomparable(record: StudyRecord, config: StudyConfig, data: TaskData) -> list[str]:
+    """Return why the values of the recorded study are not comparable with those of `config` on `data`."""
+    before, now = record.study_config.identity(), config.identity()
+    different = _differences({key: before[key] for key in _COMPARABLE}, {key: now[key] for key in _COMPARABLE})
+    return different + ["data: other rows"] * (record.data.fingerprint != data.fingerprint)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, key by key."""
+    """Return the differences of two configurations, key by key."""
     found = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)

@@ -1,12 +1,10 @@
-"""The final model: the winner trained on all that may be trained on, measured once on test, saved with its card."""
+"""The final model: the winner trained on all rows that may be trained on, measured on test, saved with its card."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -17,184 +15,204 @@ from hpo.core.direction import loss_sign
 from hpo.core.paths import run_folder
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement
-from hpo.storage.records import params_of
+from hpo.storage.records.final_model import (
+    Baseline,
+    ConfirmedTrial,
+    Confusion,
+    DataRecord,
+    FinalModel,
+    FinalScores,
+    FirstTrial,
+)
+from hpo.storage.records.study import HeldOutEvaluation, StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.execution import Execution
 from hpo.training.models.candidate import save_model
 from hpo.training.models.footprint import measure_footprint
 from hpo.training.models.lora import ADAPTER, AdapterWeights
 from hpo.training.plan import TrainingPlan
-from hpo.workflow.context import StudyContext, describe_data
-from hpo.workflow.stages import Confirmed, Job, best_default, stage_folder
-from hpo.workflow.worker.confirm import confirmed_model
-from hpo.workflow.worker.objective import OnReport, resolved_params, train_trial
+from hpo.workflow.context import Attempt, StudyContext, describe_data
+from hpo.workflow.stages import ConfirmJob, best_first_trial, stage_folder
+from hpo.workflow.worker.confirm import confirmed_model_folder
+from hpo.workflow.worker.objective import OnReport, train_trial
 
 RESAMPLES = 2000
 
 
-def final_run(
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model with its plan. `adapter`: the LoRA weights that were merged into it."""
+
+    model: nn.Module
+    adapter: AdapterWeights | None
+    plan: TrainingPlan
+
+
+def train_final_model(
     trial: optuna.Trial,
-    ranking: Sequence[Confirmed],
+    attempt: Attempt,
+    confirmed: Sequence[ConfirmedTrial],
     search: optuna.Study,
     context: StudyContext,
     execution: Execution,
     on_report: OnReport,
-) -> float:
-    """Make the final model of `ranking[0]`, save it, and record the result in `trial`. Returns the test score.
-
-    Without a test split the value is the winner's mean on validation.
-    """
-    started = time.monotonic()
-    winner = ranking[0]
+) -> FinalModel:
+    """Train, measure and save the final model of `confirmed[0]`, and record it in `trial`; return its record."""
+    started, winner = time.monotonic(), confirmed[0]
     params = TrialParams(**winner.params)
     folder = context.trial_folder(stage_folder(trial.study), trial.number)
     if context.config.refit == "none":
-        model, adapter, plan = _validated_model(winner, params, context, folder)
+        trained = _confirmed_model(winner, params, context, folder)
     else:
-        epochs = _epochs_trained(search, winner.trial)
-        plan = refit_plan(params, epochs, context, folder, execution)
+        epochs = TrialRecord.of(search.get_trials(deepcopy=False)[winner.trial]).epochs_trained
+        plan = refit_plan(params, epochs, context, folder, execution, attempt)
         run = train_trial(trial, plan, on_report, lambda _: None).fine_tuning
-        model, adapter = run.model, run.adapter
-    footprint = measure_footprint(model, plan.train, context.task, plan.execution.device)
-    target = run_folder(context.config.name) / "final"
-    result = {
-        "winner": winner.to_dict(),
-        "confirmed": [c.to_dict() for c in ranking],
-        "defaults": _defaults(search),
-        "refit": "train" if params.uses_subset and context.config.refit != "none" else context.config.refit,
-        "model_dir": str(target),
-        "command": f"hpo retrain {search.study_name} --trial {winner.trial}",
-        "params": resolved_params(plan),
-        "footprint": footprint.model_dump(),
-        "broken": context.config.constraints.violations(footprint),
-        "ranking": agreement(search),
-        **measure_on_test(model, plan, context, search, str(target)),
-        "seconds": _seconds(search) | {"retrain": time.monotonic() - started},
-    }
-    save_final(model, adapter, plan, context, search, result, target)
+        trained = TrainedModel(run.model, run.adapter, run.plan)
+    final = finish_final_model(trained, confirmed, context, search, run_folder(context.config.name) / "final", started)
     shutil.rmtree(run_folder(context.config.name) / "confirmed", ignore_errors=True)
-    trial.set_user_attr("result", result)
-    test = result["test"]
-    return float(test["metrics"][context.scorer.name]) if test else winner.mean
+    TrialRecord(result=final).save(trial)
+    return final
 
 
 def refit_plan(
-    params: TrialParams, epochs: float | None, context: StudyContext, folder: Path, execution: Execution
+    params: TrialParams,
+    epochs: float | None,
+    context: StudyContext,
+    folder: Path,
+    execution: Execution,
+    attempt: Attempt | None = None,
 ) -> TrainingPlan:
-    """The plan of the final training: train and validation together, nothing held back to evaluate on.
+    """Return the plan of the final training: on train and validation together, without evaluation.
 
-    A configuration for a part of the training rows is trained on that part alone: so it was chosen. `epochs` is where
-    early stopping ended the winner's run: the final training stops there too.
+    A configuration chosen on a subset of the training rows is trained on that subset alone. `epochs`: where early
+    stopping ended the winner's run, and so where the final training ends.
     """
-    plan = context.plan(params, context.config.seed, folder, execution)
+    plan = context.plan(params, context.config.seed, folder, execution, attempt)
     assert plan.validation is not None
-    everything = plan.train if params.uses_subset else plan.train.concatenate(plan.validation)
-    return replace(plan, train=everything, validation=None, folds=(), epochs_to_train=epochs)
+    train = plan.train if params.uses_subset else plan.train.concatenate(plan.validation)
+    return replace(plan, train=train, validation=None, folds=(), epochs_to_train=epochs)
 
 
-def measure_on_test(
-    model: nn.Module, plan: TrainingPlan, context: StudyContext, search: optuna.Study, model_dir: str
-) -> dict[str, Any]:
-    """Evaluate on the test split: scores with a bootstrap interval, the confusion matrix, a simple baseline.
+def finish_final_model(
+    trained: TrainedModel,
+    confirmed: Sequence[ConfirmedTrial],
+    context: StudyContext,
+    search: optuna.Study,
+    target: Path,
+    started: float,
+) -> FinalModel:
+    """Measure a trained model, save it in `target` with its card and its record, and return the record.
 
-    Each evaluation on test is counted in the study: a test split looked at often is a validation split.
+    `confirmed[0]` is the model's own configuration; `started`, by the monotonic clock, is when its training started.
+    """
+    footprint = measure_footprint(trained.model, trained.plan.train, context.task, trained.plan.execution.device)
+    scores, baseline, confusion = _measure_on_test(trained, context, search, target.name)
+    refit = "none" if trained.plan.validation is not None else "train+validation"
+    final = FinalModel(
+        study=search.study_name,
+        task=context.config.task,
+        metric=context.scorer.name,
+        winner=confirmed[0],
+        confirmed=tuple(confirmed),
+        defaults=_best_default(search),
+        refit="train" if refit != "none" and trained.plan.params.uses_subset else refit,
+        model_dir=target,
+        command=f"hpo retrain {search.study_name} --trial {confirmed[0].trial}",
+        data=DataRecord(**describe_data(context.data)),
+        max_length=context.max_length(trained.plan.params.model),
+        versions=StudyRecord.of(search).versions,
+        footprint=footprint,
+        violations=context.config.constraints.violations(footprint),
+        ranking=agreement(search),
+        test=scores,
+        baseline=baseline,
+        confusion=confusion,
+        seconds=_search_seconds(search) | {"retrain": time.monotonic() - started},
+    )
+    _save(trained, context, final, target)
+    return final
+
+
+def _measure_on_test(
+    trained: TrainedModel, context: StudyContext, search: optuna.Study, model_dir: str
+) -> tuple[FinalScores | None, Baseline | None, Confusion | None]:
+    """Evaluate on the test split, and a simple baseline too; all None without a test split.
+
+    Each evaluation on test is recorded in the study: a test split used often becomes a validation split.
     """
     if context.data.test is None:
-        return {"test": None, "confusion": None, "baseline": None}
+        return None, None, None
+    plan = trained.plan
     features = context.features("test", plan.params.model)
-    model.to(plan.execution.device)  # one that was read from disk, or was kept in 4 bits, is on the host
-    found = evaluate(model, features, context.task, context.scorer, plan.execution)
-    seen = [*search.user_attrs.get("test_evaluations", []), {"model_dir": Path(model_dir).name}]
-    seen[-1] |= {"value": found.metrics[context.scorer.name], "when": time.strftime("%Y-%m-%d %H:%M:%S")}
-    search.set_user_attr("test_evaluations", seen)
+    trained.model.to(plan.execution.device)  # a model read from disk, or trained in 4 bits, is on the host
+    found = evaluate(trained.model, features, context.task, context.scorer, plan.execution)
+    value, now = found.metrics[context.scorer.name], time.strftime("%Y-%m-%d %H:%M:%S")
+    evaluations = (
+        *StudyRecord.of(search).test_evaluations,
+        HeldOutEvaluation(model_dir=model_dir, value=value, when=now),
+    )
+    StudyRecord(test_evaluations=evaluations).save(search)
+    scores = FinalScores(
+        metrics=found.metrics,
+        interval=bootstrap_interval(found, context),
+        rows=len(found.references),
+        evaluations=len(evaluations),
+    )
     baseline = context.task.baseline(context.data, context.config.metric)
     confusion = context.task.confusion_matrix(found.predictions, found.references, context.data)
-    return {
-        "test": {
-            "metrics": found.metrics,
-            "interval": bootstrap_interval(found, context),
-            "rows": len(found.references),
-            "seen": len(seen),
-        },
-        "baseline": None if baseline is None else {"name": baseline[0], "value": baseline[1]},
-        "confusion": confusion,
-    }
+    return (
+        scores,
+        None if baseline is None else Baseline(name=baseline[0], value=baseline[1]),
+        None if confusion is None else Confusion(**confusion),
+    )
 
 
-def bootstrap_interval(found: Evaluation, context: StudyContext) -> list[float]:
-    """The 95% percentile bootstrap interval of the metric over the test rows (Efron, 1979)."""
+def bootstrap_interval(found: Evaluation, context: StudyContext) -> tuple[float, float] | None:
+    """Return the 95 % percentile bootstrap interval of the metric over the test rows (Efron, 1979); None for a loss."""
     rng = np.random.default_rng(0)
     name, rows = context.scorer.name, len(found.predictions)
     if name == "loss":
-        return []
-    draws = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
-    values = [context.scorer(found.predictions[draw], found.references[draw])[name] for draw in draws]
-    return [float(bound) for bound in np.nanpercentile(values, [2.5, 97.5])]
+        return None
+    samples = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
+    values = [context.scorer(found.predictions[rows], found.references[rows])[name] for rows in samples]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
-def save_final(
-    model: nn.Module,
-    adapter: AdapterWeights | None,
-    plan: TrainingPlan,
-    context: StudyContext,
-    search: optuna.Study,
-    result: dict[str, Any],
-    target: Path,
-) -> None:
-    """Write model, processor, card and `hpo.json` aside, then put the folder in its place.
-
-    `adapter` is what was merged into the model, kept by itself where the study asks for it.
-    """
+def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, target: Path) -> None:
+    """Write model, processor, card and record into a scratch folder, then rename it to `target`."""
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    context.task.finalize_model(model, context.data)
-    save_model(model, scratch)
-    if adapter is not None and context.config.keep_adapter:
-        adapter.save(scratch / ADAPTER, model)
-    plan.candidate.processor.save_pretrained(scratch)
-    versions = search.user_attrs["versions"]
-    card = model_card(context.config.redacted(), result, describe_data(context.data), versions)
-    (scratch / "README.md").write_text(card, encoding="utf-8")
-    record = {
-        "study": search.study_name,
-        "task": context.config.task,
-        "metric": context.scorer.name,
-        "columns": dict(context.data.columns),
-        "max_length": context.max_length(plan.params.model),
-        "versions": versions,
-        "fingerprint": context.data.fingerprint,
-        "result": {**result, "model_dir": target.name},
-    }
-    (scratch / "hpo.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    context.task.finalize_model(trained.model, context.data)
+    save_model(trained.model, scratch)
+    if trained.adapter is not None and context.config.keep_adapter:
+        trained.adapter.save(scratch / ADAPTER, trained.model)
+    trained.plan.candidate.processor.save_pretrained(scratch)
+    (scratch / "README.md").write_text(model_card(context.config.redacted(), final), encoding="utf-8")
+    final.write(scratch)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
 
 
-def _validated_model(
-    winner: Confirmed, params: TrialParams, context: StudyContext, folder: Path
-) -> tuple[nn.Module, AdapterWeights | None, TrainingPlan]:
-    """The checkpoint that the confirm stage validated: the best of the winner's seeds. Its adapter and plan."""
+def _confirmed_model(winner: ConfirmedTrial, params: TrialParams, context: StudyContext, folder: Path) -> TrainedModel:
+    """Load the model that the confirm stage kept: of the winner's seeds the best."""
     sign = loss_sign(context.scorer.direction)
-    seed = min(winner.values, key=lambda s: sign * winner.values[s])
-    kept = confirmed_model(context.config.name, Job(winner.trial, seed))
+    seed = min(winner.values, key=lambda seed: sign * winner.values[seed])
+    kept = confirmed_model_folder(context.config.name, ConfirmJob(winner.trial, seed))
     model = context.task.build_model(str(kept), local_files_only=True)
-    return model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder)
+    return TrainedModel(model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder))
 
 
-def _epochs_trained(search: optuna.Study, number: int) -> float | None:
-    trial = next(t for t in search.get_trials(deepcopy=False) if t.number == number)
-    return trial.user_attrs.get("epochs_trained")
-
-
-def _defaults(search: optuna.Study) -> dict[str, Any] | None:
-    best = best_default(search)
+def _best_default(search: optuna.Study) -> FirstTrial | None:
+    best = best_first_trial(search)
     if best is None:
         return None
-    return {"trial": best.number, "value": best.value, "params": params_of(best)}
+    return FirstTrial(trial=best.number, value=float(best.value or 0.0), params=TrialRecord.of(best).params)
 
 
-def _seconds(search: optuna.Study) -> dict[str, float]:
+def _search_seconds(search: optuna.Study) -> dict[str, float]:
     trials = search.get_trials(deepcopy=False)
     starts = [t.datetime_start for t in trials if t.datetime_start]
     ends = [t.datetime_complete for t in trials if t.datetime_complete]

@@ -1,51 +1,52 @@
-"""A run's learning curve so far, in a file beside its checkpoints: a killed process cannot write it at its end."""
+"""The learning curve of a run, in a file beside its checkpoints, so that a process killed at any time keeps it."""
 
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
-Point = dict[str, float]
+from hpo.storage.records.trial import CurvePoint
 
 PREFIX = "curve-"
 
 
 class LearningCurve:
-    """The points of a run up to the rung that its checkpoint reached; each further one is in a file at once.
+    """The points of a run up to the rung that its checkpoint reached; each further one is written at once.
 
-    So the files never lack a point that a checkpoint is past, wherever the process is killed. Each attempt writes a
-    file of its own: one that was frozen, and whose run another took over, does not write over the other's points.
+    So the files hold every point that a checkpoint is past, wherever the process is killed. Each attempt writes its
+    own file: a suspended one whose trial was reclaimed cannot overwrite the points of the other.
     """
 
     def __init__(self, folder: Path, attempt: int, reached: int) -> None:
         self._file = folder / f"{PREFIX}{attempt}.json"
-        self.points: list[Point] = [point for point in _read(folder) if point["step"] <= reached]
+        self.points: list[CurvePoint] = [point for point in _read(folder) if point.step <= reached]
 
-    def add(self, point: Point) -> None:
+    def add(self, point: CurvePoint) -> None:
         """Append a point. Raises `OSError`."""
         self.points.append(point)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         scratch = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(self.points), encoding="utf-8")
+        scratch.write_text(json.dumps([point.model_dump() for point in self.points]), encoding="utf-8")
         scratch.replace(self._file)
 
 
 def remove_learning_curve(folder: Path) -> None:
-    """Delete the files of a finished run: its points are in the trial by now."""
+    """Delete the files of a finished run: the trial has recorded its points."""
     for file in _files(folder):
         file.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:
-    """What the attempts wrote, the newest last."""
+    """Return the files of all attempts, the newest last."""
     return sorted(folder.glob(f"{PREFIX}*.json"), key=lambda file: int(file.stem.removeprefix(PREFIX)))
 
 
-def _read(folder: Path) -> list[Point]:
-    """The points of all attempts; of two for one step, the newer attempt's."""
-    points: dict[float, Point] = {}
+def _read(folder: Path) -> list[CurvePoint]:
+    """Return the points of all attempts; of two for one step, the newer attempt's."""
+    points: dict[int, CurvePoint] = {}
     for file in _files(folder):
-        # Not there any more, or torn by a power cut: what other files hold serves.
+        # Deleted meanwhile, or torn by a power failure: the other files suffice.
         with suppress(FileNotFoundError, ValueError):
-            points |= {point["step"]: point for point in json.loads(file.read_text(encoding="utf-8"))}
+            found = [CurvePoint(**point) for point in json.loads(file.read_text(encoding="utf-8"))]
+            points |= {point.step: point for point in found}
     return [points[step] for step in sorted(points)]

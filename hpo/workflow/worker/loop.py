@@ -1,4 +1,4 @@
-"""A worker: takes one run at a time from the study until all three stages are done.
+"""A worker: claims one trial at a time from the study until all three stages are done.
 
 hpo worker --study NAME --storage URL        # by hand, on any machine that reaches the database
 """
@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,66 +16,66 @@ from functools import partial
 import optuna
 from optuna.trial import TrialState
 
-from hpo.config.load import load_config
-from hpo.config.study import StudyConfig
 from hpo.config.trial_params import Report, TrialParams
 from hpo.core.paths import default_storage
 from hpo.core.process import thread_handler
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
 from hpo.search.factory import build_pruner, build_sampler
-from hpo.search.ranking import RankedSampler, ranking_of
+from hpo.search.ranking import RankedSampler
 from hpo.storage.budget import exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.storage.lease import Worker
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
+from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
-from hpo.workflow.context import StudyContext
+from hpo.workflow.context import Attempt, StudyContext, open_remote_checkpoints
 from hpo.workflow.stages import (
     confirm_jobs,
     confirm_name,
-    confirmed,
     final_name,
+    has_confirmed_trial,
     is_idle,
-    is_one_confirmed,
-    reserve,
+    rank_confirmed,
+    reserve_seconds,
 )
 from hpo.workflow.studies import open_study
 from hpo.workflow.user_objects import UserObjects, load_callbacks, missing_callbacks
-from hpo.workflow.worker.confirm import confirm_job
-from hpo.workflow.worker.final_model import final_run
+from hpo.workflow.worker.confirm import confirm_objective
+from hpo.workflow.worker.final_model import train_final_model
 from hpo.workflow.worker.objective import Objective, OnReport
-from hpo.workflow.worker.trial_run import TrialRun, clear_stage
+from hpo.workflow.worker.trial_run import TrialObjective, TrialRun, clear_stage
 
 log = logging.getLogger("hpo.worker")
 
 POLL_SECONDS = 0.3
-RECLAIM_SECONDS = 3.0  # each look locks the study's workers for a moment
+RECLAIM_SECONDS = 3.0  # each reclaim locks the study's workers for a moment
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker process is handed; the study's configuration itself is in the database."""
+    """What a worker process is given; the study's configuration itself is in the database."""
 
     study: str
     storage: str | None  # None: HPO_STORAGE of the process
-    device: str  # or auto, cuda: the first one here
+    device: str  # or auto, cuda: the first one on the worker's machine
     threads: int
-    final_threads: int  # for the last run, when the other workers have nothing left to train
-    sharing: int = 1  # processes on the same device, which share its memory; 0: one for each `threads` cores here
-    objects: str | None = None  # pickled ones that the user passed to `hpo.run`
+    final_threads: int  # for the final training, when the other workers are idle
+    sharing: int = 1  # processes that share the device's memory; 0: one for each `threads` cores of the machine
+    objects: str | None = None  # pickled, that the user passed to `hpo.run`
 
-    def here(self) -> "WorkerSpec":
-        """The same with what only the machine that it is on can tell."""
+    def resolve(self) -> "WorkerSpec":
+        """Return the spec with the device and the sharing that this machine determines."""
         sharing = self.sharing or max(1, (os.cpu_count() or 1) // self.threads)
         return replace(self, device=assign_devices(self.device, 1)[0], sharing=sharing)
 
 
 class WorkerLoop:
-    """One worker at one study: the database, the study context, and the loop over stages."""
+    """One worker of one study: the database, the study's context, and the loop over stages and trials."""
 
     def __init__(
         self,
@@ -89,14 +89,15 @@ class WorkerLoop:
         """`objects` and `callbacks` are those of the caller's process; None: those of `spec` and of the study."""
         self.storage = storage or open_storage(spec.storage)
         self.search = optuna.load_study(study_name=spec.study, storage=self.storage)
-        self.config: StudyConfig = load_config(self.search.user_attrs["config"])
-        self.context = context or StudyContext(self.config, choose_execution(spec.device, spec.threads, spec.sharing))
-        self.context.stop = stop or self.context.stop
-        self.context.check_fingerprint(self.search.user_attrs["data"]["fingerprint"])
+        self.record = StudyRecord.of(self.search)
+        self.config = self.record.study_config
+        execution = choose_execution(spec.device, spec.threads, spec.sharing)
+        self.context = context or StudyContext.create(self.config, execution)
+        self.context.check_fingerprint(self.record.data.fingerprint)
+        self.stop = stop or threading.Event()
+        self.worker = Worker(self.storage, self.search, spec.device, self.stop)
         self._spec = spec
-        self.worker = Worker(self.storage, self.search, spec.device, self.context.stop)
-        if remote := self.context.remote_checkpoints:
-            remote.shutdown, remote.warn = self.context.stop, self.worker.warn
+        self._remote = open_remote_checkpoints(self.config, self.stop, self.worker.warn)
         self._retry = self.storage.retry_policy.call
         self._objects = objects or UserObjects.received(spec.objects)
         self._callbacks = self._load_callbacks(callbacks)
@@ -112,9 +113,9 @@ class WorkerLoop:
         )
 
     def work(self) -> bool:
-        """Carry out runs until the study is finished, a stop is asked for, or the flag `context.stop` is set.
+        """Run trials until the study is finished, a stop of the study is requested, or `stop` is set.
 
-        Returns whether nothing is left to do: False where it was the flag.
+        Returns whether nothing is left to do: False where only `stop` was set.
         """
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(over,), name="hpo-watch", daemon=True)
@@ -130,82 +131,100 @@ class WorkerLoop:
             self.worker.close()
 
     def _watch(self, over: threading.Event) -> None:
-        """Hear of a stop, and return the trials of dead workers to the queue, also while all who live are busy."""
-        looked = time.monotonic()
+        """Detect a requested stop, and reclaim the trials of dead workers while this one is training."""
+        reclaimed = time.monotonic()
         while not over.wait(POLL_SECONDS):
             if self.worker.stop_requested:
-                self.context.stop.set()
-            if time.monotonic() - looked >= RECLAIM_SECONDS:
-                with suppress(StorageError):  # away or full: the count of silence starts anew
+                self.stop.set()
+            if time.monotonic() - reclaimed >= RECLAIM_SECONDS:
+                with suppress(StorageError):  # unavailable or full: the silence of workers is counted from zero again
                     reclaim(self.storage, self.search)
-                looked = time.monotonic()
+                reclaimed = time.monotonic()
         self.storage.remove_session()
 
     def _search(self) -> bool:
-        conditional = self.config.search_space.conditional
-        # The worker's id is mixed in: with one seed, two workers would draw the same trials.
+        # The worker's id is mixed in: with one seed, two workers would sample the same configurations.
         seed = (self.config.seed * 7919 + self.worker.worker_id) % 2**31
-        study = self._open(self.search.study_name, seed, conditional)
-        over = partial(self._out_of_time, "search", study)
-        objective = Objective(self.context, over, self._tell_progress("search"))
-        return self._stage("search", study, objective)
+        study = optuna.load_study(
+            study_name=self.search.study_name,
+            storage=self.storage,
+            sampler=self._sampler(seed),
+            pruner=self._objects.pruner or build_pruner(self.config.pruner),
+        )
+        out_of_time = partial(self._out_of_time, "search", study)
+        return self._run_stage("search", study, Objective(self.context, out_of_time, self._on_report("search")))
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        conditional = self.config.search_space.conditional
+        sampler = self._objects.sampler or build_sampler(self.config.sampler, conditional, seed)
+        ranking = self.record.ranking
+        return sampler if ranking is None else RankedSampler(sampler, ranking.order, seed)
 
     def _confirm(self) -> bool:
         jobs = confirm_jobs(self.search, self.config)
         study = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
-        tell = self._tell_progress("confirm")
-        return self._stage(
-            "confirm", study, lambda trial: confirm_job(trial, jobs[trial.number], self.search, self.context, tell)
-        )
+        on_report = self._on_report("confirm")
+
+        def objective(trial: optuna.Trial, attempt: Attempt) -> float:
+            return confirm_objective(trial, attempt, jobs[trial.number], self.search, self.context, on_report)
+
+        return self._run_stage("confirm", study, objective)
 
     def _final(self) -> bool:
         jobs = confirm_jobs(self.search, self.config)
         confirm = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
-        ranking = confirmed(self.search, confirm, jobs, self.config.constraints)
-        study = self.storage.create_child_study(final_name(confirm, ranking[0].trial), self.search, 1, "retrain")
-        tell = self._tell_progress("retrain")
+        confirmed = rank_confirmed(self.search, confirm, jobs, self.config.constraints)
+        study = self.storage.create_child_study(final_name(confirm, confirmed[0].trial), self.search, 1, "retrain")
         execution = choose_execution(self._spec.device, self._spec.final_threads, self._spec.sharing)
-        done = self._stage(
-            "retrain", study, lambda trial: final_run(trial, ranking, self.search, self.context, execution, tell)
-        )
+        on_report = self._on_report("retrain")
+
+        def objective(trial: optuna.Trial, attempt: Attempt) -> float:
+            final = train_final_model(trial, attempt, confirmed, self.search, self.context, execution, on_report)
+            self._callbacks.on_final_model(final.model_dir, final)
+            return final.value
+
+        done = self._run_stage("retrain", study, objective)
         if done:
             self._record_result(study)
         return done
 
     def _record_result(self, final: optuna.Study) -> None:
-        """Make the final run's result the study's: also where the run is of old and more trials changed nothing."""
-        run = final.get_trials(deepcopy=False)[0]
-        if run.state != TrialState.COMPLETE:
-            raise StudyError(f"The final training failed: {run.user_attrs.get('failure', 'no reason was recorded')}")
-        if self.search.user_attrs.get("result") != run.user_attrs["result"]:
-            self.search.set_user_attr("result", run.user_attrs["result"])
+        """Copy the final trial's result to the study, also when it was trained before and more trials changed nothing.
 
-    def _stage(self, phase: str, study: optuna.Study, objective: Callable[[optuna.Trial], float]) -> bool:
-        """Take and carry out runs of one stage until it is done. Returns False when told to stop."""
-        was_idle = idle = begun = closed = False
-        while not self.context.stop.is_set():
-            # Looked at before taking, and in two rounds: a trial that another worker gives back or begins between
-            # the look and the taking is taken or waited for in the second.
+        Raises `StudyError` where the final training failed.
+        """
+        trial = final.get_trials(deepcopy=False)[0]
+        record = TrialRecord.of(trial)
+        if trial.state != TrialState.COMPLETE:
+            raise StudyError(f"The final training failed: {record.failure or 'no reason was recorded'}")
+        StudyRecord(result=record.result).save(self.search)
+
+    def _run_stage(self, phase: str, study: optuna.Study, objective: TrialObjective) -> bool:
+        """Claim and run the trials of one stage until it is done. Returns False when stopped."""
+        was_idle = idle = started = closed = False
+        while not self.stop.is_set():
+            # Read before claiming, and in two rounds: a trial that another worker releases or starts between reading
+            # and claiming is claimed, or waited for, in the second.
             was_idle, idle = idle, is_idle(study)
             over = self._retry(lambda: self._out_of_time(phase, study))
             if over and phase == "confirm" and not closed:
-                # For good: who else comes, or goes on with more hours, confirms no further and names the same winner.
+                # Finally: a worker that joins later, or with more hours, confirms no more and gets the same winner.
                 self._retry(lambda: exhaust_budget(study))
                 closed = True
             trial = None if over else self.worker.claim(study)
             if trial is not None:
-                if not begun:  # only now: one who comes to a study that is further on does not set it back
+                if not started:  # not earlier: a worker that joins during a later stage would reset the phase
                     self._retry(lambda: set_phase(self.search, phase))
-                    begun = True
+                    started = True
                 self.worker.progress(phase=phase)
                 self._trial = (study.study_name, trial.number)
-                TrialRun(self.worker, self.context, study, trial, self._callbacks).run(objective)
+                run = TrialRun(self.worker, self.context, study, trial, self.stop, self._remote, self._callbacks)
+                run.run(objective)
             elif self._retry(lambda: self._is_stopped(study)):
                 return False
             elif idle and was_idle:
-                # What the budget does not allow to begin, or to go on.
-                self._retry(lambda: prune_waiting(study))
-                clear_stage(self.context, study)
+                self._retry(lambda: prune_waiting(study))  # those that the budget does not allow to start or resume
+                clear_stage(self.context, study, self._remote)
                 return True
             elif not idle:
                 self.worker.progress(phase="waiting")
@@ -213,7 +232,7 @@ class WorkerLoop:
         return False
 
     def _out_of_time(self, phase: str, study: optuna.Study) -> bool:
-        """Whether no run of this stage may begin any more, so that the next ones fit into the study's hours.
+        """Whether no trial of this stage may start any more, so that the following ones fit into the study's hours.
 
         At least one configuration is confirmed.
         """
@@ -221,66 +240,53 @@ class WorkerLoop:
         if left is None:
             return False
         workers = len(read_status(self.storage, self.search.study_name).workers)
-        kept = reserve(self.search, self.config, workers, left + seconds_run(self.search))
+        reserved = reserve_seconds(self.search, self.config, workers, left + seconds_run(self.search))
         if phase == "search":
-            return left <= kept.confirm + kept.final
-        return left <= kept.run + kept.final and is_one_confirmed(study, self.config.constraints)
+            return left <= reserved.confirm + reserved.final
+        return left <= reserved.run + reserved.final and has_confirmed_trial(study, self.config.constraints)
 
     def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:
             return is_stopped(session, study_id(study))
 
-    def _open(self, name: str, seed: int, conditional: bool) -> optuna.Study:
-        return optuna.load_study(
-            study_name=name,
-            storage=self.storage,
-            sampler=self._sampler(conditional, seed),
-            pruner=self._objects.pruner or build_pruner(self.config.pruner),
-        )
-
-    def _sampler(self, conditional: bool, seed: int) -> optuna.samplers.BaseSampler:
-        sampler = self._objects.sampler or build_sampler(self.config.sampler, conditional, seed)
-        ranking = ranking_of(self.search)
-        return sampler if ranking is None else RankedSampler(sampler, ranking.order, seed)
-
-    def _tell_progress(self, phase: str) -> OnReport:
-        def tell(params: TrialParams, report: Report | None) -> None:
+    def _on_report(self, phase: str) -> OnReport:
+        def report_progress(params: TrialParams, report: Report | None) -> None:
             step, epoch = (report.step, report.epoch) if report else (None, 0.0)
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
             study, number = self._trial
             device = self.context.execution.device
             self._callbacks.on_report(TrialInfo(study, phase, number, self.worker.attempt, params, device), report)
 
-        return tell
+        return report_progress
 
 
-def work_by_hand(study: str | None, storage: str | None, device: str) -> None:
-    """One worker in this process, until the study is finished; SIGTERM or Ctrl-C returns its trial to the queue.
+def run_worker(study: str | None, storage: str | None, device: str) -> None:
+    """Run one worker in this process until the study is finished; SIGTERM or Ctrl-C releases its trial.
 
-    Then the exit code tells a scheduler to start it again (`EX_TEMPFAIL`, or 130 after Ctrl-C).
+    Then the exit code asks a scheduler to start it again (`EX_TEMPFAIL`, or 130 after Ctrl-C).
     """
     log_to_stderr()
     stop = threading.Event()
     codes: list[int] = []
 
-    def leave(number: int) -> None:
+    def on_signal(number: int) -> None:
         codes.append(130 if number == signal.SIGINT else EX_TEMPFAIL)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, thread_handler(leave, then=signal.SIG_IGN))
+        signal.signal(number, thread_handler(on_signal, then=signal.SIG_IGN))
     database = open_storage(storage)
     name = open_study(database, study).study_name
-    spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).here()
+    spec = WorkerSpec(name, storage or default_storage(), device, cores(), cores()).resolve()
     loop = WorkerLoop(spec, storage=database, stop=stop)
     loop.work()
     if loop.worker.stop_requested:
-        log.warning("the study '%s' was told to stop; `hpo run` goes on with it", name)
+        log.warning("a stop of study '%s' was requested; resume with `hpo run`", name)
     elif codes and read_status(database, name).phase != "finished":
         raise SystemExit(codes[0])
 
 
 def log_to_stderr() -> None:
-    """What a worker logs goes to its standard error: a file of the study's logs, or a scheduler's."""
+    """Send the worker's log to standard error: a file of the study's logs, or a scheduler's."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

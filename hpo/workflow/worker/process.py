@@ -43,7 +43,7 @@ def main() -> None:
         return  # the parent found a mistake before there was anything to do, or is gone
     threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
     try:
-        done = WorkerLoop(WorkerSpec(**json.loads(given)).here(), stop=stop).work()
+        done = WorkerLoop(WorkerSpec(**json.loads(given)).resolve(), stop=stop).work()
     except HpoError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None

@@ -7,7 +7,7 @@ from tests.reporting.statuses import RESULT
 
 
 def test_result_shows_winner_comparison_test_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_result(RESULT, "accuracy", [("hpo predict 'a text'", "classify a text"), ("hpo report", "the report")])
+    console.show_result(RESULT, [("hpo predict 'a text'", "classify a text"), ("hpo report", "the report")])
     out = capsys.readouterr().out
     for part in (
         "Winner: trial 7",
@@ -24,5 +24,5 @@ def test_result_shows_winner_comparison_test_and_commands(capsys: pytest.Capture
 
 
 def test_result_without_test_split_defaults_or_baseline(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_result({**RESULT, "test": None, "baseline": None, "defaults": None}, "accuracy")
+    console.show_result(RESULT.model_copy(update={"test": None, "baseline": None, "defaults": None}))
     assert "test accuracy" not in capsys.readouterr().out

@@ -10,6 +10,7 @@ from hpo.reporting.html.figures import (
     learning_curve,
     models_section,
 )
+from hpo.storage.records.final_model import Confusion
 from tests.reporting.studies import MODELS, make_study
 
 
@@ -18,9 +19,9 @@ def test_confusion_of_many_classes_is_a_table() -> None:
     matrix = [[0] * 31 for _ in labels]
     matrix[2][5], matrix[3][3], matrix[7][1] = 9, 50, 4
     assert confused_pairs(labels, matrix) == [("l2", "l5", 9), ("l7", "l1", 4)]
-    section = confusion_section({"labels": labels, "matrix": matrix})
+    section = confusion_section(Confusion(labels=labels, matrix=matrix))
     assert section.figures == [] and section.rows[0] == ("l2", "l5", 9)
-    assert len(confusion_section({"labels": labels[:30], "matrix": [row[:30] for row in matrix[:30]]}).figures) == 1
+    assert len(confusion_section(Confusion(labels=labels[:30], matrix=[row[:30] for row in matrix[:30]])).figures) == 1
 
 
 def test_learning_curve_has_finite_values_only() -> None:

@@ -7,8 +7,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.surrogate.cost import PENALTY, CostModel, RidgeRegression
-from hpo.storage.records import CURVE
-from hpo.storage.transactions import RUNGS
+from hpo.storage.records.trial import CurvePoint, TrialRecord
 
 
 def test_ridge_regression_equals_the_closed_form_around_the_mean() -> None:
@@ -29,8 +28,9 @@ def trained(seconds: float, reports: int, first: int = 1, **changed: Any) -> Fro
     return create_trial(
         **({"state": TrialState.PRUNED} | changed),
         intermediate_values=dict.fromkeys(steps, 0.5),
-        user_attrs={RUNGS: 8},
-        system_attrs={CURVE: [{"step": steps[-1], "seconds": seconds}]},
+        **TrialRecord(
+            rungs=8, curve=(CurvePoint(step=steps[-1], epoch=1, train_loss=0, seconds=seconds),)
+        ).attributes(),
     )
 
 

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.surrogate.model import MAX_OBSERVATIONS, MEDIAN_SCORE, SurrogateModel
-from hpo.storage.transactions import INFRASTRUCTURE, RUNGS
+from hpo.storage.records.trial import INFRASTRUCTURE, RUNGS
 
 
 def trial(curve: list[float], state: TrialState, x: float, **attributes: Any) -> FrozenTrial:

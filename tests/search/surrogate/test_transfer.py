@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.surrogate.model import fit_surrogate, source_studies
-from hpo.search.surrogate.transfer import SOURCE_STUDIES
+from hpo.storage.records.study import StudyRecord
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(1e-4, 1, log=True), "y": FloatDistribution(0, 1)}
 
@@ -28,7 +28,7 @@ def study_with_sources(*losses: Callable[[float], float]) -> optuna.Study:
     for number, loss in enumerate(losses):
         add_trials(optuna.create_study(study_name=str(number), storage=storage), loss)
     study = optuna.create_study(study_name="new", storage=storage, sampler=FreezeThawSampler(seed=0))
-    study.set_user_attr(SOURCE_STUDIES, [str(number) for number in range(len(losses))])
+    StudyRecord(source_studies=tuple(map(str, range(len(losses))))).save(study)
     return study
 
 
@@ -72,6 +72,6 @@ def test_failed_and_empty_sources_are_harmless() -> None:
     failed = optuna.create_study(study_name="failed", storage=study._storage)
     failed.add_trial(create_trial(state=TrialState.FAIL, params={"x": 0.1, "y": 0.5}, distributions=SPACE))
     empty = optuna.create_study(study_name="empty", storage=study._storage)
-    study.set_user_attr(SOURCE_STUDIES, ["failed", empty.study_name])
+    StudyRecord(source_studies=("failed", empty.study_name)).save(study)
     add_trials(study, best_is_high)
     assert np.isfinite(fit_surrogate(study, study.trials).mean).all()

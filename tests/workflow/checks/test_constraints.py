@@ -11,22 +11,22 @@ import hpo
 from hpo.config.constraints import Constraints, Footprint, smallest_footprint
 from hpo.config.load import load_config
 from hpo.errors import ConfigError, ModelError, StudyError
-from hpo.storage.records import PARAMS
+from hpo.storage.records.trial import TrialRecord
 from hpo.training.execution import Execution
 from hpo.training.models.footprint import footprint_from_config, measure_footprint
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import check
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stages import Job, confirmed
+from hpo.workflow.stages import ConfirmJob, rank_confirmed
 
 
 def parameters(study: dict[str, Any]) -> dict[str, int]:
-    context = StudyContext(load_config(study), Execution())
+    context = StudyContext.create(load_config(study), Execution())
     return {label: context.candidates[label].parameters for label in context.config.labels}
 
 
 def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> None:
-    context = StudyContext(load_config(study), Execution())
+    context = StudyContext.create(load_config(study), Execution())
     for label in context.config.labels:
         candidate = context.candidates[label]
         told = footprint_from_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
@@ -50,8 +50,8 @@ def test_a_model_that_is_too_large_is_dropped_unread(
     assert any(f"unread is dropped: it has {sizes['deep']:,} parameters" in line for line in check(study).warnings)
     result = hpo.run(study)
     assert {trial.params["model"] for trial in result.study.trials} == {"shallow"}
-    assert result.record["footprint"]["params"] == sizes["shallow"]
-    assert result.record["footprint"]["latency_ms"] > 0 and not result.record["broken"]
+    assert result.record.footprint is not None and result.record.footprint.params == sizes["shallow"]
+    assert (result.record.footprint.latency_ms or 0) > 0 and not result.record.violations
     shutil.rmtree(unread)  # going on needs no second look at it
     assert len(hpo.run({**study, "budget": {"max_trials": 3}}).study.trials) == 3
     with pytest.raises(StudyError, match=r"constraints\.max_params"):
@@ -69,7 +69,7 @@ def test_a_model_that_is_too_large_is_dropped_unread(
 def test_where_no_model_is_left_each_is_told_with_its_reason(
     constraints: dict[str, Any], told: str, study: dict[str, Any]
 ) -> None:
-    context = StudyContext(load_config({**study, "constraints": constraints}), Execution())
+    context = StudyContext.create(load_config({**study, "constraints": constraints}), Execution())
     with pytest.raises(ModelError, match=told) as caught:
         apply_constraints(context)
     assert "no model is left" in str(caught.value) and "name smaller models" in str(caught.value)
@@ -86,17 +86,19 @@ def test_mistakes_in_constraints_are_told(study: dict[str, Any]) -> None:
 def test_a_trained_model_beyond_them_is_not_chosen() -> None:
     """The better of two is beyond them: of its runs the least counts, the machine was busy in the other."""
     search, confirm = (optuna.create_study(direction="maximize") for _ in range(2))
-    jobs = [Job(0, 1), Job(1, 1), Job(0, 2), Job(1, 2)]
+    jobs = [ConfirmJob(0, 1), ConfirmJob(1, 1), ConfirmJob(0, 2), ConfirmJob(1, 2)]
     for value in (0.9, 0.8):
-        search.add_trial(optuna.trial.create_trial(value=value, system_attrs={PARAMS: {"model": f"m{value}"}}))
+        search.add_trial(
+            optuna.trial.create_trial(value=value, **TrialRecord(params={"model": f"m{value}"}).attributes())
+        )
     for value, latency in ((0.9, 9.0), (0.8, 30.0), (0.9, 8.0), (0.8, 4.0)):
-        attrs = {"footprint": Footprint(params=5, memory_mb=1, latency_ms=latency).model_dump()}
-        confirm.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
-    ranking = confirmed(search, confirm, jobs, Constraints(max_latency_ms=5))
+        record = TrialRecord(footprint=Footprint(params=5, memory_mb=1, latency_ms=latency))
+        confirm.add_trial(optuna.trial.create_trial(value=value, **record.attributes()))
+    ranking = rank_confirmed(search, confirm, jobs, Constraints(max_latency_ms=5))
     assert [c.trial for c in ranking] == [1, 0]
-    assert ranking[0].broken == "" and ranking[0].footprint == Footprint(params=5, memory_mb=1, latency_ms=4)
-    assert ranking[1].broken == "inference takes 8 ms, constraints.max_latency_ms is 5.0"
-    assert [c.trial for c in confirmed(search, confirm, jobs, Constraints())] == [0, 1]
-    with pytest.raises(StudyError, match=r"none of the confirmed models keeps to them\.\n  trial 0 \(m0\.9\)"):
-        confirmed(search, confirm, jobs, Constraints(max_latency_ms=1))
+    assert ranking[0].violations == "" and ranking[0].footprint == Footprint(params=5, memory_mb=1, latency_ms=4)
+    assert ranking[1].violations == "inference takes 8 ms, constraints.max_latency_ms is 5.0"
+    assert [c.trial for c in rank_confirmed(search, confirm, jobs, Constraints())] == [0, 1]
+    with pytest.raises(StudyError, match=r"every confirmed model exceeds them\.\n  trial 0 \(m0\.9\)"):
+        rank_confirmed(search, confirm, jobs, Constraints(max_latency_ms=1))
     assert smallest_footprint([]) is None

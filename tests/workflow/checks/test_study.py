@@ -16,7 +16,7 @@ from hpo.workflow.context import StudyContext
 
 
 def context_of(study: dict[str, Any]) -> StudyContext:
-    return StudyContext(load_config(study), Execution())
+    return StudyContext.create(load_config(study), Execution())
 
 
 def test_check_returns_the_plan_of_a_valid_study_with_a_forecast(

@@ -14,7 +14,7 @@ from tests.small_models import save_model
 
 
 def inspect(study: dict[str, Any]) -> int:
-    return len(inspect_models(StudyContext(load_config(study), Execution())))
+    return len(inspect_models(StudyContext.create(load_config(study), Execution())))
 
 
 def test_class_weights_need_classes(study: dict[str, Any], tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
-from hpo.workflow.worker.learning_curve import LearningCurve, Point, remove_learning_curve
+from hpo.storage.records.trial import CurvePoint
+from hpo.workflow.worker.learning_curve import LearningCurve, remove_learning_curve
 
 
-def points(attempt: int, last: int) -> list[Point]:
-    return [{"step": step, "value": attempt + step / 10} for step in range(1, last + 1)]
+def points(attempt: int, last: int) -> list[CurvePoint]:
+    return [
+        CurvePoint(step=step, epoch=step, train_loss=0.5, seconds=1.0, value=attempt + step / 10)
+        for step in range(1, last + 1)
+    ]
 
 
 def write(folder: Path, attempt: int, reached: int, last: int) -> LearningCurve:
