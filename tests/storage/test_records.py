@@ -25,7 +25,7 @@ def final_model(folder: Path) -> FinalModel:
         model_dir=folder,
         command="hpo retrain s --trial 3",
         data=DataRecord(sizes={"train": 3}, labels=("a", "b"), columns={"text": "t"}, fingerprint="f"),
-        max_length=None,
+        max_length=128,
         test=FinalScores(metrics={"accuracy": 0.75, "loss": 1.0}, interval=(0.7, 0.8), rows=9),
     )
 
