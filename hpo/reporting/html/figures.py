@@ -192,7 +192,7 @@ def gaps_section(complete: Sequence[FrozenTrial], metric: str) -> Section:
     return section
 
 
-def confusion_section(confusion: dict[str, Any] | None) -> Section:
+def confusion_section(confusion: Confusion | None) -> Section:
     """Return the confusion matrix on the test split; with over 30 classes, a table of the most confused pairs."""
     section = Section(
         "Confusion matrix", "The final model on the test split: rows are true classes, columns predicted."
