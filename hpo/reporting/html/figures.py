@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.core.direction import loss_sign
 from hpo.core.format import duration, number, parameters, score
 from hpo.reporting.html.section import Section, empty_section, shorten
-from hpo.storage.records.final_model import FinalModel
+from hpo.storage.records.final_model import Confusion, FinalModel
 from hpo.storage.records.study import direction_of
 from hpo.storage.records.trial import TrialRecord, points_of
 
