@@ -1,4 +1,4 @@
-"""Worker processes on this machine: spawned, one per slot, their output in a log file each."""
+"""Worker processes on this machine: one per slot, each with its output in a log file."""
 
 import contextlib
 import json
@@ -20,35 +20,35 @@ from hpo.core.process import machine
 class _Child:
     process: "subprocess.Popen[bytes]"
     log: Path
-    given: bool = False  # whether it has its specification
+    specified: bool = False  # whether it has its specification
     since: float = field(default_factory=time.monotonic)
 
 
 class LocalBackend:
-    """Starts `python -m MODULE` processes, hands each a line of JSON on its standard input, watches them.
+    """Starts `python -m MODULE` processes and sends each a line of JSON on its standard input.
 
-    A process can be started before its specification is known (`warm_up`): its imports then run while the parent
-    still checks the data. No more than `early` of them are: the imports of more than there are cores to spare hold up
-    the parent, and with it the first trial. Specifications travel by pipe, never in a process listing: they may hold a
-    password.
+    `prestart` starts a process before its specification is known, so that its imports run while the parent checks the
+    data. It starts at most `max_prestarted` processes: with more imports than free cores the parent, and with it the
+    first trial, would be late. Specifications are sent by pipe, because they may contain a password, which a process
+    listing would show.
     """
 
     pending = 0
 
-    def __init__(self, module: str, logs: Path, threads: int, capacity: int = 1, early: int = 1) -> None:
+    def __init__(self, module: str, logs: Path, threads: int, capacity: int = 1, max_prestarted: int = 1) -> None:
         self.capacity = capacity
-        self._early = early
+        self._max_prestarted = max_prestarted
         self._module = module
         self._logs = logs
         self._threads = threads  # of each worker
         self._children: dict[int, _Child] = {}
 
     def prestart(self, slot: int) -> None:
-        """Start the process of `slot`, if it is among the early ones; it waits for its specification."""
-        if self.running < self._early:
-            self._begin(slot)
+        """Start the process of `slot`, unless enough are started; it waits for its specification."""
+        if self.running < self._max_prestarted:
+            self._start_process(slot)
 
-    def _begin(self, slot: int) -> None:
+    def _start_process(self, slot: int) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{slot}.log"
         with log.open("ab") as output:
@@ -62,7 +62,7 @@ class LocalBackend:
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
         }
-        # A session of its own: Ctrl-C reaches the parent alone, which then asks its workers to stop.
+        # In a new session: Ctrl-C reaches the parent only, which then stops its workers.
         return subprocess.Popen(
             [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
@@ -73,29 +73,29 @@ class LocalBackend:
         )
 
     def start(self, specifications: Mapping[int, Specification]) -> None:
-        """Give the process of each slot (started now if need be) its specification."""
+        """Send the process of each slot its specification; start those that are not running."""
         for slot, specification in specifications.items():
             self._start(slot, specification)
 
     def _start(self, slot: int, specification: Specification) -> None:
         child = self._children.get(slot)
-        if child is None or child.given or child.process.poll() is not None:
-            self._begin(slot)
+        if child is None or child.specified or child.process.poll() is not None:
+            self._start_process(slot)
             child = self._children[slot]
         assert child.process.stdin is not None
         try:
             child.process.stdin.write(json.dumps(dict(specification)).encode() + b"\n")
-            child.process.stdin.flush()  # and left open: its end tells the child that the parent is gone
+            child.process.stdin.flush()  # and kept open: the child stops when the parent's end is closed
         except BrokenPipeError:
-            pass  # it died in its imports; `exits` tells
-        child.given = True
+            pass  # it died in its imports; `exits` reports it
+        child.specified = True
 
     def pid(self, slot: int) -> int:
-        """The process id of a slot's worker."""
+        """Return the process id of the worker in `slot`."""
         return self._children[slot].process.pid
 
     def exits(self) -> list[WorkerExit]:
-        """The processes that ended since the last call."""
+        """Return the processes that ended since the last call."""
         ended = [
             _exit(slot, child, code)
             for slot, child in self._children.items()
@@ -107,13 +107,13 @@ class LocalBackend:
 
     @property
     def running(self) -> int:
-        """How many processes are alive."""
+        """Number of running processes."""
         return sum(child.process.poll() is None for child in self._children.values())
 
     def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
-        """Ask all processes to save and leave; kill what is still there after `grace_seconds`."""
+        """Send all processes SIGTERM; kill those that still run after `grace_seconds`."""
         for child in self._children.values():
-            if child.given:
+            if child.specified:
                 child.process.send_signal(signal.SIGTERM)
             else:
                 child.process.kill()
@@ -123,7 +123,7 @@ class LocalBackend:
         return self.kill()
 
     def kill(self) -> list[WorkerExit]:
-        """End all processes at once."""
+        """Kill all processes."""
         for child in self._children.values():
             child.process.kill()
         for child in self._children.values():
@@ -137,7 +137,7 @@ def _exit(slot: int, child: _Child, code: int) -> WorkerExit:
 
 
 def _close(pipe: IO[bytes] | None) -> None:
-    """Close the pipe to a process that ended; what it did not read is lost with it."""
+    """Close the pipe to a process that ended, with what it did not read."""
     if pipe is not None:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster, one that is there or a new one on this machine: an actor with its share of a node each.
+"""Workers on a Ray cluster, an existing one or a new one on this machine. Each is an actor with its own resources.
 
-An actor starts the worker as a process of its node, as the local backend does on this machine: when the actor is gone
-(the node is drained, the search ended), the process sees its end of the pipe closed, saves its trial and leaves.
+An actor starts the worker as a process on its node, as the local backend does on this machine. If the actor ends
+(because the node is drained or the search is over), the pipe to the process is closed: it saves its trial and stops.
 """
 
 import os
@@ -23,14 +23,14 @@ from hpo.core.process import machine
 from hpo.errors import ConfigError, DeviceLost, StorageError
 
 POLL_SECONDS = 0.2
-LOOK_SECONDS = 5.0  # between two looks at how large the cluster is
-LOCAL = "local"  # Ray's name for a new cluster on this machine
-OBJECTS_BYTES = 100 * 2**20  # of a new cluster's object store: nothing large passes through it
+CAPACITY_SECONDS = 5.0  # between two checks of the cluster's size
+LOCAL = "local"  # Ray's address for a new cluster on this machine
+OBJECTS_BYTES = 100 * 2**20  # object store of a new cluster: workers exchange only small objects
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """What one worker gets. None: 1 GPU where the cluster has any; the cores that go with it on its node, at most 4."""
+    """The resources of one worker; by default 1 GPU, if the cluster has any, and a share of its cores, at most 4."""
 
     gpus: float | None = None
     cpus: int | None = None
@@ -39,43 +39,45 @@ class WorkerResources:
 @dataclass
 class _Worker:
     actor: Any
-    started: Any  # what `WorkerActor.start` will return
-    ended: Any  # what `WorkerActor.wait` will return
+    started: Any  # future of `WorkerActor.start`
+    ended: Any  # future of `WorkerActor.wait`
     machine: str = ""
-    pid: int = 0  # 0: it waits for room
+    pid: int = 0  # 0: pending
     since: float = field(default_factory=time.monotonic)
 
 
 class WorkerActor:
-    """The actor: on its node, it starts one worker process, watches it and stops it."""
+    """The actor, which starts, polls and stops one worker process on its node."""
 
     def __init__(self, module: str, logs: str, threads: int, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
         self._local = LocalBackend(module, Path(logs), threads)
-        self._patience: float | None = None
-        self._given = threading.Event()
+        self._grace: float | None = None
+        self._started = threading.Event()
 
     def start(self, slot: int, specification: Specification) -> tuple[str, int]:
+        """Start the worker. Returns its machine and process id."""
         self._local.start({slot: specification})
         pid = self._local.pid(slot)
-        self._given.set()
+        self._started.set()
         return machine(), pid
 
     def wait(self) -> WorkerExit:
-        """Return when the worker has ended. All that is done to it is done in this one thread."""
-        self._given.wait()
+        """Wait for the end of the worker. Only this thread polls and stops the process."""
+        self._started.wait()
         while True:
-            ended = self._local.exits() if self._patience is None else self._local.stop(self._patience)
+            ended = self._local.exits() if self._grace is None else self._local.stop(self._grace)
             if ended:
                 return ended[0]
             time.sleep(POLL_SECONDS)
 
     def stop(self, grace_seconds: float) -> None:
-        self._patience = grace_seconds
+        """Request that the worker stops; `wait` kills it after `grace_seconds`."""
+        self._grace = grace_seconds
 
 
 class RayBackend:
-    """Actors that wait for room, work on a node, and are replaced by whoever calls `start` again for their slot."""
+    """Runs workers as actors, which are pending until a node has their resources. `start` replaces one that ended."""
 
     def __init__(
         self,
@@ -87,35 +89,35 @@ class RayBackend:
         environment: Mapping[str, str],
         one_machine: str | None = None,
     ) -> None:
-        """`workers` None: as many as the cluster has room for. `one_machine` is why no other one may be used, if so.
+        """Connect to the cluster at `address`; without `workers`, use the capacity of the cluster.
 
-        Raises `ConfigError` where there is no such cluster or no room in it, `StorageError(one_machine)` where
-        it is of several machines.
+        If other machines cannot be used, `one_machine` is the reason. Raises `ConfigError` for a missing cluster or
+        one without capacity, and `StorageError(one_machine)` for a cluster of several machines.
         """
         self._connected = _connect(address)
         self._module, self._logs, self._environment = module, str(logs), dict(environment)
         self._workers: dict[int, _Worker] = {}
-        self._wanted = workers
+        self._configured = workers
         self._one_machine = one_machine
         self._share = share
         try:
             nodes = self._nodes()
             gpus = share.gpus if share.gpus is not None else float(any(node.get("GPU") for node in nodes))
             self.on_gpus = gpus > 0
-            self.threads = share.cpus or _cores_of_a_worker(nodes, gpus)
+            self.threads = share.cpus or _cores_per_worker(nodes, gpus)
             self._share = WorkerResources(gpus, self.threads)
-            self._room, self._looked = self._fits(nodes), time.monotonic()
-            if workers is None and self._room == 0:
+            self._found, self._checked_at = self._count_slots(nodes), time.monotonic()
+            if workers is None and self._found == 0:
                 raise ConfigError(
-                    f"backend: no node of the Ray cluster has room for a worker ({gpus:g} GPU, {self.threads} CPU). "
-                    "With workers: N they wait for such nodes; gpus_per_worker and cpus_per_worker say what one needs."
+                    f"backend: no node of the Ray cluster has the resources of a worker ({gpus:g} GPU, {self.threads} "
+                    "CPU). Set gpus_per_worker and cpus_per_worker, or workers: N to wait for such nodes."
                 )
         except BaseException:
             self.kill()
             raise
 
     def _nodes(self) -> list[dict[str, float]]:
-        """What each living node has. Raises `StorageError` where one is on a machine that may not be used."""
+        """Return the resources of each node. Raises `StorageError` for a node on a machine that cannot be used."""
         alive = [node for node in ray.nodes() if node["Alive"]]
         others = {node["NodeManagerHostname"] for node in alive} - {socket.gethostname()}
         if self._one_machine and others:
@@ -124,7 +126,7 @@ class RayBackend:
             )
         return [node["Resources"] for node in alive]
 
-    def _fits(self, nodes: list[dict[str, float]]) -> int:
+    def _count_slots(self, nodes: list[dict[str, float]]) -> int:
         gpus, cpus = self._share.gpus or 0.0, self.threads
         return sum(
             int(min(node.get("CPU", 0) / cpus, (node.get("GPU", 0) + 1e-6) / gpus if gpus else float("inf")))
@@ -133,17 +135,18 @@ class RayBackend:
 
     @property
     def capacity(self) -> int:
-        """The workers asked for, else those that the nodes there are now have room for."""
-        if self._wanted is None and self._connected and time.monotonic() - self._looked > LOOK_SECONDS:
-            self._room, self._looked = max(self._room, self._fits(self._nodes())), time.monotonic()
-        return self._wanted or self._room
+        """The configured number of workers, else the largest number that the nodes had resources for."""
+        if self._configured is None and self._connected and time.monotonic() - self._checked_at > CAPACITY_SECONDS:
+            self._found = max(self._found, self._count_slots(self._nodes()))
+            self._checked_at = time.monotonic()
+        return self._configured or self._found
 
     def prestart(self, slot: int) -> None:
-        """Nothing: a place on a node is taken when there is work for it."""
+        """Do nothing: resources of a node are requested when there is work."""
 
     def start(self, specifications: Mapping[int, Specification]) -> None:
-        """Ask for an actor for each slot; it starts its worker when a node has room."""
-        # Three threads: one waits for the worker's end while others answer.
+        """Request an actor for each slot. It starts its worker when a node has the resources."""
+        # Three threads: one waits for the worker's end while the others serve calls.
         actors = ray.remote(WorkerActor).options(
             num_gpus=self._share.gpus, num_cpus=self.threads, max_concurrency=3, max_restarts=0
         )
@@ -153,47 +156,49 @@ class RayBackend:
             self._workers[slot] = _Worker(actor, started, actor.wait.remote())
 
     def exits(self) -> list[WorkerExit]:
-        """The workers whose process, or whose actor or node, ended since the last call."""
+        """Return the workers whose process, actor or node ended since the last call."""
         ended = []
         for slot, worker in list(self._workers.items()):
-            self._note_start(worker)
+            self._update(worker)
             if _is_ready(worker.ended):
                 ended.append(self._exit(slot, worker))
         return ended
 
-    def _note_start(self, worker: _Worker) -> None:
-        """See whether a worker that waited has found its room."""
+    def _update(self, worker: _Worker) -> None:
+        """Record the machine and process id of a worker that has started."""
         if worker.pid or not _is_ready(worker.started):
             return
         try:
             worker.machine, worker.pid = ray.get(worker.started)
             worker.since = time.monotonic()
         except RayError:
-            worker.pid = -1  # `ended` tells
+            worker.pid = -1  # `worker.ended` has the error
 
     def _exit(self, slot: int, worker: _Worker) -> WorkerExit:
         del self._workers[slot]
         try:
             return replace(ray.get(worker.ended), slot=slot)
         except RayError as error:
-            said = f"its Ray actor is gone: {_first_line(error)}"
+            reason = f"its Ray actor ended: {_first_line(error)}"
             seconds = time.monotonic() - worker.since
-            return WorkerExit(slot, worker.machine, worker.pid, DeviceLost.exit_code, seconds, said, self._logs)
+            return WorkerExit(slot, worker.machine, worker.pid, DeviceLost.exit_code, seconds, reason, self._logs)
         finally:
             ray.kill(worker.actor)
 
     @property
     def running(self) -> int:
+        """Number of running workers."""
         for worker in self._workers.values():
-            self._note_start(worker)
+            self._update(worker)
         return sum(worker.pid > 0 for worker in self._workers.values())
 
     @property
     def pending(self) -> int:
+        """Number of workers that wait for resources."""
         return len(self._workers) - self.running
 
     def stop(self, grace_seconds: float = 10.0) -> list[WorkerExit]:
-        """Ask all workers to save and leave; let go of those that wait for room."""
+        """Request that all workers save and stop, kill them after `grace_seconds`; drop the pending ones."""
         self.exits()
         for slot, worker in list(self._workers.items()):
             if worker.pid > 0:
@@ -208,7 +213,7 @@ class RayBackend:
         return ended + self.kill()
 
     def kill(self) -> list[WorkerExit]:
-        """End all actors and their workers, and leave the cluster; a cluster that was made here ends with it."""
+        """Kill all actors and their workers, and disconnect. A cluster that was started here is shut down."""
         ended = self.exits() if self._workers else []
         for worker in self._workers.values():
             if worker.pid > 0:
@@ -219,7 +224,7 @@ class RayBackend:
             time.sleep(POLL_SECONDS)
         for slot, worker in list(self._workers.items()):
             ray.kill(worker.actor)
-            ended.append(WorkerExit(slot, worker.machine, worker.pid, -9, 0.0, "its actor was ended", self._logs))
+            ended.append(WorkerExit(slot, worker.machine, worker.pid, -9, 0.0, "its actor was killed", self._logs))
             del self._workers[slot]
         if self._connected:
             ray.shutdown()
@@ -228,9 +233,9 @@ class RayBackend:
 
 
 def _connect(address: str | None) -> bool:
-    """Join the cluster at `address`, else one there is, else a new one on this machine. Raises `ConfigError`.
+    """Connect to the cluster at `address`, else to a running one, else start one here. Raises `ConfigError`.
 
-    Returns whether there is something to leave: not where the caller's program has joined one itself.
+    Returns whether to disconnect at the end: not if the program of the caller has connected before.
     """
     if ray.is_initialized():
         return False
@@ -238,18 +243,20 @@ def _connect(address: str | None) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "hpo"}
     named = address or os.environ.get("RAY_ADDRESS")
     known = find_local_cluster() if named in (None, "auto") else named
-    if known and known != LOCAL and _answers(known):
+    if known and known != LOCAL and _is_listening(known):
         use_loopback(known.startswith("127."))
         ray.init(address=known, **options)
     elif named in (None, LOCAL):
         start_on_loopback(object_store_memory=OBJECTS_BYTES, **options)
     else:
-        raise ConfigError(f"backend: there is no Ray cluster at {named}. With address: local, a new one is made here.")
+        raise ConfigError(
+            f"backend: there is no Ray cluster at {named}. address: local starts a new one on this machine."
+        )
     return True
 
 
-def _answers(address: str) -> bool:
-    """Whether something listens there: Ray itself tries for five minutes."""
+def _is_listening(address: str) -> bool:
+    """Return whether a server listens at `address`. Ray itself would try for five minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -258,8 +265,8 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _cores_of_a_worker(nodes: list[dict[str, float]], gpus: float) -> int:
-    """The cores that go with a worker's share of its node's GPUs, at most 4; without GPUs 4, or all of a small node."""
+def _cores_per_worker(nodes: list[dict[str, float]], gpus: float) -> int:
+    """Return the cores of a worker, at most 4: its share of the node by GPUs; without GPUs, all of the node."""
     shares = [node.get("CPU", 0) * (gpus / node["GPU"] if gpus else 1) for node in nodes if not gpus or node.get("GPU")]
     return max(1, min(4, int(min(shares, default=4))))
 

@@ -45,12 +45,12 @@ def find_local_cluster() -> str | None:
 
 
 def use_loopback(only: bool) -> None:
-    """Have Ray talk on 127.0.0.1 only. Without that, it replaces 127.0.0.1 by the machine's address in the network."""
+    """Keep Ray on 127.0.0.1, which it otherwise replaces with the machine's address in the network."""
     ray_constants.ENABLE_RAY_CLUSTER = not only
 
 
 def start_on_loopback(**options: Any) -> None:
-    """Start a cluster on 127.0.0.1 and without its dashboard: whoever reaches the ports of Ray can run code here."""
+    """Start a cluster on 127.0.0.1 and without its dashboard: access to Ray's ports is access to run code."""
     use_loopback(True)
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
 

@@ -1,4 +1,4 @@
-"""What every backend must do, held with real processes: the contract in `hpo/backends/backend.py`."""
+"""The protocol of `hpo/backends/base.py`, tested for every backend with real processes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from hpo.config.backend import SlurmConfig
 from hpo.core.process import machine
 from tests import slurm
 
-MODULE = "tests.backends.obedient"
+MODULE = "tests.backends.stub_worker"
 ROOT = Path(__file__).parents[2]
 LOOPBACK = {"node_ip_address": "127.0.0.1"}
 URL = "postgresql+psycopg://me:s3cr3t@host/hpo"
@@ -29,7 +29,7 @@ def make_local(logs: Path, request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[str]:
-    """One for all tests here: it takes some seconds to start."""
+    """One cluster for all tests of this file: it starts in some seconds."""
     pytest.importorskip("ray")
     from ray._private import ray_constants
     from ray.cluster_utils import Cluster
@@ -74,7 +74,7 @@ def make_real_slurm(logs: Path, request: pytest.FixtureRequest) -> Backend:
     return SlurmBackend(MODULE, logs, SlurmConfig(cpus_per_worker=1), gpus=0, workers=2, environment=environment)
 
 
-# The others start a cluster's processes: some seconds each.
+# The slow ones start the processes of a cluster, for some seconds each.
 BACKENDS = [
     make_local,
     pytest.param(make_ray, marks=pytest.mark.slow),
@@ -83,13 +83,13 @@ BACKENDS = [
 ]
 
 
-@pytest.fixture(params=BACKENDS, ids=["local", "ray", "slurm's stand-in", "slurm"])
+@pytest.fixture(params=BACKENDS, ids=["local", "ray", "slurm-local", "slurm"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made: Backend = request.param(tmp_path / "logs", request)
-    yield made
-    made.kill()
-    assert not alive(tmp_path)
+    backend: Backend = request.param(tmp_path / "logs", request)
+    yield backend
+    backend.kill()
+    assert not running_workers(tmp_path)
 
 
 def specification(tmp_path: Path, name: str, **more: Any) -> dict[str, Any]:
@@ -109,11 +109,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
         if found := condition():
             return found
         time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
+    raise AssertionError("the condition did not become true in time")
 
 
-def seen(tmp_path: Path, count: int = 1) -> list[dict[str, Any]]:
-    """What `count` workers wrote when they got their specification."""
+def started_workers(tmp_path: Path, count: int = 1) -> list[dict[str, Any]]:
+    """Wait for `count` workers; return what they wrote when they received their specification."""
     wait_for(lambda: len(list(tmp_path.glob("*.json"))) >= count)
     return [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*.json"))]
 
@@ -129,68 +129,68 @@ def wait_for_exits(backend: Backend, count: int) -> list[WorkerExit]:
     return sorted(found, key=lambda ended: ended.slot)
 
 
-def alive(tmp_path: Path) -> list[int]:
-    """The workers of this test that live; one whose parent is gone needs a moment to see it."""
+def running_workers(tmp_path: Path) -> list[int]:
+    """The running workers of this test. One whose parent has ended detects that after a moment."""
     until = time.monotonic() + 30
     pids = [json.loads(file.read_text())["pid"] for file in tmp_path.glob("*.json")]
-    while living := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
+    while running := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
         if time.monotonic() > until:
-            return living
+            return running
         time.sleep(0.1)
     return []
 
 
-def test_workers_get_what_they_are_given_and_their_ends_are_told(backend: Backend, tmp_path: Path) -> None:
+def test_workers_receive_their_specifications_and_exits_are_reported(backend: Backend, tmp_path: Path) -> None:
     assert (backend.capacity, backend.running, backend.pending) == (2, 0, 0)
     backend.prestart(0)
-    given = {slot: specification(tmp_path, f"worker{slot}", code=code) for slot, code in enumerate((0, 3))}
-    backend.start(given)
-    told = seen(tmp_path, 2)
-    assert [worker["given"] for worker in told] == list(given.values())
-    assert {worker["threads"] for worker in told} == {"1"}
+    specifications = {slot: specification(tmp_path, f"worker{slot}", code=code) for slot, code in enumerate((0, 3))}
+    backend.start(specifications)
+    workers = started_workers(tmp_path, 2)
+    assert [worker["specification"] for worker in workers] == list(specifications.values())
+    assert {worker["threads"] for worker in workers} == {"1"}
     ended = wait_for_exits(backend, 2)
     assert [(each.slot, each.code, each.last_line) for each in ended] == [
         (0, 0, "the last line"),
         (1, 3, "the last line"),
     ]
-    assert [(each.machine, each.pid) for each in ended] == [(machine(), worker["pid"]) for worker in told]
+    assert [(each.machine, each.pid) for each in ended] == [(machine(), worker["pid"]) for worker in workers]
     assert all(each.seconds > 0 and each.log for each in ended)
     assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
 
 
-def test_a_killed_worker_is_told_and_its_slot_can_be_started_again(backend: Backend, tmp_path: Path) -> None:
+def test_killed_worker_is_reported_and_its_slot_can_be_started_again(backend: Backend, tmp_path: Path) -> None:
     backend.start({slot: specification(tmp_path, f"worker{slot}") for slot in (0, 1)})
-    first, other = seen(tmp_path, 2)
+    first, other = started_workers(tmp_path, 2)
     wait_for(lambda: backend.running == 2)
     os.kill(first["pid"], signal.SIGKILL)
     (ended,) = wait_for_exits(backend, 1)
     assert (ended.slot, ended.code, ended.pid) == (0, -9, first["pid"])
     assert backend.running == 1
     backend.start({0: specification(tmp_path, "again")})
-    again = seen(tmp_path, 3)[0]
+    again = started_workers(tmp_path, 3)[0]
     assert again["pid"] not in (first["pid"], other["pid"])
 
 
-def test_a_stop_lets_workers_save_and_kills_those_that_stay(backend: Backend, tmp_path: Path) -> None:
+def test_stop_lets_workers_save_and_kills_those_that_do_not_stop(backend: Backend, tmp_path: Path) -> None:
     backend.start({slot: specification(tmp_path, f"worker{slot}", stubborn=slot == 1) for slot in (0, 1)})
-    seen(tmp_path, 2)
+    started_workers(tmp_path, 2)
     wait_for(lambda: backend.running == 2)
     ended = sorted(backend.stop(grace_seconds=3), key=lambda each: each.slot)
     assert [(each.slot, each.code) for each in ended] == [(0, STOPPED), (1, -9)]
     assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
-    assert not alive(tmp_path)
+    assert not running_workers(tmp_path)
 
 
-def test_killed_at_once(backend: Backend, tmp_path: Path) -> None:
+def test_kill_ends_workers_at_once(backend: Backend, tmp_path: Path) -> None:
     backend.start({0: specification(tmp_path, "worker")})
-    seen(tmp_path)
+    started_workers(tmp_path)
     wait_for(lambda: backend.running == 1)
     assert [(ended.slot, ended.code) for ended in backend.kill()] == [(0, -9)]
     assert (backend.running, backend.pending, backend.exits()) == (0, 0, [])
 
 
-def test_no_more_processes_begin_early_than_leave_the_parent_a_core(tmp_path: Path) -> None:
-    backend = LocalBackend(MODULE, tmp_path, threads=1, capacity=2, early=1)
+def test_prestart_leaves_a_core_for_the_parent(tmp_path: Path) -> None:
+    backend = LocalBackend(MODULE, tmp_path, threads=1, capacity=2, max_prestarted=1)
     try:
         for slot in (0, 1):
             backend.prestart(slot)

@@ -1,4 +1,4 @@
-"""Workers on a real Ray cluster of two nodes on this machine, two declared GPUs each; one dies in mid-search."""
+"""Workers on a Ray cluster of two nodes on this machine with two declared GPUs each, one of which dies."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from hpo.errors import ConfigError, StorageError
 from hpo.storage.status import read_status
-from tests.backends.test_contract import MODULE, ROOT, seen, specification, wait_for
+from tests.backends.test_contract import MODULE, ROOT, specification, started_workers, wait_for
 from tests.faults.search import (
     at_work,
     check_whole,
@@ -39,9 +39,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)  # on loopback
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
 
 
 NODE: dict[str, Any] = {"num_cpus": 2, "num_gpus": 2, "node_ip_address": "127.0.0.1"}
@@ -54,39 +54,37 @@ def open_backend(tmp_path: Path, address: str, gpus: float | None, alone: str | 
     return RayBackend(MODULE, tmp_path / "logs", address, WorkerResources(gpus, 1), None, environment, alone)
 
 
-def test_workers_wait_for_room_and_fill_what_is_added(cluster: Any, tmp_path: Path) -> None:
+def test_workers_wait_for_resources_and_use_added_nodes(cluster: Any, tmp_path: Path) -> None:
     """Each has a GPU of its own; the third waits for the second node."""
     backend = open_backend(tmp_path, cluster.address, gpus=None)
     try:
         assert (backend.capacity, backend.on_gpus) == (2, True)
         backend.start({slot: specification(tmp_path, f"worker{slot}") for slot in range(3)})
-        first = seen(tmp_path, 2)
+        first = started_workers(tmp_path, 2)
         wait_for(lambda: (backend.exits(), backend.running) == ([], 2))
         assert sorted(worker["gpu"] for worker in first) == ["0", "1"]
         assert backend.pending == 1
-        # Ray does not say which of those that ask together it serves last.
-        (last,) = {f"worker{slot}" for slot in range(3)} - {worker["given"]["name"] for worker in first}
+        # Of actors that are requested together, Ray may start any one last.
+        (last,) = {f"worker{slot}" for slot in range(3)} - {worker["specification"]["name"] for worker in first}
         node = cluster.add_node(**NODE)
-        seen(tmp_path, 3)
+        started_workers(tmp_path, 3)
         wait_for(lambda: (backend.exits(), backend.running, backend.capacity) == ([], 3, 4))
-        end_machine(node)
+        kill_node(node)
         (ended,) = wait_for(backend.exits)
         assert (ended.slot, ended.code, ended.pid > 0) == (int(last[-1]), 75, True)
-        assert "Ray actor is gone" in ended.last_line
+        assert "Ray actor ended" in ended.last_line
     finally:
         backend.kill()
 
 
-def test_what_a_cluster_cannot_give_is_told(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no node of the Ray cluster has room for a worker \(4 GPU, 1 CPU\)"):
+def test_cluster_without_resources_raises(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no node of the Ray cluster has the resources of a worker \(4 GPU, 1 CPU\)"):
         open_backend(tmp_path, cluster.address, gpus=4)
     with pytest.raises(ConfigError, match=r"there is no Ray cluster at 127\.0\.0\.1:9"):
         open_backend(tmp_path, "127.0.0.1:9", gpus=1)
 
 
-def test_a_file_is_no_database_for_several_machines(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sqlite_raises_for_several_machines(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     open_backend(tmp_path, cluster.address, gpus=1, alone="storage: a file.").kill()
@@ -95,29 +93,29 @@ def test_a_file_is_no_database_for_several_machines(
         open_backend(tmp_path, cluster.address, gpus=1, alone="storage: a file.")
 
 
-def end_machine(node: Any) -> None:
-    """End a node as if its machine lost power: Ray's processes and all that they started, at once."""
+def kill_node(node: Any) -> None:
+    """Kill a node as if its machine lost power: Ray's processes and all their children."""
     (raylet,) = node.all_processes["raylet"]
     processes = psutil.Process(raylet.process.pid).children(recursive=True)
     for process in [psutil.Process(raylet.process.pid), *processes]:
         process.kill()
 
 
-def test_a_node_dies_in_mid_search_and_nothing_is_lost(cluster: Any, tmp_path: Path) -> None:
+def test_no_trial_is_lost_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(**NODE)
     home = Path(os.environ["HPO_HOME"])
-    # As many workers as there are declared GPUs; torch sees none of them: the trials train on the CPU.
+    # One worker for each declared GPU. Torch has none, so that the trials train on the CPU.
     backend = {"ray": {"address": cluster.address, "gpus_per_worker": 1, "cpus_per_worker": 1}}
     study = study_on(write_material(tmp_path), trials=TRIALS, workers=None, backend=backend)
     search = start(command_for(tmp_path, study))
     try:
         wait_until(lambda: len(at_work(home, "search")) == 4)
-        end_machine(node)
-        code, told = end_of(search)
+        kill_node(node)
+        code, output = end_of(search)
     finally:
         end_all(home)
-    assert code == 0, told
-    assert told.count("another takes its place") == 2, told
+    assert code == 0, output
+    assert output.count("another takes its place") == 2, output
     found = check_whole(home, trials=TRIALS)
     assert sum(trial.user_attrs["attempt"] > 1 for trial in found.trials) == 2
     assert len({trial.user_attrs["worker"] for trial in found.trials}) <= 6

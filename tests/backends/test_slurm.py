@@ -1,4 +1,4 @@
-"""A search in Slurm's jobs, one of which is preempted in mid-trial: on submitit's stand-in for Slurm, and on Slurm."""
+"""A search in Slurm jobs, one of which is preempted during a trial: with submitit's local cluster, and with Slurm."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from hpo.config.backend import SlurmConfig
 from hpo.core.paths import run_folder
 from hpo.errors import DeviceLost
 from tests import servers, slurm
-from tests.backends.test_contract import MODULE, ROOT, URL, seen, specification, wait_for, wait_for_exits
+from tests.backends.test_contract import MODULE, ROOT, URL, specification, started_workers, wait_for, wait_for_exits
 from tests.faults.search import (
     at_work,
     check_whole,
@@ -43,10 +43,10 @@ def jobs_of(home: Path) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def preempt_stand_in() -> Callable[[Path], None]:
+def preempt_local() -> Callable[[Path], None]:
     def preempt(home: Path) -> None:
         (job,) = jobs_of(home)
-        job.send_signal(signal.SIGUSR2)  # Slurm's warning, as `--signal` asks for it
+        job.send_signal(signal.SIGUSR2)  # Slurm's warning, as requested by `--signal`
         job.wait(timeout=60)
 
     return preempt
@@ -54,8 +54,8 @@ def preempt_stand_in() -> Callable[[Path], None]:
 
 @pytest.fixture
 def preempt_in_slurm(postgresql_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Slurm itself: a job of a partition that goes first takes the node's one core for a moment."""
-    monkeypatch.setenv("HPO_STORAGE", postgresql_database)  # a file is refused: jobs may run on other machines
+    """Preempt in Slurm: a job of a partition with priority occupies the node's one core for a moment."""
+    monkeypatch.setenv("HPO_STORAGE", postgresql_database)  # SQLite raises: jobs may run on other machines
     node = slurm.start(cores=1)
     monkeypatch.setenv("SLURM_CONF", str(node.configuration))
 
@@ -66,11 +66,11 @@ def preempt_in_slurm(postgresql_database: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("preempted", "settings"),
     [
-        pytest.param("preempt_stand_in", {"cluster": "local", "cpus_per_worker": 1}, id="stand-in"),
+        pytest.param("preempt_local", {"cluster": "local", "cpus_per_worker": 1}, id="local"),
         pytest.param("preempt_in_slurm", {"partition": "low", "cpus_per_worker": 1, "hours": 1}, id="slurm"),
     ],
 )
-def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
+def test_preempted_job_is_requeued_and_its_trial_resumed(
     preempted: str,
     settings: dict[str, Any],
     tmp_path: Path,
@@ -94,63 +94,63 @@ def test_a_preempted_job_is_queued_again_and_its_trial_goes_on(
     attempts = {each.number: each.user_attrs["attempt"] for each in found.trials}
     assert attempts == {number: 2 if number == worker.trial else 1 for number in range(TRIALS)}
     assert not jobs_of(home)
-    assert "submitit" not in output  # as it complains where Slurm keeps no accounts
-    # No database's URL is left in files: it may hold a password.
+    assert "submitit" not in output  # its warnings in a cluster without accounting
+    # The URL of the database, which may contain a password, is not written to files.
     pickled = b"".join(file.read_bytes() for file in run_folder("faulty").rglob("*.pkl"))
     assert pickled and not any(part in pickled for part in (b"hpo.db", b"postgresql", servers.PASSWORD.encode()))
 
 
 @pytest.fixture
 def start_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Opens a backend on a Slurm of its own."""
+    """Opens a backend on a new private Slurm."""
     pytest.importorskip("submitit")
     from hpo.backends.slurm import SlurmBackend
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with ExitStack() as ending:
+    with ExitStack() as cleanup:
 
         def start_backend(cores: int, settings: str = "") -> tuple[slurm.Slurm, SlurmBackend]:
             node = slurm.start(cores, settings)
-            ending.callback(node.remove)
+            cleanup.callback(node.remove)
             monkeypatch.setenv("SLURM_CONF", str(node.configuration))
             jobs = SlurmConfig(cpus_per_worker=1)
             environment = {"HPO_STORAGE": URL}
             backend = SlurmBackend(MODULE, tmp_path / "logs", jobs, gpus=0, workers=cores, environment=environment)
-            ending.callback(backend.kill)
+            cleanup.callback(backend.kill)
             return node, backend
 
         yield start_backend
 
 
-def test_a_job_that_ends_without_a_word_is_told(tmp_path: Path, start_backend: Callable[..., Any]) -> None:
-    """Killed with all its processes by an administrator, in a Slurm that keeps no accounts."""
+def test_job_that_ends_without_a_result_is_reported(tmp_path: Path, start_backend: Callable[..., Any]) -> None:
+    """As if an administrator kills the job in a cluster without accounting."""
     node, backend = start_backend(cores=2)
     backend.start({slot: specification(tmp_path, f"worker{slot}") for slot in (0, 1)})
-    seen(tmp_path, 2)
+    started_workers(tmp_path, 2)
     node.run(["scancel", "--signal=KILL", "--full", "1_0"])
     (ended,) = wait_for_exits(backend, 1)
     assert (ended.slot, ended.code) == (0, DeviceLost.exit_code)
-    assert "its job 1_0 ended without a word" in ended.last_line
+    assert "its job 1_0 ended without a result" in ended.last_line
     wait_for(lambda: backend.running == 1)
 
 
-def test_a_preempted_job_whose_worker_does_not_leave_is_queued_again(
+def test_preempted_job_whose_worker_does_not_stop_is_requeued(
     tmp_path: Path, start_backend: Callable[..., Any]
 ) -> None:
-    """Slurm waits for longer than the job does, which kills its worker: no other job may be started in its place."""
+    """Slurm waits longer than the job, which kills its worker. No other job may replace it."""
     node, backend = start_backend(cores=1, settings="KillWait=60")
     backend.start({0: specification(tmp_path, "worker", stubborn=True)})
-    (first,) = seen(tmp_path)
+    (first,) = started_workers(tmp_path)
     node.preempt()
-    wait_for(lambda: seen(tmp_path)[0]["pid"] != first["pid"])
+    wait_for(lambda: started_workers(tmp_path)[0]["pid"] != first["pid"])
     assert (backend.exits(), backend.running) == ([], 1)
 
 
-def test_a_job_that_was_preempted_as_it_ended_is_cancelled(tmp_path: Path, start_backend: Callable[..., Any]) -> None:
-    """Slurm queues it again, and nobody waits for it."""
+def test_job_that_was_preempted_as_it_ended_is_cancelled(tmp_path: Path, start_backend: Callable[..., Any]) -> None:
+    """Slurm requeues it, though its end was reported."""
     node, backend = start_backend(cores=1)
-    backend.start({0: specification(tmp_path, "worker", leaves=0)})
-    seen(tmp_path)
+    backend.start({0: specification(tmp_path, "worker", exit_code=0)})
+    started_workers(tmp_path)
     node.preempt()
     (ended,) = wait_for_exits(backend, 1)
     assert ended.code == 0

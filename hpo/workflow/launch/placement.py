@@ -56,8 +56,8 @@ def _local(config: StudyConfig) -> Placement:
     devices = assign_devices(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     slots = tuple(WorkerSlot(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
-    early = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
-    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), early), slots)
+    prestarted = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
+    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), prestarted), slots)
 
 
 def _ray(config: StudyConfig) -> Placement:

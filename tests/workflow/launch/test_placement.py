@@ -1,4 +1,4 @@
-"""What a study file says of where its workers run: its mistakes, and who gets which device."""
+"""Placement of workers: the backend of a study file, its errors, and the devices of the workers."""
 
 import importlib.util
 from typing import Any
@@ -16,12 +16,12 @@ from hpo.workflow.launch.placement import create_placement
 SERVER = "postgresql+psycopg://me:s3cr3t@127.0.0.1/hpo"
 
 
-def written(**more: Any) -> dict[str, Any]:
+def study_dict(**more: Any) -> dict[str, Any]:
     return {"name": "s", "data": "d.csv", "models": "org/a", "search_space": {"learning_rate": 1e-3}, **more}
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("rya", "backend.name: must be one of local, inline, ray, slurm"),
         ({"ray": {"adress": "x"}}, "backend.ray.adress: no such key. Did you mean 'address'?"),
@@ -31,31 +31,33 @@ def written(**more: Any) -> dict[str, Any]:
         ({"slurm": {"gpus_per_worker": 2}}, "backend.slurm.gpus_per_worker: must be less than or equal to 1"),
     ],
 )
-def test_mistakes_name_their_key(given: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match="^" + told.replace(".", r"\.").replace("?", r"\?")):
-        load_config(written(backend=given))
+def test_errors_name_their_key(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match="^" + message.replace(".", r"\.").replace("?", r"\?")):
+        load_config(study_dict(backend=given))
 
 
 @pytest.mark.parametrize("given", ["ray", {"ray": {"address": "auto", "gpus_per_worker": 0.5}}, {"slurm": None}])
-def test_it_is_written_as_it_was_given(given: Any) -> None:
-    config = load_config(written(backend=given))
+def test_backend_is_written_as_it_was_given(given: Any) -> None:
+    config = load_config(study_dict(backend=given))
     plain = config.to_dict()["backend"]
     assert plain == ("slurm" if given == {"slurm": None} else given)
     assert load_config(config.to_dict()) == config
-    assert load_config(written(), ["backend.slurm.hours=2"]).backend.name == "slurm"
+    assert load_config(study_dict(), ["backend.slurm.hours=2"]).backend.name == "slurm"
 
 
 @pytest.mark.parametrize(("backend", "package"), [("ray", "ray"), ("slurm", "submitit")])
-def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_raises_with_the_pip_command(
+    backend: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         placement, "find_spec", lambda name: None if name == package else importlib.util.find_spec(name)
     )
     with pytest.raises(ConfigError, match=rf"needs the package {package}.*pip install 'hpo-finetune\[{backend}\]'"):
-        create_placement(load_config(written(backend=backend, workers=2)))
+        create_placement(load_config(study_dict(backend=backend, workers=2)))
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({}, "workers: say how many"),
         ({"workers": 2, "devices": ["cuda:0", "cuda:1"]}, "devices: .* names devices of one machine"),
@@ -63,15 +65,15 @@ def test_a_missing_package_is_named(backend: str, package: str, monkeypatch: pyt
         ({"workers": 2, "storage": SERVER}, "there is no sbatch on this machine"),
     ],
 )
-def test_what_slurm_needs(more: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requirements_of_slurm(more: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match=told):
-        create_placement(load_config(written(backend="slurm", **more)))
+    with pytest.raises(ConfigError, match=message):
+        create_placement(load_config(study_dict(backend="slurm", **more)))
 
 
-def test_a_file_is_no_database_for_slurm() -> None:
+def test_sqlite_raises_for_slurm() -> None:
     with pytest.raises(StorageError, match=r"sqlite:///.*hpo\.db is a file of this machine.*PostgreSQL or MySQL"):
-        create_placement(load_config(written(backend="slurm", workers=2)))
+        create_placement(load_config(study_dict(backend="slurm", workers=2)))
 
 
 def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,35 +86,35 @@ def test_several_small_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     for devices in ("cpu", ("cuda:0", "cpu")):
         with pytest.raises(ConfigError, match=r"trials_per_device: is for GPUs\. On CPUs, set `workers`"):
             assign_devices(devices, None, 2)
-    config = load_config(written(trials_per_device=2))
+    config = load_config(study_dict(trials_per_device=2))
     assert [(slot.device, slot.sharing) for slot in create_placement(config).slots] == [
         ("cuda:0", 2),
         ("cuda:1", 2),
     ] * 2
 
 
-def test_each_gets_its_part_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That torch keeps to it needs a GPU to be seen (`tests/training/test_memory.py` has what CPUs do)."""
-    told: list[Any] = []
+def test_each_worker_has_its_fraction_of_the_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a mocked GPU; whether torch respects the fraction is tested below."""
+    calls: list[Any] = []
     gigabyte = 2**30
     for name, answer in {
         "is_bf16_supported": lambda **_: True,
         "set_device": lambda device: None,
         "get_device_properties": lambda device: type("Device", (), {"total_memory": 80 * gigabyte}),
-        "set_per_process_memory_fraction": lambda *given: told.append(given),
+        "set_per_process_memory_fraction": lambda *given: calls.append(given),
     }.items():
         monkeypatch.setattr(torch.cuda, name, answer)
     before = torch.get_num_threads()
     apply(choose_execution("cuda:1", before, 1))
-    assert told == []
+    assert calls == []
     apply(choose_execution("cuda:1", before, 4))
-    ((part, device),) = told
+    ((part, device),) = calls
     assert device == "cuda:1"
     assert 19 < part * 80 < 20
 
 
 @pytest.mark.gpu
-def test_a_process_keeps_to_its_part() -> None:
+def test_process_respects_its_memory_fraction() -> None:
     apply(choose_execution("cuda:0", 1, 4))
     total = torch.cuda.get_device_properties("cuda:0").total_memory
     try:
