@@ -87,17 +87,19 @@ def _portfolio(config: StudyConfig, models: Mapping[str, ModelTraits]) -> FirstT
     defaults = [_model_defaults(config, model, traits) for model, traits in models.items()]
     probe = [of_model.probe for of_model in defaults if of_model.probe is not None][:1]
     best = probe + [of_model.points[0] for of_model in defaults]
-    best = best[: max(1, config.budget.max_trials // 2)]
     rounds = zip_longest(*(of_model.points[1:] for of_model in defaults))
     variants = [point for points in rounds for point in points if point]
-    queue = best + variants[: max(0, config.budget.max_trials // 3 - len(best))]
-
-    available = len(probe) + sum(len(of_model.points) for of_model in defaults)
-    left_out = sum(of_model.unsuited for of_model in defaults) + available - len(queue)
+    queue = best[: max(1, config.budget.max_trials // 2)]
+    queue += variants[: max(0, config.budget.max_trials // 3 - len(queue))]
+    unsuited = sum(of_model.unsuited for of_model in defaults)
     moved = sum(of_model.moved for of_model in defaults)
+    return FirstTrials(tuple(queue), _note(len(queue), moved, unsuited + len(best) + len(variants) - len(queue)))
+
+
+def _note(queued: int, moved: int, left_out: int) -> str:
     details = [f"{moved} moved into the search space"] * bool(moved) + [f"{left_out} left out"] * bool(left_out)
-    note = f"first_trials: none are given, so {count(len(queue), 'good default')} of the models' own recipes go first"
-    return FirstTrials(tuple(queue), f"{note}: {', '.join(details)}." if details else "")
+    note = f"first_trials: none are given, so {count(queued, 'good default')} of the models' own recipes go first"
+    return f"{note}: {', '.join(details)}." if details else ""
 
 
 def _model_defaults(config: StudyConfig, model: str, traits: ModelTraits) -> _Defaults:

@@ -24,8 +24,7 @@ class UnitCube:
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
-        found = {name: kind for trial in trials for name, kind in trial.distributions.items()}
-        self.space = {name: kind for name, kind in found.items() if not kind.single()}
+        self.space = _joint_space(trials)
         widths = [len(k.choices) if isinstance(k, CategoricalDistribution) else 1 for k in self.space.values()]
         self.groups = np.repeat(np.arange(len(widths)), widths)  # (features,): the parameter that a feature encodes
         self._categorical = np.array([isinstance(k, CategoricalDistribution) for k in self.space.values()], dtype=bool)
@@ -106,6 +105,12 @@ class UnitCube:
             if name in self.space:
                 found[:, column] = _convert(units[:, list(self.space).index(name)], self.space[name], kind)
         return found
+
+
+def _joint_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Return the last distribution of each parameter, without those of a single value."""
+    last = {name: kind for trial in trials for name, kind in trial.distributions.items()}
+    return {name: kind for name, kind in last.items() if not kind.single()}
 
 
 def _keys(units: Array) -> list[bytes]:
