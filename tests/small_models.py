@@ -1,4 +1,4 @@
-"""Small models with random weights, built from config in a moment: for tests of everything but learning itself."""
+"""Small models with random weights, built from a config in a moment: for tests that do not depend on learning."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ WORDS = (
 
 
 def save_tokenizer(folder: Path, max_length: int = 64) -> None:
-    """A word-level tokenizer of a dozen words, in the format that AutoTokenizer reads."""
+    """Save a word-level tokenizer of `WORDS` in the format of AutoTokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -35,7 +35,7 @@ def save_tokenizer(folder: Path, max_length: int = 64) -> None:
     fast.save_pretrained(folder)
 
 
-# Each architecture's names for the same small shape.
+# The settings of a small model by architecture.
 BERT_LIKE = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -79,7 +79,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "t5": {**T5_LIKE, "decoder_start_token_id": 0},
     "bart": {**BART_LIKE, "decoder_start_token_id": 2, "forced_eos_token_id": None},
 }
-SIDE = 16  # pixels of an image
+SIDE = 16  # of an image, in pixels
 VISION: dict[str, dict[str, Any]] = {
     "vit": {**BERT_LIKE, "image_size": SIDE, "patch_size": 4},
     "swin": {
@@ -94,7 +94,7 @@ VISION: dict[str, dict[str, Any]] = {
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
     "mobilenet_v2": {"image_size": SIDE, "depth_multiplier": 0.25, "min_depth": 4},
 }
-RATE = 2_000  # samples a second that the sound models read
+RATE = 2_000  # sampling rate of the audio models, in Hz
 WAVEFORM = {
     **BERT_LIKE,
     "conv_dim": (8, 8),
@@ -107,7 +107,7 @@ WAVEFORM = {
     "classifier_proj_size": 16,
     "conv_bias": True,
 }
-SOUND: dict[str, dict[str, Any]] = {
+AUDIO: dict[str, dict[str, Any]] = {
     "wav2vec2": WAVEFORM,
     "hubert": WAVEFORM,
     "whisper": {**BART_LIKE, "max_source_positions": 50, "num_mel_bins": 16, "classifier_proj_size": 16},
@@ -118,15 +118,15 @@ LAYERS_KEY = {"distilbert": "n_layers", "gpt2": "n_layer", "t5": "num_layers", "
 
 
 def save_model(folder: Path, architecture: str, layers: int = 2, seed: int = 0, **settings: Any) -> Path:
-    """A pre-trained model (no head) of a few thousand random parameters with its processor; returns its folder."""
+    """Save a model without head, of a few thousand random parameters, with its processor; return its folder."""
     import torch
     from transformers import AutoConfig, AutoModel
 
-    if architecture in VISION or architecture in SOUND:
+    if architecture in VISION or architecture in AUDIO:
         torch.manual_seed(seed)
-        deep = {"vit": "num_hidden_layers", "whisper": "encoder_layers"}.get(architecture)
-        own = {deep: layers} if deep else {}
-        shape = {**(VISION | SOUND)[architecture], **own, **settings}
+        depth_key = {"vit": "num_hidden_layers", "whisper": "encoder_layers"}.get(architecture)
+        depth = {depth_key: layers} if depth_key else {}
+        shape = {**(VISION | AUDIO)[architecture], **depth, **settings}
         config = AutoConfig.for_model(architecture, **shape)
         AutoModel.from_config(config).save_pretrained(folder)
         (save_image_processor if architecture in VISION else save_feature_extractor)(folder, architecture)
@@ -149,7 +149,7 @@ def save_model(folder: Path, architecture: str, layers: int = 2, seed: int = 0, 
 
 
 def save_feature_extractor(folder: Path, architecture: str = "wav2vec2") -> None:
-    """What makes the inputs of a small sound model, of sound at 2 kHz."""
+    """Save the feature extractor of a small audio model, for audio at 2 kHz (Whisper and AST: 16 kHz)."""
     import transformers
 
     if architecture == "whisper":
@@ -162,19 +162,19 @@ def save_feature_extractor(folder: Path, architecture: str = "wav2vec2") -> None
 
 
 def save_image_processor(folder: Path, architecture: str = "vit") -> None:
-    """An image processor that resizes to 16 × 16 pixels and normalises."""
+    """Save an image processor that resizes to 16 × 16 pixels and normalizes."""
     from transformers import ViTImageProcessorPil
 
     ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
 def save_bert(folder: Path, layers: int = 2, seed: int = 0) -> Path:
-    """A BERT of a few thousand parameters with its tokenizer; returns its folder."""
+    """Save a BERT of a few thousand parameters with its tokenizer; return its folder."""
     return save_model(folder, "bert", layers, seed)
 
 
 def write_reviews(folder: Path, train: int = 96, other: int = 32) -> Path:
-    """A folder of train, validation and test csv files that a tiny model learns in an epoch or two."""
+    """Write train, validation and test CSV files that a small model learns in an epoch or two; return the folder."""
     import random
 
     folder.mkdir(parents=True, exist_ok=True)

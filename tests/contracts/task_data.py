@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpo.tasks.task_data import TaskData
-from tests.small_models import SOUND, VISION
+from tests.small_models import AUDIO, VISION
 
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
 FILLERS = "the a film was very not".split()
@@ -193,7 +193,7 @@ CASES = {
     "translation": Case(translation, **only("bart", "t5"), writes=True, pipeline=False),
     "causal-lm": Case(causal_lm, **only("gpt2", "llama"), writes=True, baseline=False),
     "image-classification": Case(files=image_files, **only(*VISION)),
-    "audio-classification": Case(files=sound_files, **only(*SOUND)),
+    "audio-classification": Case(files=sound_files, **only(*AUDIO)),
     "speech-recognition": Case(files=speech_files, **only("wav2vec2", "hubert")),
 }
 

@@ -9,7 +9,7 @@ from hpo.config.trial_params import TrialParams
 from hpo.errors import ModelError
 from hpo.training.models.candidate import Candidate
 from hpo.training.models.layers import find_heads, find_stack, freeze, hidden_state, stack_items, train_mode
-from tests.small_models import ARCHITECTURES, SIDE, SOUND, VISION
+from tests.small_models import ARCHITECTURES, SIDE, AUDIO, VISION
 
 PATHS = {
     "bert": "bert.encoder.layer",
@@ -123,7 +123,7 @@ def test_stack_and_what_is_frozen_of_images_and_sound(name: str) -> None:
     import transformers
 
     path, count, beneath = OTHERS[name]
-    config = transformers.AutoConfig.for_model(name, **(VISION | SOUND)[name])
+    config = transformers.AutoConfig.for_model(name, **(VISION | AUDIO)[name])
     head = "ImageClassification" if name in VISION else "AudioClassification"
     model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
     stack = find_stack(model)
