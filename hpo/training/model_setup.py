@@ -41,7 +41,7 @@ class ModelSetup:
 def build_model(plan: TrainingPlan) -> ModelSetup:
     """Build the plan's model: initialize its head from the seed, quantize, move, freeze, add adapters.
 
-    Raises `ModelError` where the model cannot train as the plan asks (too few layers, no token to mask words with).
+    Raises `ModelError` where word dropout finds no token to hide words with.
     """
     params, candidate = plan.params, plan.candidate
     model = candidate.build(plan.seed, params.dropout, params.head_dropout)

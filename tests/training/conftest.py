@@ -1,6 +1,7 @@
-"""Small models, candidates and plans for the tests of training."""
+"""Small candidates, features and plans for the tests of training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,19 @@ import numpy as np
 import pytest
 
 from hpo.config.model_ref import ModelRef
-from hpo.config.trial_params import TrialParams
+from hpo.config.trial_params import Report, TrialParams
 from hpo.tasks.text.text_classification import TextClassification
 from hpo.training.batches.features import Features
 from hpo.training.execution import Execution
+from hpo.training.fine_tune import FineTuning
 from hpo.training.models.candidate import Candidate, load_candidate
 from hpo.training.plan import TrainingPlan
 from tests.small_models import WORDS, save_model
 
 HEAD = {"num_labels": 2, "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
 CLASSES = {**HEAD, "problem_type": "single_label_classification"}
-FIRST_WORD = 5  # the ids before are special tokens
+FIRST_WORD = 5  # lower ids are special tokens
+CACHED = Execution(prefix_cache="used")  # uses the frozen-prefix cache whether it pays or not
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,22 +33,22 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def candidate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Candidate]:
-    """Make the candidate of an architecture once a session; it is never trained itself, only copied."""
-    made: dict[Any, Candidate] = {}
+    """Load the candidate of an architecture once a session: it is only copied, never trained."""
+    loaded: dict[Any, Candidate] = {}
 
-    def make(architecture: str = "bert", layers: int = 2, **settings: Any) -> Candidate:
+    def load(architecture: str = "bert", layers: int = 2, **settings: Any) -> Candidate:
         key = (architecture, layers, *sorted(settings.items()))
-        if key not in made:
+        if key not in loaded:
             folder = save_model(tmp_path_factory.mktemp(architecture), architecture, layers, **settings)
             ref = ModelRef(name=str(folder), label=architecture)
-            made[key] = load_candidate(ref, "AutoModelForSequenceClassification", CLASSES)
-        return made[key]
+            loaded[key] = load_candidate(ref, "AutoModelForSequenceClassification", CLASSES)
+        return loaded[key]
 
-    return make
+    return load
 
 
 def make_features(rows: int = 48, seed: int = 0, longest: int = 12, pad: int = 0) -> Features:
-    """Sentences of 3 to `longest` words; the label says whether one of the first words of the list is there."""
+    """Return sentences of 3 to `longest` random words; the label is whether one of the first two words occurs."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, longest + 1, rows)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -55,9 +58,39 @@ def make_features(rows: int = 48, seed: int = 0, longest: int = 12, pad: int = 0
     return Features(columns, labels.astype(np.int64), lengths, {"input_ids": pad})
 
 
+def make_splits(architecture: str = "bert") -> dict[str, Features]:
+    """Return features of a train and a validation split that the frozen-prefix cache can store."""
+    pad = 1 if architecture == "roberta" else 0
+    splits = {"train": make_features(pad=pad), "validation": make_features(24, 1, pad=pad)}
+    for features in splits.values():
+        values, offsets = features.columns["input_ids"]
+        values[offsets[1:] - 1] = 3  # T5 and BART read the end-of-text token
+    return {split: replace(features, key=split) for split, features in splits.items()}
+
+
+def few_words(features: Features, start: int = 8) -> Features:
+    """Reduce features to the tokens `start`, `start + 1` and `start + 2`, in place, and return them."""
+    values, offsets = features.columns["input_ids"]
+    features.columns["input_ids"] = (start + values % 3, offsets)
+    return features
+
+
+def curve(reports: list[Report]) -> list[tuple[Any, ...]]:
+    """Return all numbers of a run's reports except seconds and memory."""
+    return [(r.step, r.epoch, r.value, r.train_loss, sorted(r.metrics.items())) for r in reports]
+
+
+def train_steps(run: FineTuning, steps: int) -> FineTuning:
+    """Train a run until it has done `steps` optimizer steps."""
+    walk = run.steps()
+    while run.progress.step < steps:
+        next(walk)
+    return run
+
+
 @pytest.fixture
 def plan(candidate: Callable[..., Candidate], tmp_path: Path) -> Callable[..., TrainingPlan]:
-    """Make a plan; keywords go to the trial's parameters, `of` overrides fields of the plan."""
+    """Build a plan: keywords are the trial's parameters, `of` overrides fields of the plan."""
 
     def make(
         architecture: str = "bert", layers: int = 2, of: dict[str, Any] | None = None, **params: Any

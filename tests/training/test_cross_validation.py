@@ -1,4 +1,4 @@
-"""k-fold validation: the mean over folds at each rung, whether they wait in memory or in checkpoints, killed or not."""
+"""k-fold cross-validation: the mean over folds at each rung, with folds suspended in memory or in checkpoints."""
 
 import statistics
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from hpo.training.plan import TrainingPlan
 from tests.training.conftest import make_features
 
 Plan = Callable[..., TrainingPlan]
-Told = list[tuple[Any, ...]]
+Numbers = list[tuple[Any, ...]]
 
 
 @pytest.fixture
 def folded(plan: Plan) -> Plan:
-    """Make a plan with three folds of 16 rows."""
+    """Build a plan with three folds of 16 rows."""
 
     def make(of: dict[str, Any] | None = None, **params: Any) -> TrainingPlan:
         parts = [replace(make_features(16, seed=number), key=f"fold {number}") for number in range(3)]
@@ -41,64 +41,66 @@ def folded(plan: Plan) -> Plan:
     return make
 
 
-def told(reports: list[Report]) -> Told:
+def numbers(reports: list[Report]) -> Numbers:
     return [(one.step, one.value, one.train_loss, *one.metrics.items(), *one.spread.items()) for one in reports]
 
 
-def alone(plan: TrainingPlan, fold: int) -> list[Report]:
-    """What a fold reports when it is trained by itself."""
+def train_fold(plan: TrainingPlan, fold: int) -> list[Report]:
+    """Return the reports of a fold that is trained by itself."""
     train, validation = plan.folds[fold]
-    folder = plan.folder.parent / f"alone-{fold}"
+    folder = plan.folder.parent / f"single-{fold}"
     return list(FineTuning(replace(plan, train=train, validation=validation, folds=(), folder=folder)).reports())
 
 
-def test_it_reports_the_mean_of_folds_that_are_trained_by_themselves(folded: Plan) -> None:
+def test_report_is_the_mean_over_independently_trained_folds(folded: Plan) -> None:
     made = folded()
     run = start_training(made)
     assert isinstance(run, CrossValidation)
     reports = list(run.reports())
-    apart = [alone(made, fold) for fold in range(3)]
+    single = [train_fold(made, fold) for fold in range(3)]
     assert [report.step for report in reports] == [1, 2, 3]
     for rung, report in enumerate(reports):
-        losses = [one[rung].metrics["loss"] for one in apart]
+        losses = [one[rung].metrics["loss"] for one in single]
         assert len(set(losses)) == 3
         assert report.metrics["loss"] == statistics.fmean(losses) and report.spread["loss"] == statistics.stdev(losses)
-        assert report.value == statistics.fmean(one[rung].value for one in apart)
-        assert report.train_loss == statistics.fmean(one[rung].train_loss for one in apart)
+        assert report.value == statistics.fmean(one[rung].value for one in single)
+        assert report.train_loss == statistics.fmean(one[rung].train_loss for one in single)
         assert report.epoch == rung + 1
-    assert reports[-1].seconds.keys() == apart[0][-1].seconds.keys() and run.seconds == reports[-1].seconds
+    assert reports[-1].seconds.keys() == single[0][-1].seconds.keys() and run.seconds == reports[-1].seconds
 
 
-def test_where_folds_wait_changes_nothing(folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_where_folds_are_suspended(folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     made = folded({"rungs_per_epoch": 5})  # more rungs than the four steps of an epoch
-    expected = told(list(start_training(made).reports()))
+    expected = numbers(list(start_training(made).reports()))
     assert len(expected) == 15
-    remove_checkpoints(made.folder)  # of a slow machine's clock
+    remove_checkpoints(made.folder)  # a slow machine writes some
     monkeypatch.setattr(cross_validation, "has_room", lambda *_: False)
     found = start_training(made)
-    assert told(list(found.reports())) == expected
+    assert numbers(list(found.reports())) == expected
     assert sorted(path.name for path in made.folder.iterdir()) == ["fold-1", "fold-2", "fold-3"]
     remove_checkpoints(made.folder)
     assert not made.folder.exists()
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing after it runs."""
+    """Simulates SIGKILL: no handler runs after it."""
 
 
-@pytest.mark.parametrize("waits", ["in memory", "in its checkpoint"])
+@pytest.mark.parametrize("suspended", ["in memory", "in a checkpoint"])
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_it_goes_on_as_if_nothing_had_been(waits: str, end: str, folded: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_validation, "has_room", lambda *_: waits == "in memory")
+def test_interrupted_run_resumes_with_the_same_results(
+    suspended: str, end: str, folded: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_validation, "has_room", lambda *_: suspended == "in memory")
     made = folded()
-    expected = told(list(start_training(made).reports()))
+    expected = numbers(list(start_training(made).reports()))
     remove_checkpoints(made.folder)
     train, steps = FineTuning._train_step, [0]
 
     def interrupted(self: FineTuning, *given: Any) -> None:
         train(self, *given)
         steps[0] += 1
-        if steps[0] == 19:  # of 36: the second fold is in its second epoch
+        if steps[0] == 19:  # of 36, in the second epoch of the second fold
             if end == "killed":
                 raise Killed
             self.plan.stop.set()
@@ -107,17 +109,17 @@ def test_it_goes_on_as_if_nothing_had_been(waits: str, end: str, folded: Plan, m
     with pytest.raises((Stopped, Killed)):
         list(start_training(replace(made, checkpoint_seconds=0.0)).reports())
     torch.manual_seed(99)
-    assert told(list(start_training(replace(made, stop=type(made.stop)())).reports())) == expected
-    assert steps[0] <= 36 + 3  # a fold that waited in memory had saved before its last step
+    assert numbers(list(start_training(replace(made, stop=type(made.stop)())).reports())) == expected
+    assert steps[0] <= 36 + 3  # a fold suspended in memory had saved before its last step
 
 
-def test_early_stopping_looks_at_the_mean(folded: Plan) -> None:
+def test_early_stopping_uses_the_mean(folded: Plan) -> None:
     made = folded(learning_rate=1e-9, epochs=6, early_stopping_patience=2)
     reports = list(start_training(made).reports())
-    assert [report.step for report in reports] == [1, 2, 3]  # nothing is learnt: no better after the first
+    assert [report.step for report in reports] == [1, 2, 3]  # nothing is learned: no improvement after the first
 
 
-def test_each_row_passes_the_frozen_layers_once(folded: Plan, tmp_path: Path) -> None:
+def test_prefix_cache_stores_the_rows_of_each_fold_once(folded: Plan, tmp_path: Path) -> None:
     made = folded(frozen_layers=1, dropout=0.0)
     expected = list(start_training(made).reports())
     store = PrefixCache(tmp_path / "prefixes")
@@ -125,7 +127,9 @@ def test_each_row_passes_the_frozen_layers_once(folded: Plan, tmp_path: Path) ->
     run = start_training(replace(made, prefixes=store, folder=tmp_path / "other"))
     found = list(run.reports())
     assert run.execution.prefix_cache == USED
-    assert len(list((tmp_path / "prefixes").glob("*/manifest.json"))) == 3  # one for each fold's rows, none for a union
+    assert (
+        len(list((tmp_path / "prefixes").glob("*/manifest.json"))) == 3
+    )  # one for each fold's rows, none for their unions
     for one, other in zip(found, expected, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)

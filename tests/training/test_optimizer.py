@@ -1,4 +1,4 @@
-"""Rates by depth, decay where it belongs, and optimizers whose state goes on."""
+"""Learning rates by depth, weight decay, optimizer state in checkpoints, and schedules."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,26 +12,18 @@ from hpo.config.trial_params import Scheduler, TrialParams
 from hpo.training.fine_tune import FineTuning
 from hpo.training.optimizer import build_scheduler
 from hpo.training.plan import TrainingPlan
-from tests.training.cpu.test_embeddings import few_words
-from tests.training.frozen.test_cache import data
+from tests.training.conftest import few_words, make_splits, train_steps
 
 Plan = Callable[..., TrainingPlan]
 
 
 def rates(run: FineTuning) -> dict[str, float]:
-    """Each trainable parameter's learning rate now."""
+    """Return each trainable parameter's current learning rate."""
     by_id = {id(p): group["lr"] for group in run._optimizer.param_groups for p in group["params"]}
     return {name: by_id[id(p)] for name, p in run.model.named_parameters() if p.requires_grad}
 
 
-def walk(run: FineTuning, steps: int) -> FineTuning:
-    for step in run.steps():
-        if step == steps:
-            return run
-    return run
-
-
-def test_each_layer_has_its_share_of_the_schedule(plan: Plan) -> None:
+def test_layer_decay_scales_the_schedule_by_depth(plan: Plan) -> None:
     settings: dict[str, Any] = {"learning_rate": 1.0, "layer_decay": 0.5, "lr_scheduler": "linear", "warmup_ratio": 0}
     run = FineTuning(plan(layers=3, epochs=2, **settings))
     expected = {
@@ -46,18 +38,18 @@ def test_each_layer_has_its_share_of_the_schedule(plan: Plan) -> None:
     found = rates(run)
     assert {name: found[name] for name in expected} == expected
     for group in run._optimizer.param_groups:
-        group["lr"] = group["initial_lr"] = group["initial_lr"] * 1e-3  # so that training keeps its numbers
+        group["lr"] = group["initial_lr"] = group["initial_lr"] * 1e-3  # so that weights stay finite
     run._scheduler.base_lrs = [rate * 1e-3 for rate in run._scheduler.base_lrs]
-    found = rates(walk(run, 3))
+    found = rates(train_steps(run, 3))
     assert {name: found[name] for name in expected} == pytest.approx({n: r * 0.75e-3 for n, r in expected.items()})
 
 
-def test_depth_is_where_a_weight_is_read_not_where_it_is_registered(plan: Plan) -> None:
+def test_depth_depends_on_where_a_weight_is_used_not_registered(plan: Plan) -> None:
     settings: dict[str, Any] = {"learning_rate": 1, "layer_decay": 0.5, "warmup_ratio": 0}
     deberta = rates(FineTuning(plan("deberta-v2", **settings)))
     assert deberta["deberta.encoder.rel_embeddings.weight"] == deberta["deberta.embeddings.LayerNorm.weight"] == 1 / 8
-    t5 = rates(FineTuning(plan("t5", of=data("t5"), **settings)))
-    assert t5["transformer.shared.weight"] == 1 / 8  # tied to the decoder's, and as low as the encoder's
+    t5 = rates(FineTuning(plan("t5", of=make_splits("t5"), **settings)))
+    assert t5["transformer.shared.weight"] == 1 / 8  # tied to the decoder's, at the depth of the encoder's
     assert t5["transformer.decoder.block.0.layer.0.SelfAttention.q.weight"] == 1
     above = rates(FineTuning(plan(frozen_layers=1, **settings)))
     assert set(above.values()) == {1, 1 / 2}
@@ -65,30 +57,30 @@ def test_depth_is_where_a_weight_is_read_not_where_it_is_registered(plan: Plan) 
     assert set(adapted.values()) == {1, 1 / 2, 1 / 4}
 
 
-def test_unused_words_decay_at_their_own_rate(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    of = {"train": few_words(data()["train"]), "validation": few_words(data()["validation"])}
+def test_unused_embeddings_decay_at_the_rate_of_their_depth(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {"train": few_words(make_splits()["train"]), "validation": few_words(make_splits()["validation"])}
     made = plan(epochs=3, weight_decay=0.5, layer_decay=0.5, of=of)
     run = FineTuning(made)
     assert run._setup.embedding is not None
     list(run.reports())
     monkeypatch.setattr(model_setup, "trim_embedding", lambda *_: None)
-    whole = FineTuning(made)
-    list(whole.reports())
+    full = FineTuning(made)
+    list(full.reports())
     for key, tensor in run.model.state_dict().items():
-        torch.testing.assert_close(tensor, whole.model.state_dict()[key], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(tensor, full.model.state_dict()[key], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"optimizer": "adafactor"}, {"layer_decay": 0.7}], ids=lambda s: next(iter(s)))
-def test_gone_on_it_is_the_same_run(settings: dict[str, Any], plan: Plan) -> None:
+def test_resumed_run_has_the_same_results(settings: dict[str, Any], plan: Plan) -> None:
     expected = [report.train_loss for report in FineTuning(plan(epochs=2, **settings)).reports()]
     made = plan(epochs=2, **settings)
-    walk(FineTuning(made), 4).save()
+    train_steps(FineTuning(made), 4).save()
     later = FineTuning(made)
     assert later.progress.step == 4
     assert [report.train_loss for report in later.reports()] == expected
 
 
-def test_adafactor_learns_at_rates_of_adamw_with_a_fraction_of_its_state(plan: Plan) -> None:
+def test_adafactor_learns_at_adamw_rates_with_a_fraction_of_its_state(plan: Plan) -> None:
     made = plan(epochs=15, learning_rate=1e-2, optimizer="adafactor")
     run = FineTuning(made)
     reports = list(run.reports())
@@ -99,8 +91,8 @@ def test_adafactor_learns_at_rates_of_adamw_with_a_fraction_of_its_state(plan: P
 
 
 @pytest.mark.parametrize("name", get_args(Scheduler))
-def test_schedules_rise_and_fall_as_they_are_named(name: Scheduler) -> None:
-    """Of 100 steps the first 20 warm up; warm-up–stable–decay falls in the last 20."""
+def test_schedule_warms_up_and_decays(name: Scheduler) -> None:
+    """Of 100 steps the first 20 warm up; warmup-stable-decay decays in the last 20."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     params = TrialParams(model="m", lr_scheduler=name, warmup_ratio=0.2)
     scheduler = build_scheduler(optimizer, params, total_steps=100)
@@ -113,7 +105,7 @@ def test_schedules_rise_and_fall_as_they_are_named(name: Scheduler) -> None:
         assert rates == [1.0] * 100
         return
     assert rates[0] == 0 and rates[20] == 1 and all(one < other for one, other in pairwise(rates[:21]))
-    falls = {"linear": 20, "cosine": 20, "constant_with_warmup": 100, "warmup_stable_decay": 80}[name]
-    assert rates[20 : falls + 1] == [1.0] * len(rates[20 : falls + 1])
-    assert all(one > other for one, other in pairwise(rates[falls:]))
-    assert rates[-1] < 0.1 or falls == 100
+    decay_start = {"linear": 20, "cosine": 20, "constant_with_warmup": 100, "warmup_stable_decay": 80}[name]
+    assert rates[20 : decay_start + 1] == [1.0] * len(rates[20 : decay_start + 1])
+    assert all(one > other for one, other in pairwise(rates[decay_start:]))
+    assert rates[-1] < 0.1 or decay_start == 100

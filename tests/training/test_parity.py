@@ -1,6 +1,6 @@
-"""Held to transformers.Trainer: the same weights, batches and schedule give the same losses, step by step.
+"""Parity with transformers.Trainer: the same weights, batches and schedule give the same losses, step by step.
 
-What Trainer draws otherwise is off here and has tests of its own: dropout, the head's seed, the order of batches.
+What Trainer samples in another way is switched off here and tested elsewhere: dropout, the head, the order of batches.
 """
 
 import math
@@ -43,7 +43,7 @@ class Rows(Dataset[int]):
 
 
 class SameBatches(Trainer):
-    """Trainer with our batches; keeps the loss of every step."""
+    """Trainer with our batches, which records the loss of every step."""
 
     def __init__(self, features: Features, batches: list[Any], **keywords: Any) -> None:
         super().__init__(train_dataset=Rows(len(features)), **keywords)
@@ -63,7 +63,7 @@ class SameBatches(Trainer):
         return loss
 
 
-def losses_of_trainer(model: PreTrainedModel, plan: TrainingPlan, folder: Path) -> list[float]:
+def trainer_losses(model: PreTrainedModel, plan: TrainingPlan, folder: Path) -> list[float]:
     batches: list[Any] = []
     for epoch in range(plan.params.epochs):
         batches += epoch_batches(plan.train.lengths, plan.params.batch_size, plan.seed, epoch)
@@ -74,7 +74,7 @@ def losses_of_trainer(model: PreTrainedModel, plan: TrainingPlan, folder: Path) 
         args=TrainingArguments(
             output_dir=str(folder),
             use_cpu=True,
-            num_train_epochs=1,  # ours, one after the other
+            num_train_epochs=1,  # all of our epochs' batches as one epoch
             per_device_train_batch_size=plan.params.batch_size,
             learning_rate=plan.params.learning_rate,
             weight_decay=plan.params.weight_decay,
@@ -93,12 +93,12 @@ def losses_of_trainer(model: PreTrainedModel, plan: TrainingPlan, folder: Path) 
     return trainer.losses
 
 
-def losses_of_ours(run: FineTuning) -> Iterator[float]:
-    seen, rows = 0.0, 0
+def our_losses(run: FineTuning) -> Iterator[float]:
+    loss_sum, rows = 0.0, 0
     for _ in run.steps():
         progress = run.progress
-        yield (progress.loss_sum - seen) / (progress.loss_count - rows)
-        seen, rows = progress.loss_sum, progress.loss_count
+        yield (progress.loss_sum - loss_sum) / (progress.loss_count - rows)
+        loss_sum, rows = progress.loss_sum, progress.loss_count
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -106,8 +106,8 @@ def losses_of_ours(run: FineTuning) -> Iterator[float]:
 def test_same_losses_as_trainer(
     name: str, plan: Callable[..., TrainingPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Batches stay whole: the sum over their parts is the same but for its rounding, which 50 steps multiply (that it is
-    # the same is a test of test_accumulation).
+    # Batches are not cut into parts: the sum over parts differs by rounding, which 50 steps amplify (test_accumulation
+    # tests that sum).
     monkeypatch.setattr("hpo.training.batches.batching.PASS_COST", 10**9)
     # 6 rows of 48 in the last batch of each epoch: 7 steps of 8 epochs.
     ours = plan(
@@ -121,8 +121,8 @@ def test_same_losses_as_trainer(
         weight_decay=0.1,
     )
     run = FineTuning(ours)
-    expected = losses_of_trainer(ours.candidate.build(ours.seed, 0.0), ours, tmp_path)
-    found = list(losses_of_ours(run))
+    expected = trainer_losses(ours.candidate.build(ours.seed, 0.0), ours, tmp_path)
+    found = list(our_losses(run))
     assert len(found) == len(expected) == math.ceil(48 / 7) * 8 >= STEPS
     assert np.ptp(expected) > 0.1  # it learns: a constant would agree with itself
     np.testing.assert_allclose(found, expected, rtol=1e-4)

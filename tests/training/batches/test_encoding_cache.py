@@ -1,4 +1,4 @@
-"""Tokens are made once by whoever comes first, for all processes of the machine."""
+"""Each split is encoded once, by the first process that needs it, for all processes of the machine."""
 
 import multiprocessing
 import threading
@@ -16,17 +16,17 @@ from hpo.tasks.text.text_classification import TextClassification
 from hpo.training.batches.encoding_cache import EncodingCache
 from tests.small_models import WORDS, save_tokenizer
 
-ROWS = 2_500  # more than one batch of the encoder
+ROWS = 2_500  # more than one batch of `Dataset.map`
 
 
-class CountedTask(TextClassification):
-    """Leaves a file each time that it encodes."""
+class CountingTask(TextClassification):
+    """Writes a file for each call of `encode`."""
 
-    def __init__(self, marks: Path) -> None:
-        self.marks = marks
+    def __init__(self, calls: Path) -> None:
+        self.calls = calls
 
     def encode(self, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
-        (self.marks / uuid.uuid4().hex).touch()
+        (self.calls / uuid.uuid4().hex).touch()
         return super().encode(rows, tokenizer, max_length)
 
 
@@ -39,7 +39,7 @@ def make_data() -> TaskData:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "marks").mkdir()
+    (tmp_path / "calls").mkdir()
     save_tokenizer(tmp_path / "tokenizer")
     return tmp_path
 
@@ -47,21 +47,21 @@ def folder(tmp_path: Path) -> Path:
 def get_features(folder: Path) -> tuple[int, int, int]:
     from transformers import AutoTokenizer
 
-    store = EncodingCache(folder / "cache", CountedTask(folder / "marks"), make_data())
+    store = EncodingCache(folder / "cache", CountingTask(folder / "calls"), make_data())
     features = store.get("train", AutoTokenizer.from_pretrained(folder / "tokenizer"), 8)
     return len(features), int(features.columns["input_ids"][0].sum()), int(features.lengths.max())
 
 
-def assert_one_good_copy(folder: Path, answers: list[tuple[int, int, int]]) -> None:
-    assert len(set(answers)) == 1
-    assert answers[0][0] == ROWS
-    assert answers[0][2] == 8
-    assert len(list((folder / "marks").iterdir())) == 1
+def assert_encoded_once(folder: Path, results: list[tuple[int, int, int]]) -> None:
+    assert len(set(results)) == 1
+    assert results[0][0] == ROWS
+    assert results[0][2] == 8
+    assert len(list((folder / "calls").iterdir())) == 1
     assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
 
 
-def test_many_first_users_make_one_good_copy(folder: Path) -> None:
-    """Each with a store and a lock of its own, as in processes of their own: the lock is of the open file."""
+def test_concurrent_threads_encode_once(folder: Path) -> None:
+    """Each has its own cache and lock, as separate processes do: the lock belongs to the open file."""
     together = threading.Barrier(4)
 
     def user(_: int) -> tuple[int, int, int]:
@@ -69,31 +69,31 @@ def test_many_first_users_make_one_good_copy(folder: Path) -> None:
         return get_features(folder)
 
     with ThreadPoolExecutor(4) as users:
-        assert_one_good_copy(folder, list(users.map(user, range(4))))
+        assert_encoded_once(folder, list(users.map(user, range(4))))
 
 
 @pytest.mark.slow
-def test_many_first_processes_make_one_good_copy(folder: Path) -> None:
+def test_concurrent_processes_encode_once(folder: Path) -> None:
     """Their imports alone take some 10 s of processor time."""
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as users:
-        assert_one_good_copy(folder, list(users.map(get_features, [folder] * 3)))
+        assert_encoded_once(folder, list(users.map(get_features, [folder] * 3)))
 
 
-def test_what_was_torn_is_made_anew_and_other_lengths_apart(folder: Path) -> None:
+def test_unfinished_entry_is_encoded_again_and_lengths_have_their_own(folder: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    task = CountedTask(folder / "marks")
+    task = CountingTask(folder / "calls")
     store = EncodingCache(folder / "cache", task, make_data())
-    whole = store.get("validation", tokenizer, 32)
-    assert store.get("validation", tokenizer, 32) is whole
+    full = store.get("validation", tokenizer, 32)
+    assert store.get("validation", tokenizer, 32) is full
     cut = store.get("validation", tokenizer, 4)
     assert cut.lengths.max() == 4
-    assert len(list(task.marks.iterdir())) == 2
-    # A process that was killed while it wrote leaves its scratch folder, which nobody reads.
+    assert len(list(task.calls.iterdir())) == 2
+    # A process that was killed while it encoded leaves its scratch folder, which is not read.
     made = next(path for path in (folder / "cache").iterdir() if path.is_dir())
     made.rename(made.with_name(f"{made.name}.4242"))
     again = EncodingCache(folder / "cache", task, make_data())
-    assert again.get("validation", tokenizer, 32).lengths.tolist() == whole.lengths.tolist()
+    assert again.get("validation", tokenizer, 32).lengths.tolist() == full.lengths.tolist()
     assert again.get("validation", tokenizer, 4).lengths.tolist() == cut.lengths.tolist()
-    assert len(list(task.marks.iterdir())) == 3
+    assert len(list(task.calls.iterdir())) == 3

@@ -1,4 +1,4 @@
-"""Hidden words: never special tokens, others in each epoch, the same when a run goes on, and no cache beside them."""
+"""Word dropout: hides no special tokens, other words in each epoch, the same in a resumed run, and no prefix cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +13,13 @@ from hpo.training.fine_tune import FineTuning
 from hpo.training.frozen.cache import PrefixCache
 from hpo.training.plan import TrainingPlan
 from tests.small_models import WORDS
-from tests.training.conftest import FIRST_WORD, make_features
-from tests.training.cpu.test_embeddings import few_words
-from tests.training.frozen.test_cache import data
+from tests.training.conftest import FIRST_WORD, few_words, make_features, make_splits
 
 Plan = Callable[..., TrainingPlan]
 MASK = WORDS.index("[MASK]")
 
 
-def test_a_share_of_the_words_is_hidden_and_nothing_else_changes() -> None:
+def test_a_share_of_the_words_is_hidden() -> None:
     features = make_features(2000)
     values, offsets = features.columns["input_ids"]
     values[offsets[1:] - 1] = 3
@@ -37,10 +35,10 @@ def test_a_share_of_the_words_is_hidden_and_nothing_else_changes() -> None:
     assert np.array_equal(features.columns["input_ids"][0], values)
 
 
-def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path) -> None:
-    of = {**data(), "prefixes": PrefixCache(tmp_path / "prefixes")}
+def test_resumed_run_hides_the_same_words_without_prefix_cache(plan: Plan, tmp_path: Path) -> None:
+    of = {**make_splits(), "prefixes": PrefixCache(tmp_path / "prefixes")}
     expected = list(FineTuning(plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)).reports())
-    plain = list(FineTuning(plan(epochs=2, frozen_layers=1, of=data())).reports())
+    plain = list(FineTuning(plan(epochs=2, frozen_layers=1, of=make_splits())).reports())
     assert expected[-1].train_loss != pytest.approx(plain[-1].train_loss, rel=1e-6)
     made = plan(epochs=2, word_dropout=0.3, frozen_layers=1, of=of)
     run = FineTuning(made)
@@ -50,7 +48,7 @@ def test_gone_on_it_is_the_same_run_without_the_cache(plan: Plan, tmp_path: Path
     assert [report.train_loss for report in FineTuning(made).reports()] == [expected[1].train_loss]  # the second epoch
 
 
-def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
+def test_mask_token_is_in_the_trimmed_embedding(plan: Plan) -> None:
     of = {"train": few_words(make_features()), "validation": few_words(make_features(24, 1))}
     run = FineTuning(plan(word_dropout=0.5, epochs=1, of=of))
     assert run._setup.embedding is not None
@@ -59,7 +57,7 @@ def test_the_mask_is_trained_where_only_used_words_are(plan: Plan) -> None:
     assert not (run.model.get_input_embeddings().weight[MASK] == before).all()
 
 
-def test_what_stands_for_a_word() -> None:
+def test_mask_token_is_the_mask_or_the_unknown_token() -> None:
     assert mask_token(SimpleNamespace(mask_token_id=4, unk_token_id=1)) == 4
     assert mask_token(SimpleNamespace(mask_token_id=None, unk_token_id=0)) == 0
     with pytest.raises(ModelError, match="no mask token and no unknown token"):

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there, whatever happens while it is written."""
+"""Checkpoints: valid whenever the process is killed, ordered by attempt and step, and written when due."""
 
 import json
 import os
@@ -14,38 +14,31 @@ from hpo.training.checkpoints import checkpoint
 from hpo.training.checkpoints.checkpoint import CheckpointTimer, remove_checkpoints
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
+from tests.training.conftest import train_steps
 
 Plan = Callable[..., TrainingPlan]
-
-
-def after(plan: TrainingPlan, steps: int) -> FineTuning:
-    run = FineTuning(plan)
-    walk = run.steps()
-    while run.progress.step < steps:
-        next(walk)
-    return run
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_one_is_kept_and_none_left_behind(plan: Plan) -> None:
+def test_only_the_latest_checkpoint_remains(plan: Plan) -> None:
     made = plan()
     for step in (2, 3):
-        after(made, step).save()
+        train_steps(FineTuning(made), step).save()
         assert names(made.folder) == [f"checkpoint-1-{step}"]
-    (made.folder / ".checkpoint-1-9.4242").mkdir()  # of a process that was killed
+    (made.folder / ".checkpoint-1-9.4242").mkdir()  # left by a killed process
     remove_checkpoints(made.folder)
     assert not made.folder.exists()
 
 
-def test_a_frozen_attempt_does_not_replace_what_the_next_one_wrote(plan: Plan) -> None:
+def test_suspended_attempt_does_not_replace_a_later_attempts_checkpoint(plan: Plan) -> None:
     made = plan()
-    frozen = after(made, 4)
+    suspended = train_steps(FineTuning(made), 4)
     second = replace(made, attempt=2)
-    after(second, 3).save()
-    frozen.save()  # it thaws, and is further than the one that took its run over
+    train_steps(FineTuning(second), 3).save()
+    suspended.save()  # it continues, and has done more steps than the process that reclaimed its trial
     assert names(made.folder) == ["checkpoint-1-4", "checkpoint-2-3"]
     third = FineTuning(replace(made, attempt=3))
     assert third.progress.step == 3
@@ -54,38 +47,35 @@ def test_a_frozen_attempt_does_not_replace_what_the_next_one_wrote(plan: Plan) -
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
-def test_a_torn_one_is_not_read(file: str, plan: Plan) -> None:
+def test_torn_checkpoint_is_not_loaded(file: str, plan: Plan) -> None:
     made = plan()
-    after(made, 2).save()
+    train_steps(FineTuning(made), 2).save()
     older = made.folder / "checkpoint-1-2"
-    kept = made.folder.parent / "kept"
-    older.rename(kept)
-    newest = after(made, 4).save()
-    kept.rename(older)
+    copy = made.folder.parent / "kept"
+    older.rename(copy)
+    newest = train_steps(FineTuning(made), 4).save()
+    copy.rename(older)
     torn = (newest / file).read_bytes()
     (newest / file).write_bytes(torn[: len(torn) // 2])
     assert FineTuning(made).progress.step == 2
     (older / file).unlink()
     assert FineTuning(made).progress.step == 0
-    # Written anew at the same step, it replaces the torn one.
-    after(made, 4).save()
+    # A new one of the same step replaces the torn one.
+    train_steps(FineTuning(made), 4).save()
     assert FineTuning(made).progress.step == 4
 
 
-CALLS = ("save_file", "_digest", "_flush", "rename", "rmtree")
-
-
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing after it runs, no handler catches it."""
+    """Simulates SIGKILL: no handler runs after it."""
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["next step", "same step"])
-def test_killed_at_any_call_one_sound_checkpoint_is_there(
+def test_killed_at_any_call_a_valid_checkpoint_remains(
     again: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan()
-    after(made, 2).save()
-    run = after(made, 2 if again else 3)
+    train_steps(FineTuning(made), 2).save()
+    run = train_steps(FineTuning(made), 2 if again else 3)
     count = {"left": 0}
 
     def killed_at(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,53 +109,53 @@ def test_killed_at_any_call_one_sound_checkpoint_is_there(
     assert names(made.folder) == [f"checkpoint-1-{run.progress.step}"]
 
 
-def test_a_full_disk_leaves_the_older_one_and_no_rubbish(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_previous_checkpoint_only(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan()
-    after(made, 2).save()
+    train_steps(FineTuning(made), 2).save()
 
     def full(*args: Any) -> None:
         raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    run = after(made, 3)
+    run = train_steps(FineTuning(made), 3)
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         run.save()
     assert names(made.folder) == ["checkpoint-1-2"]
 
 
-def test_it_holds_no_pickle_and_its_digest(plan: Plan) -> None:
-    path = after(plan(), 2).save()
+def test_checkpoint_has_no_pickle_and_a_digest(plan: Plan) -> None:
+    path = train_steps(FineTuning(plan()), 2).save()
     assert names(path) == ["state.json", "state.safetensors"]
     manifest = json.loads((path / "state.json").read_text())
     assert manifest["progress"]["step"] == 2
     assert len(manifest["digest"]) == 64
 
 
-def test_the_clock_saves_between_steps(plan: Plan) -> None:
-    told: list[Path] = []
-    made = plan(epochs=1, of={"checkpoint_seconds": 0.0, "on_checkpoint": told.append})
+def test_checkpoints_are_written_when_due(plan: Plan) -> None:
+    written: list[Path] = []
+    made = plan(epochs=1, of={"checkpoint_seconds": 0.0, "on_checkpoint": written.append})
     list(FineTuning(made).reports())
-    assert [path.name for path in told] == [f"checkpoint-1-{step}" for step in range(6)]
+    assert [path.name for path in written] == [f"checkpoint-1-{step}" for step in range(6)]
     assert names(made.folder) == ["checkpoint-1-5"]
 
 
-def test_the_clock_gives_saves_a_hundredth_of_the_time() -> None:
+def test_checkpoints_take_a_hundredth_of_the_time() -> None:
     weights = [torch.nn.Parameter(torch.zeros(2000, 1000))]
-    clock = CheckpointTimer(60.0, weights)
-    assert clock.seconds == pytest.approx(6.0)
+    timer = CheckpointTimer(60.0, weights)
+    assert timer.seconds == pytest.approx(6.0)
     assert CheckpointTimer(60.0, weights, attempt=2).seconds == 3.0
-    clock.saved(cost_seconds=0.2)
-    assert clock.seconds == pytest.approx(20.0)
-    clock.saved(cost_seconds=0.001)
-    assert clock.seconds == 5.0
-    clock.saved(cost_seconds=30.0)
-    assert clock.seconds == 60.0
-    assert not clock.is_due()
+    timer.saved(cost_seconds=0.2)
+    assert timer.seconds == pytest.approx(20.0)
+    timer.saved(cost_seconds=0.001)
+    assert timer.seconds == 5.0
+    timer.saved(cost_seconds=30.0)
+    assert timer.seconds == 60.0
+    assert not timer.is_due()
 
 
-def test_random_state_goes_on(plan: Plan) -> None:
+def test_random_state_is_restored(plan: Plan) -> None:
     made = plan(dropout=0.5)
-    after(made, 2).save()
+    train_steps(FineTuning(made), 2).save()
     one = FineTuning(made)
     numbers = torch.rand(3)
     torch.manual_seed(1)
@@ -174,8 +164,8 @@ def test_random_state_goes_on(plan: Plan) -> None:
     assert one.progress.step == 2
 
 
-def test_one_of_another_plan_is_not_read(plan: Plan) -> None:
+def test_checkpoint_of_another_plan_is_not_loaded(plan: Plan) -> None:
     made = plan()
-    after(made, 2).save()
+    train_steps(FineTuning(made), 2).save()
     assert FineTuning(plan(frozen_layers=1)).progress.step == 0
     assert FineTuning(made).progress.step == 2

@@ -1,4 +1,4 @@
-"""Attention on a CPU: the same numbers as torch's, by other products."""
+"""Attention on a CPU agrees with torch's fused kernels."""
 
 import pytest
 import torch
@@ -23,34 +23,34 @@ def gradients(model: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor,
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_it_computes_what_the_fused_kernel_does(causal: bool) -> None:
+def test_output_and_gradient_agree_with_the_fused_kernel(causal: bool) -> None:
     torch.manual_seed(0)
     model: torch.nn.Module = (
         LlamaModel(LlamaConfig(**SMALL, num_key_value_heads=4)) if causal else BertModel(BertConfig(**SMALL))
     ).eval()
-    ways = []
+    results = []
     for use in (restore_attention, use_cpu_attention):
         use(model)
-        ways.append(gradients(model, torch.bfloat16))
+        results.append(gradients(model, torch.bfloat16))
     assert model.config._attn_implementation == NAME
-    hidden, ours = (ways[0][0], ways[1][0]), zip(ways[0][1], ways[1][1], strict=True)
+    hidden, ours = (results[0][0], results[1][0]), zip(results[0][1], results[1][1], strict=True)
     torch.testing.assert_close(*hidden, atol=0.05, rtol=0.05)
     for fused, plain in ours:  # up to the rounding of bf16
         assert float((fused - plain).norm()) <= 0.05 * float(fused.norm()) + 1e-3
 
 
-def test_it_drops_weights_in_float32_too() -> None:
+def test_dropout_acts_in_float32() -> None:
     torch.manual_seed(0)
     query, key = (torch.randn(2, 3, 50, 8, requires_grad=True) for _ in range(2))
     value = torch.ones(2, 3, 50, 8)
     module = torch.nn.Module()
-    whole, _ = cpu_attention(module, query, key, value, None, is_causal=False)
-    torch.testing.assert_close(whole, torch.ones(2, 50, 3, 8))
+    expected, _ = cpu_attention(module, query, key, value, None, is_causal=False)
+    torch.testing.assert_close(expected, torch.ones(2, 50, 3, 8))
     dropped, _ = cpu_attention(module, query, key, value, None, dropout=0.4, is_causal=False)
     assert float(dropped.detach().mean()) == pytest.approx(1.0, abs=0.05) and float(dropped.detach().std()) > 0.05
 
 
-def test_a_model_without_the_choice_stays_as_it_is() -> None:
+def test_model_with_another_implementation_is_unchanged() -> None:
     model = BertModel(BertConfig(**SMALL, attn_implementation="eager"))
     assert attention_kernel(model, "cpu") == "eager"
     use_cpu_attention(model)

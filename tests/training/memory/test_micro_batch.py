@@ -1,4 +1,4 @@
-"""Micro-batches that fit: what a machine has, what a step takes, what is remembered; and real want of memory."""
+"""Micro-batches that fit in memory: limits, bounds, measurements, and a process that really runs out of memory."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_the_lowest_limit_counts(tmp_path: Path) -> None:
+def test_memory_limit_is_the_lowest_of_the_control_groups(tmp_path: Path) -> None:
     machine = memory_limit(tmp_path)
     assert machine > 2**28
     write(tmp_path / "proc/self/cgroup", "0::/user/job\n")
@@ -45,7 +45,7 @@ def test_the_lowest_limit_counts(tmp_path: Path) -> None:
     assert memory_limit(tmp_path) == machine
     write(groups / "user/memory.max", "3000\n")
     assert memory_limit(tmp_path) == 3000
-    write(groups / "memory.max", "2000\n")  # as a container sees its own
+    write(groups / "memory.max", "2000\n")  # as seen in a container
     assert memory_limit(tmp_path) == 2000
     write(tmp_path / "proc/self/cgroup", "5:cpu:/\n4:memory,hugetlb:/of/the/host\n0::/\n")
     write(groups / "memory/memory.limit_in_bytes", "1000\n")
@@ -53,22 +53,22 @@ def test_the_lowest_limit_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_the_bound_is_above_what_a_step_takes(name: str, plan: Plan) -> None:
+def test_activation_bound_is_above_a_steps_allocations(name: str, plan: Plan) -> None:
     features = make_features(8, longest=60, pad=1)
     words, offsets = features.columns["input_ids"]
-    words[offsets[1:] - 1] = 3  # T5 and BART read the end of a text
+    words[offsets[1:] - 1] = 3  # T5 and BART read the end-of-text token
     made = plan(name, 1 if name == "albert" else 2, of={"train": features})
     run = FineTuning(made)
     rows = np.argsort(made.train.lengths)[::-1]
     peaks = {size: memory._allocated(run._accumulation, made.train, rows[:size]) for size in (4, 8)}
-    taken = float(peaks[8] or 0) - float(peaks[4] or 0)
+    used = float(peaks[8] or 0) - float(peaks[4] or 0)
     bound = activation_bound(run.model, made.candidate.stack.count, 4, int(made.train.lengths.max()))
-    assert 0.05 * bound < taken < bound
+    assert 0.05 * bound < used < bound
 
 
 @pytest.mark.parametrize("task", ["causal-lm", "summarization"])
-def test_scores_of_many_words_stay_within_the_bound(task: str, tmp_path: Path) -> None:
-    """A vocabulary of 5,000 and models 16 wide: nearly all is for the scores of each word."""
+def test_logits_of_a_large_vocabulary_are_within_the_bound(task: str, tmp_path: Path) -> None:
+    """With a vocabulary of 5,000 and a width of 16, nearly all memory is for logits."""
     kind = get_task(task)
     data = kind.prepare(DataConfig(path=str(write_rows(task, tmp_path / "rows"))), 0)
     architecture = {"causal-lm": "gpt2", "summarization": "bart"}[task]
@@ -91,16 +91,16 @@ def test_scores_of_many_words_stay_within_the_bound(task: str, tmp_path: Path) -
     run = FineTuning(made)
     rows = np.argsort(features.lengths)[::-1]
     peaks = {size: memory._allocated(run._accumulation, features, rows[:size]) for size in (4, 8)}
-    taken = float(peaks[8] or 0) - float(peaks[4] or 0)
+    used = float(peaks[8] or 0) - float(peaks[4] or 0)
     bound = activation_bound(run.model, candidate.stack.count, 4, features.longest)
-    assert 0.05 * bound < taken < bound
+    assert 0.05 * bound < used < bound
 
 
-def test_a_model_of_another_kind_has_no_bound() -> None:
+def test_model_without_config_has_no_bound() -> None:
     assert activation_bound(torch.nn.Linear(2, 2), 1, 1, 1) == float("inf")
 
 
-def test_what_fits_by_far_is_not_measured(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_far_below_the_limit_is_not_measured(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_allocated", lambda *_: pytest.fail("measured"))
     run = FineTuning(plan(of={"micro_batches": MicroBatchCache(tmp_path / "memory")}))
     next(run.steps())
@@ -108,11 +108,13 @@ def test_what_fits_by_far_is_not_measured(plan: Plan, tmp_path: Path, monkeypatc
     assert not (tmp_path / "memory").exists()
 
 
-def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurement_is_stored_and_does_not_change_results(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = plan(epochs=2, dropout=0.0)
     expected = list(FineTuning(made).reports())
     store = MicroBatchCache(tmp_path / "memory")
-    # Room for the weights' states and about 3 of the longest examples.
+    # Memory for the optimizer state and about 3 of the longest inputs.
     states = 12 * sum(p.numel() for p in FineTuning(made).model.parameters())
     rows = np.argsort(made.train.lengths)[::-1]
     run = FineTuning(made)
@@ -124,8 +126,8 @@ def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatc
     assert run.execution.micro_batch == 3
     assert [r.train_loss for r in found] == pytest.approx([r.train_loss for r in expected], rel=1e-5)
     assert [r.metrics["loss"] for r in found] == pytest.approx([r.metrics["loss"] for r in expected], rel=1e-5)
-    (kept,) = (tmp_path / "memory").iterdir()
-    assert set(json.loads(kept.read_text())) == {"base_bytes", "row_bytes"}
+    (stored,) = (tmp_path / "memory").iterdir()
+    assert set(json.loads(stored.read_text())) == {"base_bytes", "row_bytes"}
 
     measure = memory._allocated
     monkeypatch.setattr(memory, "_allocated", lambda *_: pytest.fail("measured again"))
@@ -136,25 +138,27 @@ def test_measured_once_and_the_same_curve(plan: Plan, tmp_path: Path, monkeypatc
     later = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     next(later.steps())
     assert (later.execution.micro_batch, later.execution.checkpoint_activations) == (1, True)
-    kept.write_text("{torn")
+    stored.write_text("{torn")
     monkeypatch.setattr(memory, "_allocated", measure)
     later = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     next(later.steps())
-    assert set(json.loads(kept.read_text())) == {"base_bytes", "row_bytes"}
+    assert set(json.loads(stored.read_text())) == {"base_bytes", "row_bytes"}
 
 
-def test_measuring_draws_no_random_number(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_does_not_change_the_random_state(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = plan(epochs=1, dropout=0.3)
     expected = [report.train_loss for report in FineTuning(made).reports()]
     monkeypatch.setattr(memory, "activation_bound", lambda *_: float("inf"))
     run = FineTuning(replace(made, micro_batches=MicroBatchCache(tmp_path / "memory")))
     assert [report.train_loss for report in run.reports()] == expected
-    assert run.execution.micro_batch is None  # it fits whole
+    assert run.execution.micro_batch is None  # the full batch fits
     assert list((tmp_path / "memory").iterdir())
 
 
-# Wide layers: a step of its four 500-token texts takes about 400 MB, of two half as much.
-PRESSED = """
+# Wide layers: a step of four 500-token texts takes about 400 MB, of two half as much.
+LIMITED_MEMORY = """
 import json, resource, sys
 import numpy as np, torch
 from pathlib import Path
@@ -192,19 +196,19 @@ print(json.dumps([losses, run.execution.micro_batch]))
 
 
 @pytest.mark.slow
-def test_real_want_of_memory_changes_nothing(tmp_path: Path) -> None:
+def test_process_with_little_memory_has_the_same_results(tmp_path: Path) -> None:
     settings = {"intermediate_size": 8192, "max_position_embeddings": 512}
     folder = save_model(tmp_path / "model", "bert", 2, **settings)
 
     def train(room: int) -> tuple[list[float], int | None]:
-        command = [sys.executable, "-c", PRESSED, str(folder), str(room)]
+        command = [sys.executable, "-c", LIMITED_MEMORY, str(folder), str(room)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         losses, micro_batch = json.loads(done.stdout.splitlines()[-1])
         return losses, micro_batch
 
-    expected, whole = train(0)
+    expected, unlimited = train(0)
     found, micro_batch = train(250 * 2**20)
-    assert whole is None
+    assert unlimited is None
     assert micro_batch in (1, 2)
     assert found == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Candidates: read once, copied for each trial with the head that from_pretrained would draw; every mistake is told."""
+"""Candidates: loaded once, copied with the head that `from_pretrained` would initialize, and errors of loading."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def load(folder: Path, **settings: Any) -> Candidate:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_head_is_that_of_from_pretrained(name: str, candidate: Callable[..., Candidate]) -> None:
+def test_head_is_initialized_as_by_from_pretrained(name: str, candidate: Callable[..., Candidate]) -> None:
     found = candidate(name)
     set_seed(11)
     expected = AutoModelForSequenceClassification.from_pretrained(found.ref.name, **CLASSES).state_dict()
@@ -42,14 +42,14 @@ def test_head_is_that_of_from_pretrained(name: str, candidate: Callable[..., Can
     assert found.new_weights
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, expected[key]), key
-    drawn = {key for key, tensor in other.items() if not torch.equal(tensor, expected[key])}
-    assert drawn
-    assert drawn <= found.new_weights
+    changed = {key for key, tensor in other.items() if not torch.equal(tensor, expected[key])}
+    assert changed
+    assert changed <= found.new_weights
     assert model(**TEXTS.copy()).logits.shape == (1, 2)
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_dropout_reaches_every_place(name: str, candidate: Callable[..., Candidate]) -> None:
+def test_dropout_is_set_everywhere(name: str, candidate: Callable[..., Candidate]) -> None:
     model = candidate(name).build(0, dropout=0.0).train()
     assert torch.equal(model(**TEXTS).logits, model(**TEXTS).logits)
     attention = [
@@ -62,12 +62,12 @@ def test_dropout_reaches_every_place(name: str, candidate: Callable[..., Candida
 
 
 def test_functional_attention_dropout_acts(candidate: Callable[..., Candidate]) -> None:
-    model = candidate("llama").build(0, dropout=0.5).train()  # has no Dropout module at all
+    model = candidate("llama").build(0, dropout=0.5).train()  # has no Dropout module
     assert not any(isinstance(module, torch.nn.Dropout) for module in model.modules())
     assert not torch.equal(model(**TEXTS).logits, model(**TEXTS).logits)
 
 
-def test_the_candidate_stays_as_read(candidate: Callable[..., Candidate]) -> None:
+def test_candidate_is_not_changed_by_training_a_copy(candidate: Callable[..., Candidate]) -> None:
     found = candidate()
     before = {key: tensor.clone() for key, tensor in found.model.state_dict().items()}
     model = found.build(0, dropout=0.3).train()
@@ -82,7 +82,7 @@ def test_the_candidate_stays_as_read(candidate: Callable[..., Candidate]) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_weights_are_read_as_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_half_precision_weights_are_loaded_as_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = save_small(tmp_path, "bert")
     AutoModelForSequenceClassification.from_pretrained(folder).to(dtype).save_pretrained(folder)
     found = load(folder)
@@ -91,7 +91,7 @@ def test_half_precision_weights_are_read_as_float32(dtype: torch.dtype, tmp_path
     assert json.loads((tmp_path / "final/config.json").read_text())["dtype"] == "float32"
 
 
-def test_a_head_for_other_classes_is_drawn_anew(tmp_path: Path) -> None:
+def test_head_for_other_classes_is_initialized(tmp_path: Path) -> None:
     folder = save_small(tmp_path, "bert")
     AutoModelForSequenceClassification.from_pretrained(folder, num_labels=7).save_pretrained(folder)
     found = load(folder)
@@ -99,8 +99,8 @@ def test_a_head_for_other_classes_is_drawn_anew(tmp_path: Path) -> None:
     assert not torch.equal(found.build(1).classifier.weight, found.build(2).classifier.weight)
 
 
-def test_pickled_weights_only_where_allowed(tmp_path: Path) -> None:
-    folder = save_small(tmp_path / "gated" / "401", "bert")  # words of the hub's errors: here they are a path's
+def test_pickled_weights_are_loaded_only_where_allowed(tmp_path: Path) -> None:
+    folder = save_small(tmp_path / "gated" / "401", "bert")  # words of the hub's errors, here in a path
     weights = AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -110,7 +110,7 @@ def test_pickled_weights_only_where_allowed(tmp_path: Path) -> None:
 
 
 class Gate(BaseHTTPRequestHandler):
-    """What the hub answers to those whom the model's owner has not let in."""
+    """Responds as the hub does for a gated model without access."""
 
     def do_GET(self) -> None:
         self.send_response(403)
@@ -124,9 +124,9 @@ class Gate(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow  # the hub's address is read at import: a process of its own
-def test_a_gated_model_is_told(tmp_path: Path) -> None:
-    reading = """
+@pytest.mark.slow  # the hub's address is read at import, which needs a new process
+def test_gated_model_raises_model_error(tmp_path: Path) -> None:
+    script = """
         from hpo.config.study import ModelRef
         from hpo.training.models.candidate import load_candidate
         load_candidate(ModelRef(name="owner/model", label="model"), "AutoModelForSequenceClassification", {})
@@ -135,13 +135,13 @@ def test_a_gated_model_is_told(tmp_path: Path) -> None:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{hub.server_port}"
         environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-        command = [sys.executable, "-c", dedent(reading)]
+        command = [sys.executable, "-c", dedent(script)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         hub.shutdown()
     assert "ModelError: model: this model is gated. Ask for access on its page" in done.stderr, done.stderr
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_cannot_be_loaded_raises_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = save_small(tmp_path / "small-bert", "bert")
     with pytest.raises(ModelError, match=r"unreachable \(offline\). Nearest here: small-bert"):
@@ -160,15 +160,15 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load(folder)
 
 
-def test_an_architecture_without_such_a_head_is_told(tmp_path: Path) -> None:
+def test_architecture_without_the_head_raises_model_error(tmp_path: Path) -> None:
     folder = save_small(tmp_path, "bert")
     ref = ModelRef(name=str(folder), label="small")
     with pytest.raises(ModelError, match=r"no head for this task .AutoModelForImageClassification is needed"):
         load_candidate(ref, "AutoModelForImageClassification", CLASSES)
 
 
-def test_max_length_stays_within_the_positions(candidate: Callable[..., Candidate]) -> None:
-    found = candidate("roberta")  # 66 rows of positions, 2 of them for padding
+def test_max_length_is_at_most_the_positions(candidate: Callable[..., Candidate]) -> None:
+    found = candidate("roberta")  # 66 positions, 2 of them for padding
     assert resolve_max_length(found, None) == resolve_max_length(found, 64) == 64
     with pytest.raises(
         ModelError, match=r"max_length: 65 is more than the 64 positions of roberta. Set max_length to 64"
@@ -186,7 +186,7 @@ def test_max_length_stays_within_the_positions(candidate: Callable[..., Candidat
         ("gpt2", []),
     ],
 )
-def test_head_dropout_is_what_stands_before_the_answer(
+def test_head_dropout_is_set_in_the_head_only(
     name: str, expected: list[str], candidate: Callable[..., Candidate]
 ) -> None:
     model = candidate(name).build(0, dropout=0.25, head_dropout=0.5)

@@ -1,4 +1,4 @@
-"""Which layers a model has, and that frozen means frozen, for each architecture that hpo is held to."""
+"""The layer stack and the frozen parameters of each supported architecture."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from hpo.config.trial_params import TrialParams
 from hpo.errors import ModelError
 from hpo.training.models.candidate import Candidate
 from hpo.training.models.layers import find_heads, find_stack, freeze, hidden_state, stack_items, train_mode
-from tests.small_models import ARCHITECTURES, SIDE, AUDIO, VISION
+from tests.small_models import ARCHITECTURES, AUDIO, SIDE, VISION
 
 PATHS = {
     "bert": "bert.encoder.layer",
@@ -24,8 +24,8 @@ PATHS = {
     "t5": "transformer.encoder.block",
     "bart": "model.encoder.layers",
 }
-# What else the frozen part covers, beside the layers: everything that they are computed from.
-BENEATH = {
+# The frozen parameters besides the layers' own: all that their output depends on.
+BELOW = {
     "bert": ("bert.embeddings.",),
     "roberta": ("roberta.embeddings.",),
     "electra": ("electra.embeddings.", "electra.embeddings_project."),
@@ -44,22 +44,22 @@ BENEATH = {
     ),
 }
 EXAMPLE = {"input_ids": torch.tensor([[2, 6, 7, 8, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
-QUICK = ("bert", "deberta-v2", "bart")  # plain; positions and a convolution after the stack; an encoder of two stacks
+QUICK = ("bert", "deberta-v2", "bart")  # standard; positions and a convolution after the stack; two stacks
 MATRIX = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_stack_and_what_is_frozen(name: str, candidate: Callable[..., Candidate]) -> None:
+def test_stack_and_frozen_parameters(name: str, candidate: Callable[..., Candidate]) -> None:
     found = candidate(name)
     assert found.stack.path == PATHS[name]
     assert found.stack.count == (1 if name == "albert" else 2)
     for count in range(found.stack.count + 1):
         model = found.build(0)
         frozen = freeze(model, found.stack, count, EXAMPLE)
-        beneath = BENEATH[name] if count else ()
+        below = BELOW[name] if count else ()
         if name == "deberta-v2" and count == 2:
-            beneath += ("deberta.encoder.conv.",)  # it stands between the first layer and the second
-        expected = (*(f"{PATHS[name]}.{i}." for i in range(count)), *beneath)
+            below += ("deberta.encoder.conv.",)  # it is applied between the first and the second layer
+        expected = (*(f"{PATHS[name]}.{i}." for i in range(count)), *below)
         for parameter, tensor in model.named_parameters():
             assert tensor.requires_grad is not parameter.startswith(expected), (count, parameter)
         train_mode(model, frozen)
@@ -68,7 +68,7 @@ def test_stack_and_what_is_frozen(name: str, candidate: Callable[..., Candidate]
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_frozen_layers_compute_the_same_after_training(name: str, candidate: Callable[..., Candidate]) -> None:
+def test_output_of_frozen_layers_does_not_change_in_training(name: str, candidate: Callable[..., Candidate]) -> None:
     found = candidate(name)
     model = found.build(0)
     frozen = freeze(model, found.stack, found.stack.count, EXAMPLE)
@@ -85,7 +85,7 @@ def test_frozen_layers_compute_the_same_after_training(name: str, candidate: Cal
     assert all(torch.equal(outputs[0], later) for later in outputs[2::2])
 
 
-# Images and sound: the stack, its layers, and what is frozen with the first of them. Hierarchical models count stages.
+# Vision and audio: path of the stack, its layers, frozen with the first one. In hierarchical models layers are stages.
 OTHERS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "vit": ("vit.layers", 2, ("vit.embeddings.",)),
     "swin": ("swin.encoder.layers", 2, ("swin.embeddings.",)),
@@ -99,7 +99,7 @@ OTHERS: dict[str, tuple[str, int, tuple[str, ...]]] = {
             "wav2vec2.feature_extractor.",
             "wav2vec2.feature_projection.",
             "wav2vec2.encoder.pos_conv_embed.",
-            "wav2vec2.encoder.layer_norm.",  # registered after the stack; there are models that use it before
+            "wav2vec2.encoder.layer_norm.",  # registered after the stack, used before it
         ),
     ),
     "whisper": ("encoder.layers", 2, ("encoder.conv1.", "encoder.conv2.", "encoder.embed_positions.")),
@@ -119,10 +119,10 @@ INPUTS = {
 @pytest.mark.parametrize(
     "name", [n if n in ("resnet", "whisper") else pytest.param(n, marks=pytest.mark.slow) for n in OTHERS]
 )
-def test_stack_and_what_is_frozen_of_images_and_sound(name: str) -> None:
+def test_stack_and_frozen_parameters_of_vision_and_audio(name: str) -> None:
     import transformers
 
-    path, count, beneath = OTHERS[name]
+    path, count, below = OTHERS[name]
     config = transformers.AutoConfig.for_model(name, **(VISION | AUDIO)[name])
     head = "ImageClassification" if name in VISION else "AudioClassification"
     model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
@@ -130,16 +130,16 @@ def test_stack_and_what_is_frozen_of_images_and_sound(name: str) -> None:
     assert (stack.path, stack.count) == (path, count)
     frozen = freeze(model, stack, 1, INPUTS.get(name, {"pixel_values": torch.rand(2, 3, SIDE, SIDE)}))
     for parameter, tensor in model.named_parameters():
-        assert tensor.requires_grad is not parameter.startswith((f"{path}.0.", *beneath)), parameter
+        assert tensor.requires_grad is not parameter.startswith((f"{path}.0.", *below)), parameter
     train_mode(model, frozen)
     norms = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert bool(norms) is (name in ("resnet", "mobilenet_v2"))
-    for place, norm in norms:  # a frozen layer's statistics stay, too
-        assert norm.training is not place.startswith((f"{path}.0.", *beneath)), place
+    for norm_name, norm in norms:  # the statistics of frozen layers do not change either
+        assert norm.training is not norm_name.startswith((f"{path}.0.", *below)), norm_name
 
 
-def test_albert_has_one_layer_however_often_it_is_used(candidate: Callable[..., Candidate]) -> None:
-    """It shares one unit: to freeze one layer is to freeze all, and a share of the layers is none of them or all."""
+def test_albert_has_one_layer_that_is_applied_repeatedly(candidate: Callable[..., Candidate]) -> None:
+    """Freezing its one layer freezes all applications of it; a frozen share is rounded to 0 or 1 layers."""
     found = candidate("albert", 4)
     assert found.model.config.num_hidden_layers == 4 and found.stack.count == 1
     shares = [TrialParams(model="a", frozen_share=share).resolve_frozen_layers(1) for share in (0, 0.4, 0.5, 1)]
@@ -150,13 +150,13 @@ def test_albert_has_one_layer_however_often_it_is_used(candidate: Callable[..., 
     assert trained == {"classifier"}
 
 
-def test_more_layers_than_there_are_are_refused(candidate: Callable[..., Candidate]) -> None:
+def test_freezing_too_many_layers_raises_model_error(candidate: Callable[..., Candidate]) -> None:
     found = candidate()
     with pytest.raises(ModelError, match="3 is more than the 2 layers of BertForSequenceClassification"):
         freeze(found.build(0), found.stack, 3, EXAMPLE)
 
 
-def test_a_model_without_layers_is_told() -> None:
+def test_model_without_layer_stack_raises_model_error() -> None:
     with pytest.raises(ModelError, match="Linear has no stack of layers"):
         find_stack(torch.nn.Linear(2, 2))
 
@@ -172,7 +172,7 @@ def test_a_model_without_layers_is_told() -> None:
         ("llama", "CausalLM", ["lm_head"]),
     ],
 )
-def test_heads_are_what_is_no_part_of_the_body(name: str, head: str, expected: list[str]) -> None:
+def test_heads_are_the_modules_outside_the_body(name: str, head: str, expected: list[str]) -> None:
     import transformers
 
     config = transformers.AutoConfig.for_model(name, vocab_size=16, pad_token_id=0, **ARCHITECTURES[name])

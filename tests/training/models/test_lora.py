@@ -1,4 +1,4 @@
-"""LoRA on any architecture: what is trained, that merging changes nothing, that it goes on, and what is kept of it."""
+"""LoRA on any architecture: which weights train, merging, resuming, and the saved adapter."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,23 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.config.trial_params import Report
 from hpo.training.fine_tune import FineTuning
 from hpo.training.frozen.cache import PrefixCache
 from hpo.training.memory.micro_batch import MicroBatchCache
 from hpo.training.models.lora import AdapterWeights
 from hpo.training.plan import TrainingPlan
 from tests.small_models import ARCHITECTURES
-from tests.training.frozen.test_cache import FORCED, data
+from tests.training.conftest import CACHED, curve, make_splits
 
 Plan = Callable[..., TrainingPlan]
 QUICK = ("bert", "gpt2")
 MATRIX = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 HEADS = ("classifier", "score", "classification_head", "pre_classifier", "pooler", "head")
-
-
-def curve(reports: list[Report]) -> list[tuple[Any, ...]]:
-    return [(r.step, r.value, r.train_loss, sorted(r.metrics.items())) for r in reports]
 
 
 def logits(model: nn.Module, plan: TrainingPlan) -> torch.Tensor:
@@ -36,20 +31,21 @@ def logits(model: nn.Module, plan: TrainingPlan) -> torch.Tensor:
     return found
 
 
-def before_the_end(run: FineTuning) -> None:
+def run_all_steps(run: FineTuning) -> None:
+    """Train a run without finalizing its model."""
     for _ in run.steps():
         pass
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft reads it
 @pytest.mark.parametrize("name", MATRIX)
-def test_steps_change_adapters_and_head_alone_and_merging_changes_no_answer(
-    name: str, plan: Plan, tmp_path: Path
-) -> None:
-    made = plan(name, 1 if name == "albert" else 3, epochs=2, peft="lora", lora_r=2, learning_rate=1e-2, of=data(name))
+def test_only_adapters_and_head_train_and_merging_keeps_the_logits(name: str, plan: Plan, tmp_path: Path) -> None:
+    made = plan(
+        name, 1 if name == "albert" else 3, epochs=2, peft="lora", lora_r=2, learning_rate=1e-2, of=make_splits(name)
+    )
     run = FineTuning(made)
     start = {key: tensor.clone() for key, tensor in run.model.state_dict().items()}
-    before_the_end(run)
+    run_all_steps(run)
     changed = {key for key, tensor in run.model.state_dict().items() if not torch.equal(tensor, start[key])}
     adapters = {key for key in changed if ".lora_" in key}
     assert adapters and all(key.split(".")[0] in HEADS for key in changed - adapters)
@@ -59,7 +55,7 @@ def test_steps_change_adapters_and_head_alone_and_merging_changes_no_answer(
     run._finalize_model()
     torch.testing.assert_close(logits(run.model, made), unmerged, rtol=0, atol=1e-5)
     assert run.model.state_dict().keys() == made.candidate.model.state_dict().keys()
-    # The adapter by itself, on the base model as a person would load it.
+    # The saved adapter, loaded on the base model as a user would.
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
@@ -68,20 +64,22 @@ def test_steps_change_adapters_and_head_alone_and_merging_changes_no_answer(
     AdapterWeights.load(tmp_path / "adapter").save(tmp_path / "again", run.model)
     base = AutoModelForSequenceClassification.from_pretrained(made.candidate.ref.name, num_labels=2)
     base.config.pad_token_id = made.candidate.model.config.pad_token_id
-    alone = PeftModel.from_pretrained(base, tmp_path / "again")
-    torch.testing.assert_close(logits(alone, made), unmerged, rtol=0, atol=1e-5)
+    adapted_model = PeftModel.from_pretrained(base, tmp_path / "again")
+    torch.testing.assert_close(logits(adapted_model, made), unmerged, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_with_frozen_layers_and_the_cache_and_gone_on_it_is_the_same(name: str, plan: Plan, tmp_path: Path) -> None:
+def test_cached_and_resumed_runs_have_the_same_results(name: str, plan: Plan, tmp_path: Path) -> None:
     layers = 1 if name == "albert" else 3
     settings = {"epochs": 2, "peft": "lora", "lora_r": 2, "frozen_layers": layers - 1, "dropout": 0.1}
-    whole = FineTuning(plan(name, layers, of=data(name), **settings))
-    reports = list(whole.reports())
-    cached = plan(name, layers, of={**data(name), "prefixes": PrefixCache(tmp_path), "execution": FORCED}, **settings)
+    uninterrupted = FineTuning(plan(name, layers, of=make_splits(name), **settings))
+    reports = list(uninterrupted.reports())
+    cached = plan(
+        name, layers, of={**make_splits(name), "prefixes": PrefixCache(tmp_path), "execution": CACHED}, **settings
+    )
     for one, other in zip(FineTuning(cached).reports(), reports, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
-    made = plan(name, layers, of=data(name), **settings)
+    made = plan(name, layers, of=make_splits(name), **settings)
     run = FineTuning(made)
     steps = run.steps()
     for _ in range(4):
@@ -93,34 +91,38 @@ def test_with_frozen_layers_and_the_cache_and_gone_on_it_is_the_same(name: str, 
     assert curve(list(FineTuning(made).reports())) == curve(reports)
 
 
-def adapted(plan: TrainingPlan) -> set[str]:
+def adapted_modules(plan: TrainingPlan) -> set[str]:
     run = FineTuning(plan)
     return {key.partition(".lora_A")[0] for key, p in run.model.named_parameters() if ".lora_A" in key}
 
 
-def test_what_is_adapted_follows_from_the_structure(plan: Plan) -> None:
-    attention = adapted(plan(peft="lora", lora_targets="attention"))
+def test_adapted_matrices_follow_from_the_structure(plan: Plan) -> None:
+    attention = adapted_modules(plan(peft="lora", lora_targets="attention"))
     each = {"self.query", "self.key", "self.value", "output.dense"}
     assert attention == {f"bert.encoder.layer.{layer}.attention.{part}" for layer in (0, 1) for part in each}
-    everything = adapted(plan(peft="lora"))
+    everything = adapted_modules(plan(peft="lora"))
     assert attention < everything and "bert.pooler.dense" in everything
-    above = adapted(plan(peft="lora", frozen_layers=1))
+    above = adapted_modules(plan(peft="lora", frozen_layers=1))
     assert above == {name for name in everything if not name.startswith("bert.encoder.layer.0.")}
-    assert adapted(plan(peft="lora", lora_targets="attention", frozen_layers=2)) == set()  # the head alone
+    assert (
+        adapted_modules(plan(peft="lora", lora_targets="attention", frozen_layers=2)) == set()
+    )  # only the head is trained
     assert FineTuning(
         plan(peft="lora", lora_targets="attention", frozen_layers=2)
     ).model.classifier.weight.requires_grad
-    assert any("decoder" in name for name in adapted(plan("t5", peft="lora", frozen_layers=2, of=data("t5"))))
+    assert any(
+        "decoder" in name for name in adapted_modules(plan("t5", peft="lora", frozen_layers=2, of=make_splits("t5")))
+    )
 
 
-def test_nothing_to_adapt_trains_the_head_as_without(plan: Plan) -> None:
+def test_run_without_adapted_matrices_trains_the_head(plan: Plan) -> None:
     keywords = {"frozen_layers": 2, "lora_targets": "attention", "learning_rate": 1e-2}
     run = FineTuning(plan("distilbert", peft="lora", **keywords))
     assert curve(list(run.reports())) == curve(list(FineTuning(plan("distilbert", **keywords)).reports()))
     assert run.adapter is None
 
 
-def test_the_switches_reach_peft(plan: Plan) -> None:
+def test_parameters_reach_peft(plan: Plan) -> None:
     def scale(**params: Any) -> float:
         run = FineTuning(plan(peft="lora", **params))
         layer = run.model.get_submodule("bert.encoder.layer.0.attention.self.query")
@@ -131,13 +133,13 @@ def test_the_switches_reach_peft(plan: Plan) -> None:
     assert scale(lora_r=4, lora_alpha=4, use_rslora=True) == 2
     run = FineTuning(plan(peft="lora", use_dora=True, lora_dropout=0.2, epochs=2))
     assert any("lora_magnitude_vector" in key for key, p in run.model.named_parameters() if p.requires_grad)
-    before_the_end(run)
+    run_all_steps(run)
     unmerged = logits(run.model, run.plan)
     run._finalize_model()
     torch.testing.assert_close(logits(run.model, run.plan), unmerged, rtol=0, atol=1e-5)
 
 
-def test_memory_that_was_measured_is_remembered_for_each_kind_of_adapter(
+def test_micro_batch_is_measured_for_each_kind_of_adapter(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.training.memory.micro_batch.activation_bound", lambda *_: float("inf"))

@@ -1,6 +1,6 @@
-"""timm's models through transformers' wrapper: layers, freezing, the prefix cache, LoRA, gone on, saved and loaded.
+"""timm's models through transformers' wrapper: layers, freezing, prefix cache, LoRA, resuming, saving and loading.
 
-timm imports torchvision, so that it is an extra: all but the first test need `hpo[timm]`.
+timm imports torchvision and is an extra: all tests but the first need `hpo-finetune[timm]`.
 """
 
 import json
@@ -34,10 +34,10 @@ from tests.contracts.task_data import write_rows
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason=f"{NO_EXTRA}: timm")
 SIDE = 32
-# Architecture and settings of a small one; the stack, its layers, what is frozen beside the first.
+# By architecture: settings of a small model, path of the stack, its layers, what is frozen with the first layer.
 SMALL: dict[str, tuple[dict[str, Any], str, int, tuple[str, ...]]] = {
     "vgg11": ({"mlp_ratio": 0.01}, "features", 21, ()),
-    # Its stages stand beside each other: the largest counts, and to freeze its first block freezes those before it.
+    # Its stages are siblings: the largest is the stack, and freezing its first block freezes the stages before it.
     "resnet10t": ({}, "layer4", 1, ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")),
     "vit_tiny_patch16_224": (
         {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2},
@@ -49,7 +49,7 @@ SMALL: dict[str, tuple[dict[str, Any], str, int, tuple[str, ...]]] = {
 
 
 def save_timm(folder: Path, architecture: str) -> Path:
-    """A model of timm with random weights, as the hub has them; returns its folder."""
+    """Save a timm model with random weights in the hub's format; return its folder."""
     from transformers import AutoModel, TimmWrapperConfig
 
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def save_timm(folder: Path, architecture: str) -> Path:
     return folder
 
 
-def test_without_timm_it_is_told(tmp_path: Path) -> None:
+def test_missing_timm_raises_model_error(tmp_path: Path) -> None:
     if find_spec("timm") is not None:
         pytest.skip(f"{NO_EXTRA}: timm is")
     (tmp_path / "config.json").write_text(
@@ -74,46 +74,46 @@ def test_without_timm_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
-    folder = write_rows("image-classification", tmp_path_factory.mktemp("photos"), 24, 12)
+def images(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
+    folder = write_rows("image-classification", tmp_path_factory.mktemp("images"), 24, 12)
     return get_task("image-classification").prepare(DataConfig(path=str(folder)), 0)
 
 
 @pytest.fixture
-def plan_of(photos: TaskData, tmp_path: Path) -> Callable[..., TrainingPlan]:
-    def make(architecture: str, **params: Any) -> TrainingPlan:
+def plan_of(images: TaskData, tmp_path: Path) -> Callable[..., TrainingPlan]:
+    def build(architecture: str, **params: Any) -> TrainingPlan:
         task = get_task("image-classification")
         ref = ModelRef(name=str(save_timm(tmp_path / "model", architecture)), label="small")
-        candidate = Candidates({"small": ref}, task, photos)["small"]
+        candidate = Candidates({"small": ref}, task, images)["small"]
         assert task.check_model(candidate.model, candidate.processor) == ""
-        store = EncodingCache(tmp_path / "pixels", task, photos)
+        store = EncodingCache(tmp_path / "pixels", task, images)
         return TrainingPlan(
             params=TrialParams(model="small", **{"batch_size": 8, "learning_rate": 1e-3, "epochs": 2, **params}),
             task=task,
             candidate=candidate,
             train=store.get("train", candidate.processor, 0),
             validation=store.get("validation", candidate.processor, 0),
-            scorer=task.scorer("accuracy", photos),
+            scorer=task.scorer("accuracy", images),
             rungs_per_epoch=1,
             seed=3,
             folder=tmp_path / "checkpoints",
             execution=Execution(),
         )
 
-    return make
+    return build
 
 
 @needs_timm
 @pytest.mark.parametrize("architecture", SMALL)
-def test_layers_and_what_is_frozen(architecture: str, plan_of: Callable[..., TrainingPlan]) -> None:
-    _, path, count, beneath = SMALL[architecture]
+def test_stack_and_frozen_parameters(architecture: str, plan_of: Callable[..., TrainingPlan]) -> None:
+    _, path, count, below = SMALL[architecture]
     made = plan_of(architecture)
     stack = made.candidate.stack
     assert (stack.path, stack.count) == (f"timm_model.{path}", count)
     model = made.candidate.build(0)
     freeze(model, stack, 1, {"pixel_values": torch.rand(2, 3, SIDE, SIDE)})
     for name, tensor in model.named_parameters():
-        within = name.removeprefix("timm_model.").startswith((f"{path}.0.", *beneath))
+        within = name.removeprefix("timm_model.").startswith((f"{path}.0.", *below))
         assert tensor.requires_grad is not within, name
 
 
@@ -121,7 +121,7 @@ def test_layers_and_what_is_frozen(architecture: str, plan_of: Callable[..., Tra
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft reads it
 @pytest.mark.parametrize("peft", ["none", "lora"])
 @pytest.mark.parametrize("architecture", SMALL)
-def test_it_trains_goes_on_and_is_saved(
+def test_trained_model_is_resumed_cached_saved_and_loaded(
     architecture: str, peft: str, plan_of: Callable[..., TrainingPlan], tmp_path: Path
 ) -> None:
     from transformers import AutoModelForImageClassification
@@ -153,7 +153,7 @@ def test_it_trains_goes_on_and_is_saved(
 
 
 @needs_timm
-def test_images_are_made_as_timm_makes_them(tmp_path: Path) -> None:
+def test_images_are_processed_as_by_timm(tmp_path: Path) -> None:
     import timm
     from PIL import Image
     from transformers import AutoConfig
@@ -165,5 +165,5 @@ def test_images_are_made_as_timm_makes_them(tmp_path: Path) -> None:
     settings = timm.data.resolve_data_config(AutoConfig.from_pretrained(folder).pretrained_cfg, verbose=False)
     own = timm.data.create_transform(**settings, is_training=False)(image)
     assert ours["pixel_values"][0].shape == own.shape
-    # One row more or less is cut off where the margin is odd: a pixel here is 0.1 apart from the next.
+    # With an odd margin the crop may differ by one row: neighboring pixels of this image differ by 0.1.
     assert float((ours["pixel_values"][0] - own).abs().max()) < 0.15 < float(own.abs().max())

@@ -1,4 +1,4 @@
-"""The states of untrained models: one vector an input and layer, whatever the architecture."""
+"""Per-layer features: one vector an input and layer for each architecture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +19,13 @@ from tests.training.conftest import make_features
 
 
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "albert", "t5"])
-def test_they_are_the_means_of_what_the_model_says_itself(
+def test_features_are_the_means_of_the_models_hidden_states(
     architecture: str, candidate: Callable[..., Candidate]
 ) -> None:
     made, features = candidate(architecture), make_features(30)
-    places = np.array([2, 5, 7, 11, 29])
-    found = extract_layer_features(made, features, places, Execution())
-    batch = features.collate(places)
+    indices = np.array([2, 5, 7, 11, 29])
+    found = extract_layer_features(made, features, indices, Execution())
+    batch = features.collate(indices)
     backbone = made.model.get_encoder() if architecture == "t5" else made.model.base_model
     with torch.no_grad():
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -33,23 +33,23 @@ def test_they_are_the_means_of_what_the_model_says_itself(
     mask = batch["attention_mask"][..., None].float()
     assert len(found.layers) == len(hidden) == 2
     assert (found.labels == batch["labels"].numpy()).all() and (found.inputs == np.arange(5)).all()
-    last = len(hidden) - 1  # which transformers hands on after the last norm, where a model has one there
+    last = len(hidden) - 1  # which transformers returns after the final norm, where a model has one
     for layer in range(last if architecture in ("gpt2", "t5") else last + 1):
         expected = (hidden[layer] * mask).sum(1) / mask.sum(1)
         assert np.allclose(found.layers[layer], expected.numpy(), atol=1e-5)
 
 
-def test_of_tokens_with_labels_each_has_its_own(tmp_path: Path) -> None:
+def test_each_labeled_token_has_a_vector(tmp_path: Path) -> None:
     data = get_task("token-classification").prepare(
         DataConfig(path=str(write_rows("token-classification", tmp_path / "rows"))), 0
     )
     plan = make_plan("token-classification", "bert", data, tmp_path)
-    places = np.arange(6)
-    found = extract_layer_features(plan.candidate, plan.train, places, Execution())
-    labels = plan.train.collate(places)["labels"].numpy()
+    indices = np.arange(6)
+    found = extract_layer_features(plan.candidate, plan.train, indices, Execution())
+    labels = plan.train.collate(indices)["labels"].numpy()
     assert (found.labels == labels[labels != IGNORE_INDEX]).all()
-    assert (found.inputs == np.repeat(places, (labels != IGNORE_INDEX).sum(1))).all()
-    assert all(len(states) == len(found.labels) for states in found.layers)
+    assert (found.inputs == np.repeat(indices, (labels != IGNORE_INDEX).sum(1))).all()
+    assert all(len(layer) == len(found.labels) for layer in found.layers)
 
 
 @pytest.mark.parametrize("architecture", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
@@ -59,10 +59,10 @@ def test_images_have_one_vector_each(architecture: str, tmp_path: Path) -> None:
     plan = make_plan("image-classification", architecture, data, tmp_path)
     found = extract_layer_features(plan.candidate, plan.train, np.arange(5), Execution())
     assert len(found.layers) == plan.candidate.stack.count
-    assert all(states.shape[0] == 5 and states.ndim == 2 for states in found.layers)
+    assert all(layer.shape[0] == 5 and layer.ndim == 2 for layer in found.layers)
 
 
-def test_padding_of_sound_does_not_count() -> None:
+def test_padding_of_audio_is_ignored() -> None:
     class Model:
         def _get_feature_vector_attention_mask(self, length: int, mask: torch.Tensor) -> torch.Tensor:
             return mask[:, :: mask.shape[1] // length]
