@@ -10,7 +10,7 @@ from hpo.errors import ConfigError, did_you_mean
 
 def ready_made_spaces() -> dict[str, Path]:
     """Return the file of each ready-made search space by its name, in alphabetical order."""
-    return {path.stem: path for path in sorted(asset_folder("search_spaces").glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in asset_folder("search_spaces").glob("*.yaml")))
 
 
 def read_space_file(name: str, folder: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_overrides_are_yaml_and_expand_shorthands() -> None:
         ("=8", "write key=value"),
         ("budget.max_trals=8", "budget.max_trals: no such key. Did you mean 'max_trials'?"),
         ("name.first=8", "--set name.first: 'name' is a single value, so it has no key 'first'"),
-        ("budget.max_trials=many", "budget.max_trials: must be a whole number (given: 'many')"),
+        ("budget.max_trials=many", "budget.max_trials: must be an integer (given: 'many')"),
         ("seed=!!python/name:os.system", "--set seed=.*tag"),
         ("metric=a: b", "--set metric=a: b, line 1: not valid YAML"),
     ],

@@ -96,6 +96,16 @@ def install_in_a_target(wheel: Path, python: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(target)}
 
 
+def install_for_the_user(wheel: Path, python: Path) -> dict[str, str]:
+    settings = python.parents[1] / "pyvenv.cfg"  # an environment that reads the user's packages, too
+    settings.write_text(settings.read_text().replace("system-site-packages = false", "system-site-packages = true"))
+    user = {"PYTHONUSERBASE": str(python.parents[1].with_name("user"))}
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--user", "--no-warn-script-location")
+    run(*pip, "--quiet", "--no-deps", "--no-index", wheel, **user)
+    shutil.copy(Path(user["PYTHONUSERBASE"]) / "bin" / "hpo", python.parent / "hpo")
+    return user
+
+
 def install_by_uv(wheel: Path, python: Path) -> dict[str, str]:
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
@@ -106,7 +116,7 @@ def install_by_uv(wheel: Path, python: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("install", [install_plainly, install_in_a_target, install_by_uv])
+@pytest.mark.parametrize("install", [install_plainly, install_in_a_target, install_for_the_user, install_by_uv])
 def test_the_installed_package_runs_from_another_folder(
     wheel: Path,
     environment: Path,
