@@ -43,7 +43,7 @@ from hpo.storage.storage import Storage, StorageUnavailable, open_storage
 from hpo.training.execution import choose_execution
 from hpo.workflow.context import StudyContext
 from hpo.workflow.launch.create import create_study
-from hpo.workflow.stages import stage_folder
+from hpo.workflow.worker.stages import stage_folder
 from tests import servers
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -18,13 +18,12 @@ from hpo.core.direction import loss_sign
 from hpo.core.format import score
 from hpo.errors import TrialError
 from hpo.reporting.console import console
-from hpo.storage.records.study import StudyRecord, direction_of
+from hpo.storage.records.study import StudyRecord, complete_trials, direction_of
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import open_storage
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stages import complete_trials
 from hpo.workflow.studies import open_study
 
 TOP = 3

@@ -269,7 +269,7 @@ def test_a_worker_with_other_data_is_refused(run: Run, workshop: Path) -> None:
     finally:
         table.write_text(before)
     assert by_hand.returncode == 2 and "Traceback" not in by_hand.stderr
-    assert "is not what study 'reviews' was made from (fingerprint" in " ".join(by_hand.stderr.split())
+    assert "is not what study 'reviews' was created from: its fingerprint" in " ".join(by_hand.stderr.split())
 
 
 def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

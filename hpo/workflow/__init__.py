@@ -1,1 +1,1 @@
-"""Where search and training meet."""
+"""Runs a study: connects search, training, storage and workers."""

@@ -100,7 +100,7 @@ class StudyContext:
     def why_no_ranking(self) -> str:
         """Return the reason for which the study's models cannot be ranked; empty where they can."""
         if not self.task.supports_ranking:
-            return f"{self.task.name} has no ranking: its labels are no classes and no numbers that features could tell"
+            return f"{self.task.name} has no ranking: its labels are neither classes nor numbers, which a ranking needs"
         if len(self.config.labels) < 2:
             return "there is one model"
         return ""

@@ -7,11 +7,10 @@ from optuna.trial import FrozenTrial
 
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage import budget
-from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.study import StudyRecord, complete_trials
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, open_storage
-from hpo.workflow.stages import complete_trials
 
 
 def list_studies(storage: str | None = None) -> list[StudyStatus]:

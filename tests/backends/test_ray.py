@@ -115,7 +115,7 @@ def test_no_trial_is_lost_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
     finally:
         end_all(home)
     assert code == 0, output
-    assert output.count("another takes its place") == 2, output
+    assert output.count("a new one replaces it") == 2, output
     found = check_whole(home, trials=TRIALS)
     assert sum(trial.user_attrs["attempt"] > 1 for trial in found.trials) == 2
     assert len({trial.user_attrs["worker"] for trial in found.trials}) <= 6

@@ -49,7 +49,7 @@ def test_a_sticky_device_error_costs_the_process_and_not_the_trial(
     fault = "import torch\nif strike('device'):\n    raise torch.AcceleratorError('CUDA error: misaligned address')"
     command = command_for(tmp_path, {**quick(study_file), "metric": str(write_metric(tmp_path, fault))})
     told = run_to_the_end(command)
-    assert "CUDA error: misaligned address" in told and "another takes its place" in told
+    assert "CUDA error: misaligned address" in told and "a new one replaces it" in told
     study = check_whole(home)
     assert sorted(trial.user_attrs["attempt"] for trial in study.trials) == [1, 1, 1, 2]
 
@@ -86,7 +86,7 @@ def test_a_real_device_side_assertion(study_file: dict[str, Any], tmp_path: Path
         "import torch\nif strike('device'):\n    torch.zeros(1, device='cuda')[torch.tensor([9], device='cuda')].cpu()"
     )
     study = {**study_file, "metric": str(write_metric(tmp_path, fault)), "devices": "cuda"}
-    assert "another takes its place" in run_to_the_end(command_for(tmp_path, study))
+    assert "a new one replaces it" in run_to_the_end(command_for(tmp_path, study))
     check_whole(home)
 
 
@@ -105,7 +105,7 @@ def test_a_trial_that_kills_its_workers_fails_and_the_others_live(command: list[
     study = study_of(home)
     assert results(study) == {TrialState.COMPLETE: [0, 2, 3], TrialState.FAIL: [1]}
     assert study is not None and "3 workers died on it" in study.trials[1].user_attrs["failure"]
-    assert "for want of memory" in output
+    assert "for lack of memory" in output
     assert not workers_of(home)
 
 

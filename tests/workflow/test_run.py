@@ -25,9 +25,9 @@ from hpo.workflow.launch.supervisor import Supervisor
 from hpo.workflow.replay import replay
 from hpo.workflow.result import Predictor
 from hpo.workflow.retrain import retrain
-from hpo.workflow.stages import confirm_jobs
 from hpo.workflow.studies import best_configuration
 from hpo.workflow.worker import loop
+from hpo.workflow.worker.stages import confirm_jobs
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Self
 
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
-from hpo.core.direction import Direction
+from hpo.core.direction import Direction, loss_sign
 from hpo.storage.optuna_internals import optuna_storage, study_id
 from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, SystemAttribute
 from hpo.storage.records.final_model import DataRecord, FinalModel
@@ -87,3 +88,10 @@ class StudyRecord(AttributeRecord):
 def direction_of(study: optuna.Study) -> Direction:
     """Return the direction of a study's one objective."""
     return "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
+
+
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the complete trials of a study, best first; of equal ones the earlier first."""
+    sign = loss_sign(direction_of(study))
+    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
+    return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))

@@ -21,7 +21,7 @@ from hpo.workflow.checks.techniques import check_techniques
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.context import StudyContext, check_remote_checkpoints, describe_data
 from hpo.workflow.launch.placement import create_placement
-from hpo.workflow.stages import limit_confirm_seconds
+from hpo.workflow.worker.stages import limit_confirm_seconds
 
 TIMED_STEPS = 6
 TIMED_SECONDS = 10.0  # enough for one model: a large one on a busy CPU needs minutes for six steps

@@ -1,4 +1,4 @@
-"""Whether the techniques that a search space names suit the task and the models: told before anything is trained."""
+"""Checks that the task and the models support the techniques in a search space, before anything is trained."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hpo.workflow.context import StudyContext
 
 
 def check_techniques(context: StudyContext) -> None:
-    """Raise `ConfigError` or `ModelError` for a parameter that the task, or a model it is sampled for, cannot have."""
+    """Raise `ConfigError` or `ModelError` for a parameter that the task or a model does not support."""
     _check_frozen_counts(context)
     _check_augmentation(context)
     _check_class_weights(context)
@@ -27,12 +27,12 @@ def check_techniques(context: StudyContext) -> None:
         if not head_dropouts(candidate.model):
             raise ModelError(
                 f"{candidate.ref.label}: head_dropout: its head has no dropout. Leave it out, or sample it for others "
-                "alone: head_dropout: {…, when: {model: […]}}."
+                "only: head_dropout: {…, when: {model: […]}}."
             )
 
 
 def _candidates_with(name: str, context: StudyContext) -> list[Candidate]:
-    """The models that a parameter of the space, where it is not off throughout, may be sampled for."""
+    """Return the models for which a parameter of the space may be sampled; none where it is always off."""
     parameter = context.config.search_space.parameters.get(name)
     if parameter is None or not any(parameter.extremes()):
         return []

@@ -1,1 +1,1 @@
-"""Creating or resuming a study and starting its workers."""
+"""Creates or resumes a study and starts its workers."""

@@ -14,7 +14,7 @@ from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import Storage
 from hpo.workflow.context import StudyContext, describe_data, versions
 from hpo.workflow.launch.resume import source_studies
-from hpo.workflow.stages import FIRST_TRIAL
+from hpo.workflow.worker.stages import FIRST_TRIAL
 
 
 def create_study(context: StudyContext, storage: Storage, ranking: Ranking | None = None) -> optuna.Study:

@@ -1,4 +1,4 @@
-"""Which workers a study gets, and where: the backend it names, opened, and what each worker there is handed."""
+"""The placement of a study's workers: the backend that it names, and the device and threads of each worker."""
 
 import os
 from collections.abc import Callable
@@ -20,34 +20,35 @@ WORKER = "hpo.workflow.worker.process"
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """What a worker has: a device, or how to choose one where it runs, threads, and who shares the memory."""
+    """The resources of one worker. `device` may be auto or cuda: chosen on the worker's machine."""
 
     device: str
     threads: int
-    final_threads: int  # for the last run, when the other workers have nothing left to train
-    sharing: int  # workers on the same device; 0: as many as the cores there have room for
+    final_threads: int  # for the final training, when the other workers are idle
+    sharing: int  # workers on the same device; 0: one for each `threads` cores of the machine
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers of one study run: slot n has `slots[n]`, a further one (as a cluster grows) the last."""
+    """The backend of a study and its worker slots; slots that a growing cluster adds are like the last one."""
 
     backend: Backend
     slots: tuple[WorkerSlot, ...]
 
     def slot(self, number: int) -> WorkerSlot:
+        """Return slot `number`, from 0."""
         return self.slots[min(number, len(self.slots) - 1)]
 
     def execution_here(self) -> Execution:
-        """How this process, which may be on another machine than its workers, carries out what it checks itself."""
+        """Return the execution of the checks in this process, which may run on another machine than its workers."""
         slot = self.slots[0]
         device = slot.device if slot.device in available_devices() else available_devices()[0]
         return choose_execution(device, min(slot.threads, cores()))
 
 
 def create_placement(config: StudyConfig) -> Placement:
-    """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where workers cannot run there."""
-    create = _PLACE.get(config.backend.name) or load_plugin(PLUGINS, config.backend.name, "backend")
+    """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where its workers cannot run."""
+    create = _BACKENDS.get(config.backend.name) or load_plugin(PLUGINS, config.backend.name, "backend")
     placement: Placement = create(config)
     return placement
 
@@ -56,12 +57,12 @@ def _local(config: StudyConfig) -> Placement:
     devices = assign_devices(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     slots = tuple(WorkerSlot(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
-    prestarted = max(1, (os.cpu_count() or 1) - 1)  # one core is this process's own
+    prestarted = max(1, (os.cpu_count() or 1) - 1)  # one core is left to this process
     return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), prestarted), slots)
 
 
 def _ray(config: StudyConfig) -> Placement:
-    _needs("ray", "ray")
+    _require("ray", "ray")
     from hpo.backends.ray import RayBackend, WorkerResources
 
     settings, sharing = config.backend.ray, config.trials_per_device
@@ -85,14 +86,12 @@ def _ray(config: StudyConfig) -> Placement:
 
 
 def _slurm(config: StudyConfig) -> Placement:
-    _needs("submitit", "slurm")
+    _require("submitit", "slurm")
     from hpo.backends.slurm import SlurmBackend
 
     settings, sharing = config.backend.slurm, config.trials_per_device or 1
     if config.workers is None:
-        raise ConfigError(
-            "workers: say how many the queue is asked for, such as workers: 8; Slurm has no number of its own."
-        )
+        raise ConfigError("workers: how many jobs to submit, such as workers: 8; Slurm has no default.")
     device = _one_device(config)
     gpus = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(device != "cpu")
     if gpus == 0:
@@ -106,7 +105,7 @@ def _slurm(config: StudyConfig) -> Placement:
     return Placement(backend, (WorkerSlot(device, threads, threads, sharing),) * config.workers)
 
 
-_PLACE: dict[str, Callable[[StudyConfig], Placement]] = {
+_BACKENDS: dict[str, Callable[[StudyConfig], Placement]] = {
     "local": _local,
     "inline": _local,
     "ray": _ray,
@@ -115,11 +114,11 @@ _PLACE: dict[str, Callable[[StudyConfig], Placement]] = {
 
 
 def logs_of(config: StudyConfig) -> Path:
-    """The folder of the workers' logs, on the machine where each runs."""
+    """Return the folder of the workers' logs, on the machine of each worker."""
     return run_folder(config.name) / "logs"
 
 
-def _needs(package: str, extra: str) -> None:
+def _require(package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise ConfigError(
             f"backend: {extra} needs the package {package}, which is not installed: pip install 'hpo-finetune[{extra}]'"
@@ -127,12 +126,12 @@ def _needs(package: str, extra: str) -> None:
 
 
 def _one_device(config: StudyConfig) -> str:
-    """The kind of device of all workers: on a cluster, which GPU it is is the scheduler's to say."""
+    """Return the device type of all workers: on a cluster, the scheduler assigns the GPU itself."""
     if isinstance(config.devices, str) and config.devices in ("auto", "cpu", "cuda"):
         return config.devices
     raise ConfigError(
         f"devices: {config.devices!r} names devices of one machine; with backend: {config.backend.name} write auto, "
-        "cpu or cuda, and the cluster gives each worker its own."
+        "cpu or cuda, and the cluster assigns each worker its own."
     )
 
 
@@ -142,11 +141,11 @@ def _refuse_sharing(config: StudyConfig) -> None:
 
 
 def _why_one_machine(config: StudyConfig) -> str | None:
-    """Why all workers must run on this machine; None where they need not."""
+    """Return the reason for which all workers must run on this machine; None where they need not."""
     url = config.storage or default_storage()
     if not url.startswith("sqlite"):
         return None
     return (
-        f"storage: {url} is a file of this machine, which workers on others do not reach. Use PostgreSQL or MySQL "
+        f"storage: {url} is a file on this machine, which workers on others cannot open. Use PostgreSQL or MySQL "
         "(--storage postgresql+psycopg://USER:PASSWORD@HOST:5432/hpo), or backend: local."
     )

@@ -1,4 +1,4 @@
-"""The parent's side of a run: worker processes started, watched, replaced and stopped."""
+"""The supervisor of a run: starts, watches, restarts and stops the worker processes."""
 
 import threading
 import time
@@ -19,12 +19,12 @@ from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, StorageUnavailable
 from hpo.workflow.launch.placement import Placement
 
-RESTARTS = 3  # in a row, of one slot whose processes die young with no trial in hand
-SOUND_SECONDS = 300.0  # a process that lived so long did not die of what its slot is
+RESTARTS = 3  # in a row, of a slot whose processes die early and without a trial
+HEALTHY_SECONDS = 300.0  # a process that ran so long did not die because of its slot
 
 
 class Supervisor:
-    """The workers of one study, one in each slot that its backend has room for."""
+    """The workers of one study, one in each slot of its backend."""
 
     def __init__(self, config: StudyConfig, storage: Storage, placement: Placement, objects: str | None = None) -> None:
         """`objects` are pickled ones that the user passed to `hpo.run` (`UserObjects.pickled`)."""
@@ -37,10 +37,10 @@ class Supervisor:
         self._failure: HpoError | None = None
         self._counted = time.monotonic()
         self._status: StudyStatus | None = None
-        self._ended: list[WorkerExit] = []  # processes whose end is not yet dealt with
+        self._ended: list[WorkerExit] = []  # unexpected exits that are not handled yet
         self._to_start: list[int] = []  # slots
-        self._told_away = False
-        self._one_is_done = False  # a worker left for there was nothing more to do
+        self._outage_reported = False
+        self._one_is_done = False  # a worker exited because nothing is left to do
 
     def warm_up(self) -> None:
         """Start the processes early: their imports run while the parent checks the models."""
@@ -48,10 +48,10 @@ class Supervisor:
             self._backend.prestart(slot)
 
     def work(self, study: optuna.Study) -> None:
-        """Give the workers their work and watch until all have left. Raises the first error that is no trial's own.
+        """Start the workers and watch them until all have exited. Raises the first error that costs more than a trial.
 
-        On Ctrl-C all trials in hand are saved and returned, and `KeyboardInterrupt` goes on; on a second one the
-        processes are ended at once.
+        On Ctrl-C all running trials are saved and released, then `KeyboardInterrupt` is raised; on a second one the
+        processes are killed.
         """
         interrupted = threading.Event()
         try:
@@ -67,7 +67,7 @@ class Supervisor:
             raise self._failure
 
     def close(self) -> None:
-        """End what is still there."""
+        """Kill the processes that are still running."""
         self._backend.kill()
 
     def _start(self, slots: list[int]) -> None:
@@ -81,7 +81,7 @@ class Supervisor:
         self._backend.start({slot: asdict(spec) for slot, spec in specs.items()})
 
     def _read(self) -> StudyStatus:
-        """The study's status; while the database is away, the last one read."""
+        """Return the study's status; while the database is unavailable, the last one."""
         try:
             self._status = read_status(self._storage, self._config.name)
         except StorageUnavailable:
@@ -90,7 +90,7 @@ class Supervisor:
         return self._status
 
     def _tick(self, study: optuna.Study) -> bool:
-        """Look after the workers once; True when all have left."""
+        """Handle exits and start workers once; return True when all have exited."""
         exits = self._backend.exits()
         self._one_is_done = self._one_is_done or any(ended.code == 0 for ended in exits)
         self._ended += [ended for ended in exits if ended.code not in (0, STOPPED)]
@@ -99,61 +99,61 @@ class Supervisor:
             add_seconds(study, now - self._counted)
             self._counted = now
             while self._ended:
-                self._ended_badly(study, self._ended[0])
+                self._handle_exit(study, self._ended[0])
                 del self._ended[0]
-            self._told_away = False
+            self._outage_reported = False
         except StorageUnavailable as error:
-            if not self._told_away:
-                console.warn(f"{error} The workers go on, and keep their results until it is back.")
-            self._told_away = True
+            if not self._outage_reported:
+                console.warn(f"{error} The workers continue to train, and keep their results until it is available.")
+            self._outage_reported = True
         if self._failure is not None:
             self._backend.stop()
         else:
             self._fill()
-        # Who still waits for room need not come any more when another found nothing left to do.
+        # A worker that the backend has not started yet is not needed once another found nothing left to do.
         waiting = self._backend.pending and not self._one_is_done
         return self._backend.running == 0 and not waiting and not self._ended
 
     def _fill(self) -> None:
-        """Start what is to be started again, and a worker in each slot that a cluster has got more."""
+        """Restart workers, and start one in each slot that a growing cluster added."""
         grown = [] if self._one_is_done else range(len(self._restarts), self._backend.capacity)
         self._restarts |= dict.fromkeys(grown, 0)
         slots, self._to_start = [*self._to_start, *grown], []
         if slots:
             self._start(slots)
 
-    def _ended_badly(self, study: optuna.Study, ended: WorkerExit) -> None:
-        """A lost process is replaced and its trial goes on elsewhere; an error of hpo's own ends the run."""
+    def _handle_exit(self, study: optuna.Study, ended: WorkerExit) -> None:
+        """Replace a lost process, whose trial is resumed by another worker; an `HpoError` of a worker ends the run."""
         held = reclaim(self._storage, study, dead=((ended.machine, ended.pid),))
-        # A trial in hand counts the deaths of its workers itself, and fails at the third.
-        restarts = 1 if held or ended.seconds > SOUND_SECONDS else self._restarts[ended.slot] + 1
+        # A running trial counts the deaths of its workers itself, and fails at the third.
+        restarts = 1 if held or ended.seconds > HEALTHY_SECONDS else self._restarts[ended.slot] + 1
         self._restarts[ended.slot] = restarts
         reason = ended.last_line
         if ended.code < 0 or ended.code == DeviceLost.exit_code:
-            told = f"was killed ({_signal(-ended.code)})" if ended.code < 0 else f"is lost: {reason}"
+            event = f"was killed ({_signal(-ended.code)})" if ended.code < 0 else f"is lost: {reason}"
             if restarts <= RESTARTS:
-                console.warn(f"worker {ended.slot} {told}; another takes its place.")
+                console.warn(f"worker {ended.slot} {event}; a new one replaces it.")
                 self._to_start.append(ended.slot)
                 return
             if self._backend.running:
-                console.warn(f"worker {ended.slot} {told}, {restarts} times in a row: its place stays empty.")
+                console.warn(f"worker {ended.slot} {event}, {restarts} times in a row: it is not replaced.")
                 return
         if ended.code not in (HpoError.exit_code, StorageError.exit_code):
-            reason = f"worker {ended.slot} ended with code {ended.code}: {reason}"
+            reason = f"worker {ended.slot} exited with code {ended.code}: {reason}"
         kind = StorageError if ended.code == StorageError.exit_code else StudyError
         self._failure = self._failure or kind(f"{reason}\nIts log: {ended.log}")
 
     def _stop(self, study: optuna.Study) -> None:
-        console.note("stopping: the trials in hand are being saved (Ctrl-C again: leave at once)")
+        console.note("stopping: the running trials are being saved (Ctrl-C again: kill the workers)")
         try:
             gone = self._backend.stop()
         except KeyboardInterrupt:
             gone = self._backend.kill()
-        with suppress(StorageUnavailable):  # those who come later see for themselves who is gone
+        with suppress(StorageUnavailable):  # the next worker of the study reclaims the trials
             reclaim(self._storage, study, dead=[(ended.machine, ended.pid) for ended in gone], killed_by_us=True)
             set_phase(study, "stopped")
 
 
 def _signal(number: int) -> str:
-    """The signal that ended a process, for people."""
-    return "signal 9: by someone, or by the system for want of memory" if number == 9 else f"signal {number}"
+    """Describe the signal that killed a process."""
+    return "signal 9: by a user, or by the system for lack of memory" if number == 9 else f"signal {number}"

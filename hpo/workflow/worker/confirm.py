@@ -11,8 +11,8 @@ from hpo.training.models.candidate import save_model
 from hpo.training.models.footprint import measure_footprint
 from hpo.training.models.lora import ADAPTER
 from hpo.workflow.context import Attempt, StudyContext
-from hpo.workflow.stages import ConfirmJob, stage_folder
 from hpo.workflow.worker.objective import OnReport, train_trial
+from hpo.workflow.worker.stages import ConfirmJob, stage_folder
 
 
 def confirm_objective(

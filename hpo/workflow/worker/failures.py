@@ -1,4 +1,4 @@
-"""What an exception in a trial tells: the trial is at fault, or the device, the disk, or hpo itself."""
+"""Classifies the exceptions of a trial: caused by the trial, by the device, by the disk, or by a bug."""
 
 import errno
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 from hpo.errors import TrialError
 from hpo.training.memory.out_of_memory import is_out_of_memory
 
-# How a GPU's libraries begin an error after which each further call of the process fails too.
+# Messages of GPU libraries after which every further call of the process fails.
 _LOST_DEVICE = (
     "CUDA error",
     "HIP error",
@@ -21,10 +21,9 @@ _FULL_DISK = ("No space left on device", "database or disk is full")
 
 
 def reason_to_fail(error: BaseException) -> str | None:
-    """Why this error costs the trial and no more, for people; None where it is not the trial's own.
+    """Return why this error fails the trial only; None where the trial did not cause it.
 
-    A trial that the machine's memory does not hold is one, wherever it was (loading, evaluating): training itself
-    tries smaller micro-batches first.
+    Lack of memory anywhere (loading, evaluating) fails the trial: training itself tries smaller micro-batches first.
     """
     if isinstance(error, TrialError):
         return f"{type(error).__name__}: {error}"
@@ -32,33 +31,33 @@ def reason_to_fail(error: BaseException) -> str | None:
         return None
     for cause in _chain(error):
         if is_out_of_memory(cause):
-            return f"OutOfMemory: {str(cause).strip() or 'the process may have no more memory'}"
+            return f"OutOfMemory: {str(cause).strip() or 'the process cannot allocate more memory'}"
     return None
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a GPU failed for the rest of the process's life: a sticky error, after which a new one is needed.
+    """Whether a GPU failed for the rest of the process's life (a sticky error), so that a new process is needed.
 
-    A GPU that is full is none: what was asked for is refused, and the next call works.
+    A full GPU is not lost: the allocation is refused, and the next call works.
     """
     return any(
         isinstance(cause, torch.AcceleratorError)
-        or (isinstance(cause, RuntimeError) and any(words in str(cause) for words in _LOST_DEVICE))
+        or (isinstance(cause, RuntimeError) and any(message in str(cause) for message in _LOST_DEVICE))
         for cause in _chain(error)
         if not is_out_of_memory(cause)
     )
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space: as the system tells it, or in the words of safetensors or SQLite."""
+    """Whether a write failed for lack of space: by the system's error code, or the message of safetensors or SQLite."""
     return any(
-        getattr(cause, "errno", None) == errno.ENOSPC or any(words in str(cause) for words in _FULL_DISK)
+        getattr(cause, "errno", None) == errno.ENOSPC or any(message in str(cause) for message in _FULL_DISK)
         for cause in _chain(error)
     )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from: a metric's own code, say, is told as a `ConfigError` from what it raised."""
+    """Yield the error and its causes: a metric's `ConfigError`, for example, has the exception of the user's code."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

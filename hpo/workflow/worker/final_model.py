@@ -33,9 +33,9 @@ from hpo.training.models.footprint import measure_footprint
 from hpo.training.models.lora import ADAPTER, AdapterWeights
 from hpo.training.plan import TrainingPlan
 from hpo.workflow.context import Attempt, StudyContext, describe_data
-from hpo.workflow.stages import ConfirmJob, best_first_trial, stage_folder
 from hpo.workflow.worker.confirm import confirmed_model_folder
 from hpo.workflow.worker.objective import OnReport, train_trial
+from hpo.workflow.worker.stages import ConfirmJob, best_first_trial, stage_folder
 
 RESAMPLES = 2000
 

@@ -34,7 +34,12 @@ from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 from hpo.workflow.context import Attempt, StudyContext, open_remote_checkpoints
-from hpo.workflow.stages import (
+from hpo.workflow.studies import open_study
+from hpo.workflow.user_objects import UserObjects, load_callbacks, missing_callbacks
+from hpo.workflow.worker.confirm import confirm_objective
+from hpo.workflow.worker.final_model import train_final_model
+from hpo.workflow.worker.objective import Objective, OnReport
+from hpo.workflow.worker.stages import (
     confirm_jobs,
     confirm_name,
     final_name,
@@ -43,11 +48,6 @@ from hpo.workflow.stages import (
     rank_confirmed,
     reserve_seconds,
 )
-from hpo.workflow.studies import open_study
-from hpo.workflow.user_objects import UserObjects, load_callbacks, missing_callbacks
-from hpo.workflow.worker.confirm import confirm_objective
-from hpo.workflow.worker.final_model import train_final_model
-from hpo.workflow.worker.objective import Objective, OnReport
 from hpo.workflow.worker.trial_run import TrialObjective, TrialRun, clear_stage
 
 log = logging.getLogger("hpo.worker")

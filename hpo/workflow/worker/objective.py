@@ -17,8 +17,8 @@ from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 from hpo.workflow.context import Attempt, StudyContext, is_usable
-from hpo.workflow.stages import stage_folder
 from hpo.workflow.worker.learning_curve import LearningCurve
+from hpo.workflow.worker.stages import stage_folder
 
 OnReport = Callable[[TrialParams, Report | None], None]
 

@@ -19,16 +19,16 @@ log = logging.getLogger("hpo.worker")
 
 
 def main() -> None:
-    """Imports first, then the specification, then work. SIGTERM returns the trial in hand to the queue."""
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):  # Ctrl-C, a scheduler's warnings: for its parent
+    """Import, read the specification, then run trials. SIGTERM releases the running trial to the queue."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):  # Ctrl-C and a scheduler's warnings: for the parent
         signal.signal(number, signal.SIG_IGN)
     stop, terminated = threading.Event(), threading.Event()
 
-    def leave(_number: int) -> None:
+    def on_sigterm(_number: int) -> None:
         terminated.set()
         stop.set()
 
-    signal.signal(signal.SIGTERM, thread_handler(leave, then=signal.SIG_IGN))
+    signal.signal(signal.SIGTERM, thread_handler(on_sigterm, then=signal.SIG_IGN))
     with gc_disabled():
         from hpo.training.models.candidate import preload_imports
         from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec, log_to_stderr
@@ -38,12 +38,12 @@ def main() -> None:
     log_to_stderr()
     if terminated.is_set():
         raise SystemExit(STOPPED)
-    given = sys.stdin.readline()
-    if not given:
-        return  # the parent found a mistake before there was anything to do, or is gone
-    threading.Thread(target=_leave_with_parent, args=(stop,), daemon=True).start()
+    spec = sys.stdin.readline()
+    if not spec:
+        return  # the parent found a mistake before it started the worker, or exited
+    threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     try:
-        done = WorkerLoop(WorkerSpec(**json.loads(given)).resolve(), stop=stop).work()
+        done = WorkerLoop(WorkerSpec(**json.loads(spec)).resolve(), stop=stop).work()
     except HpoError as error:
         log.error("%s", error)
         raise SystemExit(error.exit_code) from None
@@ -51,9 +51,9 @@ def main() -> None:
         raise SystemExit(STOPPED)
 
 
-def _leave_with_parent(stop: threading.Event) -> None:
-    """Set `stop` when the parent is gone (its end of the pipe is closed): no worker outlives its search."""
-    os.read(sys.stdin.fileno(), 1)  # unbuffered: a thread that waits in a buffered read blocks the process's end
+def _stop_with_parent(stop: threading.Event) -> None:
+    """Set `stop` when the parent exits, which closes its end of the pipe: no worker outlives its supervisor."""
+    os.read(sys.stdin.fileno(), 1)  # unbuffered: a thread in a buffered read would block the exit of the process
     stop.set()
 
 

@@ -19,9 +19,9 @@ from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.training.fine_tune import Stopped
 from hpo.workflow.callbacks import CallbackList, State
 from hpo.workflow.context import Attempt, StudyContext
-from hpo.workflow.stages import stage_folder
 from hpo.workflow.worker.failures import is_device_lost, is_disk_full, reason_to_fail
 from hpo.workflow.worker.learning_curve import remove_learning_curve
+from hpo.workflow.worker.stages import stage_folder
 
 log = logging.getLogger("hpo.worker")
 

@@ -17,7 +17,7 @@ from hpo.training.models.footprint import footprint_from_config, measure_footpri
 from hpo.workflow.checks.constraints import apply_constraints
 from hpo.workflow.checks.study import check
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stages import ConfirmJob, rank_confirmed
+from hpo.workflow.worker.stages import ConfirmJob, rank_confirmed
 
 
 def parameters(study: dict[str, Any]) -> dict[str, int]:

@@ -34,7 +34,7 @@ def test_missing_package_raises_with_the_pip_command(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({}, "workers: say how many"),
+        ({}, "workers: how many"),
         ({"workers": 2, "devices": ["cuda:0", "cuda:1"]}, "devices: .* names devices of one machine"),
         ({"workers": 2, "devices": "cpu", "trials_per_device": 2}, "trials_per_device: is for GPUs"),
         ({"workers": 2, "storage": SERVER}, "there is no sbatch on this machine"),

@@ -13,7 +13,13 @@ from hpo.config.study import StudyConfig
 from hpo.storage.records.final_model import DataRecord
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
-from hpo.workflow.stages import CONFIRM_SHARE, FINAL_SECONDS, ReservedSeconds, has_confirmed_trial, reserve_seconds
+from hpo.workflow.worker.stages import (
+    CONFIRM_SHARE,
+    FINAL_SECONDS,
+    ReservedSeconds,
+    has_confirmed_trial,
+    reserve_seconds,
+)
 
 BEGAN = datetime(2026, 1, 1)
 

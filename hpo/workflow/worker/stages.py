@@ -20,7 +20,7 @@ from hpo.core.direction import loss_sign
 from hpo.core.paths import folder_name
 from hpo.errors import StudyError
 from hpo.storage.records.final_model import ConfirmedTrial
-from hpo.storage.records.study import StudyRecord, direction_of
+from hpo.storage.records.study import StudyRecord, complete_trials, direction_of
 from hpo.storage.records.trial import TrialRecord
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: with few hours, more trials are worth more than six more runs
@@ -34,13 +34,6 @@ class ConfirmJob:
 
     trial: int
     seed: int
-
-
-def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the complete trials of a study, best first; of equal ones the earlier first."""
-    sign = loss_sign(direction_of(study))
-    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
-    return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
 
 
 def is_idle(study: optuna.Study) -> bool:
