@@ -1,4 +1,4 @@
-"""Class weights: rare classes count for more in the training loss, so that every class weighs the same in all."""
+"""Class weights: rare classes weigh more in the training loss, so that every class has the same total weight."""
 
 import copy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.tasks.base import Task
+from hpo.tasks.objective import Objective
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T", bound=Task)
+T = TypeVar("T", bound=Objective)
 
 
 def weighted(task: T, weights: NDArray[Any]) -> T:
-    """The same task with a loss in which classes weigh so much."""
+    """Return a copy of the task with a loss of these class weights."""
     import torch
 
     other = copy.copy(task)
@@ -24,9 +24,9 @@ def weighted(task: T, weights: NDArray[Any]) -> T:
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[Any]:
-    """n / (k · n_c) for class c of k (King & Zeng, 2001; scikit-learn's rule), of shape [classes]: 1 on average.
+    """Return n / (k · n_c) for class c of k (King & Zeng, 2001; scikit-learn's rule), [classes]: 1 on average.
 
-    Labels below 0 do not count. A class that no label names weighs 0.
+    Labels below 0 are ignored. A class without labels has weight 0.
     """
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     present = counts > 0
@@ -34,6 +34,6 @@ def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[Any]:
 
 
 def total_weight(labels: "torch.Tensor", weights: "torch.Tensor | None") -> float:
-    """What the loss of `labels` (class numbers, below 0: none) is divided by: their weights' sum, or their number."""
+    """Return the sum of the weights of `labels` (class numbers; below 0: ignored); without `weights` their number."""
     real = labels[labels >= 0]
     return len(real) if weights is None else float(weights.to(labels.device)[real].sum())

@@ -1,53 +1,55 @@
-"""What tasks that give an input one class of several share, whatever the input is."""
+"""Classification of an input into one of several classes, whatever the input is."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.checks import check_classes
 from hpo.data.columns import column_values
 from hpo.data.labels.classes import read_classes
-from hpo.tasks.base import Predictions, Task
+from hpo.tasks.base import Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
-from hpo.tasks.metrics.scorer import Scorer, load_metric
-from hpo.tasks.task_data import Labels, TaskData, class_head_config, describe_classes
+from hpo.tasks.objective import Predictions
+from hpo.tasks.task_data import Labels, TaskData
 
 if TYPE_CHECKING:
     import evaluate
     import torch
 
-DIRECTIONS: dict[str, Direction] = {
-    "accuracy": "maximize",
-    "f1_macro": "maximize",
-    "f1_micro": "maximize",
-    "f1_weighted": "maximize",
-    "precision_macro": "maximize",
-    "recall_macro": "maximize",
-    "mcc": "maximize",
-    "loss": "minimize",
-}
-ALIASES = {
-    "f1": "f1_macro",
-    "precision": "precision_macro",
-    "recall": "recall_macro",
-    "balanced_accuracy": "recall_macro",
-    "matthews_correlation": "mcc",
-}
-
 
 class Classification(Task):
-    """A class of several. A task derives from it and from what reads its inputs."""
+    """One class per input. A mixin: a task derives from it and from the class that reads its inputs."""
 
     default_metric = "accuracy"
+    metric_directions = MappingProxyType(
+        {
+            "accuracy": "maximize",
+            "f1_macro": "maximize",
+            "f1_micro": "maximize",
+            "f1_weighted": "maximize",
+            "precision_macro": "maximize",
+            "recall_macro": "maximize",
+            "mcc": "maximize",
+            "loss": "minimize",
+        }
+    )
+    metric_aliases = MappingProxyType(
+        {
+            "f1": "f1_macro",
+            "precision": "precision_macro",
+            "recall": "recall_macro",
+            "balanced_accuracy": "recall_macro",
+            "matthews_correlation": "mcc",
+        }
+    )
     supports_ranking = True
     supports_class_weights = True
-    metric_names = tuple(DIRECTIONS)
 
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
@@ -55,27 +57,24 @@ class Classification(Task):
         classes = read_classes(splits, column, origins)
         return Labels(classes.ids, classes.names, classes.notes)
 
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
+    def check_splits(
+        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
-        return check_classes(splits, names, origins)
+        return check_classes(splits, label_names, origins)
 
     def strata(self, rows: Dataset) -> list[int]:
         return column_values(rows, "label")
 
-    def describe(self, data: TaskData) -> str:
-        return describe_classes(data.label_names)
-
     def suggest_metric(self, data: TaskData) -> tuple[str, str]:
-        """Accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones."""
+        """Return accuracy, or macro-F1 where the classes are so uneven that accuracy hides the small ones."""
         counts = Counter(column_values(data.train, "label"))
         ratio = max(counts.values()) / max(1, min(counts.values()))
-        if ratio >= 3 and len(counts) <= 20:  # of many classes, the two extremes say little
+        if ratio >= 3 and len(counts) <= 20:  # with many classes, the two extremes are not representative
             return "f1_macro", f"f1_macro, since the largest class has {ratio:.0f} times the rows of the smallest."
         return "accuracy", ""
 
     def head_config(self, data: TaskData) -> dict[str, Any]:
-        return {**class_head_config(data.label_names), "problem_type": "single_label_classification"}
+        return {**super().head_config(data), "problem_type": "single_label_classification"}
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
         from torch.nn.functional import cross_entropy
@@ -86,14 +85,16 @@ class Classification(Task):
     def target_count(self, labels: Any) -> float:
         return total_weight(labels, self.class_weights)
 
-    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "Classification":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> Self:
         return weighted(self, balanced_weights(labels, classes))
 
     def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return logits.argmax(-1).cpu().numpy()
 
-    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
-        return load_metric(metric, _own_metric, DIRECTIONS, ALIASES)
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.classification import ClassificationMetrics
+
+        return ClassificationMetrics()
 
     def confusion_matrix(self, predictions: NDArray[Any], references: NDArray[Any], data: TaskData) -> dict[str, Any]:
         matrix = np.zeros((len(data.label_names),) * 2, dtype=int)
@@ -106,9 +107,3 @@ class Classification(Task):
             {"label": config.id2label[number], "score": score}
             for number, score in zip(classes.tolist(), best.tolist(), strict=True)
         ]
-
-
-def _own_metric() -> "evaluate.Metric":
-    from hpo.tasks.metrics.classification import ClassificationMetrics
-
-    return ClassificationMetrics()

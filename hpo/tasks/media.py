@@ -1,4 +1,4 @@
-"""What the tasks on images and sound share: finding the files, encoding what is in them, predicting for others."""
+"""Tasks on image and audio files: finding the files, encoding their content, and prediction."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ from hpo.data.media.files import (
     read_items,
 )
 from hpo.data.readers import decode, read_file
-from hpo.data.sources import SPLITS, load_splits
-from hpo.data.splits.create import create_splits
-from hpo.data.splits.labeled import labeled_splits
+from hpo.data.sources import SPLITS
 from hpo.errors import DataError
-from hpo.tasks.base import Batch, Task
-from hpo.tasks.task_data import Labels, TaskData, fingerprint
+from hpo.tasks.base import Task
+from hpo.tasks.inference import run_inference
+from hpo.tasks.objective import Batch
+from hpo.tasks.task_data import Examples, Labels, SourceColumns
 
 if TYPE_CHECKING:
     import torch
@@ -38,54 +38,47 @@ if TYPE_CHECKING:
 
 
 class MediaTask(Task):
-    """A file of an image or sound → what is said of it. Prepared rows are the file, its digest and its label."""
+    """An image or audio file → a label.
+
+    Canonical columns are the file (`image` or `audio`), its `digest`, by which duplicates are dropped, and `label`.
+    """
 
     kind: str
-    """image or audio: the column of prepared rows, and the key under `data` that names a person's."""
+    """`image` or `audio`: the column of prepared rows. Equals `input_key`."""
     label_columns: tuple[str, ...] = LABELS
-    """What a person's column of labels may be called, in the order of preference."""
+    """Names by which the label column is recognized, in order of preference."""
 
     @abstractmethod
     def measure(self, item: Item) -> float:
-        """Decode a file; the seconds that it lasts, 0 for an image. May raise anything that its decoder does."""
+        """Decode a file and return its duration in seconds, 0 for an image. May raise any error of its decoder."""
         ...
 
-    def remark(self, measures: Sequence[float], origin: str) -> list[str]:
-        """Notes on what `measure` found of a split."""
+    def describe_files(self, measures: Sequence[float], origin: str) -> list[str]:
+        """Return notes on a split's files, given their `measure`."""
         return []
 
     @abstractmethod
-    def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
-        """The name of the model's input, and each file as such, as small as it is kept: bytes, or 16-bit floats."""
+    def extract_features(
+        self, items: Sequence[Item], processor: Any, max_length: int
+    ) -> tuple[str, list[NDArray[Any]]]:
+        """Return the name of the model's input, and an array per file as it is cached: bytes, or 16-bit floats."""
         ...
 
     @abstractmethod
-    def costs(self, arrays: Sequence[NDArray[Any]], processor: Any) -> list[int]:
-        """What each takes to compute, in tokens of a text."""
+    def compute_costs(self, features: Sequence[NDArray[Any]], processor: Any) -> list[int]:
+        """Return the cost of each array for the model, in tokens of a text."""
         ...
 
     @abstractmethod
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
     ) -> Labels:
-        """The labels in `column`. Raises `DataError` naming the file and rows of those that are none."""
-        ...
-
-    @abstractmethod
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
-    ) -> list[str]:
-        """Refuse what nothing can be learnt from or judged by; returns notes on what is only doubtful."""
-        ...
-
-    @abstractmethod
-    def strata(self, rows: Dataset) -> list[int]:
-        """A number for each row: made splits hold the same share of each number."""
+        """Read the labels in `column`. Raises `DataError` naming the source and rows of invalid ones."""
         ...
 
     @abstractmethod
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
-        """What is said of each input, by the logits of a final model with `config`."""
+        """Return one prediction per input, given the logits [inputs, …] in float32 and the final model's `config`."""
         ...
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
@@ -101,61 +94,53 @@ class MediaTask(Task):
             return False
         return True
 
+    def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
+        named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
+        column = find_media_column(rows, self.kind, named, origin)
+        label = self._label_column(rows, config, origin)
+        return SourceColumns({self.kind: column, "label": label}, (column,), label)
+
     def _label_column(self, rows: Dataset, config: DataConfig, origin: str) -> str:
         known = rows.column_names
-        if isinstance(config.label, tuple):
-            raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")
         if config.label is not None:
+            assert not isinstance(config.label, tuple)
             if config.label not in known:
                 raise missing_column("data.label", config.label, known, origin)
             return config.label
-        called = columns_named(rows, self.label_columns)
-        if not called:
+        found = columns_named(rows, self.label_columns)
+        if not found:
             raise DataError(
                 f"{origin}: which column holds the label? Columns: {', '.join(known)}. Name it in `data.label`."
             )
-        return called[0]
+        return found[0]
 
-    def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_splits(config, seed)
-        origin = raw.origins["train"]
-        named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
-        column = find_media_column(raw.train, self.kind, named, origin)
-        label = self._label_column(raw.train, config, origin)
-        splits, notes = labeled_splits(raw, (column,), label, self.kind)
-        labels = self.read_labels(splits, label, raw.origins, config)
-        given = {}
+    def read_examples(
+        self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
+    ) -> Examples:
+        labels = self.read_labels(splits, columns.roles["label"], origins, config)
+        canonical, notes = {}, []
         for split, rows in splits.items():
-            items = read_items(rows, column, _folders(config, split), raw.origins[split])
-            where = raw.origins[split]
+            where = origins[split]
+            items = read_items(rows, columns.roles[self.kind], _folders(config, split), where)
             digests, measures = check_files(items, where, f"{config.path} {split}", self.kind, self.measure)
-            notes += self.remark(measures, where)
+            notes += self.describe_files(measures, where)
             values = pa.array(labels.values[split])
-            given[split] = Dataset(
+            canonical[split] = Dataset(
                 pa.table({self.kind: item_array(items), "digest": digests, "label": values, **group_column(rows)})
             )
-        origins = {split: raw.origins[split] for split in given}
-        self.check_labels(given, labels.names, origins)
-        whole, made = create_splits(given, config, seed, self.strata)
-        doubtful = self.check_labels(whole, labels.names, origins)
-        content = {split: rows.remove_columns(self.kind) for split, rows in whole.items()}
-        return TaskData(
-            whole["train"],
-            whole["validation"],
-            whole.get("test"),
-            labels.names,
-            {self.kind: column, "label": label},
-            (*notes, *raw.notes, *labels.notes, *made, *doubtful),
-            fingerprint(self.name, content, labels.names),
-        )
+        return Examples(canonical, labels.names, (*notes, *labels.notes))
+
+    def hashed_rows(self, rows: Dataset) -> Dataset:
+        return rows.remove_columns(self.kind)  # the digest stands for it
 
     def encode_labels(self, rows: Dataset, processor: Any) -> pa.Array:
-        """The label column of prepared rows as `encode` hands it on."""
+        """Return the labels of prepared rows as the column `labels` that `encode` returns."""
         return pa.array(column_values(rows, "label"), pa.int64())
 
     def encode(self, rows: Dataset, processor: Any, max_length: int) -> Dataset:
-        name, arrays = self.arrays(media_values(rows, self.kind), processor, max_length)
-        table = pa.table({name: _column(arrays), "length": pa.array(self.costs(arrays, processor), pa.int32())})
+        name, features = self.extract_features(media_values(rows, self.kind), processor, max_length)
+        costs = pa.array(self.compute_costs(features, processor), pa.int32())
+        table = pa.table({name: _column(features), "length": costs})
         if "label" in rows.column_names:
             table = table.append_column("labels", self.encode_labels(rows, processor))
         return Dataset(table)
@@ -163,30 +148,31 @@ class MediaTask(Task):
     def predict(
         self, model: "PreTrainedModel", processor: Any, rows: Sequence[Any], max_length: int, batch_size: int = 64
     ) -> list[dict[str, Any]]:
-        """As `Task.predict`, for paths of files, or the bytes of such."""
-        import torch
-
+        """Predict for paths of files, or their bytes."""
         items = [as_item(row) for row in rows]
-        said: list[dict[str, Any]] = [{} for _ in items]
-        at_once = max(batch_size, self.encode_batch_size or 1)
-        model.eval()
-        for first in range(0, len(items), at_once):
-            part = items[first : first + at_once]
-            name, arrays = self.arrays(part, processor, max_length)
-            # Longest first: batches of like lengths hold little padding.
-            order = sorted(range(len(part)), key=lambda place: -len(arrays[place]))
-            for start in range(0, len(order), batch_size):
-                places = order[start : start + batch_size]
-                batch = self.prepare_batch(padded(name, [arrays[place] for place in places]), processor)
-                with torch.inference_mode():
-                    given = {key: value.to(model.device) for key, value in batch.items()}
-                    logits = self.logits(model, given).float()
-                for place, answer in zip(places, self.postprocess(logits, model.config, processor), strict=True):
-                    said[first + place] = {**answer, self.kind: _shown(items[first + place], first + place)}
-        return said
+        part = max(batch_size, self.encode_batch_size or 1)  # files whose arrays are in memory at once
+        predictions: list[dict[str, Any]] = []
+        for start in range(0, len(items), part):
+            name, features = self.extract_features(items[start : start + part], processor, max_length)
+            predictions += self._predict_features(model, processor, name, features, batch_size)
+        return [
+            {**prediction, self.kind: item["path"] or f"row {row}"}
+            for row, (prediction, item) in enumerate(zip(predictions, items, strict=True), 1)
+        ]
+
+    def _predict_features(
+        self, model: Any, processor: Any, name: str, features: Sequence[NDArray[Any]], batch_size: int
+    ) -> list[dict[str, Any]]:
+        def collate(indices: list[int]) -> Batch:
+            return self.prepare_batch(pad_batch(name, [features[index] for index in indices]), processor)
+
+        def forward(batch: "Mapping[str, torch.Tensor]", indices: list[int]) -> list[dict[str, Any]]:
+            return self.postprocess(self.logits(model, batch).float(), model.config, processor)
+
+        return run_inference(model, [len(array) for array in features], collate, forward, batch_size)
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
-        """A file of the kind, all of a folder, those that a text file names line by line, or those of a table."""
+        """Read one file, all files of a folder, those that a text file lists, one per line, or those of a table."""
         if path.is_dir():
             return [str(found) for found in media_files(path, self.kind)]
         path = locate(str(path), [Path()], "to predict")
@@ -202,18 +188,14 @@ class MediaTask(Task):
 
 
 def _folders(config: DataConfig, split: str) -> list[Path]:
-    """Where relative paths of a split's table may start."""
+    """Return the folders that relative paths of a split's table may start from."""
     path = Path(config.path).expanduser()
     base = path if path.is_dir() else path.parent
     return [base, *(base / name for name in SPLITS[split]), base / "data"]
 
 
-def _shown(item: Item, place: int) -> str:
-    return item["path"] or f"row {place + 1}"
-
-
 def _column(arrays: Sequence[NDArray[Any]]) -> pa.Array:
-    """Arrays of one shape as nested fixed-size lists; of one dimension and different lengths as lists."""
+    """Return arrays of one shape as nested fixed-size lists; one-dimensional arrays of 16-bit floats as lists."""
     if arrays[0].ndim == 1 and arrays[0].dtype == np.float16:
         offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
         return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(np.concatenate(arrays)))
@@ -224,8 +206,8 @@ def _column(arrays: Sequence[NDArray[Any]]) -> pa.Array:
     return column
 
 
-def padded(name: str, arrays: Sequence[NDArray[Any]]) -> Batch:
-    """A batch as training makes it: arrays of one shape as they are, others padded with zeros and their mask."""
+def pad_batch(name: str, arrays: Sequence[NDArray[Any]]) -> Batch:
+    """Return a batch as in training: arrays of one shape stacked, others padded with zeros, with their mask."""
     import torch
 
     if arrays[0].ndim > 1:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hpo.data.columns import Columns
 from hpo.data.splits.kfold import FoldIndices, fold_indices
 
 
@@ -67,6 +68,11 @@ class SourceColumns:
     inputs: tuple[str, ...]
     label: str | None
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_columns(cls, columns: Columns) -> "SourceColumns":
+        """Return the columns of one or two texts and a label."""
+        return cls(columns.by_role(), columns.text, columns.label, columns.notes)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.errors import DataError
 from hpo.tasks.generation.causal_lm import CausalLM
-from hpo.tasks.generation.chat import PLAIN_TEMPLATE, parts_of_chat
+from hpo.tasks.generation.chat import PLAIN_TEMPLATE, tokenize_chat
 from hpo.tasks.registry import infer_task
 from hpo.training.batches.features import Features
 from hpo.training.evaluate import evaluate
@@ -101,10 +101,10 @@ def tokens_of(candidate: Candidate, template: str, **more: Any) -> list[tuple[st
     tokenizer = candidate.processor
     tokenizer.chat_template = template
     try:
-        parts, _ = parts_of_chat(CHAT, tokenizer, **more)
+        parts, _ = tokenize_chat(CHAT, tokenizer, **more)
     finally:
         tokenizer.chat_template = None
-    return [(tokenizer.decode(part.tokens), part.learnt) for part in parts if part.tokens]
+    return [(tokenizer.decode(part.tokens), part.learned) for part in parts if part.tokens]
 
 
 def test_all_answers_of_a_conversation_are_learnt(candidate: Candidate) -> None:

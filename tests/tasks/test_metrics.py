@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hpo.errors import ConfigError
-from hpo.tasks.classification import DIRECTIONS
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
 
@@ -76,12 +75,12 @@ def test_predictions_must_match_references() -> None:
         TASK.scorer("mcc")(np.array([0, 1, 0]), np.array([0, 1]))
 
 
-@pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.parametrize("name", TASK.metric_directions)
 def test_known_names_have_a_direction_and_are_among_the_values(name: str) -> None:
     scorer = TASK.scorer(name)
     values = scorer(np.array([0, 1]), np.array([0, 1]))
     assert scorer.name == name
-    assert set(values) == set(DIRECTIONS) - {"loss"}
+    assert set(values) == set(TASK.metric_directions) - {"loss"}
     assert scorer.direction == ("minimize" if name == "loss" else "maximize")
 
 

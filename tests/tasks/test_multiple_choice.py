@@ -101,7 +101,7 @@ def test_rows_may_have_different_numbers_of_choices(tmp_path: Path) -> None:
     [
         ({"label": 4}, r"row 3: 'label' is 4, which is none of its 2 choices"),
         ({"label": "C"}, r"row 3: 'label' is 'C', which is none of its 2 choices: write a choice's number"),
-        ({"choices": ["only"]}, r"row 3: an empty choice, or less than two"),
+        ({"choices": ["only"]}, r"row 3: an empty choice, or fewer than two"),
         ({"choices": ["one", " ", "two"]}, r"row 3: an empty choice"),
         ({"question": ""}, r"with an empty text \(row 3"),
     ],
@@ -117,7 +117,7 @@ def test_a_mistake_is_told_with_its_row(changes: dict[str, Any], told: str, tmp_
 
 def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
     rows = [{"question": f"a {n}", "options": ["good", "bad"], "right": n % 2} for n in range(30)]
-    with pytest.raises(DataError, match=r"which column tells the right choice.*Name it in `data.label`"):
+    with pytest.raises(DataError, match=r"which column holds the right choice.*Name it in `data.label`"):
         prepare(rows, tmp_path)
     with pytest.raises(DataError, match=r"which columns hold the choices.*choice0, choice1"):
         prepare(rows, tmp_path, text=["question", "option"], label="right")

@@ -270,7 +270,7 @@ def test_windows_hold_the_answer_and_give_it_back(name: str) -> None:
 def test_the_best_span_is_the_best_of_all_pairs() -> None:
     import torch
 
-    from hpo.tasks.text.question_answering import LONGEST_ANSWER, best_spans
+    from hpo.tasks.text.answer_spans import LONGEST_ANSWER, best_spans
 
     torch.manual_seed(0)
     logits = torch.randn(4, 90, 2)

@@ -86,10 +86,10 @@ def test_clips_are_cut_and_kept_in_16_bits(folder: Path, tmp_path: Path) -> None
 
 def test_how_long_sounds_are_is_said_and_that_long_ones_are_cut(folder: Path) -> None:
     notes = TASK.prepare(DataConfig(path=str(folder)), 0).notes
-    assert any(note.startswith("train/: sounds of 0.") and "cut" not in note for note in notes)
+    assert any(note.startswith("train/: clips of 0.") and "truncated" not in note for note in notes)
     soundfile.write(folder / "train" / "low" / "long.wav", tone(50, 31, 800), 800)
     again = TASK.prepare(DataConfig(path=str(folder)), 0).notes
-    assert any("the longest of 31 s; they are cut to 30 s" in note for note in again)
+    assert any("the longest of 31 s; they are truncated to 30 s" in note for note in again)
 
 
 def test_there_is_no_mask_where_the_extractor_makes_none(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_letters_come_from_the_training_transcripts_and_unknown_ones_are_said(tm
     spelled = ["".join(processor.tokenizer.convert_ids_to_tokens(ids)) for ids in encoded["labels"]]
     assert [text.replace("|", " ") for text in spelled] == data.train["label"]
     strange = Dataset.from_dict({"label": ["abc"]})
-    notes = SPEECH.check_labels({"train": data.train, "validation": strange}, (), {})
-    assert notes == ["letters of validation that no training transcript holds, and nothing can learn: c"]
+    notes = SPEECH.check_splits({"train": data.train, "validation": strange}, (), {})
+    assert notes == ["letters of validation that no training transcript contains, and cannot be learned: c"]
 
 
 def test_ctc_is_transformers_own_loss_and_padding_has_no_part_in_it(tmp_path: Path) -> None:

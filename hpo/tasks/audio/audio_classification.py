@@ -1,4 +1,4 @@
-"""Audio classification: a sound → one class of several."""
+"""Audio classification: a clip → one of several classes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from hpo.tasks.classification import Classification
 from hpo.tasks.task_data import TaskData
 
 BASELINE_RATE = 8_000
-BASELINE_SHAPE = (32, 24)  # bands and stretches of time that a clip's spectrogram is averaged to
+BASELINE_SHAPE = (32, 24)  # frequency bands and time frames that a clip's spectrogram is averaged to
 
 MODELS = {
     "small": ("openai/whisper-tiny", "ntu-spml/distilhubert"),
@@ -22,11 +22,11 @@ MODELS = {
 }
 USAGE = """\
 classify = pipeline("audio-classification", model="path/to/this/folder")
-classify("a-sound.wav")  # ffmpeg reads the file"""
+classify("clip.wav")  # ffmpeg reads the file"""
 
 
 class AudioClassification(Classification, AudioTask):
-    """A sound → a class. See `Task` for what each method promises."""
+    """An audio clip → a class."""
 
     name = "audio-classification"
     auto_class = "AutoModelForAudioClassification"
@@ -34,7 +34,7 @@ class AudioClassification(Classification, AudioTask):
     pipeline_tag = "audio-classification"
     hub_models = MODELS
     usage = USAGE
-    limitations = "It knows the classes above only, and gives one of them to any sound."
+    limitations = "It knows the classes above only, and assigns one of them to any clip."
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         def vectors(rows: Any) -> NDArray[Any]:
@@ -44,14 +44,14 @@ class AudioClassification(Classification, AudioTask):
 
 
 def _log_spectrogram(item: Any) -> NDArray[Any]:
-    """A clip's spectrogram, averaged to so many bands and stretches of time whatever its length."""
+    """Return a clip's log-spectrogram, averaged to `BASELINE_SHAPE` whatever its length, and flattened."""
     from scipy.signal import spectrogram
 
-    sound = read_audio(item, BASELINE_RATE)
-    sound = np.pad(sound, (0, max(0, 4 * 256 - len(sound))))
-    _, _, power = spectrogram(sound, BASELINE_RATE, nperseg=256, noverlap=192)
-    bands, stretches = BASELINE_SHAPE
-    columns = [part.mean(1) for part in np.array_split(np.log(power + 1e-8), stretches, axis=1) if part.size]
-    columns += [columns[-1]] * (stretches - len(columns))
+    clip = read_audio(item, BASELINE_RATE)
+    clip = np.pad(clip, (0, max(0, 4 * 256 - len(clip))))
+    _, _, power = spectrogram(clip, BASELINE_RATE, nperseg=256, noverlap=192)
+    bands, frames = BASELINE_SHAPE
+    columns = [part.mean(1) for part in np.array_split(np.log(power + 1e-8), frames, axis=1) if part.size]
+    columns += [columns[-1]] * (frames - len(columns))
     rows = [part.mean(0) for part in np.array_split(np.stack(columns, 1), bands, axis=0)]
     return np.concatenate(rows)

@@ -1,10 +1,11 @@
-"""Speech recognition by CTC: a sound → what is said, letter by letter (Graves et al., 2006)."""
+"""Speech recognition by CTC: an audio clip → its transcript, letter by letter (Graves et al., 2006)."""
 
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.columns import column_values
 from hpo.data.labels.transcripts import (
     COLUMNS,
@@ -26,19 +26,17 @@ from hpo.data.labels.transcripts import (
 )
 from hpo.errors import DataError
 from hpo.tasks.audio.base import AudioTask
-from hpo.tasks.base import Predictions
-from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
+from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Encoded, Labels, TaskData
 
 if TYPE_CHECKING:
     import evaluate
     import torch
 
-DIRECTIONS: dict[str, Direction] = {"wer": "minimize", "cer": "minimize", "loss": "minimize"}
-SAMPLE = (["one two", "three"], ["one two", "tree"])
 IGNORED = -100
-BLANK = 0  # the place of PAD in the vocabulary
-NEVER = -1e7  # the logit of what a frame of padding does not say: what it costs is above any real clip's loss
+BLANK = 0  # the index of PAD in the vocabulary
+NEVER = -1e7  # the logit of all but the blank in a frame of padding: its loss is above that of any real clip
 
 MODELS = {
     "small": ("facebook/wav2vec2-base", "ntu-spml/distilhubert"),
@@ -46,14 +44,14 @@ MODELS = {
     "large": ("facebook/wav2vec2-large-xlsr-53", "facebook/hubert-large-ll60k", "facebook/wav2vec2-xls-r-300m"),
 }
 USAGE = """\
-recognise = pipeline("automatic-speech-recognition", model="path/to/this/folder")
-recognise("a-sound.wav")  # ffmpeg reads the file"""
+transcribe = pipeline("automatic-speech-recognition", model="path/to/this/folder")
+transcribe("clip.wav")  # ffmpeg reads the file"""
 
 
 class SpeechRecognition(AudioTask):
-    """A sound → its transcript. See `Task` for what each method promises.
+    """An audio clip → its transcript.
 
-    The letters are those of the training transcripts. Prepared labels are texts; encoded ones the letters' numbers.
+    The vocabulary is the letters of the training transcripts. Prepared labels are texts, encoded ones letter numbers.
     """
 
     name = "speech-recognition"
@@ -62,13 +60,14 @@ class SpeechRecognition(AudioTask):
     final_processor_class = "AutoProcessor"
     pipeline_tag = "automatic-speech-recognition"
     default_metric = "wer"
-    metric_names = tuple(DIRECTIONS)
-    augmentations = ("noise", "specaugment")  # a shifted clip loses what is said at one end
+    metric_directions = MappingProxyType({"wer": "minimize", "cer": "minimize", "loss": "minimize"})
+    metric_sample = (["one two", "three"], ["one two", "tree"])
+    augmentations = ("noise", "specaugment")  # a shifted clip loses letters at one end
     label_columns = (*COLUMNS, "label")
     search_space = "speech"
     hub_models = MODELS
     usage = USAGE
-    limitations = "It writes the letters of its training transcripts, without punctuation, and knows no words."
+    limitations = "It writes the letters of its training transcripts, without punctuation or a vocabulary of words."
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         named = config.label is not None or any(name.lower() in COLUMNS for name in rows.column_names)
@@ -80,8 +79,8 @@ class SpeechRecognition(AudioTask):
         transcripts, notes = read_transcripts(splits, column, origins)
         return Labels(transcripts, (), tuple(notes))
 
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
+    def check_splits(
+        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
         if len(splits["train"]) < 2:
             raise DataError(f"{origins['train']}: 1 row is too few to train on.")
@@ -90,11 +89,10 @@ class SpeechRecognition(AudioTask):
         for split in ("validation", "test"):
             unknown = unknown_letters(column_values(splits[split], "label"), known) if split in splits else ""
             if unknown:
-                notes.append(f"letters of {split} that no training transcript holds, and nothing can learn: {unknown}")
+                notes.append(
+                    f"letters of {split} that no training transcript contains, and cannot be learned: {unknown}"
+                )
         return notes
-
-    def strata(self, rows: Dataset) -> list[int]:
-        return [0] * len(rows)
 
     def describe(self, data: TaskData) -> str:
         texts = column_values(data.train, "label")
@@ -106,7 +104,7 @@ class SpeechRecognition(AudioTask):
         return {"vocab_size": len(known), "pad_token_id": BLANK, "ctc_zero_infinity": True}
 
     def adapt_processor(self, processor: Any, data: TaskData) -> Any:
-        """The model's feature extractor with a tokenizer of the training transcripts' letters."""
+        """Return the model's feature extractor with a tokenizer of the training transcripts' letters."""
         from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
         known = vocabulary(column_values(data.train, "label"))
@@ -123,9 +121,9 @@ class SpeechRecognition(AudioTask):
         return pa.array([processor.tokenizer(text).input_ids for text in texts], pa.list_(pa.int64()))
 
     def logits(self, model: Any, batch: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
-        """[clips, frames, letters]; a frame of padding says nothing (CTC's blank) for certain.
+        """Return logits [clips, frames, letters]; a frame of padding is certainly CTC's blank.
 
-        So every clip is as long as the longest, to the loss and to decoding, and neither changes by it.
+        So the loss and decoding may read every clip as if it had the length of the longest.
         """
         import torch
 
@@ -139,7 +137,7 @@ class SpeechRecognition(AudioTask):
         return torch.where(padding[..., None], silence, logits)
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
-        """The CTC loss; a clip with fewer frames than letters gives none. Label smoothing has no part in it."""
+        """Return the CTC loss, 0 for a clip with fewer frames than letters; label smoothing has no effect."""
         import torch
         from torch.nn.functional import ctc_loss
 
@@ -157,33 +155,39 @@ class SpeechRecognition(AudioTask):
         return losses.where(losses < -NEVER / 2, 0.0).sum()
 
     def target_count(self, labels: Any) -> int:
-        """The letters: the loss is one a letter."""
+        """Return the number of letters."""
         return max(1, int((labels != IGNORED).sum()))
 
     def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return greedy(logits)
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
-        said = [_text(letters, split.processor) for letters in predictions]
-        return one_each(said), one_each(column_values(split.rows, "label"))
+        transcripts = [_text(letters, split.processor) for letters in predictions]
+        return one_each(transcripts), one_each(column_values(split.rows, "label"))
 
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         return [{"label": _text(letters, processor)} for letters in greedy(logits)]
 
-    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
-        return load_metric(metric, _own_metric, DIRECTIONS, spell=list, sample=SAMPLE)
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.speech import SpeechMetrics
+
+        return SpeechMetrics()
+
+    def metric_inputs(self, values: NDArray[Any], data: TaskData | None) -> list[Any]:
+        return list(values)
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         scorer = self.scorer(metric, data)
         if data.test is None or scorer.name == "loss":
             return None
-        usual = Counter(column_values(data.train, "label")).most_common(1)[0][0]
-        right = one_each(column_values(data.test, "label"))
-        return "the most frequent transcript", scorer(one_each([usual] * len(right)), right)[scorer.name]
+        most_frequent = Counter(column_values(data.train, "label")).most_common(1)[0][0]
+        references = one_each(column_values(data.test, "label"))
+        scores = scorer(one_each([most_frequent] * len(references)), references)
+        return "the most frequent transcript", scores[scorer.name]
 
 
 def greedy(logits: "torch.Tensor") -> list[NDArray[Any]]:
-    """Each clip's letters: the likeliest of each frame, the same one after another taken as one, without blanks."""
+    """Return each clip's letters by greedy decoding: the best of each frame, repetitions merged, blanks removed."""
     found = []
     for frames in logits.argmax(-1).cpu().numpy():
         changes = np.flatnonzero(np.diff(frames, prepend=-1))
@@ -192,11 +196,5 @@ def greedy(logits: "torch.Tensor") -> list[NDArray[Any]]:
 
 
 def _text(letters: NDArray[Any], processor: Any) -> str:
-    written = "".join(processor.tokenizer.convert_ids_to_tokens(letters.tolist()))
-    return " ".join(written.replace(SPACE, " ").split())
-
-
-def _own_metric() -> "evaluate.Metric":
-    from hpo.tasks.metrics.speech import SpeechMetrics
-
-    return SpeechMetrics()
+    text = "".join(processor.tokenizer.convert_ids_to_tokens(letters.tolist()))
+    return " ".join(text.replace(SPACE, " ").split())

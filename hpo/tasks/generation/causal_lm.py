@@ -1,4 +1,4 @@
-"""Causal language models: what is said next, learnt of completions of prompts, of conversations or of plain texts."""
+"""Causal language modeling: learned from completions of prompts, from conversations or from plain texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values
 from hpo.data.labels.prompts import (
@@ -22,25 +21,20 @@ from hpo.data.labels.prompts import (
     read_prompts,
     recognize_prompts,
 )
-from hpo.data.readers import decode, read_file
-from hpo.data.sources import load_splits
-from hpo.data.splits.create import create_splits
-from hpo.data.splits.labeled import labeled_splits
-from hpo.tasks.base import Predictions, Task
-from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, parts_of_chat, parts_of_completion, parts_of_text
+from hpo.data.readers import read_file
+from hpo.tasks.base import Task
+from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, tokenize_chat, tokenize_completion, tokenize_text
 from hpo.tasks.generation.generate import end_of_text, set_generation, token_loss, write_texts
-from hpo.tasks.metrics.scorer import Scorer, load_metric
-from hpo.tasks.task_data import Encoded, TaskData, fingerprint
-from hpo.tasks.text.base import check_exists, ragged_table
+from hpo.tasks.objective import Predictions
+from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData
+from hpo.tasks.text.base import check_exists, ragged_table, read_lines
 
 if TYPE_CHECKING:
     import evaluate
     import torch
 
-DIRECTIONS: dict[str, Direction] = {"bits_per_byte": "minimize", "perplexity": "minimize", "loss": "minimize"}
-SAMPLE = ([1.0, 2.0], [(1, 4), (2, 5)])
 IGNORED = -100
-LONGEST = 128  # tokens that a model of plain texts goes on for
+LONGEST = 128  # tokens that a model of plain texts generates
 
 USAGE = """\
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
@@ -50,11 +44,11 @@ tokenizer.decode(model.generate(**inputs)[0, inputs["input_ids"].shape[1] :], sk
 
 
 class CausalLM(Task):
-    """A prompt → what follows it. See `Task` for what each method promises.
+    """A prompt → its continuation.
 
-    Labels of an input are, for each of its tokens, the token that follows, where it is to be learnt: completions and
-    the assistant's messages are, with the token that ends them; of plain texts all. A text that is longer than an
-    input goes on in the next one; of a prompt that leaves no room for its completion the beginning is cut off.
+    The label of a token is the token that follows it, where that is learned: completions and the assistant's messages,
+    each with the end-of-text token; all of a plain text. A text longer than an input continues in the next one; a
+    prompt that leaves no room for its completion is truncated on the left.
     """
 
     name = "causal-lm"
@@ -62,6 +56,9 @@ class CausalLM(Task):
     pipeline_tag = "text-generation"
     default_metric = "bits_per_byte"
     search_space = "causal-lm"
+    label_noun = "completions"
+    metric_directions = MappingProxyType({"bits_per_byte": "minimize", "perplexity": "minimize", "loss": "minimize"})
+    metric_sample = ([1.0, 2.0], [(1, 4), (2, 5)])
     hub_models = MappingProxyType(
         {
             "small": ("distilbert/distilgpt2", "HuggingFaceTB/SmolLM2-135M"),
@@ -69,9 +66,8 @@ class CausalLM(Task):
             "large": ("HuggingFaceTB/SmolLM2-1.7B", "Qwen/Qwen2.5-1.5B"),
         }
     )
-    metric_names = tuple(DIRECTIONS)
     usage = USAGE
-    limitations = "It goes on with any text; what it says may be wrong, also where it reads well."
+    limitations = "It continues any text; what it writes may be wrong, also where it reads well."
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         return ("a prompt",)
@@ -81,34 +77,25 @@ class CausalLM(Task):
             return False
         return bool(recognize_prompts(rows, config.label))
 
-    def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        raw = load_splits(config, seed)
-        columns, notes = find_prompt_columns(raw.train, raw.origins["train"], config)
-        read = [column for role, column in columns.items() if role != "label"]
-        splits, unlabelled = labeled_splits(raw, read, columns.get("label"), what="completions")
-        given, said = read_prompts(splits, columns, raw.origins, config.drop_empty)
-        whole, made = create_splits(given, config, seed, self.strata)
-        return TaskData(
-            whole["train"],
-            whole["validation"],
-            whole.get("test"),
-            (),
-            columns,
-            (*notes, *raw.notes, *unlabelled, *said, *made),
-            fingerprint(self.name, whole, ()),
-        )
+    def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
+        roles, notes = find_prompt_columns(rows, origin, config)
+        inputs = tuple(column for role, column in roles.items() if role != "label")
+        return SourceColumns(roles, inputs, roles.get("label"), tuple(notes))
+
+    def read_examples(
+        self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
+    ) -> Examples:
+        rows, notes = read_prompts(splits, columns.roles, origins, config.drop_empty)
+        return Examples(rows, (), tuple(notes))
 
     def describe(self, data: TaskData) -> str:
         rows = data.train
         if "messages" in rows.column_names:
             turns = float(np.mean([len(chat) for chat in column_values(rows, "messages")]))
             return f"Conversations of {turns:.1f} messages"
-        said = column_values(rows, "label" if "label" in rows.column_names else "text")
-        words = float(np.mean([len(text.split()) for text in said]))
+        learned = column_values(rows, "label" if "label" in rows.column_names else "text")
+        words = float(np.mean([len(text.split()) for text in learned]))
         return f"{'Completions' if 'label' in rows.column_names else 'Texts'} of {words:.0f} words"
-
-    def head_config(self, data: TaskData) -> dict[str, Any]:
-        return {}
 
     def adapt_processor(self, processor: Any, data: TaskData) -> Any:
         if "messages" in data.train.column_names and processor.chat_template is None:
@@ -117,45 +104,47 @@ class CausalLM(Task):
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
         if end_of_text(tokenizer) is None:
-            return "its tokenizer has no token that ends a text, so that it would never stop"
+            return "its tokenizer has no end-of-text token, so that generation would never stop"
         if getattr(model.config, "is_encoder_decoder", False) or not model.can_generate():
-            return "it does not write texts from the left to the right"
+            return "it does not generate text from left to right"
         return ""
 
     def encode(self, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
-        """As `Task.encode`; `_example` is the row that an input is of, `_bytes` the length of what is learnt of it."""
+        """Encode as `Task.encode`; `_example` is the row of an input, `_bytes` the bytes that are learned of it."""
         inputs: list[list[int]] = []
         labels: list[list[int]] = []
         examples: list[int] = []
         sizes: list[float] = []
-        for place, (parts, size) in enumerate(self._parts(rows, tokenizer)):
+        for example, (parts, size) in enumerate(self._tokenize(rows, tokenizer)):
             tokens = [token for part in parts for token in part.tokens]
-            learnt = [part.learnt for part in parts for _ in part.tokens]
-            pieces = _blocks(tokens, learnt, max_length) if all(learnt[1:]) else [_fitted(tokens, learnt, max_length)]
-            known = sum(learnt[1:])
-            for piece, is_learnt in pieces:
-                follows = [token if it else IGNORED for token, it in zip(piece[1:], is_learnt[1:], strict=True)]
+            learned = [part.learned for part in parts for _ in part.tokens]
+            total = sum(learned[1:])
+            pieces = (
+                _split(tokens, learned, max_length) if all(learned[1:]) else [_truncate(tokens, learned, max_length)]
+            )
+            for piece, mask in pieces:
+                targets = [token if kept else IGNORED for token, kept in zip(piece[1:], mask[1:], strict=True)]
                 inputs.append(piece)
-                labels.append([*follows, IGNORED])
-                examples.append(place)
-                sizes.append(size * sum(is_learnt[1:]) / max(known, 1))
+                labels.append([*targets, IGNORED])
+                examples.append(example)
+                sizes.append(size * sum(mask[1:]) / max(total, 1))
         table = ragged_table({"input_ids": inputs, "labels": labels})
         table = table.append_column("_example", pa.array(examples, pa.int64()))
         return Dataset(table.append_column("_bytes", pa.array(sizes, pa.float64())))
 
-    def _parts(self, rows: Dataset, tokenizer: Any) -> Iterator[tuple[list[Part], int]]:
-        """Each row's tokens, and the bytes of what is learnt of it."""
+    def _tokenize(self, rows: Dataset, tokenizer: Any) -> Iterator[tuple[list[Part], int]]:
+        """Yield each row's tokens, and the bytes that are learned of it."""
         if "messages" in rows.column_names:
             for chat in column_values(rows, "messages"):
-                yield parts_of_chat(chat, tokenizer)
+                yield tokenize_chat(chat, tokenizer)
             return
         texts = column_values(rows, "text")
         if "label" not in rows.column_names:
             for text in texts:
-                yield parts_of_text(text, tokenizer)
+                yield tokenize_text(text, tokenizer)
             return
         for text, completion in zip(texts, column_values(rows, "label"), strict=True):
-            yield parts_of_completion(text, completion, tokenizer)
+            yield tokenize_completion(text, completion, tokenizer)
 
     def configure_model(self, model: Any, train: Encoded) -> None:
         values, offsets = train.columns["labels"]
@@ -170,7 +159,7 @@ class CausalLM(Task):
         return int((labels != IGNORED).sum())
 
     def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
-        """The sum of the negative log-likelihoods of each input's learnt tokens, and how many they are."""
+        """Return the summed negative log-likelihood of each input's learned tokens, and their number, [inputs, 2]."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -178,45 +167,40 @@ class CausalLM(Task):
         return torch.stack([each.double().sum(1), (labels != IGNORED).sum(1).double()], dim=-1).cpu().numpy()
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Each text's negative log-likelihood; and its learnt tokens and bytes, [examples, 2]."""
+        """Return each text's negative log-likelihood in nats; and its learned tokens and bytes, [examples, 2]."""
         found, examples = np.asarray(predictions), np.asarray(column_values(split.inputs, "_example"))
         sums = np.zeros((len(split.rows), 3))
         np.add.at(sums[:, :2], examples, found)
         np.add.at(sums[:, 2], examples, np.asarray(column_values(split.inputs, "_bytes")))
         return sums[:, 0], sums[:, 1:]
 
-    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
-        return load_metric(metric, _own_metric, DIRECTIONS, {}, np.asarray, SAMPLE)
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.language_modeling import LanguageMetrics
+
+        return LanguageMetrics()
 
     def finalize_model(self, model: Any, data: TaskData) -> None:
-        model.config.use_cache = True  # off while it was trained
+        model.config.use_cache = True  # off during training
         model.config.trained_on = _format(data.train)
 
     def predict(
         self, model: Any, tokenizer: Any, rows: Sequence[str | list[Message]], max_length: int, batch_size: int = 64
     ) -> list[dict[str, Any]]:
-        """As `Task.predict`, for prompts, or conversations to answer: what follows (`label`)."""
-        trained_on, most = model.config.trained_on, model.generation_config.max_new_tokens
-        prompts, shown = [], []
+        """Predict the continuation (`label`) of prompts, or the answer to conversations."""
+        most = model.generation_config.max_new_tokens
         room = max(max_length // 4, max_length - most)
-        for place, row in enumerate(rows, 1):
-            if trained_on == "messages" or not isinstance(row, str):
-                given = [{"role": "user", "content": row}] if isinstance(row, str) else row
-                chat = read_chat(given, f"input {place}", to_answer=True)
-                parts, _ = parts_of_chat(chat, tokenizer, to_answer=True)
-                shown.append(chat[-1]["content"] if chat else "")
-            else:
-                goes_on = trained_on == "texts"
-                parts, _ = parts_of_completion(row, None, tokenizer, goes_on)
-                shown.append(row)
+        prompts, shown = [], []
+        for number, row in enumerate(rows, 1):
+            parts, text = _tokenize_prompt(row, tokenizer, model.config.trained_on, number)
             prompts.append([token for part in parts for token in part.tokens][-room:])
-        said = write_texts(model, tokenizer, prompts, batch_size, "left", max_new_tokens=min(most, max_length - room))
-        return [{"label": text, "text": prompt} for text, prompt in zip(said, shown, strict=True)]
+            shown.append(text)
+        texts = write_texts(model, tokenizer, prompts, batch_size, "left", max_new_tokens=min(most, max_length - room))
+        return [{"label": text, "text": prompt} for text, prompt in zip(texts, shown, strict=True)]
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[Any]:
         check_exists(path)
         if path.suffix.lower() == ".txt":
-            return [line for line in decode(path, encoding).splitlines() if line.strip()]
+            return list(read_lines(path, encoding))
         rows = read_file(path, encoding)
         if any(name not in rows.column_names for role, name in columns.items() if role != "label"):
             columns, _ = find_prompt_columns(rows, path.name, DataConfig(path=str(path)))
@@ -230,25 +214,30 @@ class CausalLM(Task):
         )
 
 
+def _tokenize_prompt(row: str | list[Message], tokenizer: Any, trained_on: str, number: int) -> tuple[list[Part], str]:
+    """Tokenize input `number` in the format that the model was trained on, and return the text to show for it."""
+    if trained_on != "messages" and isinstance(row, str):
+        parts, _ = tokenize_completion(row, None, tokenizer, as_is=trained_on == "texts")
+        return parts, row
+    messages = [{"role": "user", "content": row}] if isinstance(row, str) else row
+    chat = read_chat(messages, f"input {number}", to_answer=True)
+    parts, _ = tokenize_chat(chat, tokenizer, to_answer=True)
+    return parts, chat[-1]["content"] if chat else ""
+
+
 def _format(rows: Dataset) -> str:
-    """What a model was trained on, which tells how to ask it: messages, prompts or texts."""
+    """Return what a model is trained on, and so how it is prompted: messages, prompts or texts."""
     return "messages" if "messages" in rows.column_names else "prompts" if "label" in rows.column_names else "texts"
 
 
-def _fitted(tokens: list[int], learnt: list[bool], most: int) -> tuple[list[int], list[bool]]:
-    """At most `most` tokens: of the prompt the end stays, a quarter of them at least; then what is learnt is cut."""
-    first = learnt.index(True)
-    begin = max(0, first - max(most // 4, most - (len(tokens) - first)))
-    return tokens[begin : begin + most], learnt[begin : begin + most]
+def _truncate(tokens: list[int], learned: list[bool], most: int) -> tuple[list[int], list[bool]]:
+    """Truncate to `most` tokens: the prompt at its start, down to a quarter of them, then the completion at its end."""
+    first = learned.index(True)
+    start = max(0, first - max(most // 4, most - (len(tokens) - first)))
+    return tokens[start : start + most], learned[start : start + most]
 
 
-def _blocks(tokens: list[int], learnt: list[bool], most: int) -> list[tuple[list[int], list[bool]]]:
-    """Pieces of `most` tokens, each beginning with the last token of the one before: every token is foretold once."""
+def _split(tokens: list[int], learned: list[bool], most: int) -> list[tuple[list[int], list[bool]]]:
+    """Return pieces of `most` tokens, which overlap by one token: so every token is predicted once."""
     starts = range(0, max(1, len(tokens) - 1), most - 1)
-    return [(tokens[start : start + most], learnt[start : start + most]) for start in starts]
-
-
-def _own_metric() -> "evaluate.Metric":
-    from hpo.tasks.metrics.language_modeling import LanguageMetrics
-
-    return LanguageMetrics()
+    return [(tokens[start : start + most], learned[start : start + most]) for start in starts]

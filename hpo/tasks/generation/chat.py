@@ -1,4 +1,4 @@
-"""Prompts, completions and conversations as tokens, each part with whether it is to be learnt."""
+"""Prompts, completions and conversations as tokens, with the parts that are learned."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from hpo.data.labels.prompts import ASSISTANT, Message
 from hpo.errors import DataError
 from hpo.tasks.generation.generate import end_of_text
 
-# For tokenizers that bring no chat template: a line `role: content` for each message, and the token that ends a text
-# after each answer.
+# For tokenizers without a chat template: a line `role: content` for each message, and the end-of-text token after each
+# answer.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
     "{{ message['role'] }}: {{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
@@ -21,53 +21,54 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens that follow each other, and whether a model is to learn to say them."""
+    """Consecutive tokens, and whether the model learns to predict them."""
 
     tokens: list[int]
-    learnt: bool
+    learned: bool
 
 
-def parts_of_text(text: str, tokenizer: Any) -> tuple[list[Part], int]:
-    """A text that is learnt as a whole, and its bytes."""
-    whole = [*_tokens(text, tokenizer), *_end(tokenizer)]
-    return [Part(start_of_text(tokenizer), False), Part(whole, True)], len(text.encode())
+def tokenize_text(text: str, tokenizer: Any) -> tuple[list[Part], int]:
+    """Return the tokens of a text that is learned as a whole, and its bytes."""
+    tokens = [*_tokens(text, tokenizer), *_end(tokenizer)]
+    return [Part(start_of_text(tokenizer), False), Part(tokens, True)], len(text.encode())
 
 
-def parts_of_completion(
-    prompt: str, completion: str | None, tokenizer: Any, as_it_is: bool = False
+def tokenize_completion(
+    prompt: str, completion: str | None, tokenizer: Any, as_is: bool = False
 ) -> tuple[list[Part], int]:
-    """A prompt and what is to follow it (None: not known yet), and the bytes of that.
+    """Return the tokens of a prompt and its completion (None: to be generated), and the completion's bytes.
 
-    A line break stands between them where the prompt ends with no white space of its own, so that a tokenizer sees two
-    texts, and not one word of both; unless the prompt is taken `as_it_is`.
+    A prompt that does not end with white space is followed by a line break, so that a tokenizer does not merge it with
+    the completion; unless it is used `as_is`.
     """
-    asked = prompt if as_it_is or not prompt or prompt[-1].isspace() else f"{prompt}\n"
-    parts = [Part([*start_of_text(tokenizer), *_tokens(asked, tokenizer)], False)]
+    text = prompt if as_is or not prompt or prompt[-1].isspace() else f"{prompt}\n"
+    parts = [Part([*start_of_text(tokenizer), *_tokens(text, tokenizer)], False)]
     if completion is None:
         return parts, 0
-    said = completion.strip()
-    return [*parts, Part([*_tokens(said, tokenizer), *_end(tokenizer)], True)], len(said.encode())
+    learned = completion.strip()
+    return [*parts, Part([*_tokens(learned, tokenizer), *_end(tokenizer)], True)], len(learned.encode())
 
 
-def parts_of_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = False) -> tuple[list[Part], int]:
-    """A conversation by the tokenizer's chat template; learnt are the assistant's messages.
+def tokenize_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = False) -> tuple[list[Part], int]:
+    """Return the tokens of a conversation by the tokenizer's chat template, and the bytes that are learned of it.
 
-    All of them, or only the last, where the template writes those before it differently (without their thoughts, say).
-    `to_answer`: it ends where the assistant is to speak. Also the bytes of what is learnt. Raises `DataError`.
+    The assistant's messages are learned: all of them, or only the last, where the template renders earlier ones
+    differently (without their thoughts, for example). With `to_answer`, it ends where the assistant answers. Raises
+    `DataError` where the template rejects the conversation.
     """
     import jinja2
 
-    def render(messages: Sequence[Message], ask: bool) -> str:
-        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+    def render(messages: Sequence[Message], prompt: bool) -> str:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
         return text
 
     try:
         turns = [(render(chat, True), "")] if to_answer else _turns(chat, render)
     except jinja2.TemplateError as error:
-        raise DataError(f"The tokenizer's chat template refuses a conversation: {error}") from error
+        raise DataError(f"The tokenizer's chat template rejects a conversation: {error}") from error
     parts = [Part(start_of_text(tokenizer) if tokenizer.chat_template == PLAIN_TEMPLATE else [], False)]
-    for before, said in turns:
-        parts += [Part(_tokens(before, tokenizer), False), Part(_tokens(said, tokenizer), True)]
+    for before, answer in turns:
+        parts += [Part(_tokens(before, tokenizer), False), Part(_tokens(answer, tokenizer), True)]
     end = _end(tokenizer)
     if not to_answer and not set(end) & set(parts[-1].tokens):
         parts[-1] = Part([*parts[-1].tokens, *end], True)
@@ -76,31 +77,31 @@ def parts_of_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = Fal
 
 
 def _turns(chat: Sequence[Message], render: Callable[[Sequence[Message], bool], str]) -> list[tuple[str, str]]:
-    """What stands before each of the assistant's messages, and the message, as the template writes them."""
-    places = [place for place, message in enumerate(chat) if message["role"] == ASSISTANT]
+    """Return the text before each of the assistant's messages, and the message, as the template renders them."""
+    indices = [index for index, message in enumerate(chat) if message["role"] == ASSISTANT]
     found, done = [], ""
-    for place in places:
-        before, after = render(chat[:place], True), render(chat[: place + 1], False)
+    for index in indices:
+        before, after = render(chat[:index], True), render(chat[: index + 1], False)
         if not (before.startswith(done) and after.startswith(before)):
             break
         found.append((before[len(done) :], after[len(before) :]))
         done = after
-    if len(found) == len(places):
+    if len(found) == len(indices):
         return found
-    before, after = render(chat[: places[-1]], True), render(chat[: places[-1] + 1], False)
+    before, after = render(chat[: indices[-1]], True), render(chat[: indices[-1] + 1], False)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
     return [(after[:shared], after[shared:])]
 
 
 @lru_cache(maxsize=32)
 def _start(tokenizer: Any) -> tuple[int, ...]:
-    whole, bare = tokenizer("a")["input_ids"], _tokens("a", tokenizer)
-    first = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
-    return tuple(whole[:first])
+    full, bare = tokenizer("a")["input_ids"], _tokens("a", tokenizer)
+    first = next(index for index in range(len(full)) if full[index : index + len(bare)] == bare)
+    return tuple(full[:first])
 
 
 def start_of_text(tokenizer: Any) -> list[int]:
-    """The tokens that a tokenizer puts before a text."""
+    """Return the special tokens that a tokenizer puts before a text."""
     return list(_start(tokenizer))
 
 

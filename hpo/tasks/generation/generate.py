@@ -1,4 +1,4 @@
-"""Having models write texts: how they are set to, and what they make of inputs."""
+"""Text generation: a model's generation settings, generated tokens, and the loss of tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -6,26 +6,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.tasks.inference import run_inference
+
 if TYPE_CHECKING:
     import torch
 
-# What of a model's own generation settings says how its tokens work. The rest (lengths, penalties, sampling) is about
-# the data that it was made for.
+# The generation settings of a pretrained model that depend on its tokens. The others (lengths, penalties, sampling)
+# depend on its data.
 KEPT = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
     *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
 )
-COVERED = 0.99  # share of the training texts that is no longer than what a model may write: one outlier costs all
+COVERED = 0.99  # fraction of training texts within the maximum length: one outlier would make every batch slow
 
 
 def end_of_text(tokenizer: Any) -> int | None:
-    """The token that ends a text; None where the tokenizer has none."""
+    """Return the end-of-text token; None where the tokenizer has none."""
     found: int | None = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     return found
 
 
 def set_generation(model: Any, tokenizer: Any, lengths: NDArray[Any], num_beams: int, most: int | None = None) -> None:
-    """Have `model.generate` write texts as long as those of `lengths` tokens that it learns, at most `most`."""
+    """Configure generation: texts as long as the training targets (`lengths`, in tokens), at most `most` tokens."""
     from transformers import GenerationConfig
 
     own: dict[str, Any] = {name: getattr(model.generation_config, name, None) for name in KEPT}
@@ -46,16 +48,16 @@ def set_generation(model: Any, tokenizer: Any, lengths: NDArray[Any], num_beams:
 
 
 def generate(model: Any, inputs: "Mapping[str, torch.Tensor]", **settings: Any) -> NDArray[Any]:
-    """The tokens that a model writes after padded inputs, [inputs, longest]; the inputs themselves are not among them.
+    """Return the tokens that a model generates for padded inputs, [inputs, longest], without the inputs.
 
-    As its own generation settings say, but for those given.
+    `settings` override the model's generation config.
     """
     import torch
 
     with torch.inference_mode():
-        found = model.generate(**inputs, **settings)
-    read = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-    tokens: NDArray[Any] = found[:, read:].cpu().numpy()
+        output = model.generate(**inputs, **settings)
+    prompt = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    tokens: NDArray[Any] = output[:, prompt:].cpu().numpy()
     return tokens
 
 
@@ -67,29 +69,30 @@ def write_texts(
     padding_side: Literal["left", "right"],
     **settings: Any,
 ) -> list[str]:
-    """What a model writes for each of `prompts` (tokens), as text, in their order; `settings` are `generate`'s."""
-    model.eval()
-    # Longest first: batches of like lengths hold little padding, and too large a batch shows at once.
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    written = [""] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
+    """Return the text that a model generates for each of `prompts` (tokens), in order; `settings` as in `generate`."""
+
+    def collate(indices: list[int]) -> "Mapping[str, torch.Tensor]":
         inputs = tokenizer.pad(
-            {"input_ids": [list(prompts[place]) for place in places]}, padding_side=padding_side, return_tensors="pt"
+            {"input_ids": [list(prompts[index]) for index in indices]}, padding_side=padding_side, return_tensors="pt"
         )
-        given = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        for place, text in zip(places, decode(tokenizer, generate(model, given, **settings)), strict=True):
-            written[place] = text
-    return written
+        return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+
+    def forward(batch: "Mapping[str, torch.Tensor]", indices: list[int]) -> list[str]:
+        return decode(tokenizer, generate(model, batch, **settings))
+
+    return run_inference(model, [len(prompt) for prompt in prompts], collate, forward, batch_size)
 
 
 def decode(tokenizer: Any, tokens: Sequence[Sequence[int]] | NDArray[Any]) -> list[str]:
-    """Tokens as texts, without special tokens and without white space around them."""
+    """Return tokens as texts, without special tokens and surrounding white space."""
     return [text.strip() for text in tokenizer.batch_decode([list(row) for row in tokens], skip_special_tokens=True)]
 
 
 def token_loss(logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
-    """Cross entropy of tokens, summed: `logits` [inputs, tokens, words], `labels` [inputs, tokens], -100 left out."""
+    """Return the summed cross entropy, given `logits` [inputs, tokens, vocabulary] and `labels` [inputs, tokens].
+
+    Labels of -100 are ignored.
+    """
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(

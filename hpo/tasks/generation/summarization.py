@@ -1,14 +1,12 @@
-"""Summarization: a text → a shorter one that says what matters."""
+"""Summarization: a text → a summary of it."""
 
 from collections import Counter
-from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.columns import LABELS, column_values, holds_strings
 from hpo.data.labels.targets import recognize_pair
 from hpo.tasks.baselines import copy_baseline
@@ -18,17 +16,11 @@ from hpo.tasks.task_data import TaskData
 if TYPE_CHECKING:
     import evaluate
 
-DIRECTIONS: dict[str, Direction] = {
-    "rouge1": "maximize",
-    "rouge2": "maximize",
-    "rougeL": "maximize",
-    "loss": "minimize",
-}
-TELLING = ("summary", "summaries", "highlights", "tldr")  # no other task has columns of these names
+SUMMARIES = ("summary", "summaries", "highlights", "tldr")  # no other task has columns of these names
 
 
 class Summarization(Seq2Seq):
-    """A text → a shorter one that says what matters."""
+    """A text → a summary of it."""
 
     name = "summarization"
     pipeline_tag = "summarization"
@@ -40,8 +32,9 @@ class Summarization(Seq2Seq):
             "large": ("facebook/bart-large", "google/flan-t5-large"),
         }
     )
-    directions = DIRECTIONS
-    metric_names = tuple(DIRECTIONS)
+    metric_directions = MappingProxyType(
+        {"rouge1": "maximize", "rouge2": "maximize", "rougeL": "maximize", "loss": "minimize"}
+    )
     pairs = (
         (
             (
@@ -62,39 +55,35 @@ class Summarization(Seq2Seq):
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         found = recognize_pair(rows, config, self.pairs)
-        if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in TELLING:
+        if found is None or not holds_strings(rows, found[0]) or found[1].lower() not in SUMMARIES:
             return False
-        # A review has a summary too, but it is its class or its stars that are to be told.
+        # A review has a summary too, but its label is a class or a number of stars.
         classes = {name for name in LABELS if name not in ("target", "output", "topic", "tag")}
         return config.label is not None or not classes & {name.lower() for name in rows.column_names}
 
-    def build_metric(self) -> "Callable[[], evaluate.Metric]":
-        return _rouge
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.rouge import RougeMetrics
+
+        return RougeMetrics()
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        """The text's first sentences, as many as a summary of the training split mostly has."""
-        many = Counter(len(sentences(right[0])) for right in column_values(data.train, "label")).most_common(1)[0][0]
+        """Return the text's first sentences, as many as a summary of the training split most often has."""
+        many = Counter(len(sentences(texts[0])) for texts in column_values(data.train, "label")).most_common(1)[0][0]
         name = "the text's first sentence" if many == 1 else f"the text's first {many} sentences"
         return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.scorer(metric))
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, by their full stops and the like.
+    """Split a text into sentences, at words that end with a full stop, question or exclamation mark.
 
     >>> sentences("One. Two, e.g. this? three")
     ['One.', 'Two, e.g. this?', 'three']
     """
     found, words = [], text.split()
-    begin = 0
-    for place, word in enumerate(words, 1):
+    start = 0
+    for index, word in enumerate(words, 1):
         long = len(word.strip(".!?\"')")) > 1 and "." not in word[:-1]
-        if place == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
-            found.append(" ".join(words[begin:place]))
-            begin = place
+        if index == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
+            found.append(" ".join(words[start:index]))
+            start = index
     return found
-
-
-def _rouge() -> "evaluate.Metric":
-    from hpo.tasks.metrics.rouge import RougeMetrics
-
-    return RougeMetrics()

@@ -1,13 +1,11 @@
 """Translation: a text → the same in another language, or in another style."""
 
-from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.columns import column_values, holds_strings
 from hpo.data.labels.targets import flatten_translations, recognize_pair
 from hpo.tasks.baselines import copy_baseline
@@ -16,8 +14,6 @@ from hpo.tasks.task_data import TaskData
 
 if TYPE_CHECKING:
     import evaluate
-
-DIRECTIONS: dict[str, Direction] = {"bleu": "maximize", "chrf": "maximize", "loss": "minimize"}
 
 
 class Translation(Seq2Seq):
@@ -33,8 +29,7 @@ class Translation(Seq2Seq):
             "large": ("google-t5/t5-large", "google/flan-t5-large"),
         }
     )
-    directions = DIRECTIONS
-    metric_names = tuple(DIRECTIONS)
+    metric_directions = MappingProxyType({"bleu": "maximize", "chrf": "maximize", "loss": "minimize"})
     pairs = (
         (("source", "src", "source_text", "source_sentence"), ("target", "tgt", "target_text", "target_sentence")),
         (("en", "english"), ("de", "fr", "es", "it", "ro", "zh", "ru", "ja", "german", "french", "spanish")),
@@ -47,20 +42,16 @@ class Translation(Seq2Seq):
         names = {name for pair in self.pairs for side in pair for name in side}
         if found is None or not {name.lower() for name in found} <= names:
             return False
-        # Classes may stand in a column `target` too: they repeat.
+        # Classes may be in a column `target` too: they repeat.
         return all(holds_strings(rows, name) for name in found) and (
             len(set(column_values(rows, found[1]))) > len(rows) / 2
         )
 
-    def build_metric(self) -> "Callable[[], evaluate.Metric]":
-        return _translation
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.translation import TranslationMetrics
+
+        return TranslationMetrics()
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        """The text as it is."""
+        """Return the text unchanged."""
         return copy_baseline("the text as it is", str, data, self.scorer(metric))
-
-
-def _translation() -> "evaluate.Metric":
-    from hpo.tasks.metrics.translation import TranslationMetrics
-
-    return TranslationMetrics()

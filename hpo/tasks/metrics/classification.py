@@ -67,3 +67,10 @@ def _matthews(
     true, predicted = of_true.astype(float), of_predicted.astype(float)
     spread = (rows**2 - predicted @ predicted) * (rows**2 - true @ true)
     return float((hits.sum() * rows - true @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+class AccuracyMetric(ClassificationMetrics):
+    """The accuracy alone, for predictions that are no classes with a meaning of their own, such as choices."""
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"accuracy": super()._compute(predictions, references)["accuracy"]}

@@ -1,4 +1,4 @@
-"""What the tasks on one or two texts share: reading them, encoding them, predicting for them."""
+"""Tasks on one or two texts: reading, encoding and prediction."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,97 +12,79 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.core.format import count
 from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import Columns, column_values, find_columns, find_text_columns, group_column, missing_column
+from hpo.data.columns import column_values, find_text_columns, group_column, missing_column
 from hpo.data.readers import decode, read_file
-from hpo.data.sources import RawSplits, load_splits
-from hpo.data.splits.create import TEXT_ROLES, create_splits, take
-from hpo.data.splits.labeled import labeled_splits
+from hpo.data.splits.create import TEXT_ROLES, take
 from hpo.errors import DataError, did_you_mean
-from hpo.tasks.base import Task, TextInput, logits_of
-from hpo.tasks.task_data import Labels, TaskData, fingerprint
+from hpo.tasks.base import Task
+from hpo.tasks.inference import run_encoded
+from hpo.tasks.task_data import Examples, Labels, SourceColumns
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+TextInput = str | tuple[str, str]
+
 
 class TextTask(Task):
-    """One or two texts → a label of some kind, by a sequence-classification head."""
+    """One or two texts → a label, by a sequence-classification head.
+
+    Canonical columns are `text`, `text_pair` where there are two, and `label`.
+    """
 
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
     usage = 'classify = pipeline("text-classification", model="path/to/this/folder")\nclassify("a text")'
 
-    def load(self, config: DataConfig, seed: int) -> tuple[RawSplits, Columns]:
-        """The splits with their own columns, and which of them are the texts and the label."""
-        raw = load_splits(config, seed)
-        assert not isinstance(config.label, tuple)
-        return raw, find_columns(raw.train, raw.origins["train"], config.text, config.label)
-
     @abstractmethod
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig
     ) -> Labels:
-        """The labels in `column`. Raises `DataError` naming the file and rows of those that are none."""
+        """Read the labels in `column` of source rows, as class numbers or what `encode_labels` takes.
+
+        Raises `DataError` naming the source and rows of invalid labels.
+        """
         ...
 
     @abstractmethod
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
-    ) -> list[str]:
-        """Refuse what nothing can be learnt from or judged by; returns notes on what is only doubtful."""
+    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
+        """Return one prediction per input, such as `label` and `score`, given the logits [inputs, …] in float32.
+
+        `config` is the final model's, with its `id2label`.
+        """
         ...
 
-    def prepare(self, config: DataConfig, seed: int) -> TaskData:
-        if isinstance(config.label, tuple) and type(self).load is TextTask.load:
-            raise DataError(f"data.label: {self.name} reads one column; these are {len(config.label)}.")
-        raw, columns = self.load(config, seed)
-        labelled, unlabelled = labeled_splits(raw, columns.text, columns.label)
-        given, labels, changed = self._canonical(labelled, columns, raw.origins, config)
-        origins = {split: raw.origins[split] for split in given}
-        self.check_labels(given, labels.names, origins)
-        splits, made = create_splits(given, config, seed, self.strata)
-        doubtful = self.check_labels(splits, labels.names, origins)
-        return TaskData(
-            splits["train"],
-            splits["validation"],
-            splits.get("test"),
-            labels.names,
-            columns.by_role(),
-            (*columns.notes, *raw.notes, *unlabelled, *changed, *made, *doubtful),
-            fingerprint(self.name, splits, labels.names),
-        )
+    def encode_labels(self, rows: Dataset, processor: Any) -> pa.Array:
+        """Return the labels of prepared rows as the column `labels` that `encode` returns."""
+        return pa.array(column_values(rows, "label"), pa.int64())
 
-    def _canonical(
-        self, raw: Mapping[str, Dataset], columns: Columns, origins: Mapping[str, str], config: DataConfig
-    ) -> tuple[dict[str, Dataset], Labels, list[str]]:
-        """Rows as text (and text_pair) and label, what the labels are, and notes."""
-        splits, where, notes = dict(raw), dict(origins), []
+    def read_examples(
+        self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
+    ) -> Examples:
+        kept, where, notes = dict(splits), dict(origins), []
         texts: dict[str, list[list[str]]] = {}
-        for split, rows in raw.items():
-            texts[split] = [read_texts(rows, name, origins[split]) for name in columns.text]
-            empty, said = find_empty(texts[split], origins[split], config.drop_empty)
-            notes += said
+        for split, rows in splits.items():
+            texts[split] = [read_texts(rows, name, origins[split]) for name in columns.inputs]
+            empty, dropped = find_empty(texts[split], origins[split], config.drop_empty)
+            notes += dropped
             if empty:
-                kept = [place for place in range(len(rows)) if place not in empty]
-                if not kept:
+                indices = [index for index in range(len(rows)) if index not in empty]
+                if not indices:
                     raise DataError(f"{origins[split]}: the text of every row is empty.")
-                splits[split] = take(rows, kept)
+                kept[split] = take(rows, indices)
                 where[split] += f" (without its {count(len(empty), 'empty row')})"
-                texts[split] = [[column[place] for place in kept] for column in texts[split]]
-        labels = self.read_labels(splits, columns.label, where, config)
+                texts[split] = [[column[index] for index in indices] for column in texts[split]]
+        assert columns.label is not None
+        labels = self.read_labels(kept, columns.label, where, config)
         canonical = {
             split: Dataset.from_dict(
                 {**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": labels.values[split]}
-                | group_column(splits[split])
+                | group_column(rows)
             )
-            for split in splits
+            for split, rows in kept.items()
         }
-        return canonical, labels, [*notes, *labels.notes]
-
-    def encode_labels(self, rows: Dataset) -> pa.Array:
-        """The label column of prepared rows as `encode` hands it on."""
-        return pa.array(column_values(rows, "label"), pa.int64())
+        return Examples(canonical, labels.names, (*notes, *labels.notes))
 
     def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
         texts = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
@@ -112,13 +94,8 @@ class TextTask(Task):
         ]
         table = pa.concat_tables(batches)
         if "label" in rows.column_names:
-            table = table.append_column("labels", self.encode_labels(rows))
+            table = table.append_column("labels", self.encode_labels(rows, tokenizer))
         return Dataset(table)
-
-    @abstractmethod
-    def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
-        """What is said of each input, by the logits of a final model with `config`."""
-        ...
 
     def predict(
         self,
@@ -133,11 +110,15 @@ class TextTask(Task):
         pairs = [(row,) if isinstance(row, str) else tuple(row) for row in rows]
         columns = dict(zip(TEXT_ROLES, map(list, zip(*pairs, strict=True)), strict=False))
         encoded = self.encode(Dataset.from_dict(columns), tokenizer, max_length)
-        said: list[dict[str, Any]] = [{} for _ in rows]
-        for places, logits in run_model(model, tokenizer, encoded, batch_size):
-            for place, answer in zip(places, self.postprocess(logits, model.config, tokenizer), strict=True):
-                said[place] = {**answer, **dict(zip(TEXT_ROLES, pairs[place], strict=False))}
-        return said
+
+        def reduce(logits: "torch.Tensor", indices: list[int]) -> list[dict[str, Any]]:
+            return self.postprocess(logits, model.config, tokenizer)
+
+        predictions = run_encoded(self, model, tokenizer, encoded, reduce, batch_size)
+        return [
+            {**prediction, **dict(zip(TEXT_ROLES, pair, strict=False))}
+            for prediction, pair in zip(predictions, pairs, strict=True)
+        ]
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[TextInput]:
         trained = [columns[role] for role in TEXT_ROLES if role in columns]
@@ -148,65 +129,53 @@ class TextTask(Task):
                     f"{path}: the model reads pairs of texts: give a csv or jsonl file with the columns "
                     f"{' and '.join(trained)}."
                 )
-            return [line for line in decode(path, encoding).splitlines() if line.strip()]
+            return list(read_lines(path, encoding))
         rows = read_file(path, encoding)
-        missing = next((name for name in trained if name not in rows.column_names), None)
-        if missing is not None:
-            unlike = missing_column(str(path), missing, rows.column_names, "the file")
-            try:
-                trained = list(find_text_columns(rows, path.name, None, besides=columns.get("label")))
-            except DataError:
-                raise unlike from None
-            if len(trained) != len([role for role in TEXT_ROLES if role in columns]):
-                raise unlike
-        texts = [read_texts(rows, name, path.name) for name in trained]
+        found = _recognized(rows, trained, columns, path)
+        texts = [read_texts(rows, name, path.name) for name in found]
         return list(texts[0]) if len(texts) == 1 else list(zip(texts[0], texts[1], strict=True))
 
 
+def _recognized(rows: Dataset, trained: Sequence[str], columns: Mapping[str, str], path: Path) -> Sequence[str]:
+    """Return the columns of text that the model was `trained` on; where one is missing, those recognized instead."""
+    missing = next((name for name in trained if name not in rows.column_names), None)
+    if missing is None:
+        return trained
+    error = missing_column(str(path), missing, rows.column_names, "the file")
+    try:
+        found = find_text_columns(rows, path.name, None, besides=columns.get("label"))
+    except DataError:
+        raise error from None
+    if len(found) != len(trained):
+        raise error
+    return found
+
+
 def check_exists(path: Path) -> None:
-    """Raise `DataError` where a file to predict for is not there, naming the nearest one."""
+    """Raise `DataError`, naming the most similar file, where a file to predict for does not exist."""
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.absolute().parent.glob("*")])
         raise DataError(f"There is no file {path.absolute()}.{near}")
 
 
-def run_model(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", encoded: Dataset, batch_size: int
-) -> "list[tuple[list[int], torch.Tensor]]":
-    """The logits of every encoded row, in batches with the rows' numbers; those of a span head are stacked last."""
-    import torch
-    from transformers import DataCollatorWithPadding
-
-    given = [name for name in encoded.column_names if name not in ("length", "labels") and not name.startswith("_")]
-    rows = encoded.select_columns(given).to_list()
-    # Longest first: batches of like lengths hold little padding, and too large a batch shows at once.
-    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]["input_ids"]))
-    # Without a padding token only single rows can be read (a causal model that hpo did not train).
-    size = batch_size if tokenizer.pad_token_id is not None else 1
-    collate = DataCollatorWithPadding(tokenizer, padding=size > 1)
-    found = []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            batch = {key: value.to(model.device) for key, value in collate([rows[p] for p in places]).items()}
-            found.append((places, logits_of(model(**batch)).float()))
-    return found
+def read_lines(path: Path, encoding: str) -> list[str]:
+    """Return the lines of a text file that are not blank."""
+    return [line for line in decode(path, encoding).splitlines() if line.strip()]
 
 
 def _encode_batch(texts: list[list[str]], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> pa.Table:
-    """Token ids of up to 1,000 rows as Arrow lists, made from one flat array: half a million lists cost seconds."""
+    """Return token ids of up to 1,000 rows as Arrow lists over one flat array: half a million lists take seconds."""
     encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
     return ragged_table({name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded})
 
 
 def ragged_table(columns: Mapping[str, Sequence[Sequence[int]]]) -> pa.Table:
-    """Columns with one number a token as Arrow lists of int32, and `length`, the number of tokens."""
+    """Return columns with one number per token as Arrow lists of int32, and `length`, the number of tokens."""
     first = next(iter(columns.values()))
     lengths = np.fromiter(map(len, first), np.int32, count=len(first))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    made = {}
+    lists = {}
     for name, rows in columns.items():
         flat = np.fromiter((token for row in rows for token in row), np.int32, count=int(lengths.sum()))
-        made[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
-    return pa.table({**made, "length": pa.array(lengths)})
+        lists[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
+    return pa.table({**lists, "length": pa.array(lengths)})

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +11,11 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.columns import column_values, find_columns
 from hpo.data.labels.regression import check_numbers, has_fractions, quantile_bins, read_numbers
 from hpo.errors import DataError
-from hpo.tasks.base import Predictions
 from hpo.tasks.baselines import ridge_baseline
-from hpo.tasks.metrics.scorer import Scorer, load_metric
+from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Labels, TaskData
 from hpo.tasks.text.base import TextTask
 
@@ -25,36 +23,36 @@ if TYPE_CHECKING:
     import evaluate
     import torch
 
-DIRECTIONS: dict[str, Direction] = {
-    "pearson": "maximize",
-    "spearman": "maximize",
-    "r2": "maximize",
-    "mse": "minimize",
-    "rmse": "minimize",
-    "mae": "minimize",
-    "loss": "minimize",
-}
-ALIASES = {"pearsonr": "pearson", "spearmanr": "spearman"}
-SAMPLE = ([0.1, 0.9, 0.6, 0.3], [0.0, 1.0, 0.5, 0.5])
-
 
 class Regression(TextTask):
-    """One or two texts → a number. See `Task` for what each method promises.
+    """One or two texts → a number.
 
-    A model learns the labels less their mean, over their deviation (both of the training split), so that usual learning
-    rates serve any range. `finalize_model` folds both into the last linear layer: the saved model answers in the
-    labels' units.
+    A model learns labels standardized by their mean and standard deviation in the training split, so that usual
+    learning rates serve any range. `finalize_model` folds both into the last linear layer: the saved model predicts in
+    the labels' units.
     """
 
     name = "text-regression"
     default_metric = "pearson"
-    metric_names = tuple(DIRECTIONS)
+    metric_directions = MappingProxyType(
+        {
+            "pearson": "maximize",
+            "spearman": "maximize",
+            "r2": "maximize",
+            "mse": "minimize",
+            "rmse": "minimize",
+            "mae": "minimize",
+            "loss": "minimize",
+        }
+    )
+    metric_aliases = MappingProxyType({"pearsonr": "pearson", "spearmanr": "spearman"})
+    metric_sample = ([0.1, 0.9, 0.6, 0.3], [0.0, 1.0, 0.5, 0.5])
     supports_ranking = True
     usage = (
         'measure = pipeline("text-classification", model="path/to/this/folder", function_to_apply="none")\n'
         'measure("a text")[0]["score"]'
     )
-    limitations = "It gives a number for any text, also for one unlike those that it learnt from."
+    limitations = "It predicts a number for any text, also for one unlike its training texts."
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.label, tuple):
@@ -69,8 +67,8 @@ class Regression(TextTask):
     ) -> Labels:
         return Labels(read_numbers(splits, column, origins))
 
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
+    def check_splits(
+        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
         return check_numbers(splits, origins)
 
@@ -81,11 +79,11 @@ class Regression(TextTask):
         data = super().prepare(config, seed)
         train = np.array(column_values(data.train, "label"))
         mean, deviation = float(train.mean()), float(train.std())
-        standardised = {
+        standardized = {
             split: _with_labels(rows, (np.array(column_values(rows, "label")) - mean) / deviation)
             for split, rows in data.splits.items()
         }
-        return replace(data, **standardised, scale=(mean, deviation))
+        return replace(data, **standardized, scale=(mean, deviation))
 
     def describe(self, data: TaskData) -> str:
         mean, deviation = data.scale
@@ -99,16 +97,16 @@ class Regression(TextTask):
         layer = output_layer(model)
         if layer is None or layer.bias is None:
             return (
-                "its head for numbers has no bias, so that the mean of the labels cannot be kept in it; encoders such "
-                "as BERT and its kin have one"
+                "its regression head has no bias to keep the mean of the labels in; encoders such as BERT and its "
+                "relatives have one"
             )
         return ""
 
-    def encode_labels(self, rows: Dataset) -> pa.Array:
+    def encode_labels(self, rows: Dataset, processor: Any) -> pa.Array:
         return pa.array(column_values(rows, "label"), pa.float32())
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor", label_smoothing: float) -> "torch.Tensor":
-        """Squared error of standardised labels; label smoothing has no meaning here and does nothing."""
+        """Return the squared error of standardized labels; label smoothing has no effect."""
         from torch.nn.functional import mse_loss
 
         return mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
@@ -116,13 +114,15 @@ class Regression(TextTask):
     def reduce_logits(self, logits: "torch.Tensor", labels: "torch.Tensor") -> Predictions:
         return logits.squeeze(-1).cpu().numpy()
 
-    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.regression import RegressionMetrics
+
+        return RegressionMetrics(*(data.scale if data is not None else (0.0, 1.0)))
+
+    def metric_inputs(self, values: NDArray[Any], data: TaskData | None) -> NDArray[Any]:
+        """Return standardized numbers in the user's units."""
         mean, deviation = data.scale if data is not None else (0.0, 1.0)
-
-        def in_units(values: NDArray[Any]) -> NDArray[Any]:
-            return np.asarray(values, np.float64) * deviation + mean
-
-        return load_metric(metric, partial(_own_metric, mean, deviation), DIRECTIONS, ALIASES, in_units, SAMPLE)
+        return np.asarray(values, np.float64) * deviation + mean
 
     def finalize_model(self, model: Any, data: TaskData) -> None:
         import torch
@@ -141,7 +141,7 @@ class Regression(TextTask):
 
 
 def output_layer(model: Any) -> Any:
-    """The linear layer whose output is the logits: in the head the one with a single output; None without such."""
+    """Return the linear layer whose output is the logits: the last one of the head with a single output, if any."""
     from torch import nn
 
     inside = {id(module) for module in model.base_model.modules()} if model.base_model is not model else set()
@@ -153,9 +153,3 @@ def _with_labels(rows: Dataset, labels: NDArray[Any]) -> Dataset:
     return Dataset.from_dict(
         {**{name: column_values(rows, name) for name in rows.column_names if name != "label"}, "label": labels.tolist()}
     )
-
-
-def _own_metric(mean: float, deviation: float) -> "evaluate.Metric":
-    from hpo.tasks.metrics.regression import RegressionMetrics
-
-    return RegressionMetrics(mean, deviation)

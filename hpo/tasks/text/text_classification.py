@@ -1,4 +1,4 @@
-"""Text classification: one or two texts → one class of several."""
+"""Text classification: one or two texts → one of several classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,18 +13,18 @@ from hpo.tasks.text.base import TextTask
 
 
 class TextClassification(Classification, TextTask):
-    """One or two texts → a class. See `Task` for what each method promises."""
+    """One or two texts → a class."""
 
     name = "text-classification"
-    limitations = "It knows the classes above only, and gives one of them to any text."
+    limitations = "It knows the classes above only, and assigns one of them to any text."
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         return True
 
-    def check_labels(
-        self, splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]
+    def check_splits(
+        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
-        return [*super().check_labels(splits, names, origins), *count_conflicts(splits)]
+        return [*super().check_splits(splits, label_names, origins), *count_conflicts(splits)]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         return tfidf_baseline(data, self.scorer(metric))

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,45 +12,33 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.core.direction import Direction
 from hpo.data.columns import column_values, missing_column
 from hpo.data.labels.multi_label import holds_lists
 from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognize_column
-from hpo.data.readers import decode, read_file
-from hpo.data.sources import load_splits
-from hpo.data.splits.create import create_splits
-from hpo.data.splits.labeled import labeled_splits
+from hpo.data.readers import read_file
 from hpo.errors import DataError
-from hpo.tasks.base import Predictions, Task
+from hpo.tasks.base import Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
-from hpo.tasks.metrics.scorer import Scorer, load_metric, one_each
-from hpo.tasks.task_data import Encoded, TaskData, class_head_config, describe_classes, fingerprint
-from hpo.tasks.text.base import check_exists, ragged_table, run_model
+from hpo.tasks.inference import run_encoded
+from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.objective import Predictions
+from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData, describe_classes
+from hpo.tasks.text.base import check_exists, ragged_table, read_lines
 
 if TYPE_CHECKING:
     import evaluate
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DIRECTIONS: dict[str, Direction] = {
-    "f1": "maximize",
-    "precision": "maximize",
-    "recall": "maximize",
-    "f1_macro": "maximize",
-    "accuracy": "maximize",
-    "loss": "minimize",
-}
-ALIASES = {"f1_micro": "f1", "overall_f1": "f1", "overall_precision": "precision", "overall_recall": "recall"}
-SAMPLE = ([(0, 1, 0), (1, 1)], [(0, 1, 1), (1, 0)])
 IGNORED = -100
 PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 class TokenClassification(Task):
-    """A tag for each word. See `Task` for what each method promises.
+    """A tag for each word.
 
     The first token of a word carries its tag. A text of more than `max_length` tokens becomes several inputs, so that
-    no word goes without.
+    every word is tagged. Canonical columns are `text` (words) and `label` (tag numbers).
     """
 
     name = "token-classification"
@@ -58,14 +46,31 @@ class TokenClassification(Task):
     pipeline_tag = "token-classification"
     default_metric = "f1"
     search_space = "token-encoders"
-    metric_names = tuple(DIRECTIONS)
+    label_noun = "tags"
+    strata_name = "rarest tag"
+    metric_directions = MappingProxyType(
+        {
+            "f1": "maximize",
+            "precision": "maximize",
+            "recall": "maximize",
+            "f1_macro": "maximize",
+            "accuracy": "maximize",
+            "loss": "minimize",
+        }
+    )
+    metric_aliases = MappingProxyType(
+        {"f1_micro": "f1", "overall_f1": "f1", "overall_precision": "precision", "overall_recall": "recall"}
+    )
+    metric_sample = ([(0, 1, 0), (1, 1)], [(0, 1, 1), (1, 0)])
     supports_ranking = True
     supports_class_weights = True
     usage = (
         'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'
         'tag("a text")'
     )
-    limitations = "It knows the tags above only. It learnt from texts cut into words and punctuation as its data was."
+    limitations = (
+        "It knows the tags above only. It learned from texts split into words and punctuation as its data was."
+    )
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
@@ -76,41 +81,39 @@ class TokenClassification(Task):
             return False
         return all(holds_lists(rows, column) for column in columns)
 
-    def prepare(self, config: DataConfig, seed: int) -> TaskData:
+    def check_config(self, config: DataConfig) -> None:
         if isinstance(config.text, tuple) or isinstance(config.label, tuple):
             raise DataError("data: token classification reads one column of words (text) and one of tags (label).")
-        raw = load_splits(config, seed)
-        words, tags, notes = find_tag_columns(raw.train, raw.origins["train"], config.text, config.label)
-        splits, unlabelled = labeled_splits(raw, (words,), tags, what="tags")
-        read = read_tags(splits, words, tags, raw.origins)
-        whole, made = create_splits(read.rows, config, seed, rarest_tag, stratified_by="rarest tag")
-        doubtful = check_tags(whole, read.names, raw.origins)
-        return TaskData(
-            whole["train"],
-            whole["validation"],
-            whole.get("test"),
-            read.names,
-            {"text": words, "label": tags},
-            (*notes, *raw.notes, *unlabelled, *read.notes, *made, *doubtful),
-            fingerprint(self.name, whole, read.names),
-        )
+
+    def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
+        assert not isinstance(config.text, tuple) and not isinstance(config.label, tuple)
+        words, tags, notes = find_tag_columns(rows, origin, config.text, config.label)
+        return SourceColumns({"text": words, "label": tags}, (words,), tags, tuple(notes))
+
+    def read_examples(
+        self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
+    ) -> Examples:
+        tags = read_tags(splits, columns.roles["text"], columns.roles["label"], origins)
+        return Examples(tags.rows, tags.names, tags.notes)
+
+    def check_splits(
+        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
+    ) -> list[str]:
+        return check_tags(splits, label_names, origins)
 
     def describe(self, data: TaskData) -> str:
-        return describe_classes(data.label_names).replace("classes", "tags", 1)
+        return describe_classes(data.label_names, "tags")
 
     def suggest_metric(self, data: TaskData) -> tuple[str, str]:
         if any(name.startswith("B-") for name in data.label_names):
-            return "f1", "f1 of whole entities: a part of one is no hit."
+            return "f1", "f1 of full entities: a part of one is not a match."
         return "accuracy", "accuracy, since the tags are not those of entities (B-…, I-…, O)."
-
-    def head_config(self, data: TaskData) -> dict[str, Any]:
-        return class_head_config(data.label_names)
 
     def check_model(self, model: Any, tokenizer: Any) -> str:
         return needs_fast(tokenizer)
 
     def encode(self, rows: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Dataset:
-        """As `Task.encode`; `_example` is the row that an input is of, `_word` the word that begins at a token."""
+        """Encode as `Task.encode`; `_example` is the row of an input, `_word` the word that starts at each token."""
         texts = column_values(rows, "text")
         tags = column_values(rows, "label") if "label" in rows.column_names else None
         tables = [
@@ -140,7 +143,7 @@ class TokenClassification(Task):
     def target_count(self, labels: Any) -> float:
         return total_weight(labels, self.class_weights)
 
-    def with_class_weights(self, labels: NDArray[Any], classes: int) -> "TokenClassification":
+    def with_class_weights(self, labels: NDArray[Any], classes: int) -> Self:
         return weighted(self, balanced_weights(labels, classes))
 
     def strata(self, rows: Dataset) -> list[int]:
@@ -153,7 +156,7 @@ class TokenClassification(Task):
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         references = column_values(split.rows, "label")
-        # A word of which a tokenizer makes nothing counts as the first class: O, where there is one.
+        # A word without a token counts as the first class: O, where there is one.
         tags = [[0] * len(row) for row in references]
         inputs = zip(column_values(split.inputs, "_example"), column_values(split.inputs, "_word"), strict=True)
         for (example, words), predicted in zip(inputs, predictions, strict=True):
@@ -161,13 +164,15 @@ class TokenClassification(Task):
                 tags[example][word] = tag
         return one_each(tags), one_each(references)
 
-    def scorer(self, metric: str, data: TaskData | None = None) -> Scorer:
+    def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
+        from hpo.tasks.metrics.entities import EntityMetrics
+
+        return EntityMetrics(() if data is None else data.label_names)
+
+    def metric_inputs(self, values: NDArray[Any], data: TaskData | None) -> list[list[Any]]:
+        """Return the names of tags, where `data` is known."""
         names = () if data is None else data.label_names
-
-        def as_names(values: NDArray[Any]) -> list[list[Any]]:
-            return [[names[tag] if names else tag for tag in row] for row in values]
-
-        return load_metric(metric, partial(_own_metric, names), DIRECTIONS, ALIASES, as_names, SAMPLE)
+        return [[names[tag] if names else tag for tag in row] for row in values]
 
     def predict(
         self,
@@ -177,22 +182,25 @@ class TokenClassification(Task):
         max_length: int,
         batch_size: int = 64,
     ) -> list[dict[str, Any]]:
-        """As `Task.predict`: `entities` (their words and kinds), the `tags` of all words, and the words (`text`).
+        """Predict `entities` (their text and kind), the `tags` of all words, and return the words as `text`.
 
-        A row is a text, which is cut into words and punctuation, or a list of words.
+        A row is a text, which is split into words and punctuation, or a list of words.
         """
         if not rows:
             return []
         words = [PIECES.findall(row) if isinstance(row, str) else list(row) for row in rows]
         encoded = self.encode(Dataset.from_dict({"text": words}), tokenizer, max_length)
-        at, examples = column_values(encoded, "_word"), column_values(encoded, "_example")
-        outside = model.config.id2label[0]
-        tags = [[outside] * len(row) for row in words]
-        for places, logits in run_model(model, tokenizer, encoded, batch_size):
-            for place, best in zip(places, logits.argmax(-1).tolist(), strict=True):
-                for word, number in zip(at[place], best, strict=False):
-                    if word >= 0:
-                        tags[examples[place]][word] = model.config.id2label[number]
+
+        def reduce(logits: "torch.Tensor", indices: list[int]) -> list[list[int]]:
+            return logits.argmax(-1).tolist()
+
+        best = run_encoded(self, model, tokenizer, encoded, reduce, batch_size)
+        tags = [[model.config.id2label[0]] * len(row) for row in words]
+        inputs = zip(column_values(encoded, "_example"), column_values(encoded, "_word"), best, strict=True)
+        for example, word_indices, classes in inputs:
+            for word, number in zip(word_indices, classes, strict=False):
+                if word >= 0:
+                    tags[example][word] = model.config.id2label[number]
         return [
             {"entities": _entities(row, tagged), "tags": tagged, "text": row}
             for row, tagged in zip(words, tags, strict=True)
@@ -201,7 +209,7 @@ class TokenClassification(Task):
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[str | list[str]]:
         check_exists(path)
         if path.suffix.lower() == ".txt":
-            return [line for line in decode(path, encoding).splitlines() if line.strip()]
+            return list(read_lines(path, encoding))
         rows = read_file(path, encoding)
         column = columns["text"] if columns["text"] in rows.column_names else recognize_column(rows, WORDS)
         if column is None:
@@ -211,7 +219,7 @@ class TokenClassification(Task):
         ]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
-        """Each word gets the tag that it has most often in training; an unknown one the most frequent tag."""
+        """Assign each word its most frequent tag in training; an unknown word the most frequent tag of all."""
         scorer = self.scorer(metric, data)
         if data.test is None or scorer.name == "loss":
             return None
@@ -227,10 +235,10 @@ class TokenClassification(Task):
 
 
 def needs_fast(tokenizer: Any) -> str:
-    """Why a tokenizer cannot tell where in the text its tokens stand; empty: it can."""
+    """Return why a tokenizer cannot return the offsets of its tokens in the text; an empty string where it can."""
     if getattr(tokenizer, "is_fast", False):
         return ""
-    return "its tokenizer does not tell where in the text a token stands: one with a tokenizer.json is needed"
+    return "its tokenizer does not return the offsets of tokens in the text: one with a tokenizer.json is needed"
 
 
 def _encode_batch(
@@ -240,7 +248,7 @@ def _encode_batch(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
 ) -> pa.Table:
-    """Words joined by spaces and found again by their place: so every fast tokenizer reads them as in a plain text."""
+    """Encode words joined by spaces, and find them by their offsets: every fast tokenizer reads them as plain text."""
     encoded = tokenizer(
         [" ".join(words) for words in texts],
         truncation=True,
@@ -250,31 +258,31 @@ def _encode_batch(
         return_overflowing_tokens=True,
     )
     starts = [np.cumsum([0, *(len(word) + 1 for word in words)])[:-1] for words in texts]
-    at, kept, labels, reached = [], [], [], dict.fromkeys(range(len(texts)), -1)
-    for place, example in enumerate(encoded["overflow_to_sample_mapping"]):
-        words = _words_begun(encoded["offset_mapping"][place], starts[example], texts[example], reached[example])
+    word_indices, kept, labels, reached = [], [], [], dict.fromkeys(range(len(texts)), -1)
+    for index, example in enumerate(encoded["overflow_to_sample_mapping"]):
+        words = _words_started(encoded["offset_mapping"][index], starts[example], texts[example], reached[example])
         if not any(word >= 0 for word in words):
-            continue  # nothing but the rest of a very long word
+            continue  # only the rest of a very long word
         reached[example] = max(words)
-        kept.append(place)
-        at.append(words)
+        kept.append(index)
+        word_indices.append(words)
         if tags is not None:
             labels.append([tags[example][word] if word >= 0 else IGNORED for word in words])
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-    columns = {name: [encoded[name][place] for place in kept] for name in names} | {"_word": at}
+    columns = {name: [encoded[name][index] for index in kept] for name in names} | {"_word": word_indices}
     table = ragged_table(columns | ({} if tags is None else {"labels": labels}))
-    examples = [first_row + encoded["overflow_to_sample_mapping"][place] for place in kept]
+    examples = [first_row + encoded["overflow_to_sample_mapping"][index] for index in kept]
     return table.append_column("_example", pa.array(examples, pa.int64()))
 
 
-def _words_begun(
+def _words_started(
     offsets: Sequence[tuple[int, int]], starts: NDArray[Any], words: Sequence[str], reached: int
 ) -> list[int]:
-    """For each token the number of the word that begins with it, -1 for all others; words up to `reached` are done."""
+    """Return for each token the index of the word that starts with it, else -1; words up to `reached` are done."""
     found = []
-    for begin, end in offsets:
+    for start, end in offsets:
         # By a token's last character: some tokenizers count the space before a word to its first token.
-        word = int(np.searchsorted(starts, end - 1, side="right")) - 1 if end > begin else -1
+        word = int(np.searchsorted(starts, end - 1, side="right")) - 1 if end > start else -1
         inside = word > reached and end - 1 < starts[word] + len(words[word])
         found.append(word if inside else -1)
         reached = word if inside else reached
@@ -285,9 +293,3 @@ def _entities(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]
     from hpo.tasks.metrics.entities import entities
 
     return [{"text": " ".join(words[first : last + 1]), "label": kind} for kind, first, last in entities(tags)]
-
-
-def _own_metric(names: Sequence[str]) -> "evaluate.Metric":
-    from hpo.tasks.metrics.entities import EntityMetrics
-
-    return EntityMetrics(names)

@@ -1,4 +1,4 @@
-"""Image classification: an image → one class of several."""
+"""Image classification: an image → one of several classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,16 @@ from hpo.data.media.files import Item, media_values
 from hpo.data.media.images import open_image
 from hpo.errors import ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
-from hpo.tasks.base import Batch
 from hpo.tasks.baselines import logistic_baseline
 from hpo.tasks.classification import Classification
 from hpo.tasks.media import MediaTask
+from hpo.tasks.objective import Batch
 from hpo.tasks.task_data import TaskData
 
 if TYPE_CHECKING:
     import torch
 
-PATCH = 16 * 16  # pixels that take about as much to compute as a token of a text: a patch of ViT's
+PATCH = 16 * 16  # pixels that cost about as much as a token of a text: one patch of ViT
 THUMBNAIL = (32, 32)
 
 MODELS = {
@@ -37,14 +37,14 @@ classify("an-image.jpg")"""
 
 
 class ImageClassification(Classification, MediaTask):
-    """An image → a class. See `Task` for what each method promises.
+    """An image → a class.
 
-    Images are kept as the bytes that the model's processor makes of them (a quarter of its floats), and rescaled and
-    normalised in the batch.
+    Images are cached as bytes, resized and cropped by the model's processor (a quarter of the size of floats), and
+    rescaled and normalized in the batch.
     """
 
     name = "image-classification"
-    kind = "image"
+    kind = input_key = "image"
     auto_class = "AutoModelForImageClassification"
     processor_class = final_processor_class = "AutoImageProcessor"
     pipeline_tag = "image-classification"
@@ -53,14 +53,14 @@ class ImageClassification(Classification, MediaTask):
     search_space = "vision"
     hub_models = MODELS
     usage = USAGE
-    limitations = "It knows the classes above only, and gives one of them to any image."
+    limitations = "It knows the classes above only, and assigns one of them to any image."
 
     def measure(self, item: Item) -> float:
         open_image(item)
         return 0.0
 
     def check_model(self, model: Any, processor: Any) -> str:
-        """Whether what is kept and then normalised is what the processor itself makes."""
+        """Compare the cached and then normalized pixels with the processor's own output."""
         from PIL import Image
 
         noise = np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8)
@@ -71,17 +71,19 @@ class ImageClassification(Classification, MediaTask):
             return "its image processor does more than resize, crop, rescale and normalise"
         return ""
 
-    def arrays(self, items: Sequence[Item], processor: Any, max_length: int) -> tuple[str, list[NDArray[Any]]]:
+    def extract_features(
+        self, items: Sequence[Item], processor: Any, max_length: int
+    ) -> tuple[str, list[NDArray[Any]]]:
         return "pixel_values", list(_pixels([open_image(item) for item in items], processor).numpy())
 
-    def costs(self, arrays: Sequence[NDArray[Any]], processor: Any) -> list[int]:
-        return [max(1, array.shape[1] * array.shape[2] // PATCH) for array in arrays]
+    def compute_costs(self, features: Sequence[NDArray[Any]], processor: Any) -> list[int]:
+        return [max(1, array.shape[1] * array.shape[2] // PATCH) for array in features]
 
     def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
         return {**batch, "pixel_values": augment_images(batch["pixel_values"], names)}
 
     def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
-        """Bytes [images, colours, height, width] as the floats that the model reads."""
+        """Rescale and normalize bytes [images, channels, height, width] to floats."""
         import torch
 
         pixels = batch["pixel_values"].float()
@@ -101,8 +103,8 @@ class ImageClassification(Classification, MediaTask):
 
 
 def _pixels(images: Sequence[Any], processor: Any) -> "torch.Tensor":
-    """What the processor makes of images before it rescales and normalises, as bytes."""
-    made = processor(images=list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
-    if made.ndim != 4:
-        raise ModelError("The image processor gives images of different shapes: one that resizes or crops is needed.")
-    return made.round().clamp(0, 255).byte() if made.is_floating_point() else made.byte()
+    """Return the processor's output for images, as bytes, without rescaling and normalization."""
+    pixels = processor(images=list(images), do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+    if pixels.ndim != 4:
+        raise ModelError("The image processor returns images of different shapes: one that resizes or crops is needed.")
+    return pixels.round().clamp(0, 255).byte() if pixels.is_floating_point() else pixels.byte()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.tasks.base import logits_of
+from hpo.tasks.objective import logits_of
 from hpo.training.batches.features import Batch, Features, Indices, Tokens, pop_labels
 from hpo.training.execution import Execution
 from hpo.training.models.layers import LayerStack, hidden_state, neighbor_modules, stack_items, train_mode
