@@ -14,7 +14,7 @@ from tests import servers
 
 SHARED = Path(__file__).parents[2] / "shared"
 NO_DATA = "the real datasets are not beside this checkout"
-NO_EXTRA = "an extra that is not installed here"  # as hpo[timm], which wants torchvision
+NO_EXTRA = "an extra that is not installed here"  # as hpo-finetune[timm], which wants torchvision
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ class StudyConfig(Config):
         None, description="A folder or URL (s3://…) that all machines can access; null: in the study's results."
     )
     storage: str | None = Field(None, description="Database URL; null: HPO_STORAGE, else studies/hpo.db.")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the sampler, the splits and all training runs.")
 
     @field_validator("name")
     @classmethod

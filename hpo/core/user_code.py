@@ -1,6 +1,6 @@
-"""A user's own code: the one class of a Python file that a study names, and entry points of installed packages.
+"""User code: classes in Python files that a study names, and entry points of installed packages.
 
-A file is imported once for each content of it, under a name that no other module has.
+A file is imported once for each version of its content, under a unique module name.
 """
 
 import hashlib
@@ -18,28 +18,28 @@ Class = TypeVar("Class")
 
 
 def is_file(reference: str) -> bool:
-    """Return whether `reference` is a Python file, `file.py` or `file.py:ClassName`, and not the name of something."""
+    """Return whether `reference` is a Python file, `file.py` or `file.py:ClassName`, and not a name."""
     return split_reference(reference)[0].suffix == ".py"
 
 
 def split_reference(reference: str) -> tuple[Path, str | None]:
-    """Split `file.py:ClassName` into the file and the class; None where no class is named."""
+    """Split `file.py:ClassName` into the file and the class; None if no class is named."""
     file, colon, name = reference.rpartition(":")
     return (Path(file), name) if colon and file.endswith(".py") else (Path(reference), None)
 
 
 def resolve(reference: str, folder: Path) -> str:
-    """Return `reference` with its file's absolute path, taken from `folder`."""
+    """Return `reference` with the absolute path of its file, which is relative to `folder`."""
     file, name = split_reference(reference)
     path = str((folder / file.expanduser()).resolve())
     return path if name is None else f"{path}:{name}"
 
 
 def load_class(reference: str, base: type[Class], key: str) -> type[Class]:
-    """Import the class that a user's file defines: the one named, else the only subclass of `base` in it.
+    """Import a class from a user's file: the named one, or the only subclass of `base` in it.
 
-    Raises `ConfigError` that begins with `key`, the place in the study file, where the file is missing or broken or
-    does not define such a class.
+    Raises `ConfigError` if the file does not exist, cannot be imported or defines no such class. Its message starts
+    with `key`, the key in the study file.
     """
     path, name = split_reference(reference)
     module = _import_file(path, key)
@@ -61,7 +61,7 @@ def load_class(reference: str, base: type[Class], key: str) -> type[Class]:
 
 
 def create(kind: Any, key: str) -> Any:
-    """Return an instance of a user's class, made without arguments. Raises `ConfigError`."""
+    """Return an instance of a user's class, created without arguments. Raises `ConfigError`."""
     try:
         return kind()
     except Exception as error:  # whatever a user's code raises
@@ -86,7 +86,9 @@ def _import_file(path: Path, key: str) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # before execution: dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's code raises
@@ -104,9 +106,9 @@ def plugin_names(group: str) -> list[str]:
 
 
 def load_plugin(group: str, name: str, key: str) -> Any:
-    """Import what a package registers under `name` in an entry point group; None where none does.
+    """Import the object that a package registers as `name` in an entry point group; return None if none does.
 
-    Raises `ConfigError` naming the package where it cannot be imported.
+    Raises `ConfigError` that names the package if the object cannot be imported.
     """
     found = next(iter(entry_points(group=group, name=name)), None)
     if found is None:
