@@ -59,7 +59,7 @@ def test_another_search_of_that_name_is_refused_and_changes_nothing(
     with pytest.raises(StudyError) as told:
         hpo.run({**short, **changed}, storage=f"sqlite:///{finished}")
     assert difference in str(told.value) and "--name" in str(told.value)
-    assert "With warm_start: [faulty], a new study takes over the trials that fit it" in str(told.value)
+    assert "warm_start: [faulty]" in str(told.value)
     assert dump(f"sqlite:///{finished}") == before
 
 
@@ -71,7 +71,7 @@ def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], fi
     first, other = result.study.trials
     assert first.user_attrs["copied_from"] == "faulty #0" and "copied_from" not in other.user_attrs
     assert first.value == first.intermediate_values[1] and TrialRecord.of(first).curve
-    with pytest.raises(StudyError, match="values mean something else:\\n  metric: accuracy before, loss now"):
+    with pytest.raises(StudyError, match="metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
     learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
     assert StudyRecord.of(learnt).source_studies == ("faulty",) and "copied_from" not in learnt.trials[0].user_attrs
