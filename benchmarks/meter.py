@@ -1,4 +1,4 @@
-"""Watches what a process and all below it take of the processors, from outside and while they run."""
+"""Measures the CPU time of a running process and all its descendants from outside."""
 
 import resource
 import subprocess
@@ -9,26 +9,27 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-SAMPLED_SECONDS = 0.5  # between two looks
+SAMPLING_SECONDS = 0.5  # between two samples
 
 
 class Meter(threading.Thread):
-    """Looks at the processor seconds of a process and all below it, again and again."""
+    """Samples the CPU seconds of a process and its descendants; `share` is their autogroup's nice value."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", share: int | None) -> None:
         super().__init__(daemon=True)
         self._process = psutil.Process(process.pid)
         self._share = share
-        self._over = threading.Event()
-        self.began = time.time()
-        self.samples = [(0.0, 0.0)]  # seconds since the beginning, processor seconds
+        self._stopped = threading.Event()
+        self.started_at = time.time()
+        self.samples = [(0.0, 0.0)]  # seconds since the start, CPU seconds
 
     def run(self) -> None:
-        while not self._over.is_set():
-            self._look()
-            self._over.wait(SAMPLED_SECONDS)
+        """Sample until `end`."""
+        while not self._stopped.is_set():
+            self._sample()
+            self._stopped.wait(SAMPLING_SECONDS)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         try:
             processes = [self._process, *self._process.children(recursive=True)]
         except psutil.NoSuchProcess:
@@ -37,27 +38,27 @@ class Meter(threading.Thread):
         for process in processes:
             try:
                 times = process.cpu_times()
-                if self._share is not None:  # a session of its own, as hpo's workers have, has a share of its own
+                if self._share is not None:  # each process session, such as an hpo worker's, has its own autogroup
                     Path(f"/proc/{process.pid}/autogroup").write_text(str(self._share))
             except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-                continue  # counted with its parent from now on
+                continue  # it has ended: its parent's times include it
             spent += times.user + times.system + times.children_user + times.children_system
-        # A process that ends between two looks at it is missed once.
-        self.samples.append((time.time() - self.began, max(spent, self.samples[-1][1])))
+        # A process that ends while the sum is taken is missing in this sample.
+        self.samples.append((time.time() - self.started_at, max(spent, self.samples[-1][1])))
 
     def end(self, spent: float) -> None:
-        """Stop looking; `spent` is what the system counted in all."""
-        self._over.set()
+        """Stop sampling; `spent` is the system's total."""
+        self._stopped.set()
         self.join()
-        # What nobody waited for, as Ray's processes, is in no sum of ended ones.
-        self.samples.append((time.time() - self.began, max(spent, self.samples[-1][1])))
+        # The total misses processes that no parent waits for, such as Ray's.
+        self.samples.append((time.time() - self.started_at, max(spent, self.samples[-1][1])))
 
     def spent_by(self, seconds: float) -> float:
-        """Processor seconds by then."""
+        """Return the CPU seconds used in the first `seconds`."""
         return float(np.interp(seconds, *zip(*self.samples, strict=True)))
 
 
 def spent_by_children() -> float:
-    """Processor seconds of this process's children that have ended, and of theirs."""
+    """Return the CPU seconds of this process's ended children and their descendants."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,4 +1,4 @@
-"""One trial of one side of `trial_speed.py`, in this process: reads its case as JSON, prints its figures as JSON.
+"""Runs one trial of one side of `trial_speed.py` in this process: reads its case and prints its figures as JSON.
 
 python benchmarks/one_trial.py '{"side": "hpo", "model": …, "data": …, "frozen": 0.5, "batch": 32, …}'
 """
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-BEGAN = time.perf_counter()
+STARTED = time.perf_counter()
 LEARNING_RATE = 1e-4
 MAX_LENGTH = 128
 Case = dict[str, Any]
@@ -23,7 +23,7 @@ Figures = dict[str, float]
 
 
 def read_data(case: Case) -> Any:
-    """The case's data: the first rows of each shuffled split that it names, the same on all sides."""
+    """Return the first rows of each shuffled split that the case names, the same on all sides."""
     from hpo.config.study import DataConfig
     from hpo.tasks.registry import get_task
     from hpo.tasks.task_data import fingerprint
@@ -35,14 +35,14 @@ def read_data(case: Case) -> Any:
         for name, rows in data.splits.items()
         if f"{name}_rows" in case
     }
-    # In memory again: a selection by index is slower to read, and only one side would pay for it.
+    # Copied: a selection by index is slower to read, which would affect only one side.
     splits = {name: rows.from_dict(rows.to_dict()) for name, rows in splits.items()}
     named = {"test": None, **splits}
     return replace(data, **named, fingerprint=fingerprint(task.name, splits, data.label_names))
 
 
 def run_hpo(case: Case) -> list[Figures]:
-    """Two trials of the case in one warm process: the first, and a later one (another seed)."""
+    """Run two trials of the case in one process: the first, and a later one with another seed."""
     from hpo.config.load import load_config
     from hpo.config.trial_params import TrialParams
     from hpo.training.execution import choose_execution
@@ -62,9 +62,9 @@ def run_hpo(case: Case) -> list[Figures]:
     label = config.labels[0]
     for split in ("train", "validation"):
         context.features(split, label)
-    assert context.scorer.metrics  # made at the first call, which imports evaluate
-    context.candidates._loaded.clear()  # the first trial's seconds are also those of loading the model
-    start_up = time.perf_counter() - BEGAN
+    assert context.scorer.metrics  # created at the first access, which imports evaluate
+    context.candidates._loaded.clear()  # so that the first trial loads the model
+    start_up = time.perf_counter() - STARTED
     found = []
     for seed in (0, 1):
         started = time.perf_counter()
@@ -86,7 +86,7 @@ def run_hpo(case: Case) -> list[Figures]:
 
 
 def training_arguments(side: str, device: str, folder: str, **given: Any) -> Any:
-    """`TrainingArguments` as they come (`default`), or as an expert sets them (`tuned`), and what is `given`."""
+    """Return `TrainingArguments` with their defaults (`default`) or tuned ones (`tuned`), updated by `given`."""
     from transformers import TrainingArguments
 
     from hpo.training.execution import choose_execution
@@ -104,19 +104,19 @@ def training_arguments(side: str, device: str, folder: str, **given: Any) -> Any
         report_to="none",
         disable_tqdm=True,
         use_cpu=cpu,
-        dataloader_pin_memory=not cpu,  # it only warns there
+        dataloader_pin_memory=not cpu,  # it only warns on a CPU
         **(tuned if side == "tuned" else {}),
         **given,
     )
 
 
-def accuracy(answers: Any) -> dict[str, float]:
-    """What `Trainer` is given to compute its metric by."""
-    return {"accuracy": float((answers.predictions.argmax(-1) == answers.label_ids).mean())}
+def accuracy(predicted: Any) -> dict[str, float]:
+    """Return the accuracy; the `compute_metrics` of `Trainer`."""
+    return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
 
 
 def run_trainer(case: Case) -> list[Figures]:
-    """One trial of the case with `Trainer`, default or tuned."""
+    """Run one trial of the case with `Trainer`, default or tuned."""
     import numpy as np
     import torch
     import transformers
@@ -131,15 +131,15 @@ def run_trainer(case: Case) -> list[Figures]:
     data = read_data(case)
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
     train, validation = (task.encode(rows, tokenizer, MAX_LENGTH) for rows in (data.train, data.validation))
-    evaluating, scores = [], []
+    evaluation_seconds, scores = [], []
 
     class Timed(Trainer):
-        """Trainer that says how long its evaluations take: they are no part of the training's rate."""
+        """Trainer that records the seconds of its evaluations, which the training throughput excludes."""
 
         def evaluate(self, *given: Any, **keywords: Any) -> dict[str, float]:
-            began = time.perf_counter()
+            before = time.perf_counter()
             found = super().evaluate(*given, **keywords)
-            evaluating.append(time.perf_counter() - began)
+            evaluation_seconds.append(time.perf_counter() - before)
             scores.append(found["eval_accuracy"])
             return found
 
@@ -149,7 +149,7 @@ def run_trainer(case: Case) -> list[Figures]:
         )
 
     load()
-    start_up = time.perf_counter() - BEGAN
+    start_up = time.perf_counter() - STARTED
     started = time.perf_counter()
     model = load()
     stack = find_stack(model)
@@ -171,9 +171,9 @@ def run_trainer(case: Case) -> list[Figures]:
             processing_class=tokenizer,
             compute_metrics=accuracy,
         )
-        began = time.perf_counter()
+        before = time.perf_counter()
         trainer.train()
-        training = time.perf_counter() - began - sum(evaluating)
+        training = time.perf_counter() - before - sum(evaluation_seconds)
         if case["side"] == "default":
             trainer.evaluate()
     trial = time.perf_counter() - started
@@ -183,7 +183,7 @@ def run_trainer(case: Case) -> list[Figures]:
 def figures(
     case: Case, start_up: float, trial: float, training: float, model: Any, lengths: Any, score: float
 ) -> Figures:
-    """A trial's figures; `lengths` are the training rows' real tokens."""
+    """Return a trial's figures; `lengths` are the training rows' tokens without padding."""
     import torch
     from torch import nn
 
@@ -192,7 +192,7 @@ def figures(
         "trial_seconds": trial,
         "training_seconds": training,
         "examples_per_second": len(lengths) * case["epochs"] / training,
-        # Of the process: a later trial's is also that of the first.
+        # Of the process: a later trial's includes the first.
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "validation_accuracy": score,
     }
@@ -201,13 +201,13 @@ def figures(
     if case["frozen"] == 0:
         embedded = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding))
         multiplied = sum(p.numel() for p in model.parameters()) - embedded
-        # 2 operations a parameter and token forward, 4 backward (Kaplan et al., 2020); attention's own are left out.
+        # 2 operations a parameter and token forward, 4 backward (Kaplan et al., 2020); attention's own are not counted.
         found["gflops"] = 6 * multiplied * float(lengths.sum()) * case["epochs"] / training / 1e9
     return found
 
 
 def describe_machine(case: Case) -> dict[str, Any]:
-    """What ran the benchmark, with its own rate of matrix products in GFLOP/s: the best of several rounds."""
+    """Describe the machine, with its rate of matrix products in GFLOP/s: the best of several rounds."""
     import torch
 
     device = torch.device(case["device"])
@@ -218,12 +218,12 @@ def describe_machine(case: Case) -> dict[str, Any]:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         seconds = []
         for _ in range(6):
-            began = time.perf_counter()
+            before = time.perf_counter()
             for _ in range(times):
                 a @ b
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - before)
         rates[str(dtype).removeprefix("torch.")] = round(times * 2 * side**3 / min(seconds) / 1e9, 1)
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
@@ -241,5 +241,5 @@ RUNS = {"default": run_trainer, "tuned": run_trainer, "hpo": run_hpo, "machine":
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    print(json.dumps(RUNS[asked["side"]](asked)))
+    case = json.loads(sys.argv[1])
+    print(json.dumps(RUNS[case["side"]](case)))

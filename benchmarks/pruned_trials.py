@@ -1,8 +1,8 @@
-"""Did pruning throw away a good one? Finishes every pruned trial of a study once and counts those of the top 3.
+"""Trains the pruned trials of a study to their last epoch and counts those that would have been in the top 3.
 
     python benchmarks/pruned_trials.py quickstart
 
-Each is trained from its own parameters and seed to its last epoch, outside the study, which stays as it is.
+Each is trained from its own parameters and seed. The study is not changed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TOP = 3
 
 
 def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
-    """The value the trial would have ended with; None when it fails on the way."""
+    """Return the final value of the fully trained trial; None where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         record = TrialRecord.of(trial)
         run = FineTuning(context.plan(TrialParams(**record.params), record.seed or 0, Path(folder)))
@@ -41,7 +41,7 @@ def finish(context: StudyContext, trial: FrozenTrial) -> float | None:
 
 
 def finish_pruned(study: optuna.Study) -> dict[str, Any]:
-    """Finish the pruned trials; returns their values, and how many are better than the third best complete trial."""
+    """Finish the pruned trials; return their values, and which of them would be among the best `TOP` of all."""
     known = StudyRecord.of(study)
     config = known.study_config
     context = StudyContext.create(config, choose_execution(assign_devices(config.devices, 1)[0], cores()))
@@ -55,9 +55,9 @@ def finish_pruned(study: optuna.Study) -> dict[str, Any]:
     complete = [float(trial.value or 0.0) for trial in complete_trials(study)]
     sign = loss_sign(direction_of(study))
     ranked = sorted([*complete, *(v for v in values.values() if v is not None)], key=lambda v: sign * v)
-    bar = ranked[min(TOP, len(ranked)) - 1]
-    lost = [number for number, value in values.items() if value is not None and sign * value <= sign * bar]
-    return {"values": {str(n): v for n, v in values.items()}, "in_top_3": lost, "best_complete": complete[0]}
+    threshold = ranked[min(TOP, len(ranked)) - 1]
+    in_top = [number for number, value in values.items() if value is not None and sign * value <= sign * threshold]
+    return {"values": {str(n): v for n, v in values.items()}, "in_top_3": in_top, "best_complete": complete[0]}
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     found = finish_pruned(study)
     for number, value in found["values"].items():
         reached = list(study.trials[int(number)].intermediate_values.values())[-1]
-        console.note(f"trial {number}: pruned at {score(reached)}, would have ended at {score(value)}")
+        console.note(f"trial {number}: pruned at {score(reached)}, final value {score(value)}")
     console.note(
         f"{len(found['values'])} pruned trials finished; {len(found['in_top_3'])} would have been in the top {TOP}; "
         f"the best complete trial has {score(found['best_complete'])}."

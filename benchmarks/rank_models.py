@@ -1,13 +1,13 @@
-"""Which score of frozen features foretells best how well a model will do once it is trained?
+"""Compares transferability scores by how well they predict which model is best after training.
 
     python benchmarks/rank_models.py --data ../shared/datasets/banking77 --curves FOLDER
     python benchmarks/rank_models.py --data ../shared/datasets/{stsb,sms_spam} --model FOLDER --into FOLDER
 
-What the scores should foretell is each model's best final value on validation: of all configurations that
-`record_curves.py` recorded on a dataset, or of a small grid, the same for all models, that is trained here. Then what
-was measured is appended to `INTO/finals.jsonl` as a run ends, and the same command goes on from there. Every score is
-computed from the same training rows and held against the finals: Kendall's tau over the models of a dataset, and the
-regret of training the first one alone, as a share of the distance from the best model to the worst.
+The scores should predict each model's best final value on validation: of all configurations that `record_curves.py`
+recorded on a dataset, or of a small grid, the same for all models, that is trained here. Results of the grid are
+appended to `INTO/finals.jsonl` after each run, and the same command resumes from there. Every score is computed from
+the same training rows and compared with the final values: Kendall's tau over the models of a dataset, and the regret of
+training the top-ranked model only, as a share of the difference between the best and the worst model.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from transfer_scores import Floats, h_score, log_maximum_evidence, nearest_neighbours
+from transfer_scores import Floats, h_score, log_maximum_evidence, nearest_neighbors
 
 os.environ.setdefault("HPO_HOME", str(Path(tempfile.gettempdir()) / "hpo-rank-models"))
 
@@ -63,9 +63,9 @@ SCORES: dict[str, Callable[[LayerFeatures, Floats], float]] = {
     "probe, last layer": lambda found, targets: probe(_last(found), targets, found.inputs),
     "probe, mean of layers": lambda found, targets: probe(_mean(found), targets, found.inputs),
     "probe, best layer": lambda found, targets: max(
-        probe(states.astype(np.float64), targets, found.inputs) for states in found.layers
+        probe(layer.astype(np.float64), targets, found.inputs) for layer in found.layers
     ),
-    "5 nearest, all layers": lambda found, targets: nearest_neighbours(found.layers, targets, found.inputs),
+    "5 nearest, all layers": lambda found, targets: nearest_neighbors(found.layers, targets, found.inputs),
     "LogME, last layer": lambda found, targets: log_maximum_evidence(_last(found), targets),
     "LogME, mean of layers": lambda found, targets: log_maximum_evidence(_mean(found), targets),
     "H-score, last layer": lambda found, targets: h_score(_last(found), targets) if _is_classes(found) else math.nan,
@@ -80,7 +80,7 @@ def _is_classes(found: LayerFeatures) -> bool:
 
 
 def context_of(data: Path, models: list[str], rows: int, validation: int) -> StudyContext:
-    """Models and some rows of a dataset, with the task's own metric."""
+    """Return the context of models and some rows of a dataset, with the task's default metric."""
     task = TASKS.get(data.name, "text-classification")
     given = {"name": "rank", "task": task, "data": str(data.absolute()), "models": models, "max_length": 128}
     config = load_config(given)
@@ -88,7 +88,7 @@ def context_of(data: Path, models: list[str], rows: int, validation: int) -> Stu
 
 
 def some_rows(name: str, data: Any, train: int, validation: int) -> TaskData:
-    """The first rows of the shuffled splits."""
+    """Return the first rows of the shuffled splits."""
     task = get_task(name)
     prepared = task.prepare(data, 0)
     wanted = (("train", prepared.train, train), ("validation", prepared.validation, validation))
@@ -98,7 +98,7 @@ def some_rows(name: str, data: Any, train: int, validation: int) -> TaskData:
 
 
 def recorded_finals(folder: Path) -> Finals:
-    """The best of what `record_curves.py` recorded so far of each model."""
+    """Return each model's best final value that `record_curves.py` has recorded."""
     best: Finals = {}
     for file in sorted(folder.glob("*.jsonl")):
         found: dict[str, float] = defaultdict(lambda: -math.inf)
@@ -111,7 +111,7 @@ def recorded_finals(folder: Path) -> Finals:
 
 
 def train_grid(context: StudyContext, dataset: str, file: Path) -> dict[str, float]:
-    """Train what the grid holds and the file does not; the best value of each model."""
+    """Train the configurations of the grid that the file lacks; return the best value of each model."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {json.dumps([row["dataset"], row["params"]]): row["value"] for row in map(json.loads, lines)}
     best: dict[str, float] = {}
@@ -119,18 +119,18 @@ def train_grid(context: StudyContext, dataset: str, file: Path) -> dict[str, flo
         params = dict(zip(("model", *GRID), values, strict=True))
         key = json.dumps([dataset, params])
         if key not in done:
-            began = time.process_time()
+            started = time.process_time()
             done[key] = final_of(context, params)
             row = {"dataset": dataset, "params": params, "value": done[key]}
             with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(row | {"seconds": round(time.process_time() - began, 2)}) + "\n")
+                out.write(json.dumps(row | {"seconds": round(time.process_time() - started, 2)}) + "\n")
         if done[key] is not None:
             best[params["model"]] = max(best.get(params["model"], -math.inf), done[key])
     return best
 
 
 def final_of(context: StudyContext, params: Row) -> float | None:
-    """The last value on validation of one run; None where it fails."""
+    """Return the final value of one run on validation; None where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return list(FineTuning(context.plan(TrialParams(**params), 0, Path(folder))).reports())[-1].value
@@ -139,26 +139,26 @@ def final_of(context: StudyContext, params: Row) -> float | None:
 
 
 def scores_of(context: StudyContext) -> tuple[dict[str, dict[str, float]], float]:
-    """Each score of each model, and the mean seconds of the processor that the pass and hpo's own score take."""
+    """Return each score of each model, and the mean CPU seconds of the forward pass and hpo's own score."""
     found: dict[str, dict[str, float]] = {name: {} for name in (*SCORES, "parameters")}
     seconds = []
     for label in context.config.labels:
         features = context.features("train", label)
-        began = time.process_time()
-        states = extract_layer_features(
+        started = time.process_time()
+        layer_features = extract_layer_features(
             context.candidates[label], features, np.arange(len(features)), context.execution
         )
-        transferability(states.layers, states.labels, states.inputs)
-        seconds.append(time.process_time() - began)
-        targets = target_columns(states.labels)
+        transferability(layer_features.layers, layer_features.labels, layer_features.inputs)
+        seconds.append(time.process_time() - started)
+        targets = target_columns(layer_features.labels)
         for name, score in SCORES.items():
-            found[name][label] = score(states, targets)
+            found[name][label] = score(layer_features, targets)
         found["parameters"][label] = context.candidates[label].parameters
     return found, float(np.mean(seconds))
 
 
 def show(outcomes: dict[str, tuple[dict[str, dict[str, float]], dict[str, float]]]) -> None:
-    """A table of tau and regret, a row a score; the finals of each dataset above it."""
+    """Print a table of tau and regret, one row a score, below the final values of each dataset."""
     console, table = Console(width=160), Table("score", *outcomes, "mean tau", "mean regret")
     for dataset, (_, finals) in outcomes.items():
         console.print(f"{dataset}: best of each model: {', '.join(f'{m} {v:.3f}' for m, v in finals.items())}")
@@ -181,12 +181,16 @@ def show(outcomes: dict[str, tuple[dict[str, dict[str, float]], dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of labelled data")
-    parser.add_argument("--model", action="append", default=[], help="a model beside the bundled ones; repeatable")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of labeled data")
+    parser.add_argument(
+        "--model", action="append", default=[], help="a model in addition to the bundled ones; may be repeated"
+    )
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--validation-rows", type=int, default=400)
-    parser.add_argument("--into", type=Path, help="folder of what is trained here; without it only --curves count")
-    parser.add_argument("--curves", type=Path, help="folder that record_curves.py recorded into")
+    parser.add_argument(
+        "--into", type=Path, help="folder for the results of the grid; without it only --curves are used"
+    )
+    parser.add_argument("--curves", type=Path, help="folder that record_curves.py wrote")
     arguments = parser.parse_args()
     recorded = recorded_finals(arguments.curves) if arguments.curves else {}
     outcomes = {}

@@ -1,12 +1,11 @@
-"""What should a step mean when trials are compared early? Ranks early values against final ones, on recorded curves.
+"""Compares definitions of a step for early comparison of trials: rank correlation of early and final values.
 
-    python benchmarks/step_meaning.py        # reads benchmarks/data/fine_tuning.parquet
+    python benchmarks/step_meaning.py        # reads the recorded curves in benchmarks/data/fine_tuning.parquet
 
-Trials with other epochs and batch sizes can be compared after as many epochs (which is as many examples), after the
-same share of each one's own schedule, or after as many optimizer updates. Each is asked at the level at which the mean
-trial has spent an eighth, a quarter and half of its training: the rank correlation with the final values, its 95%
-interval by bootstrap over trials, and the share of the best sixth that stood in the worse half, where halving would
-stop it.
+Trials with different numbers of epochs and batch sizes can be compared after the same number of epochs (and examples),
+the same share of their schedules, or the same number of optimizer updates. Each definition is evaluated where the mean
+trial has done an eighth, a quarter and half of its training: the rank correlation with the final values, its 95%
+bootstrap interval over trials, and the share of the best sixth that is in the worse half, where halving stops it.
 """
 
 import argparse
@@ -25,14 +24,14 @@ Array = np.ndarray
 
 
 def totals(table: Table, rows: int) -> dict[str, Array]:
-    """How much each run has in all, by what a step may mean; `rows` were trained on."""
+    """Return each run's total by definition of a step; `rows` is the number of training rows."""
     epochs = np.array([float(run.params["epochs"]) for run in table.runs])
     updates = epochs * [math.ceil(rows / run.params["batch_size"]) for run in table.runs]
     return {"epochs, examples": epochs, "share of its schedule": np.ones(len(epochs)), "updates": updates}
 
 
 def shares_at(total: Array, spent: float) -> Array:
-    """The share of its own schedule that each run has done at the level where the mean share is `spent`."""
+    """Return each run's share of its schedule at the level where the mean share is `spent`."""
     low, high = 0.0, float(total.max())
     for _ in range(50):
         middle = (low + high) / 2
@@ -41,18 +40,19 @@ def shares_at(total: Array, spent: float) -> Array:
 
 
 def value_at(run: Run, share: float) -> float:
-    """A run's value on its way, on a straight line between its reports."""
+    """Return a run's value at a share of its schedule, interpolated linearly between reports."""
     return float(np.interp(share, np.arange(1, len(run.values) + 1) / len(run.values), run.values))
 
 
 def compare(table: Table, total: Array, spent: float) -> str:
-    done = [place for place, run in enumerate(table.runs) if not run.failed]
+    """Return the rank correlation, its interval, and the share of the best runs that is lost."""
+    done = [index for index, run in enumerate(table.runs) if not run.failed]
     shares = shares_at(total, spent)
-    early = np.array([table.sign * value_at(table.runs[place], shares[place]) for place in done])
+    early = np.array([table.sign * value_at(table.runs[index], shares[index]) for index in done])
     final = table.sign * table.finals[done]
     rng = np.random.default_rng(0)
-    drawn = [rng.integers(len(done), size=len(done)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile([spearmanr(early[rows], final[rows]).statistic for rows in drawn], (0.025, 0.975))
+    resamples = [rng.integers(len(done), size=len(done)) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile([spearmanr(early[rows], final[rows]).statistic for rows in resamples], (0.025, 0.975))
     best = np.argsort(final)[: max(1, len(done) // 6)]
     lost = np.mean(early[best] > np.median(early))
     return f"{spearmanr(early, final).statistic:.2f} [{low:.2f}, {high:.2f}]  {lost:.2f}"

@@ -1,9 +1,9 @@
-"""`hpo` with parts of it switched off that no study file switches off: for `time_to_target.py`, which names them.
+"""Runs `hpo` without parts of it that no study file can switch off, for `time_to_target.py`.
 
 SWITCHED_OFF=cache,batching python -m switched_off run study.yaml     # with this folder on PYTHONPATH
 
-The command's own process and each worker that it starts (`python -m switched_off`, without arguments) are hpo's, but
-for the methods replaced here.
+The command's process and the workers that it starts (`python -m switched_off`, without arguments) run hpo with the
+functions below replaced.
 """
 
 import os
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def cache() -> None:
-    """Frozen layers are computed in every epoch of every trial."""
+    """Compute frozen layers in every epoch of every trial."""
     from hpo.training.frozen.cache import PrefixCache
 
     def attach(self: Any, start: Any, model: Any, splits: Any, epochs: Any, stop: Any) -> Any:
@@ -25,26 +25,26 @@ def cache() -> None:
 
 
 def batching() -> None:
-    """Batches are cut from shuffled rows and computed whole, evaluation takes rows as they come."""
+    """Cut batches from shuffled rows, compute each in one pass, and evaluate rows in their order."""
     from hpo.training import accumulation, evaluate, fine_tune
 
     def shuffled(lengths: Any, batch_size: int, seed: int, epoch: int) -> Any:
         order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
         return np.split(order, range(batch_size, len(order), batch_size))
 
-    def whole(rows: Any, lengths: Any, size: int, tokens: int | None = None) -> Any:
+    def uncut(rows: Any, lengths: Any, size: int, tokens: int | None = None) -> Any:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def as_they_come(lengths: Any, tokens: int) -> Any:
+    def in_order(lengths: Any, tokens: int) -> Any:
         return np.split(np.arange(len(lengths)), range(64, len(lengths), 64))
 
     fine_tune.epoch_batches = shuffled  # type: ignore[assignment]
-    accumulation.micro_batches = whole  # type: ignore[assignment]
-    evaluate.evaluation_batches = as_they_come  # type: ignore[assignment]
+    accumulation.micro_batches = uncut  # type: ignore[assignment]
+    evaluate.evaluation_batches = in_order  # type: ignore[assignment]
 
 
 def portfolio() -> None:
-    """No configuration goes first: all are sampled."""
+    """Enqueue no first configurations: all are sampled."""
     import optuna
 
     def enqueue_trial(self: Any, *given: Any, **keywords: Any) -> None:

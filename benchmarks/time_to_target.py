@@ -151,7 +151,7 @@ class Searches:
         trials = [
             {**trial, "seconds": seconds, "cpu_seconds": round(meter.spent_by(seconds), 2)}
             for trial in answer.pop("trials")
-            for seconds in [round(trial.pop("ended") - meter.began, 2)]
+            for seconds in [round(trial.pop("ended") - meter.started_at, 2)]
         ]
         total = {"seconds": round(meter.samples[-1][0], 1), "cpu_seconds": round(meter.samples[-1][1], 1)}
         return {"data": self.name, **self.settings, "trials": trials, "total": total, **answer}

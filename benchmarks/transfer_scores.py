@@ -1,4 +1,4 @@
-"""Scores of frozen features that `rank_models.py` holds against the one that hpo ranks models by."""
+"""Transferability scores that `rank_models.py` compares with the one that hpo ranks models by."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def nearest_neighbours(layers: Sequence[Floats], targets: Floats, examples: NDArray[np.int64], count: int = 5) -> float:
-    """The share of the targets' variance that the mean of the nearest rows explains: by cosine over all layers."""
-    likeness = np.zeros((len(targets), len(targets)))
-    for states in layers:
-        centred = states - states.mean(0)
-        unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-        likeness += unit @ unit.T
-    likeness[examples[:, None] == examples[None, :]] = -np.inf
-    near = np.argpartition(-likeness, count, axis=1)[:, :count]
+def nearest_neighbors(layers: Sequence[Floats], targets: Floats, inputs: NDArray[np.int64], count: int = 5) -> float:
+    """Return the R² of the mean of the nearest rows' targets, by cosine similarity summed over all layers."""
+    similarity = np.zeros((len(targets), len(targets)))
+    for features in layers:
+        centered = features - features.mean(0)
+        unit = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
+        similarity += unit @ unit.T
+    similarity[inputs[:, None] == inputs[None, :]] = -np.inf
+    near = np.argpartition(-similarity, count, axis=1)[:, :count]
     predicted = targets[near].mean(1)
     return float(1 - ((targets - predicted) ** 2).sum() / ((targets - targets.mean(0)) ** 2).sum())
 
 
-def log_maximum_evidence(states: Floats, targets: Floats) -> float:
-    """LogME (You et al., 2021): the log evidence a row of a Bayesian linear model on frozen features, at its best.
+def log_maximum_evidence(features: Floats, targets: Floats) -> float:
+    """Return LogME (You et al., 2021): the maximum log evidence a row of a Bayesian linear model on frozen features.
 
     Each column of `targets` has a normal prior of precision alpha on the weights and noise of precision beta, both at
-    the fixed point that maximises the evidence; the mean over the columns.
+    the fixed point that maximizes the evidence; the mean over the columns.
     """
-    rows, width = states.shape
-    left, singular, _ = np.linalg.svd(states, full_matrices=False)
+    rows, width = features.shape
+    left, singular, _ = np.linalg.svd(features, full_matrices=False)
     squares = singular**2
     found = []
     for column in targets.T:
@@ -53,15 +53,15 @@ def log_maximum_evidence(states: Floats, targets: Floats) -> float:
     return float(np.mean(found))
 
 
-def h_score(states: Floats, targets: Floats) -> float:
-    """H-score (Bao et al., 2019): how much of the features' covariance lies between classes, of one-hot `targets`.
+def h_score(features: Floats, targets: Floats) -> float:
+    """Return the H-score (Bao et al., 2019): how much of the features' covariance is between the one-hot `targets`.
 
-    With the covariance shrunk as by Ledoit and Wolf (2004), which Ibrahim et al. (2021) found to be needed where rows
-    are few against the width.
+    The covariance is shrunk as by Ledoit and Wolf (2004), which Ibrahim et al. (2021) found necessary where there are
+    few rows compared with the width.
     """
     from sklearn.covariance import ledoit_wolf
 
-    centred = states - states.mean(0)
-    shrunk, _ = ledoit_wolf(centred, assume_centered=True)
-    means = targets @ (targets.T @ centred / targets.sum(0)[:, None])
-    return float(np.trace(np.linalg.solve(shrunk, means.T @ means / len(states))))
+    centered = features - features.mean(0)
+    shrunk, _ = ledoit_wolf(centered, assume_centered=True)
+    means = targets @ (targets.T @ centered / targets.sum(0)[:, None])
+    return float(np.trace(np.linalg.solve(shrunk, means.T @ means / len(features))))

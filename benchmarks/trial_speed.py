@@ -1,17 +1,17 @@
-"""How fast is one fine-tuning trial, against `transformers.Trainer` as people call it and as an expert would?
+"""Measures the speed of one fine-tuning trial against `transformers.Trainer`, with default and with tuned arguments.
 
     python benchmarks/trial_speed.py --model examples/models/bert-3x128 --data ../shared/datasets/banking77 --quick
     python benchmarks/trial_speed.py --model MINILM --model examples/models/bert-3x128 --data A --data B
 
-All sides train the same model on the same rows (epochs, learning rate, batch size, frozen layers), each run in a
-process of its own, there and back again (A-B-C-C-B-A), so that a drift of the machine falls on all. A trial is timed
-from the model's loading to its last evaluation. Start-up (imports, reading and tokenising the data, the model's file
-read once) is told apart, on all sides: a worker pays it once. `later` is hpo's second trial in a warm worker.
+All sides train the same model on the same rows (epochs, learning rate, batch size, frozen layers). Each run has its own
+process, and the sides alternate (A-B-C-C-B-A), so that drift of the machine affects all. A trial is timed from loading
+the model to its last evaluation. Start-up (imports, reading and tokenizing the data, reading the model's file once) is
+reported separately: a worker pays it once. `later` is hpo's second trial in a warm worker.
 
-- default: TrainingArguments as they come (float32, padded to the batch's longest, shuffled), evaluated at the end.
+- default: TrainingArguments with its defaults (float32, padded to the batch's longest, shuffled), evaluated at the end.
 - tuned: bf16 where the machine multiplies it natively, batches grouped by length, large evaluation batches, no
   checkpoints, one evaluation an epoch.
-- hpo: what a search runs, one evaluation an epoch.
+- hpo: a trial as a search runs it, one evaluation an epoch.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Figures = dict[str, float]
 
 
 def in_own_process(case: Case) -> Any:
-    """Run one case in a fresh process with a fresh home, and read its answer."""
+    """Run one case in a new process with an empty HPO_HOME, and return its output."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "HPO_HOME": home, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(
@@ -52,7 +52,7 @@ def in_own_process(case: Case) -> Any:
 
 
 def compare(case: Case, repeats: int, bf16_gflops: float) -> dict[str, Any]:
-    """All sides of one case, there and back, `repeats` times; medians and ratios of trial time."""
+    """Run all sides of one case, forth and back, `repeats` times; return medians and ratios of trial time."""
     runs: dict[str, list[Figures]] = {side: [] for side in (*SIDES, "later")}
     for _ in range(repeats):
         for side in (*SIDES, *reversed(SIDES)):
@@ -70,13 +70,13 @@ def compare(case: Case, repeats: int, bf16_gflops: float) -> dict[str, Any]:
         for side in ("hpo", "later")
         for other in ("default", "tuned")
     }
-    # Names, not this machine's paths.
+    # Names instead of paths of this machine.
     return {**case, "model": Path(case["model"]).name, "data": Path(case["data"]).name, **row}
 
 
 def show(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """The table: seconds of a whole trial, and what made them."""
-    table = Table(title="Seconds of a whole trial, and how many times faster hpo is", title_justify="left")
+    """Print a table of trial seconds, throughput, memory and accuracy."""
+    table = Table(title="Seconds of a trial, and how many times faster hpo is", title_justify="left")
     several = " / ".join(SIDES)
     for name in ("model", "data", "frozen", "batch"):
         table.add_column(name)
@@ -103,8 +103,8 @@ def show(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     start_up = {side: statistics.median(row[side]["start_up_seconds"] for row in rows) for side in SIDES}
     console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table)
-    console.print(f"×: against default / against tuned. Elsewhere, where not said: {several}.")
-    console.print(f"Start-up, once a process, apart: {', '.join(f'{k} {v:.1f} s' for k, v in start_up.items())}")
+    console.print(f"×: against default / against tuned. Other columns: {several}.")
+    console.print(f"Start-up, once a process, not included: {', '.join(f'{k} {v:.1f} s' for k, v in start_up.items())}")
     rates = ", ".join(f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in machine["matrix_gflops"].items())
     console.print(
         f"{machine['processor']}, {machine['device']}, {machine['threads']} threads; matrix products: {rates}"
@@ -112,7 +112,7 @@ def show(machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
-    """Every combination that is asked for."""
+    """Return every requested combination."""
     return [
         {
             "model": str(Path(model).resolve()),
@@ -144,7 +144,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--frozen", type=float, action="append", help="share of the layers: 0, 0.5, 1; may be repeated")
     parser.add_argument("--batch", type=int, action="append", help="8, 32; may be repeated")
-    parser.add_argument("--repeats", type=int, default=1, help="how often there and back")
+    parser.add_argument("--repeats", type=int, default=1, help="number of runs forth and back")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("trial_speed.json"))
@@ -153,16 +153,16 @@ def read_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = read_arguments()
-    asked = cases(arguments)
-    machine = in_own_process({**asked[0], "side": "machine"})
+    requested = cases(arguments)
+    machine = in_own_process({**requested[0], "side": "machine"})
     rows = []
-    for number, case in enumerate(asked, 1):
-        began = time.monotonic()
+    for number, case in enumerate(requested, 1):
+        started = time.monotonic()
         row = compare(case, arguments.repeats, machine["matrix_gflops"]["bfloat16"])
         rows.append(row)
-        told = ", ".join(f"{side} {row[side]['trial_seconds']:.2f} s" for side in (*SIDES, "later"))
+        seconds = ", ".join(f"{side} {row[side]['trial_seconds']:.2f} s" for side in (*SIDES, "later"))
         about = f"{row['model']} {row['data']} frozen {row['frozen']} batch {row['batch']}"
-        print(f"[{number} of {len(asked)}, {time.monotonic() - began:.0f} s] {about}: {told}", flush=True)
+        print(f"[{number} of {len(requested)}, {time.monotonic() - started:.0f} s] {about}: {seconds}", flush=True)
         arguments.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     show(machine, rows)
 
