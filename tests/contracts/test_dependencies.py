@@ -57,13 +57,6 @@ def test_imports_are_declared_and_declared_packages_are_imported() -> None:
     assert offered - found.keys() <= INDIRECT
 
 
-def test_optuna_and_ray_have_upper_bounds() -> None:
-    """hpo uses private parts of both."""
-    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["ray"]]
-    for package in ("optuna", "ray"):
-        assert [entry for entry in requirements if re.fullmatch(rf"{package}>=[\d.]+,<[\d.]+", entry)]
-
-
 def test_pinned_versions_are_within_the_bounds() -> None:
     from packaging.requirements import Requirement
 
