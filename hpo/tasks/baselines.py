@@ -145,3 +145,19 @@ def fit_words(texts: list[str]) -> Any:
 def _texts(rows: Dataset) -> list[list[str]]:
     """The one or two columns of texts."""
     return [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text into sentences, at words that end with a full stop, question or exclamation mark.
+
+    >>> sentences("One. Two, e.g. this? three")
+    ['One.', 'Two, e.g. this?', 'three']
+    """
+    found, words = [], text.split()
+    start = 0
+    for index, word in enumerate(words, 1):
+        long = len(word.strip(".!?\"')")) > 1 and "." not in word[:-1]
+        if index == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
+            found.append(" ".join(words[start:index]))
+            start = index
+    return found

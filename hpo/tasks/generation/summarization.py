@@ -9,7 +9,7 @@ from datasets import Dataset
 from hpo.config.study import DataConfig
 from hpo.data.columns import LABELS, column_values, holds_strings
 from hpo.data.labels.targets import recognize_pair
-from hpo.tasks.baselines import copy_baseline
+from hpo.tasks.baselines import copy_baseline, sentences
 from hpo.tasks.generation.seq2seq import Seq2Seq
 from hpo.tasks.task_data import TaskData
 
@@ -71,19 +71,3 @@ class Summarization(Seq2Seq):
         many = Counter(len(sentences(texts[0])) for texts in column_values(data.train, "label")).most_common(1)[0][0]
         name = "the text's first sentence" if many == 1 else f"the text's first {many} sentences"
         return copy_baseline(name, lambda text: " ".join(sentences(text)[:many]), data, self.scorer(metric))
-
-
-def sentences(text: str) -> list[str]:
-    """Split a text into sentences, at words that end with a full stop, question or exclamation mark.
-
-    >>> sentences("One. Two, e.g. this? three")
-    ['One.', 'Two, e.g. this?', 'three']
-    """
-    found, words = [], text.split()
-    start = 0
-    for index, word in enumerate(words, 1):
-        long = len(word.strip(".!?\"')")) > 1 and "." not in word[:-1]
-        if index == len(words) or (word.rstrip("\"')").endswith((".", "!", "?")) and long):
-            found.append(" ".join(words[start:index]))
-            start = index
-    return found

@@ -18,8 +18,7 @@ from hpo.data.readers import read_file
 from hpo.data.splits.create import normalize_text
 from hpo.errors import DataError
 from hpo.tasks.base import Task
-from hpo.tasks.baselines import fit_words, measured
-from hpo.tasks.generation.summarization import sentences
+from hpo.tasks.baselines import fit_words, measured, sentences
 from hpo.tasks.inference import run_encoded
 from hpo.tasks.metrics.scorer import one_each
 from hpo.tasks.objective import Predictions
