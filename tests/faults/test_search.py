@@ -90,7 +90,7 @@ def test_a_stop_from_elsewhere_returns_the_trials_and_the_same_command_goes_on(
     stopped = hpo("stop", "faulty")
     assert stopped.returncode == 0 and "is stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     code, output = end_of(search)
-    assert code == 2 and "the same command goes on with it" in output
+    assert code == 2 and "the same command resumes it" in output
     assert not workers_of(home)
     study = study_of(home)
     assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
