@@ -203,7 +203,7 @@ def test_a_trial_is_replayed_and_trained_to_a_model(run: Run) -> None:
     shown = right(run("replay", "--trial", "0"))
     rungs = [line.split() for line in shown.splitlines() if re.match(r"\s*\d+ ", line)]
     assert rungs and all(recorded == replayed for _, recorded, replayed, _ in rungs)
-    assert "test seen 2×" in right(run("retrain", "reviews", "--trial", "1"))
+    assert "test evaluated 2×" in right(run("retrain", "reviews", "--trial", "1"))
     assert (Path(os.environ["HPO_HOME"]) / "runs" / "reviews" / "trial-1" / "model.safetensors").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The card of the final model: a README.md that the Hugging Face Hub reads too."""
+"""The model card of the final model: a README.md with the metadata of the Hugging Face Hub."""
 
 import re
 from collections.abc import Mapping
@@ -13,16 +13,15 @@ from hpo.reporting.markdown import code_block, escape, table
 from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel
 from hpo.tasks.registry import get_task
 
-# The hub's own rule for a repository's name.
+# The hub's rule for the name of a repository.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def model_card(config: Mapping[str, Any], result: FinalModel) -> str:
-    """The card as Markdown with the hub's metadata block.
+    """Return the card as Markdown with the hub's metadata block.
 
-    `config` is a `StudyConfig` as plain values. No path
-    of this machine stands in it, and every text is escaped. The licence is for the person to state: the base
-    model's and the data's decide it.
+    `config` is a `StudyConfig` as a dictionary. The card has no path of this machine, and all text is escaped. It
+    states no license: the user has to, from those of the base model and of the data.
     """
     winner = result.winner
     base = _base(config, str(winner.params.get("model", "")))
@@ -50,18 +49,18 @@ def model_card(config: Mapping[str, Any], result: FinalModel) -> str:
 
 
 def _base(config: Mapping[str, Any], label: str) -> str:
-    """The model the winner started from: a hub id, or a folder's last name."""
+    """Return the pretrained model of the winner: a hub id or a path."""
     named = {ref["label"]: ref["name"] for ref in label_models(list(config["models"]))}
     return str(named.get(label, label))
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a model or data set named so is on the hub rather than on a disk."""
+    """Return whether the name of a model or dataset is that of a hub repository and not of a local path."""
     return HUB_ID.fullmatch(name) is not None and ".." not in name and not Path(name).exists()
 
 
 def _metadata(config: Mapping[str, Any], result: FinalModel, base: str, metric: str) -> dict[str, Any]:
-    """The block between the dashes, with the scores in the hub's model-index form."""
+    """Return the metadata block, with the scores in the hub's model-index format."""
     task, path = config["task"], config["data"]["path"]
     tag = get_task(task).pipeline_tag
     block: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tag, "tags": ["hpo", task]}
@@ -94,7 +93,7 @@ def _use(config: Mapping[str, Any], winner: ConfirmedTrial) -> str:
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
     shown = code_block(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
     if config.get("keep_adapter") and winner.params.get("peft") == "lora":
-        shown += "\n\nThe LoRA adapter is merged; by itself, for `peft.PeftModel`, it stands in `adapter/`."
+        shown += "\n\nThe LoRA adapter is merged; the adapter alone, for `peft.PeftModel`, is in `adapter/`."
     return shown
 
 
@@ -118,14 +117,14 @@ def _result(result: FinalModel, metric: str) -> str:
 
 
 def _exact(params: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters with enough digits to train them again."""
+    """Return the parameters with enough digits to reproduce the training."""
     return {
         key: f"{value:.6g}" if isinstance(value := params[key], float) else str(value) for key in parameters(params)
     }
 
 
 def _chosen(config: Mapping[str, Any], result: FinalModel, metric: str) -> str:
-    """The search and the confirmation, seed by seed."""
+    """Return the search and the confirmation, seed by seed."""
     rows = [
         (
             entry.trial,
@@ -138,12 +137,13 @@ def _chosen(config: Mapping[str, Any], result: FinalModel, metric: str) -> str:
     ]
     kept = {
         "train+validation": "The final model was then trained on training and validation data together.",
-        "train": "The final model was then trained on the same part of the training data.",
+        "train": "The final model was then trained on the same training rows.",
     }.get(result.refit, "The final model is the checkpoint that was validated.")
+    trials, metric = count(config["budget"]["max_trials"], "trial"), escape(metric)
+    head = ("trial", "model", "in the search", "mean of fresh seeds", "by seed")
     return (
-        f"A search of up to {count(config['budget']['max_trials'], 'trial')} with seed {config['seed']}, on "
-        f"validation {escape(metric)}. Its best configurations were trained again on fresh seeds, and the best "
-        f"mean won. {kept}\n\n" + table(("trial", "model", "in the search", "mean on fresh seeds", "by seed"), rows)
+        f"A search of up to {trials} with seed {config['seed']}, on validation {metric}. Its best configurations were "
+        f"retrained with fresh seeds, and the one with the best mean was chosen. {kept}\n\n{table(head, rows)}"
     )
 
 
@@ -164,7 +164,7 @@ def _data(config: Mapping[str, Any], data: DataRecord) -> str:
 
 
 def _limits(config: Mapping[str, Any], result: FinalModel) -> str:
-    """How far the numbers can be trusted."""
+    """Return the limits of the scores and of the model."""
     test, lines = result.test, []
     if not test:
         lines.append("- There was no test split: the validation score chose the model, so it is optimistic.")
@@ -178,11 +178,11 @@ def _limits(config: Mapping[str, Any], result: FinalModel) -> str:
     if test and test.interval:
         rows = count(test.rows, "test row")
         lines.append(
-            f"- The interval is a bootstrap over {rows}: it tells of other rows like these, not of other data."
+            f"- The interval is a bootstrap over {rows}: it covers other rows of the same distribution, not other data."
         )
     lines += [
         f"- {get_task(config['task']).limitations}",
-        "- No licence is stated: those of the base model and of the data apply.",
+        "- No license is stated: those of the base model and of the data apply.",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""optuna-dashboard: notes that explain a study there, and its server."""
+"""optuna-dashboard: notes on a study and its winner, and the server."""
 
 import ipaddress
 
@@ -12,14 +12,14 @@ from hpo.storage.optuna_internals import trial_id
 from hpo.storage.records.final_model import ConfirmedTrial, FinalModel
 from hpo.storage.records.study import StudyRecord
 
-# Tells hpo's notes, which are written anew, from a person's, which are left alone.
+# Marks hpo's notes, which are overwritten; notes of users are not.
 SIGNATURE = "*Written by hpo.*"
 
 
 def annotate_study(study: optuna.Study) -> None:
-    """Write notes that optuna-dashboard shows: on the study what it is and how it ended, on the winner why it won.
+    """Write the notes that optuna-dashboard shows: on the study, and on the winning trial.
 
-    Written anew each time, so it may be called as the study goes on; a note that a person wrote stays.
+    Each call overwrites hpo's previous notes, so a running study can be annotated; notes of users are kept.
     """
     record = StudyRecord.of(study)
     _save(study, study_note(study.study_name, record))
@@ -29,12 +29,12 @@ def annotate_study(study: optuna.Study) -> None:
         _save(Trial(study, trial_id(frozen)), _winner_note(winner, record.metric))
 
 
-def _save(place: optuna.Study | Trial, text: str) -> None:
+def _save(target: optuna.Study | Trial, text: str) -> None:
     from optuna_dashboard import get_note, save_note
 
-    body, existing = f"{text}\n\n{SIGNATURE}", get_note(place)
+    body, existing = f"{text}\n\n{SIGNATURE}", get_note(target)
     if body != existing and (not existing or existing.endswith(SIGNATURE)):
-        save_note(place, body)
+        save_note(target, body)
 
 
 def study_note(name: str, record: StudyRecord) -> str:
@@ -42,7 +42,7 @@ def study_note(name: str, record: StudyRecord) -> str:
     config, data = record.config, record.data
     sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     lines = [
-        f"**{escape(name)}** searches the best model and how to fine-tune it, with hpo.",
+        f"**{escape(name)}** searches for the best model and how to fine-tune it, with hpo.",
         "",
         f"- task: {escape(config.get('task', ''))}, metric: {escape(record.metric)}",
         f"- rows: {sizes}" + (f"; {len(data.labels)} classes" if data.labels else ""),
@@ -75,12 +75,12 @@ def _winner_note(winner: ConfirmedTrial, metric: str) -> str:
     values = ", ".join(f"{score(value)} (seed {seed})" for seed, value in winner.values.items())
     return (
         f"**The winner.** {escape(metric)} in the search {score(winner.search_value)}, "
-        f"then on fresh seeds {values}: mean {score(winner.mean)}."
+        f"then with fresh seeds {values}: mean {score(winner.mean)}."
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
+    """Return whether a server bound to `host` is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -92,8 +92,8 @@ def is_loopback(host: str) -> bool:
 def serve(storage: BaseStorage, host: str = "127.0.0.1", port: int = 8080) -> None:
     """Run optuna-dashboard on `storage` until interrupted.
 
-    It has no authentication: whoever reaches it may delete studies. The caller warns where `is_loopback(host)`
-    is false. Raises `OSError` when the port is taken.
+    It has no authentication: anyone who can connect may delete studies. The caller warns where `is_loopback(host)`
+    is false. Raises `OSError` when the port is in use.
     """
     from optuna_dashboard import run_server
 

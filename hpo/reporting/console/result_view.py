@@ -1,4 +1,4 @@
-"""What the end of a study looks like: its winner, how that compares, and what the final model takes."""
+"""The result of a study: winner, comparison with defaults and baseline, footprint of the final model."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ from hpo.storage.records.final_model import FinalModel
 
 
 def result_parts(result: FinalModel, commands: Sequence[tuple[str, str]] = ()) -> Iterator[RenderableType]:
-    """Yield winner, comparison, test score, folder, and what to do next; a text is not folded: a path can be copied."""
+    """Yield winner, comparison, test score, folder and `commands`; strings are not wrapped, so paths can be copied."""
     metric, winner = one_line(result.metric), result.winner
     yield Text(f"\nWinner: trial {winner.trial}", "bold green")
     yield from (key_value_table(parameters(winner.params)), "", _confirmed(result, metric), "")
@@ -54,7 +54,7 @@ def _comparison(result: FinalModel, metric: str) -> Table:
     if test:
         bounds = interval(test.interval)
         within = f" (95 % interval {bounds}, {count(test.rows, 'row')})" if bounds else ""
-        rows[f"test {metric}"] = f"{score(test.metrics.get(result.metric))}{within}, test seen {test.evaluations}×"
+        rows[f"test {metric}"] = f"{score(test.metrics.get(result.metric))}{within}, test evaluated {test.evaluations}×"
     if baseline:
         rows["baseline"] = f"{score(baseline.value)} {one_line(baseline.name)}"
     return key_value_table(rows)
@@ -67,8 +67,8 @@ def _remarks(result: FinalModel) -> Iterator[str]:
         order = ", ".join(one_line(ranked.model) for ranked in ranking.models)
         yield f"ranked before the search: {order}; Kendall's tau with the best of each: {ranking.tau:+.2f}"
     if footprint:
-        latency = f", {footprint.latency_ms:.3g} ms an answer" if footprint.latency_ms is not None else ""
-        yield f"takes: {millions(footprint.params)} parameters, {footprint.memory_mb:.4g} MB{latency}"
+        latency = f", {footprint.latency_ms:.3g} ms per prediction" if footprint.latency_ms is not None else ""
+        yield f"footprint: {millions(footprint.params)} parameters, {footprint.memory_mb:.4g} MB{latency}"
     for entry in result.confirmed:
         if entry.violations:
             yield f"not chosen: trial {entry.trial} ({one_line(entry.params['model'])}): {entry.violations}"

@@ -106,8 +106,8 @@ def _tiles(result: FinalModel, metric: str) -> list[dict[str, str]]:
     test, winner, defaults, baseline = result.test, result.winner, result.defaults, result.baseline
     if test:
         bounds = f"95 % interval {interval(test.interval)}, " if test.interval else ""
-        seen = f"{count(test.rows, 'row')}, seen {test.evaluations}×"
-        tiles.append({"what": f"test {metric}", "value": score(test.metrics.get(metric)), "detail": bounds + seen})
+        rows = f"{count(test.rows, 'row')}, evaluated {test.evaluations}×"
+        tiles.append({"what": f"test {metric}", "value": score(test.metrics.get(metric)), "detail": bounds + rows})
     seeds = count(len(winner.values), "fresh seed")
     value = f"{score(winner.mean)} ± {score(winner.std)}"
     tiles.append({"what": f"validation {metric}", "value": value, "detail": f"the winner on {seeds}"})

@@ -14,7 +14,7 @@ def test_result_shows_winner_comparison_test_and_commands(capsys: pytest.Capture
         "bért-3x128 [red]",
         "0.705 ± 0.007",
         "winner +0.025",
-        "0.712 (95 % interval 0.680 to 0.740, 1,000 rows), test seen 2×",
+        "0.712 (95 % interval 0.680 to 0.740, 1,000 rows), test evaluated 2×",
         "0.655 TF-IDF + logistic regression",
         "studies/runs/quick/final",
         "hpo predict 'a text'  classify a text",

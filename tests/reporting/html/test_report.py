@@ -81,7 +81,7 @@ def test_has_every_section(page: Page) -> None:
 
 
 def test_headline_has_score_interval_and_comparisons(page: Page) -> None:
-    for part in ("0.712", "0.684 to 0.740", "seen 2×", "0.655", "TF-IDF + logistic regression", "0.610"):
+    for part in ("0.712", "0.684 to 0.740", "evaluated 2×", "0.655", "TF-IDF + logistic regression", "0.610"):
         assert part in page.text
 
 
