@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets, load_dataset
@@ -11,6 +10,7 @@ from hpo.config.study import DataConfig
 from hpo.data.media.class_folders import read_class_folders
 from hpo.data.readers import READERS, read_file
 from hpo.data.splits.groups import group_splits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError, did_you_mean
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -22,22 +22,6 @@ SPLITS: dict[str, tuple[str, ...]] = {
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the shards of a split
 METADATA_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # that `save_to_disk` writes besides rows
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-@dataclass(frozen=True)
-class RawSplits:
-    """The splits with their source columns; `origins` names the source of each, `notes` what was changed."""
-
-    train: Dataset
-    validation: Dataset | None
-    test: Dataset | None
-    origins: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-
-    def present(self) -> dict[str, Dataset]:
-        """Return the splits that exist, by name."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {split: rows for split, rows in found.items() if rows is not None}
 
 
 def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:

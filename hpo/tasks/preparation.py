@@ -8,9 +8,10 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import find_columns
-from hpo.data.sources import RawSplits, load_splits
+from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits, text_keys
 from hpo.data.splits.labeled import labeled_splits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.task_data import Examples, SourceColumns, TaskData, describe_classes, fingerprint
 

@@ -9,7 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hpo.config.study import DataConfig
-from hpo.data.sources import RawSplits, load_splits
+from hpo.data.sources import load_splits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.registry import get_task
 

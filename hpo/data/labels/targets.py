@@ -10,7 +10,8 @@ from hpo.config.study import DataConfig
 from hpo.core.format import count, row_numbers
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import Columns, column_values, columns_named, group_column, holds_strings, missing_column
-from hpo.data.sources import RawSplits, load_splits
+from hpo.data.sources import load_splits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 
 NESTED = "translation"  # the hub's translation data has a column of {"en": …, "de": …}

@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset
 
 from hpo.data.columns import column_values, missing_column
-from hpo.data.sources import RawSplits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import did_you_mean
 
 

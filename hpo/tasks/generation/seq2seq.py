@@ -14,7 +14,7 @@ from hpo.data.checks import read_texts
 from hpo.data.columns import Columns, column_values, missing_column
 from hpo.data.labels.targets import find_target_columns, flatten_translations, load_flattened, read_pairs
 from hpo.data.readers import read_file
-from hpo.data.sources import RawSplits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.generation.generate import decode, end_of_text, generate, set_generation, token_loss, write_texts

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, find_columns
 from hpo.data.labels.multi_label import check_label_sets, holds_lists, join_columns, rarest_label, read_label_sets
-from hpo.data.sources import RawSplits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.class_weights import balanced_weights, weighted

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from hpo.data.sources import RawSplits
 from hpo.data.splits.labeled import labeled_splits
+from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 
 
