@@ -26,7 +26,8 @@ def cache() -> None:
 
 def batching() -> None:
     """Cut batches from shuffled rows, compute each in one pass, and evaluate rows in their order."""
-    from hpo.training import accumulation, evaluate, fine_tune
+    from hpo.training import evaluate, fine_tune
+    from hpo.training.memory import accumulation
 
     def shuffled(lengths: Any, batch_size: int, seed: int, epoch: int) -> Any:
         order = np.random.default_rng([seed, epoch]).permutation(len(lengths))

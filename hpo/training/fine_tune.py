@@ -24,7 +24,6 @@ from torch import nn
 from hpo.config.trial_params import Report
 from hpo.errors import Diverged
 from hpo.tasks.base import Task
-from hpo.training.accumulation import Accumulation
 from hpo.training.batches.batching import epoch_batches
 from hpo.training.batches.features import Features, Indices
 from hpo.training.batches.word_dropout import drop_words
@@ -33,6 +32,7 @@ from hpo.training.early_stopping import should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.execution import Execution
 from hpo.training.frozen.partial_forward import PartialForward
+from hpo.training.memory.accumulation import Accumulation
 from hpo.training.model_setup import build_model
 from hpo.training.models.layers import train_mode
 from hpo.training.models.lora import AdapterWeights

@@ -13,7 +13,7 @@ from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning
 from hpo.training.plan import TrainingPlan
 from tests.training.conftest import make_features
-from tests.training.test_accumulation import raise_out_of_memory
+from tests.training.memory.test_accumulation import raise_out_of_memory
 
 Plan = Callable[..., TrainingPlan]
 

@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import torch
 from torch import nn
 
 from hpo.config.trial_params import TrialParams
-from hpo.training.accumulation import Accumulation, MicroBatchTooLarge
 from hpo.training.batches.features import Features, Indices
 from hpo.training.execution import Execution
+from hpo.training.memory.accumulation import Accumulation, MicroBatchTooLarge
 from hpo.training.models.candidate import Candidate
+from hpo.training.models.footprint import allocated_bytes
 
 FORMAT = 1  # increase it when what is measured changes
 MEASURED = (1, 2, 4)  # inputs
@@ -213,20 +213,6 @@ def _allocated(accumulation: Accumulation, features: Features, rows: Indices) ->
     fits: list[bool] = []
     peak = allocated_bytes(lambda: fits.append(_step_fits(accumulation, features, rows)))
     return peak if fits == [True] else None
-
-
-def allocated_bytes(run: Callable[[], None]) -> float:
-    """Return the peak of the CPU memory that `run` allocates, in bytes.
-
-    It is summed over torch's allocations and releases. Resident memory would not show it: a process keeps memory that
-    earlier trials freed and serves the next step from it.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler logs its start and stop to stderr otherwise
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    events = profile.profiler.kineto_results.events()
-    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    return float(np.cumsum([size for _, size in sorted(changes)]).max(initial=0))
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Measures what inference with a model takes: parameters, memory, and latency of one prediction."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,6 @@ from hpo.config.constraints import Footprint
 from hpo.config.model_ref import ModelRef
 from hpo.tasks.base import Task
 from hpo.training.batches.features import Features, pop_labels
-from hpo.training.memory.micro_batch import allocated_bytes
 from hpo.training.models.hub import from_pretrained_arguments
 
 TIMED = 15  # predictions, after two warm-up ones
@@ -77,6 +77,20 @@ def _peak_bytes(predict: Callable[[], None], device: str) -> float:
     before = torch.cuda.memory_allocated(device)
     predict()
     return float(torch.cuda.max_memory_allocated(device) - before)
+
+
+def allocated_bytes(run: Callable[[], None]) -> float:
+    """Return the peak of the CPU memory that `run` allocates, in bytes.
+
+    It is summed over torch's allocations and releases. Resident memory would not show it: a process keeps memory that
+    earlier trials freed and serves the next step from it.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler logs its start and stop to stderr otherwise
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    events = profile.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return float(np.cumsum([size for _, size in sorted(changes)]).max(initial=0))
 
 
 def _element_count(model: nn.Module) -> int:
