@@ -1,5 +1,6 @@
-"""A person's files as fixtures, and a small model that reads them."""
+"""Fixtures that write and prepare small data files, and a small model that reads them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hpo.config.study import DataConfig
 from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData
-from tests.tasks.small_data import Prepare
+from tests.tasks.small_data import Prepare, Read
 
 
 @pytest.fixture
@@ -25,6 +26,18 @@ def prepare(tmp_path: Path) -> Prepare:
     return write_and_prepare
 
 
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Prepare `task` on rows (lists of objects, or a text) in a file of their own."""
+
+    def prepare(task: str, rows: list[dict[str, Any]] | str, name: str = "d.jsonl", **config: Any) -> TaskData:
+        text = rows if isinstance(rows, str) else "\n".join(map(json.dumps, rows))
+        (tmp_path / name).write_text(text)
+        return get_task(task).prepare(DataConfig(path=str(tmp_path / name), **config), 0)
+
+    return prepare
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A BERT word tokenizer of sixteen words."""
@@ -32,7 +45,7 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]]
-    made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(

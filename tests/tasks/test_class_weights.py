@@ -1,4 +1,4 @@
-"""Weighted losses are torch's weighted means, however a batch is cut, with scikit-learn's weights."""
+"""Weighted losses equal torch's weighted means, however a batch is split, with scikit-learn's weights."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def in_parts(task: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: f
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_of_classes(smoothing: float) -> None:
+def test_class_labels(smoothing: float) -> None:
     assert balanced_weights(np.append(LABELS, -100), 4) == pytest.approx(weights().numpy())
     plain = TASKS["text-classification"]
     task = plain.with_class_weights(LABELS, 4)
@@ -38,14 +38,14 @@ def test_of_classes(smoothing: float) -> None:
     assert in_parts(plain, logits, labels, 0.0) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-5)
 
 
-def test_of_tags() -> None:
+def test_tags() -> None:
     task = TASKS["token-classification"].with_class_weights(np.append(LABELS, [-100, -100]), 4)
     logits, labels = torch.randn(6, 5, 4), torch.tensor([0, 1, 3, -100, 1]).repeat(6, 1)
     expected = cross_entropy(logits.transpose(1, 2), labels, weights(), ignore_index=-100)
     assert in_parts(task, logits, labels, 0.0) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_of_label_sets() -> None:
+def test_label_sets() -> None:
     rows = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.int8)
     task = TASKS["multi-label-classification"].with_class_weights(rows, 2)
     logits, labels = torch.randn(4, 2), torch.from_numpy(rows)
@@ -54,7 +54,7 @@ def test_of_label_sets() -> None:
     assert in_parts(task, logits, labels, 0.0) == pytest.approx(float(losses / weight.sum()), rel=1e-5)
 
 
-def test_where_there_are_no_classes() -> None:
+def test_task_without_classes_raises() -> None:
     for task in TASKS.values():
         if not task.supports_class_weights:
             with pytest.raises(ConfigError, match=f"{task.name} has none"):

@@ -1,4 +1,4 @@
-"""Questions with choices: the forms in which data holds them, what is told of mistakes, and answers."""
+"""Multiple choice: layouts of the data, invalid rows, and predictions."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ FORMS: dict[str, tuple[Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_its_forms_are_the_same_data(form: str, tmp_path: Path) -> None:
+def test_all_layouts_give_the_same_data(form: str, tmp_path: Path) -> None:
     make, columns = FORMS[form]
     data = prepare([make(n) for n in range(40)], tmp_path)
     assert data.columns == columns
@@ -71,7 +71,7 @@ def test_its_forms_are_the_same_data(form: str, tmp_path: Path) -> None:
     assert named.fingerprint == data.fingerprint
 
 
-def test_rows_may_have_different_numbers_of_choices(tmp_path: Path) -> None:
+def test_rows_with_different_numbers_of_choices(tmp_path: Path) -> None:
     """A choice that a row does not have is never taken, and does not count in the loss."""
     rows = [{"question": f"a film {n}", "choices": ["good", "bad", "fine"][: 2 + n % 2], "label": 0} for n in range(30)]
     data = prepare(rows, tmp_path)
@@ -97,7 +97,7 @@ def test_rows_may_have_different_numbers_of_choices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"label": 4}, r"row 3: 'label' is 4, which is none of its 2 choices"),
         ({"label": "C"}, r"row 3: 'label' is 'C', which is none of its 2 choices: write a choice's number"),
@@ -106,16 +106,16 @@ def test_rows_may_have_different_numbers_of_choices(tmp_path: Path) -> None:
         ({"question": ""}, r"with an empty text \(row 3"),
     ],
 )
-def test_a_mistake_is_told_with_its_row(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_invalid_row_raises_with_its_number(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     rows = [{"question": f"a {n}", "choices": ["good", "bad"], "label": "AB"[n % 2]} for n in range(30)]
     rows[2] |= changes
     for row in rows:
         row["label"] = str(row["label"])
-    with pytest.raises(DataError, match=told.replace("is 4", "is '4'")):
+    with pytest.raises(DataError, match=message.replace("is 4", "is '4'")):
         prepare(rows, tmp_path)
 
 
-def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_columns_raise(tmp_path: Path) -> None:
     rows = [{"question": f"a {n}", "options": ["good", "bad"], "right": n % 2} for n in range(30)]
     with pytest.raises(DataError, match=r"which column holds the right choice.*Name it in `data.label`"):
         prepare(rows, tmp_path)
@@ -124,7 +124,7 @@ def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
     assert prepare(rows, tmp_path, label="right").columns["choices"] == "options"
 
 
-def test_a_command_and_a_file_are_inputs(tmp_path: Path) -> None:
+def test_inputs_from_arguments_and_files(tmp_path: Path) -> None:
     one, two = {"text": "question", "choices": "choices"}, {"text": "c", "text_pair": "q", "choices": "choice"}
     assert TASK.parse_arguments(["q", "a", "b"], one) == [("q", ["a", "b"])]
     assert TASK.parse_arguments(["c", "q", "a", "b"], two) == [("c", "q", ["a", "b"])]
@@ -137,8 +137,8 @@ def test_a_command_and_a_file_are_inputs(tmp_path: Path) -> None:
     assert TASK.read_inputs(other, one) == [("who", ["a", "b"])]
 
 
-def test_its_metric_is_scikit_learns() -> None:
+def test_metric_equals_sklearn() -> None:
     from sklearn.metrics import accuracy_score
 
-    said, right = np.random.default_rng(0).integers(4, size=(2, 90))
-    assert TASK.scorer("accuracy")(said, right) == {"accuracy": accuracy_score(right, said)}
+    predicted, true = np.random.default_rng(0).integers(4, size=(2, 90))
+    assert TASK.scorer("accuracy")(predicted, true) == {"accuracy": accuracy_score(true, predicted)}

@@ -1,4 +1,4 @@
-"""Language models: what of a row is learnt, and that its likelihood is measured exactly."""
+"""Causal language modeling: recognized columns, the tokens that are learned, and exact likelihoods."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.errors import DataError
 from hpo.tasks.generation.causal_lm import CausalLM
-from hpo.tasks.generation.chat import PLAIN_TEMPLATE, tokenize_chat
+from hpo.tasks.generation.chat import PLAIN_TEMPLATE
 from hpo.tasks.registry import infer_task
 from hpo.training.batches.features import Features
 from hpo.training.evaluate import evaluate
@@ -22,7 +22,11 @@ from hpo.training.models.candidate import Candidate, load_candidate
 from tests.small_models import save_model
 
 TASK = CausalLM()
+
+
 PAIRS = Dataset.from_dict({"text": ["good film", "the film was"], "label": ["bad a film", "poor"]})
+
+
 CHAT = [
     {"role": "user", "content": "good"},
     {"role": "assistant", "content": "bad film"},
@@ -38,23 +42,23 @@ def candidate(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
 
 
 def shown(tokenizer: Any, tokens: list[int], labels: list[int]) -> tuple[str, str]:
-    """The text of an input, and of what is learnt of it."""
+    """The text of an input, and of the tokens learned of it."""
     return tokenizer.decode(tokens), tokenizer.decode([label for label in labels if label >= 0])
 
 
-def test_the_completion_alone_is_learnt(candidate: Candidate) -> None:
+def test_only_the_completion_is_learned(candidate: Candidate) -> None:
     encoded = TASK.encode(PAIRS, candidate.processor, 16)
     found = [shown(candidate.processor, *row) for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
     assert found == [
         ("[CLS] good film bad a film [SEP]", "bad a film [SEP]"),
         ("[CLS] the film was poor [SEP]", "poor [SEP]"),
     ]
-    # A label stands where its word is foretold: at the token before it.
-    place = encoded["labels"][1].index(encoded["input_ids"][1][4])
-    assert place == 3
+    # A label is at the token before the one it predicts.
+    index = encoded["labels"][1].index(encoded["input_ids"][1][4])
+    assert index == 3
 
 
-def test_measures_are_those_of_transformers_own_loss(candidate: Candidate) -> None:
+def test_metrics_equal_the_loss_of_transformers(candidate: Candidate) -> None:
     encoded = TASK.encode(PAIRS, candidate.processor, 16)
     features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=PAIRS)
     found = evaluate(candidate.build(0), features, TASK, TASK.scorer("perplexity"), Execution())
@@ -72,21 +76,21 @@ def test_measures_are_those_of_transformers_own_loss(candidate: Candidate) -> No
     )
 
 
-def test_a_long_text_goes_on_in_the_next_input_each_token_foretold_once(candidate: Candidate) -> None:
+def test_long_text_continues_in_the_next_input_and_each_token_is_predicted_once(candidate: Candidate) -> None:
     words = "the film was very good not bad a fine film poor great awful"
     rows = Dataset.from_dict({"text": ["good film", words]})
     encoded = TASK.encode(rows, candidate.processor, 6)
     assert encoded["_example"][:] == [0, 1, 1, 1]
-    said = [shown(candidate.processor, *row)[1] for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
-    assert said[0] == "good film [SEP]"
-    assert " ".join(said[1:]) == f"{words} [SEP]"
+    learned = [shown(candidate.processor, *row)[1] for row in zip(encoded["input_ids"], encoded["labels"], strict=True)]
+    assert learned[0] == "good film [SEP]"
+    assert " ".join(learned[1:]) == f"{words} [SEP]"
     assert sum(encoded["_bytes"]) == pytest.approx(len("good film") + len(words))
     features = Features.from_dataset(encoded, candidate.processor.pad_token_id, rows=rows)
     found = evaluate(candidate.build(0), features, TASK, TASK.scorer("loss"), Execution())
     assert found.references.tolist() == [[3, 9], [14, len(words)]]
 
 
-def test_a_prompt_makes_room_for_its_completion(candidate: Candidate) -> None:
+def test_prompt_is_truncated_for_its_completion(candidate: Candidate) -> None:
     rows = Dataset.from_dict(
         {"text": ["the film " * 10, "the film " * 10], "label": ["very good", "very good bad poor " * 4]}
     )
@@ -95,49 +99,6 @@ def test_a_prompt_makes_room_for_its_completion(candidate: Candidate) -> None:
     assert found[0] == ("film the film the film very good [SEP]", "very good [SEP]")
     assert found[1] == ("the film very good bad poor very good", "very good bad poor very good")
     assert encoded["_bytes"][1] == pytest.approx(len(rows["label"][1].strip()) * 6 / 17)
-
-
-def tokens_of(candidate: Candidate, template: str, **more: Any) -> list[tuple[str, bool]]:
-    tokenizer = candidate.processor
-    tokenizer.chat_template = template
-    try:
-        parts, _ = tokenize_chat(CHAT, tokenizer, **more)
-    finally:
-        tokenizer.chat_template = None
-    return [(tokenizer.decode(part.tokens), part.learned) for part in parts if part.tokens]
-
-
-def test_all_answers_of_a_conversation_are_learnt(candidate: Candidate) -> None:
-    template = (
-        "{% for m in messages %}{{ '[CLS]' if m.role == 'user' else '[SEP]' }} {{ m.content }} [MASK] {% endfor %}"
-        "{% if add_generation_prompt %}[SEP]{% endif %}"
-    )
-    assert tokens_of(candidate, template) == [
-        ("[CLS] good [MASK] [SEP]", False),
-        ("bad film [MASK]", True),
-        ("[CLS] the film [MASK] [SEP]", False),
-        ("poor [MASK] [SEP]", True),  # and what ends the text
-    ]
-    assert tokens_of(candidate, template, to_answer=True)[-1] == (
-        "[CLS] good [MASK] [SEP] bad film [MASK] [CLS] the film [MASK] [SEP] poor [MASK] [SEP]",
-        False,
-    )
-
-
-def test_where_a_template_rewrites_what_was_said_the_last_answer_is_learnt(candidate: Candidate) -> None:
-    template = (
-        "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }} [MASK] {% endif %}{% endfor %}"
-    )
-    assert tokens_of(candidate, template) == [("good [MASK] the film [MASK]", False), ("poor [MASK] [SEP]", True)]
-
-
-def test_the_plain_template() -> None:
-    from jinja2 import Template
-
-    rendered = Template(PLAIN_TEMPLATE).render(messages=CHAT, eos_token="</s>", add_generation_prompt=False)
-    assert rendered == "user: good\nassistant: bad film</s>\nuser: the film\nassistant: poor</s>"
-    asked = Template(PLAIN_TEMPLATE).render(messages=CHAT[:1], eos_token="</s>", add_generation_prompt=True)
-    assert asked == "user: good\nassistant:" and rendered.startswith(asked)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> DataConfig:
@@ -164,21 +125,23 @@ def write(path: Path, rows: list[dict[str, Any]]) -> DataConfig:
         ({"text": "t {}"}, {"text": "text"}),
     ],
 )
-def test_its_columns_are_recognised(row: dict[str, Any], columns: dict[str, str], tmp_path: Path) -> None:
+def test_columns_are_recognized(row: dict[str, Any], columns: dict[str, str], tmp_path: Path) -> None:
     from hpo.data.sources import load_splits
 
-    rows = [json.loads(json.dumps(row).replace("{}", str(place))) for place in range(12)]
+    rows = [json.loads(json.dumps(row).replace("{}", str(index))) for index in range(12)]
     config = write(tmp_path / "rows.jsonl", rows)
     assert infer_task(load_splits(config).train, config).name == "causal-lm"
     data = TASK.prepare(config, 0)
     assert data.columns == columns and sum(data.sizes.values()) == 12
     if "messages" in columns:
         assert [message["role"] for message in data.train["messages"][0]] == ["user", "assistant"]
-    asked = TASK.read_inputs(tmp_path / "rows.jsonl", columns)
-    assert len(asked) == 12 and (asked[0] in ("p 0", "i 0", "t 0") or asked[0] == [{"role": "user", "content": "u 0"}])
+    inputs = TASK.read_inputs(tmp_path / "rows.jsonl", columns)
+    assert len(inputs) == 12 and (
+        inputs[0] in ("p 0", "i 0", "t 0") or inputs[0] == [{"role": "user", "content": "u 0"}]
+    )
 
 
-def test_what_cannot_be_learnt_is_told(tmp_path: Path) -> None:
+def test_invalid_rows_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows.jsonl, row 1: the conversation has no message of the role 'assistant'"):
         TASK.prepare(write(tmp_path / "rows.jsonl", [{"messages": CHAT[:1]}]), 0)
     with pytest.raises(DataError, match=r"rows.jsonl, row 1: a message needs a `role` and a `content`"):
@@ -191,7 +154,7 @@ def test_what_cannot_be_learnt_is_told(tmp_path: Path) -> None:
         TASK.prepare(write(tmp_path / "rows.jsonl", [{"a": "x", "b": "y"}]), 0)
 
 
-def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
+def test_user_metric_receives_likelihoods(tmp_path: Path) -> None:
     file = tmp_path / "worst.py"
     file.write_text(
         "import datasets\nimport evaluate\n\ndirection = 'minimize'\n\n\nclass Worst(evaluate.Metric):\n"
@@ -206,8 +169,8 @@ def test_a_metric_of_a_persons_own_gets_likelihoods(tmp_path: Path) -> None:
     assert found["worst"] == 3.0 and found["perplexity"] == pytest.approx(np.exp(11 / 7))
 
 
-def test_a_chat_model_is_asked_as_it_was_trained(candidate: Candidate) -> None:
-    """A plain text is what a user says; and the template is saved with the tokenizer."""
+def test_chat_model_is_prompted_as_in_training(candidate: Candidate) -> None:
+    """A plain text is the message of a user, and the template is saved with the tokenizer."""
     from hpo.tasks.task_data import TaskData
 
     rows = Dataset.from_dict({"text": ["user: good"], "messages": [CHAT]})

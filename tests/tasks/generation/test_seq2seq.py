@@ -1,4 +1,4 @@
-"""Summaries and translations: their data, loss, metrics, and how much of them is written when."""
+"""Summarization and translation: recognized columns, encoding, and generation at rungs and at the end."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from hpo.config.load import load_config
@@ -15,10 +14,7 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig, Generation
 from hpo.config.trial_params import TrialParams
 from hpo.errors import DataError
-from hpo.tasks.generation.generate import token_loss
 from hpo.tasks.generation.translation import Translation
-from hpo.tasks.metrics.rouge import KINDS, RougeMetrics
-from hpo.tasks.metrics.translation import TranslationMetrics
 from hpo.tasks.registry import get_task, infer_task
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.evaluate import evaluate
@@ -29,53 +25,13 @@ from hpo.training.plan import TrainingPlan
 from tests.contracts.task_data import write_rows
 from tests.small_models import save_model
 
-SAID = ["The cats sat on the mat.", "a dog", "", "completely different words here, and many"]
-RIGHT = [("A cat sat on a mat.", "The cat was sitting on the mat"), ("a dog",), ("nothing",), ("other words",)]
-
 
 def write(path: Path, rows: list[dict[str, Any]]) -> DataConfig:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return DataConfig(path=str(path))
 
 
-def test_rouge_as_the_reference_package() -> None:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(list(KINDS), use_stemmer=True)
-    each = [scorer.score_multi(right, said) for said, right in zip(SAID, RIGHT, strict=True)]
-    expected = {kind: np.mean([one[kind].fmeasure for one in each]) for kind in KINDS}
-    assert RougeMetrics().compute(predictions=SAID, references=RIGHT) == pytest.approx(expected)
-    assert expected["rougeL"] > 0.3
-
-
-@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 0, 0, 1]])  # as they are, and as a bootstrap draws them
-def test_bleu_and_chrf_as_sacrebleu(rows: list[int]) -> None:
-    import sacrebleu
-
-    said, right = [SAID[row] for row in rows], [RIGHT[row] for row in rows]
-    streams = [[texts[place] if place < len(texts) else None for texts in right] for place in range(2)]
-    expected = {
-        "bleu": sacrebleu.corpus_bleu(said, streams).score,
-        "chrf": sacrebleu.corpus_chrf(said, streams).score,
-    }
-    assert TranslationMetrics().compute(predictions=said, references=right) == pytest.approx(expected)
-    assert expected["chrf"] > 10
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_the_trainers(smoothing: float) -> None:
-    from transformers.trainer_pt_utils import LabelSmoother
-
-    torch.manual_seed(0)
-    logits, labels = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
-    labels[1, 3:] = labels[2, 1:] = -100
-    expected = LabelSmoother(epsilon=smoothing)({"logits": logits}, labels)
-    count = get_task("summarization").target_count(labels)
-    assert count == 9
-    assert float(token_loss(logits, labels, smoothing) / count) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_columns_are_recognised_named_or_nested(tmp_path: Path) -> None:
+def test_columns_recognized_named_or_nested(tmp_path: Path) -> None:
     texts = [f"some text number {row}" for row in range(20)]
     summaries = [{"id": str(row), "article": text, "highlights": f"number {row}"} for row, text in enumerate(texts)]
     data = get_task("summarization").prepare(write(tmp_path / "news.jsonl", summaries), 0)
@@ -101,7 +57,7 @@ def test_columns_are_recognised_named_or_nested(tmp_path: Path) -> None:
         ({"source": "web", "text": "text {}", "target": "positive"}, "text-classification"),
     ],
 )
-def test_a_summary_or_a_source_is_not_always_to_be_written(row: dict[str, str], task: str, tmp_path: Path) -> None:
+def test_summary_or_source_column_is_not_always_a_target(row: dict[str, str], task: str, tmp_path: Path) -> None:
     from hpo.data.sources import load_splits
 
     rows = [{name: text.format(number) for name, text in row.items()} for number in range(9)]
@@ -109,7 +65,7 @@ def test_a_summary_or_a_source_is_not_always_to_be_written(row: dict[str, str], 
     assert infer_task(load_splits(config).train, config).name == task
 
 
-def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> None:
+def test_several_references_and_invalid_rows(tmp_path: Path) -> None:
     rows = [{"text": f"text {row}", "summary": [f"one {row}", f"other {row}"]} for row in range(10)]
     task = get_task("summarization")
     data = task.prepare(write(tmp_path / "two.jsonl", rows), 0)
@@ -123,8 +79,8 @@ def test_several_texts_may_be_right_and_bad_ones_are_told(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
-    """A tiny BART that has learnt to translate word by word."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
+    """A tiny BART that has trained to translate word by word."""
     folder = tmp_path_factory.mktemp("words")
     task = Translation(Generation(rows=10, num_beams=2, max_target_length=20))
     data = task.prepare(DataConfig(path=str(write_rows("translation", folder / "rows", train=256))), 0)
@@ -152,48 +108,50 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
     return run
 
 
-def test_it_learns_to_write(learnt: FineTuning) -> None:
-    values = learnt.values  # type: ignore[attr-defined]
+def test_learns_to_translate(trained: FineTuning) -> None:
+    values = trained.values  # type: ignore[attr-defined]
     assert values[-1] > 90 > 30 > values[0]
-    assert learnt.plan.validation is not None
-    found = evaluate(learnt.model, learnt.plan.validation, learnt.plan.task, learnt.plan.scorer, Execution())
-    right = [texts[0] for texts in found.references]
-    assert sum(said == text for said, text in zip(found.predictions, right, strict=True)) > 12
+    assert trained.plan.validation is not None
+    found = evaluate(trained.model, trained.plan.validation, trained.plan.task, trained.plan.scorer, Execution())
+    references = [texts[0] for texts in found.references]
+    assert sum(prediction == text for prediction, text in zip(found.predictions, references, strict=True)) > 12
 
 
-def test_a_rung_writes_some_rows_greedily_and_the_end_all_with_beams(
-    learnt: FineTuning, monkeypatch: pytest.MonkeyPatch
+def test_rungs_generate_some_rows_greedily_and_the_end_all_with_beams(
+    trained: FineTuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validation, task, asked = learnt.plan.validation, learnt.plan.task, []
+    validation, task, calls = trained.plan.validation, trained.plan.task, []
     assert validation is not None
-    monkeypatch.setattr(learnt.model, "generate", _counting(learnt.model.generate, asked))  # type: ignore[operator]
-    quick = evaluate(learnt.model, validation, task, learnt.plan.scorer, Execution(), quick=True)
+    monkeypatch.setattr(trained.model, "generate", _counting(trained.model.generate, calls))  # type: ignore[operator]
+    quick = evaluate(trained.model, validation, task, trained.plan.scorer, Execution(), quick=True)
     assert (
-        len(quick.predictions) == 10 and sum(rows for rows, _ in asked) == 10 and {beams for _, beams in asked} == {1}
+        len(quick.predictions) == 10 and sum(rows for rows, _ in calls) == 10 and {beams for _, beams in calls} == {1}
     )
     spread = [tuple(validation.rows["label"][row]) for row in np.linspace(0, 23, 10).astype(int)]
     assert list(quick.references) == spread
-    asked.clear()
-    whole = evaluate(learnt.model, validation, task, learnt.plan.scorer, Execution())
+    calls.clear()
+    whole = evaluate(trained.model, validation, task, trained.plan.scorer, Execution())
     assert (
-        len(whole.predictions) == 24 and sum(rows for rows, _ in asked) == 24 and {beams for _, beams in asked} == {2}
+        len(whole.predictions) == 24 and sum(rows for rows, _ in calls) == 24 and {beams for _, beams in calls} == {2}
     )
     assert whole.metrics["loss"] == quick.metrics["loss"]  # of all rows, each time
-    asked.clear()
-    cheap = evaluate(learnt.model, validation, task, replace(learnt.plan.scorer, name="loss"), Execution(), quick=True)
-    assert cheap.metrics == {"loss": whole.metrics["loss"]} and not asked
+    calls.clear()
+    cheap = evaluate(
+        trained.model, validation, task, replace(trained.plan.scorer, name="loss"), Execution(), quick=True
+    )
+    assert cheap.metrics == {"loss": whole.metrics["loss"]} and not calls
 
 
-def _counting(generate: Any, asked: list[tuple[int, int]]) -> Any:
+def _counting(generate: Any, calls: list[tuple[int, int]]) -> Any:
     def counted(**inputs: Any) -> Any:
-        asked.append((len(inputs["input_ids"]), inputs.get("num_beams", 2)))
+        calls.append((len(inputs["input_ids"]), inputs.get("num_beams", 2)))
         return generate(**inputs)
 
     return counted
 
 
-def test_what_is_read_has_the_prefix_and_what_is_written_its_length(learnt: FineTuning, tmp_path: Path) -> None:
-    task, tokenizer = learnt.plan.task, learnt.plan.candidate.processor
+def test_source_prefix_and_target_length(trained: FineTuning, tmp_path: Path) -> None:
+    task, tokenizer = trained.plan.task, trained.plan.candidate.processor
     rows = Dataset.from_dict({"text": ["good film"], "label": [["bad a " * 20]]})
     encoded = task.encode(rows, tokenizer, 16)
     assert tokenizer.decode(encoded["input_ids"][0], skip_special_tokens=True) == "not good film"
@@ -202,10 +160,10 @@ def test_what_is_read_has_the_prefix_and_what_is_written_its_length(learnt: Fine
     from transformers import AutoTokenizer
 
     assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs["source_prefix"] == "not "
-    assert learnt.model.generation_config.max_new_tokens <= 14  # type: ignore[union-attr, operator]
+    assert trained.model.generation_config.max_new_tokens <= 14  # type: ignore[union-attr, operator]
 
 
-def test_settings_of_writing_belong_to_the_study() -> None:
+def test_generation_settings_are_part_of_the_study() -> None:
     written = {"name": "n", "data": "d.csv", "models": ["org/a"], "task": "summarization"}
     plain, other = (load_config({**written, **more}) for more in ({}, {"generation": {"rows": 5}}))
     assert plain.identity() != other.identity()

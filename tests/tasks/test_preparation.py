@@ -1,4 +1,4 @@
-"""Every mistake in a person's data is told before training: what, where, and what to do (points 1-17 and 40)."""
+"""`Task.prepare` on users' files: every mistake raises before training, with its file, row and remedy."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,15 @@ PLENTY = ["yes", "no"] * 20
 
 
 class Refused(NamedTuple):
-    """Files, the study's `data` keys, and what the message must say."""
+    """Files, the study's `data` keys, and the parts of the message."""
 
     files: dict[str, str | bytes]
     config: dict[str, Any]
-    says: list[str]
+    parts: list[str]
 
 
 def jsonl(*labels: object) -> str:
-    return "\n".join(json.dumps({"text": f"text {place}", "label": label}) for place, label in enumerate(labels))
+    return "\n".join(json.dumps({"text": f"text {index}", "label": label}) for index, label in enumerate(labels))
 
 
 REFUSED = {
@@ -140,39 +140,39 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case: str, prepare: Prepare) -> None:
-    files, config, says = REFUSED[case]
-    with pytest.raises(DataError) as told:
+def test_invalid_data_raises(case: str, prepare: Prepare) -> None:
+    files, config, parts = REFUSED[case]
+    with pytest.raises(DataError) as error:
         prepare(files, **config)
-    for part in says:
-        assert part in str(told.value)
+    for part in parts:
+        assert part in str(error.value)
 
 
-def test_17_missing_file_names_its_full_path_and_the_nearest(tmp_path: Path) -> None:
+def test_missing_file_names_its_path_and_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text(rows(*PLENTY))
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as error:
         get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "review.csv")), 0)
-    assert str(tmp_path / "review.csv") in str(told.value)
-    assert "Did you mean 'reviews.csv'?" in str(told.value)
+    assert str(tmp_path / "review.csv") in str(error.value)
+    assert "Did you mean 'reviews.csv'?" in str(error.value)
 
 
-def test_17_a_relative_path_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path_is_not_requested_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="there is no file or folder") as told:
+    with pytest.raises(DataError, match="there is no file or folder") as error:
         get_task("text-classification").prepare(DataConfig(path="data/reviews/train"), 0)
-    assert str(tmp_path / "data/reviews/train") in str(told.value)
+    assert str(tmp_path / "data/reviews/train") in str(error.value)
 
 
-def test_17_an_unknown_name_says_that_the_hub_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_name_reports_offline_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "banking77").mkdir()
-    with pytest.raises(DataError, match="HF_HUB_OFFLINE") as told:
+    with pytest.raises(DataError, match="HF_HUB_OFFLINE") as error:
         get_task("text-classification").prepare(DataConfig(path="banking7"), 0)
-    assert "Did you mean 'banking77'?" in str(told.value)
-    assert str(tmp_path / "banking7") in str(told.value)
+    assert "Did you mean 'banking77'?" in str(error.value)
+    assert str(tmp_path / "banking7") in str(error.value)
 
 
-def test_17_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "d.csv").write_text(rows(*PLENTY))
 
     def denied(_: Path) -> bytes:
@@ -183,19 +183,19 @@ def test_17_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.csv")), 0)
 
 
-def test_a_broken_parquet_file(tmp_path: Path) -> None:
+def test_corrupt_parquet_file_raises(tmp_path: Path) -> None:
     (tmp_path / "d.parquet").write_bytes(b"PAR1 is how it begins")
     with pytest.raises(DataError, match=r"d\.parquet: not a readable parquet file"):
         get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.parquet")), 0)
 
 
-def test_4_a_class_absent_from_validation_is_said_with_a_way_out(prepare: Prepare) -> None:
+def test_class_absent_from_validation_is_noted_with_a_remedy(prepare: Prepare) -> None:
     train = rows(*PLENTY, *["maybe"] * 5)
     data = prepare({"train.csv": train, "validation.csv": rows("yes", "no", start=90)})
     assert any("1 class absent from validation: maybe. For stratified splits" in note for note in data.notes)
 
 
-def test_5_words_become_classes_in_sorted_order(prepare: Prepare) -> None:
+def test_words_become_classes_in_sorted_order(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*PLENTY)})
     assert data.label_names == ("no", "yes")
     assert get_task("text-classification").head_config(data) == {
@@ -215,14 +215,14 @@ def test_5_words_become_classes_in_sorted_order(prepare: Prepare) -> None:
         (["3.0", "7.0"] * 20, ("3", "7")),
     ],
 )
-def test_6_gaps_are_closed_and_said(labels: list[object], names: tuple[str, ...], prepare: Prepare) -> None:
+def test_ids_with_gaps_are_renumbered(labels: list[object], names: tuple[str, ...], prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*labels)})
     assert data.label_names == names
     assert set(data.train["label"]) == {0, 1}
     assert any(f"ids with gaps ({', '.join(names)}) renumbered" in note for note in data.notes)
 
 
-def test_ids_without_gaps_are_kept_as_they_are(prepare: Prepare) -> None:
+def test_ids_without_gaps_are_kept(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*[1, 0, 2] * 10)})
     assert data.label_names == ("0", "1", "2")
     assert not any("renumbered" in note for note in data.notes)
@@ -231,13 +231,13 @@ def test_ids_without_gaps_are_kept_as_they_are(prepare: Prepare) -> None:
     )
 
 
-def test_10_empty_texts_are_dropped_when_told(prepare: Prepare) -> None:
+def test_drop_empty_drops_empty_texts(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*PLENTY) + " ,yes\n"}, drop_empty=True)
     assert sum(data.sizes.values()) == 40
     assert any("1 of 41 rows of d.csv dropped" in note for note in data.notes)
 
 
-def test_13_training_copies_of_held_out_texts_are_dropped_and_counted(prepare: Prepare) -> None:
+def test_duplicates_across_splits_are_dropped_and_counted(prepare: Prepare) -> None:
     files = {
         "train.csv": rows(*PLENTY) + "TEXT  Number 90,yes\ntext number 91,yes\ntext number 95,no\n",
         "validation.csv": rows("yes", "no", "yes", start=90),  # 90, 91, 92
@@ -251,13 +251,13 @@ def test_13_training_copies_of_held_out_texts_are_dropped_and_counted(prepare: P
     assert f"1 training row dropped: {copies} test" in data.notes
 
 
-def test_14_the_suggested_encoding_reads_the_file(prepare: Prepare) -> None:
+def test_suggested_encoding_reads_the_file(prepare: Prepare) -> None:
     text = rows(*PLENTY).replace("text number 0", "café")
     data = prepare({"d.csv": text.encode("cp1252")}, encoding="cp1252")
     assert any("café" in rows["text"] for rows in data.splits.values())
 
 
-def test_14_a_byte_order_mark_is_no_part_of_the_first_column(prepare: Prepare) -> None:
+def test_byte_order_mark_is_not_part_of_the_first_column(prepare: Prepare) -> None:
     data = prepare({"d.csv": rows(*PLENTY).encode("utf-8-sig")}, text="text")
     assert data.columns["text"] == "text"
 
@@ -265,12 +265,12 @@ def test_14_a_byte_order_mark_is_no_part_of_the_first_column(prepare: Prepare) -
 @pytest.mark.parametrize(
     "pair", [("no", "yes"), ("off", "on"), ("01", "10"), ("False", "True"), ("1e5", "x"), ("NA", "US")]
 )
-def test_40_words_stay_words(pair: tuple[str, str], prepare: Prepare) -> None:
+def test_words_stay_words(pair: tuple[str, str], prepare: Prepare) -> None:
     assert prepare({"d.csv": rows(*pair * 20)}).label_names == pair
 
 
-def test_a_boolean_of_json_or_parquet_is_a_class(tmp_path: Path) -> None:
-    table = pa.table({"text": [f"text {place}" for place in range(20)], "label": [True, False] * 10})
+def test_booleans_are_classes(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"text {index}" for index in range(20)], "label": [True, False] * 10})
     pq.write_table(table, tmp_path / "d.parquet")
     data = get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.parquet")), 0)
     assert data.label_names == ("False", "True")

@@ -1,4 +1,4 @@
-"""Images as people have them: any layout, mode and size; broken ones are told before anything is trained."""
+"""Image classification: any layout, mode and size of images, corrupt files, and cached pixels."""
 
 import io
 from pathlib import Path
@@ -14,8 +14,7 @@ from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
 from hpo.data.media.files import as_item
 from hpo.data.media.images import open_image
-from hpo.errors import ConfigError, DataError, ModelError
-from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
+from hpo.errors import DataError, ModelError
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
@@ -45,7 +44,7 @@ def bytes_of(image: Any, kind: str = "PNG", **more: Any) -> bytes:
     return kept.getvalue()
 
 
-def test_folders_a_table_and_bytes_are_the_same_data(folder: Path, tmp_path: Path) -> None:
+def test_folders_table_and_bytes_give_the_same_data(folder: Path, tmp_path: Path) -> None:
     of_folders = prepare(folder)
     assert of_folders.sizes == {"train": 20, "validation": 8, "test": 8}
     assert of_folders.label_names == ("down", "up")
@@ -71,7 +70,7 @@ def test_folders_a_table_and_bytes_are_the_same_data(folder: Path, tmp_path: Pat
     )
 
 
-def test_a_table_counts_before_the_folders_its_files_are_in(folder: Path) -> None:
+def test_table_takes_precedence_over_class_folders(folder: Path) -> None:
     for split in ("train", "validation", "test"):
         lines = [f"{path.relative_to(folder / split)},{int(path.stem) // 2 % 2}" for path in files(folder, split)]
         (folder / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
@@ -85,7 +84,7 @@ def processor_of(folder: Path) -> Any:
     return load_processor(ModelRef(name=str(folder / "processor")), "AutoImageProcessor")
 
 
-def test_splits_are_made_and_share_no_file(folder: Path) -> None:
+def test_created_splits_share_no_file(folder: Path) -> None:
     files(folder)[0].with_name("copy.png").write_bytes(files(folder)[0].read_bytes())
     made = prepare(folder / "train")
     assert sum(made.sizes.values()) == 21
@@ -95,7 +94,7 @@ def test_splits_are_made_and_share_no_file(folder: Path) -> None:
     assert any("the same file is in test" in note for note in prepare(folder).notes)
 
 
-def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
+def test_corrupt_files_are_reported_by_path(folder: Path) -> None:
     first, second = files(folder)[:2]
     first.write_bytes(first.read_bytes()[:300])
     second.write_text("not an image")
@@ -107,7 +106,7 @@ def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ("file,label\nnone.png,a\nb.png,b\n", r"train\.csv, row 1: there is no file .*none\.png"),
         ("file,label\n,a\nb.png,b\n", r"train\.csv, column 'file', row 1: empty"),
@@ -116,14 +115,14 @@ def test_what_is_broken_is_told_with_its_path(folder: Path) -> None:
         ("name,label\nb,a\nb,b\n", r"which column holds the images\? Columns: name, label.*`data\.image`"),
     ],
 )
-def test_a_mistake_in_a_table_is_told(table: str, told: str, tmp_path: Path) -> None:
+def test_invalid_table_raises(table: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(table)
     Pillow.new("RGB", (8, 8)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         prepare(tmp_path / "train.csv")
 
 
-def test_any_mode_is_read_as_it_is_seen() -> None:
+def test_any_mode_is_converted_to_rgb() -> None:
     grey = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (4, 1))
     colours = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     rgb = Pillow.fromarray(colours)
@@ -138,7 +137,7 @@ def test_any_mode_is_read_as_it_is_seen() -> None:
     assert open_image(as_item(bytes_of(rgb, exif=exif))).size == (6, 9)
 
 
-def test_pixels_are_kept_as_bytes_and_read_as_the_processor_makes_them(folder: Path, tmp_path: Path) -> None:
+def test_cached_pixels_equal_the_processors_output(folder: Path, tmp_path: Path) -> None:
     data, processor = prepare(folder), processor_of(tmp_path)
     assert TASK.check_model(None, processor) == ""
     features = EncodingCache(tmp_path / "kept", TASK, data).get("train", processor, 0)
@@ -155,7 +154,7 @@ def test_pixels_are_kept_as_bytes_and_read_as_the_processor_makes_them(folder: P
     assert len(both) == 28
 
 
-def test_a_processor_that_does_more_is_refused(tmp_path: Path) -> None:
+def test_unsupported_processor_raises(tmp_path: Path) -> None:
     processor = processor_of(tmp_path)
     processor.do_resize = False
     assert "does more" not in TASK.check_model(None, processor)
@@ -164,44 +163,7 @@ def test_a_processor_that_does_more_is_refused(tmp_path: Path) -> None:
         TASK.encode(odd, processor, 0)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentation_changes_images_and_comes_from_torchs_generator(name: str) -> None:
-    pixels = torch.randint(0, 256, (6, 3, 20, 24), dtype=torch.uint8)
-    torch.manual_seed(5)
-    changed = augment_images(pixels, [name])
-    assert changed.shape == pixels.shape and changed.dtype == torch.uint8
-    assert (changed != pixels).any()
-    torch.manual_seed(5)
-    assert torch.equal(changed, augment_images(pixels, [name]))
-    assert not torch.equal(changed, augment_images(pixels, [name]))
-
-
-def test_augmentation_is_of_training_alone_and_turns_the_cache_off(folder: Path, tmp_path: Path) -> None:
-    from hpo.training.fine_tune import FineTuning
-    from hpo.training.frozen.cache import PrefixCache
-    from tests.contracts.test_tasks import make_plan
-
-    settings = {"frozen_layers": 1, "epochs": 1, "dropout": 0.0}
-    plan = make_plan("image-classification", "vit", prepare(folder), tmp_path, augmentation="crop+flip", **settings)
-    run = FineTuning(type(plan)(**{**vars(plan), "prefixes": PrefixCache(tmp_path / "prefixes")}))
-    list(run.reports())
-    assert run.execution.prefix_cache == "not used: augmentation changes the examples in every epoch"
-    assert not torch.equal(*(run._train.collate(np.arange(3))["pixel_values"] for _ in range(2)))
-    assert torch.equal(*(plan.validation.collate(np.arange(3))["pixel_values"] for _ in range(2)))  # type: ignore[union-attr]
-
-
-def test_an_unknown_augmentation_is_told(folder: Path, tmp_path: Path) -> None:
-    from hpo.workflow.checks.study import check
-    from tests.small_models import save_model
-
-    save_model(tmp_path / "tiny", "vit")
-    study = {"name": "n", "task": "image-classification", "data": str(folder), "models": [str(tmp_path / "tiny")]}
-    space = {"epochs": 1, "augmentation": ["none", "crop+flop"]}
-    with pytest.raises(ConfigError, match=r"augmentation: 'flop' is not known\. Did you mean 'flip'\?"):
-        check({**study, "search_space": space})
-
-
-def test_predicting_takes_files_folders_and_tables(folder: Path) -> None:
+def test_inputs_from_files_folders_and_tables(folder: Path) -> None:
     columns = {"image": "file", "label": "label"}
     paths = [str(path) for path in files(folder, "test")]
     assert TASK.read_inputs(folder / "test", columns) == paths
@@ -214,7 +176,7 @@ def test_predicting_takes_files_folders_and_tables(folder: Path) -> None:
         TASK.read_inputs(folder / "nowhere.png", columns)
 
 
-def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str) -> None:
         raise ImportError(module)
 
@@ -223,7 +185,7 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
         prepare(folder)
 
 
-def test_real_signs_are_recognised_and_have_a_baseline(shared_datasets: Path) -> None:
+def test_real_signs_and_their_baseline(shared_datasets: Path) -> None:
     config = DataConfig(path=str(shared_datasets / "sign_digits"))
     from hpo.data.sources import load_splits
 
