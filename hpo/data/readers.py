@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from hpo.errors import DataError
 
-# A JSON column of several types: the type and the JSON of each value, which tells `1` from `"1"`.
+# A JSON column of several types: the type and the JSON of each value, to distinguish `1` from `"1"`.
 MIXED = pa.struct({"type": pa.string(), "json": pa.string()})
 
 
