@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from hpo.storage.records.trial import TrialRecord
+from hpo.storage.records.trial import TrialRecord, latest_value
 
 # Characters that start a formula in a spreadsheet, or that it skips before one.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -52,7 +52,7 @@ def escape_formula(cell: Any) -> Any:
 def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     record = TrialRecord.of(trial)
     row: dict[str, Any] = {"number": trial.number, "state": trial.state.name.lower()}
-    row["value"] = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
+    row["value"] = latest_value(trial)
     row["seconds"] = trial.duration.total_seconds() if trial.duration else None
     row |= {f"params.{name}": value for name, value in record.params.items()}
     row |= {f"metrics.{name}": value for name, value in record.metrics.items()}

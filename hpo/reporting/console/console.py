@@ -229,9 +229,8 @@ def show_best(params: Mapping[str, Any], value: float | None, metric: str, trial
     from hpo.reporting.console.tables import key_value_table
 
     origin = f"  trial {trial}" if trial is not None else ""
-    show(
-        Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin), key_value_table(parameters(params))
-    )
+    headline = Text.assemble(f"{one_line(metric)} ", (score(value), "bold green"), origin)
+    show(headline, key_value_table(parameters(params)))
 
 
 def show_plan(
@@ -286,35 +285,9 @@ def show_replay(
 
 def show_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print predictions, each followed by its input; tab-separated in a pipe, with entities as JSON."""
-    import json
+    from hpo.reporting.console.prediction_view import prediction_table, tab_separated
 
-    from hpo.reporting.console.live_view import one_line
-    from hpo.reporting.console.tables import new_table
-
-    if not rows:
-        return
-    piped = not _console().file.isatty()
-    names = [name for name in rows[0] if name != "tags" or piped]
-    lines = [[_cell(row[name], json.dumps if piped else _entity) for name in names] for row in rows]
-    if piped:
-        emit("\n".join("\t".join(line) for line in lines))
-        return
-    table = new_table(*names)
-    for line in lines:
-        table.add_row(*map(one_line, line))
-    show(table)
-
-
-def _cell(value: Any, entity: Callable[[Any], str]) -> str:
-    """Return a prediction as text: numbers rounded, several values separated by commas."""
-    from hpo.reporting.console.live_view import one_line
-
-    if isinstance(value, float):
-        return score(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(_cell(one, entity) for one in value)
-    return entity(value) if isinstance(value, dict) else one_line(value)
-
-
-def _entity(found: Mapping[str, Any]) -> str:
-    return f"{found['text']} ({found['label']})"
+    if rows and _console().file.isatty():
+        show(prediction_table(rows))
+    elif rows:
+        emit(tab_separated(rows))

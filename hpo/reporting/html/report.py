@@ -20,7 +20,7 @@ from hpo.reporting.html.section import Section, shorten
 from hpo.search.ranking import agreement
 from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel
 from hpo.storage.records.study import StudyRecord, direction_of
-from hpo.storage.records.trial import TrialRecord
+from hpo.storage.records.trial import TrialRecord, latest_value
 
 
 def write_report(study: optuna.Study, path: Path) -> None:
@@ -141,7 +141,7 @@ def _trial_row(trial: FrozenTrial, params: Mapping[str, str], columns: Sequence[
     return {
         "number": trial.number,
         "state": _state(trial),
-        "value": trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0),
+        "value": latest_value(trial),
         "spread": record.spread.get(metric),
         "params": [(params.get(name, ""), record.params.get(name, "")) for name in columns],
         "epochs": record.epochs_trained,

@@ -78,14 +78,6 @@ def test_best_configuration_studies_and_status(capsys: pytest.CaptureFixture[str
     assert "3.2e-05" in out and "9 of 16" in out and "No studies yet" in out and "\x1b" not in out
 
 
-def test_predictions_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"label": "x", "score": 0.9, "text": "a\tb\nc"}, {"label": ["y", "z"], "score": [0.55, 0.7], "text": "d"}]
-    console.show_predictions(rows)
-    assert capsys.readouterr().out == "x\t0.900\ta b c\ny, z\t0.550, 0.700\td\n"
-    console.show_predictions([{"entities": [{"text": "New York", "label": "place"}], "text": ["New", "York"]}])
-    assert capsys.readouterr().out == '{"text": "New York", "label": "place"}\tNew, York\n'
-
-
 def test_messages_are_escaped_and_labeled(capsys: pytest.CaptureFixture[str]) -> None:
     long = "x" * 300
     console.note(f"[bold]{long}\x1b[31m")
