@@ -12,16 +12,16 @@ from hpo.errors import ConfigError, StorageError
 from hpo.storage.status import read_status
 from tests.backends.test_contract import MODULE, ROOT, specification, started_workers, wait_for
 from tests.faults.search import (
-    at_work,
-    check_whole,
-    command_for,
-    end_all,
-    end_of,
+    check_complete,
+    current_storage,
+    kill_all,
     start,
-    storage_here,
-    study_on,
+    study_config,
+    training_workers,
+    wait_for_end,
     wait_until,
-    write_material,
+    write_command,
+    write_study_inputs,
 )
 
 pytestmark = pytest.mark.slow
@@ -106,17 +106,17 @@ def test_no_trial_is_lost_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
     home = Path(os.environ["HPO_HOME"])
     # One worker for each declared GPU. Torch has none, so that the trials train on the CPU.
     backend = {"ray": {"address": cluster.address, "gpus_per_worker": 1, "cpus_per_worker": 1}}
-    study = study_on(write_material(tmp_path), trials=TRIALS, workers=None, backend=backend)
-    search = start(command_for(tmp_path, study))
+    study = study_config(write_study_inputs(tmp_path), trials=TRIALS, workers=None, backend=backend)
+    search = start(write_command(tmp_path, study))
     try:
-        wait_until(lambda: len(at_work(home, "search")) == 4)
+        wait_until(lambda: len(training_workers(home, "search")) == 4)
         kill_node(node)
-        code, output = end_of(search)
+        code, output = wait_for_end(search)
     finally:
-        end_all(home)
+        kill_all(home)
     assert code == 0, output
     assert output.count("a new one replaces it") == 2, output
-    found = check_whole(home, trials=TRIALS)
+    found = check_complete(home, trials=TRIALS)
     assert sum(trial.user_attrs["attempt"] > 1 for trial in found.trials) == 2
     assert len({trial.user_attrs["worker"] for trial in found.trials}) <= 6
-    assert read_status(storage_here(), "faulty").workers == ()
+    assert read_status(current_storage(), "faulty").workers == ()

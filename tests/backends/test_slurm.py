@@ -16,15 +16,15 @@ from hpo.errors import DeviceLost
 from tests import servers, slurm
 from tests.backends.test_contract import MODULE, ROOT, URL, specification, started_workers, wait_for, wait_for_exits
 from tests.faults.search import (
-    at_work,
-    check_whole,
-    command_for,
-    end_all,
-    end_of,
+    check_complete,
+    kill_all,
     start,
-    study_on,
+    study_config,
+    training_workers,
+    wait_for_end,
     wait_until,
-    write_material,
+    write_command,
+    write_study_inputs,
 )
 
 pytestmark = pytest.mark.slow
@@ -81,16 +81,16 @@ def test_preempted_job_is_requeued_and_its_trial_resumed(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     preempt: Callable[[Path], None] = request.getfixturevalue(preempted)
     home = Path(os.environ["HPO_HOME"])
-    study = study_on(write_material(tmp_path), trials=TRIALS, workers=1, backend={"slurm": settings})
-    search = start(command_for(tmp_path, study))
+    study = study_config(write_study_inputs(tmp_path), trials=TRIALS, workers=1, backend={"slurm": settings})
+    search = start(write_command(tmp_path, study))
     try:
-        (worker,) = wait_until(lambda: at_work(home, "search"))
+        (worker,) = wait_until(lambda: training_workers(home, "search"))
         preempt(home)
-        code, output = end_of(search)
+        code, output = wait_for_end(search)
         assert code == 0, output
-        found = check_whole(home, trials=TRIALS)
+        found = check_complete(home, trials=TRIALS)
     finally:
-        end_all(home)
+        kill_all(home)
     attempts = {each.number: each.user_attrs["attempt"] for each in found.trials}
     assert attempts == {number: 2 if number == worker.trial else 1 for number in range(TRIALS)}
     assert not jobs_of(home)

@@ -10,17 +10,17 @@ import pytest
 
 from tests.browser.conftest import dashboard
 from tests.faults.search import (
-    at_work,
-    check_whole,
-    command_for,
-    end_all,
-    end_of,
+    check_complete,
+    kill_all,
     slow_metric,
     start,
-    study_on,
+    study_config,
+    training_workers,
+    wait_for_end,
     wait_until,
-    workers_now,
-    write_material,
+    worker_statuses,
+    write_command,
+    write_study_inputs,
 )
 
 pytestmark = pytest.mark.browser
@@ -33,7 +33,7 @@ STATES = ("Complete", "Pruned", "Running", "Waiting", "Fail")
 def home(_home: None) -> Iterator[Path]:
     home = Path(os.environ["HPO_HOME"])
     yield home
-    end_all(home)
+    kill_all(home)
 
 
 def shown(page: Any) -> dict[int, str]:
@@ -50,10 +50,10 @@ def shown(page: Any) -> dict[int, str]:
 
 def test_no_ghost_trials_while_workers_die(home: Path, tmp_path: Path, page: Any) -> None:
     metric, slow = slow_metric(tmp_path)
-    study = study_on(write_material(tmp_path), trials=TRIALS, epochs=EPOCHS, workers=4, metric=metric)
+    study = study_config(write_study_inputs(tmp_path), trials=TRIALS, epochs=EPOCHS, workers=4, metric=metric)
     study["search_space"] |= {"batch_size": 64}
-    search = start(command_for(tmp_path, study))
-    wait_until(lambda: len(at_work(home, "search")) == 4)
+    search = start(write_command(tmp_path, study))
+    wait_until(lambda: len(training_workers(home, "search")) == 4)
     with dashboard() as address:
         page.goto(f"{address}/dashboard/studies/1/trials")
 
@@ -61,19 +61,19 @@ def test_no_ghost_trials_while_workers_die(home: Path, tmp_path: Path, page: Any
             """Return whether exactly the trials of living workers are shown as running."""
             page.reload()
             page.get_by_text("Trial 0", exact=False).first.wait_for()
-            held = {worker.trial for worker in workers_now(home) if worker.phase == "search"} - {None}
+            held = {worker.trial for worker in worker_statuses(home) if worker.phase == "search"} - {None}
             return {number for number, state in shown(page).items() if state == "Running"} == held != set()
 
         wait_until(agree)
         for number in (signal.SIGKILL, signal.SIGTERM):
-            victim = wait_until(lambda: at_work(home, "search"))[0]
+            victim = wait_until(lambda: training_workers(home, "search"))[0]
             os.kill(victim.pid, number)
-            wait_until(lambda pid=victim.pid: pid not in [worker.pid for worker in workers_now(home)])
+            wait_until(lambda pid=victim.pid: pid not in [worker.pid for worker in worker_statuses(home)])
             wait_until(agree)
         slow.unlink()
-        code, output = end_of(search)
+        code, output = wait_for_end(search)
         assert code == 0, output
-        trials = check_whole(home, trials=TRIALS, rungs=EPOCHS).trials
+        trials = check_complete(home, trials=TRIALS, rungs=EPOCHS).trials
         page.reload()
         page.get_by_text(f"{TRIALS} Trials").wait_for()
         found = wait_until(lambda: shown(page))  # those that fit into the window

@@ -1,4 +1,4 @@
-"""A database of each kind with one study in it; a small study to be searched in processes of its own."""
+"""Fixtures: a database of each kind with one study, and a small study whose search runs in its own processes."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 from hpo.storage.budget import set_budget
 from hpo.storage.storage import open_storage
-from tests.faults.search import command_for, end_all, study_on, write_material
+from tests.faults.search import kill_all, study_config, write_command, write_study_inputs
 from tests.servers import DATABASES
 
 TRIALS = 12
@@ -20,9 +20,9 @@ TRIALS = 12
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new database on each kind of server, with the study `study` in it."""
-    on_disk = f"sqlite:///{tmp_path / 'hpo.db'}"
-    return with_study(on_disk if request.param == "sqlite" else request.getfixturevalue(request.param).url())
+    """The URL of a new database of each kind, which contains the study `study`."""
+    file = f"sqlite:///{tmp_path / 'hpo.db'}"
+    return with_study(file if request.param == "sqlite" else request.getfixturevalue(request.param).url())
 
 
 def with_study(url: str) -> str:
@@ -33,18 +33,18 @@ def with_study(url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_material(tmp_path_factory.mktemp("material"))
+def study_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
-def study_file(material: Path) -> dict[str, Any]:
-    return study_on(material)
+def study_file(study_inputs: Path) -> dict[str, Any]:
+    return study_config(study_inputs)
 
 
 @pytest.fixture
 def command(study_file: dict[str, Any], tmp_path: Path) -> list[str]:
-    return command_for(tmp_path, study_file)
+    return write_command(tmp_path, study_file)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def home(_home: None) -> Path:
 
 @pytest.fixture
 def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file system of 16 MB, or as many as the test says, which servers may look into as well."""
+    """A file system of 16 MB, or the size in MB that the test specifies, which servers can read too."""
     folder = Path(tempfile.mkdtemp(prefix="hpo-small-"))
     folder.chmod(0o755)
     root = [] if os.getuid() == 0 else ["sudo", "-n"]
@@ -68,6 +68,6 @@ def small_disk(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_runs_on(home: Path) -> Iterator[None]:
+def _kill_all(home: Path) -> Iterator[None]:
     yield
-    end_all(home)
+    kill_all(home)

@@ -1,4 +1,4 @@
-"""A small search in processes of its own, as a person starts it, and what faults.md demands of it at its end."""
+"""A small search in its own processes, started as a user starts it, and the invariants of a completed one."""
 
 import os
 import signal
@@ -25,14 +25,14 @@ from tests.small_models import save_bert, write_reviews
 
 WORKER = "hpo.workflow.worker.process"
 RUNGS = 4
-PATIENCE = 600.0  # seconds for what takes a few on a quiet machine: none of these tests is about speed
+TIMEOUT = 600.0  # seconds, for steps of a few seconds on an idle machine: these tests do not check speed
 
-# A person's metric that counts who is right, and does what a test wants before. `strike(name)` is true once.
+# A custom metric: the accuracy, after the fault of a test. `once(name)` returns true once.
 METRIC = """
 import os
 import datasets, evaluate, numpy
 
-def strike(name):
+def once(name):
     try:
         os.close(os.open(os.path.join({folder!r}, name), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -51,20 +51,20 @@ class Metric(evaluate.Metric):
 """
 
 
-def write_material(folder: Path) -> Path:
-    """Enough rows that a trial of some epochs takes a second or two: there is time to strike."""
+def write_study_inputs(folder: Path) -> Path:
+    """Write data and a model. The rows make a trial of some epochs take 1 to 2 s, so that a test can interfere."""
     write_reviews(folder / "reviews", train=2000)
     save_bert(folder / "bert", layers=2)
     return folder
 
 
-def study_on(material: Path, *, trials: int = 4, epochs: int = RUNGS, **settings: Any) -> dict[str, Any]:
-    """The study `faulty`, on two workers unless told otherwise."""
+def study_config(study_inputs: Path, *, trials: int = 4, epochs: int = RUNGS, **settings: Any) -> dict[str, Any]:
+    """The study `faulty`, by default with two workers."""
     rate = {"low": 1e-3, "high": 1e-2, "log": True}
     return {
         "name": "faulty",
-        "data": str(material / "reviews"),
-        "models": [str(material / "bert")],
+        "data": str(study_inputs / "reviews"),
+        "models": [str(study_inputs / "bert")],
         "search_space": {"learning_rate": rate, "epochs": epochs, "batch_size": 8},
         "budget": {"max_trials": trials},
         "pruner": "none",
@@ -76,7 +76,7 @@ def study_on(material: Path, *, trials: int = 4, epochs: int = RUNGS, **settings
 
 
 def write_metric(folder: Path, fault: str) -> Path:
-    """A metric file whose `_compute` carries out the lines of `fault` on each validation."""
+    """Write a metric file whose `_compute` runs the lines of `fault` on each validation."""
     file = folder / "right.py"
     lines = "\n".join(f"            {line}" for line in fault.splitlines())
     file.write_text(METRIC.format(folder=str(folder), fault=lines))
@@ -84,8 +84,10 @@ def write_metric(folder: Path, fault: str) -> Path:
 
 
 def slow_metric(folder: Path) -> tuple[str, Path]:
-    """A metric whose validations take ten seconds, and no processor, for as long as the file returned with it is there:
-    time to strike that no busy machine runs out of."""
+    """Write a metric whose validations sleep for 10 s while the file that is returned with it exists.
+
+    On a busy machine too, that leaves the time to interfere.
+    """
     slow = folder / "slow"
     slow.touch()
     fault = f"""import pathlib, time
@@ -95,24 +97,24 @@ while pathlib.Path({str(slow)!r}).exists() and time.monotonic() < until:
     return str(write_metric(folder, fault)), slow
 
 
-def command_for(folder: Path, study: dict[str, Any]) -> list[str]:
-    """Write the study to a file, and return the command that runs it."""
+def write_command(folder: Path, study: dict[str, Any]) -> list[str]:
+    """Write the study to a file and return the command that runs it."""
     file = folder / "faulty.yaml"
     file.write_text(to_yaml(study))
     return [sys.executable, "-m", "hpo.cli", "run", str(file)]
 
 
 def hpo(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run one command of hpo to its end."""
+    """Run a command of hpo until it ends."""
     line = [sys.executable, "-m", "hpo.cli", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 _started: list["subprocess.Popen[str]"] = []
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
-    """Start a search as a person does: Ctrl-C reaches it also where these tests run in the background of a shell."""
+    """Start a search. Ctrl-C reaches it also if these tests run in the background of a shell."""
     search = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -124,42 +126,42 @@ def start(command: list[str]) -> "subprocess.Popen[str]":
     return search
 
 
-def end_of(search: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Wait for a search's end; returns its exit code and all that it said."""
-    output, _ = search.communicate(timeout=PATIENCE)
+def wait_for_end(search: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for the end of a search. Returns its exit code and its output."""
+    output, _ = search.communicate(timeout=TIMEOUT)
     return search.returncode, output
 
 
-def end_all(home: Path) -> None:
-    """Nothing of a test that failed runs on beside the next one."""
+def kill_all(home: Path) -> None:
+    """Kill the processes of a test that failed before the next one starts."""
     while _started:
         search = _started.pop()
         search.kill()
-        said, _ = search.communicate()
-        sys.stdout.write(said)  # which pytest shows of a test that failed
-    for worker in workers_of(home):
+        output, _ = search.communicate()
+        sys.stdout.write(output)  # shown by pytest if the test failed
+    for worker in worker_processes(home):
         worker.kill()
 
 
-def run_to_the_end(command: list[str]) -> str:
-    """Run the search until it is finished; returns what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+def run_to_completion(command: list[str]) -> str:
+    """Run the search until it is finished. Returns its output."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
+    raise AssertionError("the condition did not become true in time")
 
 
-def workers_of(home: Path) -> list[psutil.Process]:
-    """The worker processes of this test's home that are alive."""
+def worker_processes(home: Path) -> list[psutil.Process]:
+    """The running worker processes of this test's home."""
     found = []
     for process in psutil.process_iter(["cmdline", "environ", "status"]):
         line, environment = process.info["cmdline"] or [], process.info["environ"] or {}
@@ -171,8 +173,8 @@ def workers_of(home: Path) -> list[psutil.Process]:
 _opened: dict[str, Storage] = {}
 
 
-def storage_here() -> Storage:
-    """The database of this test, opened once: that takes longer than a look into it."""
+def current_storage() -> Storage:
+    """The database of this test, opened once, because opening takes longer than a query."""
     url = default_storage()
     if url not in _opened:
         _opened.clear()
@@ -184,35 +186,35 @@ def study_of(home: Path) -> optuna.Study | None:
     if "HPO_STORAGE" not in os.environ and not (home / "hpo.db").exists():
         return None
     try:
-        return optuna.load_study(study_name="faulty", storage=storage_here())
+        return optuna.load_study(study_name="faulty", storage=current_storage())
     except (KeyError, StorageUnavailable):
         return None
 
 
-def mid_trial(home: Path) -> bool:
-    """Whether some trial has reported but is not finished."""
+def is_mid_trial(home: Path) -> bool:
+    """Return whether a trial has reported and is not finished."""
     study = study_of(home)
     running = study.get_trials(states=(TrialState.RUNNING,)) if study else []
     return any(trial.intermediate_values for trial in running)
 
 
-def workers_now(home: Path) -> tuple[WorkerStatus, ...]:
-    """The study's workers, as far as there is a study with all that it begins with."""
+def worker_statuses(home: Path) -> tuple[WorkerStatus, ...]:
+    """The workers of the study; none before the study and its budget are created."""
     if study_of(home) is None:
         return ()
     try:
-        return read_status(storage_here(), "faulty").workers
+        return read_status(current_storage(), "faulty").workers
     except StudyError:
-        return ()  # made, and its budget not yet set
+        return ()  # created, but without a budget yet
 
 
-def at_work(home: Path, phase: str) -> list[WorkerStatus]:
-    """The workers that train in this phase, and are past a rung."""
-    return [w for w in workers_now(home) if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
+def training_workers(home: Path, phase: str) -> list[WorkerStatus]:
+    """The workers that train in `phase` and have passed a rung."""
+    return [w for w in worker_statuses(home) if w.phase == phase and w.trial is not None and (w.epoch or 0) > 0]
 
 
-def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study:
-    """What must hold of a search that has come to its end, where no trial is to blame for anything."""
+def check_complete(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study:
+    """Assert the invariants of a completed search in which no trial failed."""
     study = study_of(home)
     assert study is not None
     found = study.get_trials()
@@ -227,13 +229,13 @@ def check_whole(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.Study
         assert {"seed", "worker", "params", "execution", "curve"} <= record.model_fields_set
     result = StudyRecord.of(study).result
     assert result is not None and result.winner.trial in range(trials)
-    assert not workers_of(home)
+    assert not worker_processes(home)
     assert not list((run_folder("faulty") / "checkpoints").glob("*"))
     return study
 
 
 def fill(file: Path) -> None:
-    """Leave no byte free on the file system of `file`."""
+    """Fill the file system of `file` to the last byte."""
     with file.open("wb", buffering=0) as writing, suppress(OSError):
         while True:
             writing.write(bytes(4096))

@@ -1,4 +1,4 @@
-"""A whole search on a database server: a worker is killed, the server crashes, and nothing is lost, nothing told."""
+"""A search on a database server that crashes, with a killed worker: nothing is lost, no password is shown."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from hpo.storage.status import WorkerStatus
 from hpo.storage.storage import open_storage
 from tests import servers
 from tests.faults.search import (
-    PATIENCE,
-    at_work,
-    check_whole,
-    command_for,
-    end_of,
+    TIMEOUT,
+    check_complete,
     fill,
     hpo,
-    mid_trial,
-    run_to_the_end,
+    is_mid_trial,
+    run_to_completion,
     slow_metric,
     start,
-    study_on,
+    study_config,
+    training_workers,
+    wait_for_end,
     wait_until,
-    workers_of,
+    worker_processes,
+    write_command,
 )
 
 pytestmark = pytest.mark.server
@@ -36,9 +36,9 @@ EPOCHS = 8
 
 
 @pytest.mark.parametrize("name", sorted(servers.SERVERS))
-def test_a_killed_and_a_preempted_worker_and_a_crashed_server(
+def test_killed_and_preempted_worker_and_crashed_server(
     name: str,
-    material: Path,
+    study_inputs: Path,
     tmp_path: Path,
     home: Path,
     request: pytest.FixtureRequest,
@@ -47,68 +47,68 @@ def test_a_killed_and_a_preempted_worker_and_a_crashed_server(
     server: servers.Server = request.getfixturevalue(name)
     monkeypatch.setenv("HPO_STORAGE", server.url())
     metric, slow = slow_metric(tmp_path)
-    study = study_on(material, epochs=EPOCHS, metric=metric)
+    study = study_config(study_inputs, epochs=EPOCHS, metric=metric)
     study["search_space"] |= {"batch_size": 64}
-    search = start(command_for(tmp_path, study))
-    killed, left = wait_until(lambda: early(home, 2))
+    search = start(write_command(tmp_path, study))
+    killed, other = wait_until(lambda: in_first_half(home, 2))
     psutil.Process(killed.pid).kill()
-    # Who is preempted leaves for good, and while the server is away nobody begins: a third must be there to notice it.
-    wait_until(lambda: {worker.pid for worker in at_work(home, "search")} - {killed.pid, left.pid})
-    preempted = wait_until(lambda: [worker for worker in early(home) if worker.pid == left.pid])[0]
+    # The preempted worker ends, and no worker starts during the outage: a third must run to detect it.
+    wait_until(lambda: {worker.pid for worker in training_workers(home, "search")} - {killed.pid, other.pid})
+    preempted = wait_until(lambda: [worker for worker in in_first_half(home) if worker.pid == other.pid])[0]
     process = psutil.Process(preempted.pid)
     process.terminate()
-    process.wait(timeout=PATIENCE)
+    process.wait(timeout=TIMEOUT)
     server.crash()
-    wait_until(cut_off)
+    wait_until(outage_is_detected)
     slow.unlink()
     server.start()
-    code, output = end_of(search)
+    code, output = wait_for_end(search)
     assert code == 0, output
     assert "Traceback" not in output
-    trials = check_whole(home, rungs=EPOCHS).trials
+    trials = check_complete(home, rungs=EPOCHS).trials
     assert all(trials[worker.trial].user_attrs["attempt"] > 1 for worker in (killed, preempted))
     assert "keep their results" in output
-    check_told_nothing(home, output + hpo("status", "faulty").stdout + hpo("report", "faulty").stdout)
+    check_password_is_hidden(home, output + hpo("status", "faulty").stdout + hpo("report", "faulty").stdout)
 
 
-def early(home: Path, count: int = 1) -> list[WorkerStatus]:
-    """The workers that are past a rung of a trial and have half of it before them, when they are `count` or more."""
-    found = [worker for worker in at_work(home, "search") if (worker.epoch or 0) <= EPOCHS / 2]
+def in_first_half(home: Path, count: int = 1) -> list[WorkerStatus]:
+    """The workers in the first half of a trial after its first rung, if there are `count` or more."""
+    found = [worker for worker in training_workers(home, "search") if (worker.epoch or 0) <= EPOCHS / 2]
     return found if len(found) >= count else []
 
 
 @pytest.mark.parametrize(("name", "small_disk"), [("postgresql", 128)], indirect=["small_disk"])
-def test_a_server_whose_disk_is_full_pauses_the_search_and_it_goes_on(
+def test_full_disk_of_a_server_stops_the_search_and_the_same_command_resumes(
     name: str, command: list[str], home: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its log has room in the 16 MB that it begins with; its tables, empty at first, grow by 8 kB at a time."""
+    """The log has its initial 16 MB; the tables are empty and grow by 8 kB at a time."""
     server = servers.start(name, small_disk)
     try:
         monkeypatch.setenv("HPO_STORAGE", server.url())
         search = start(command)
-        wait_until(lambda: mid_trial(home))
+        wait_until(lambda: is_mid_trial(home))
         for statement in ("SELECT pg_switch_wal()", "CHECKPOINT"):
             server.execute(statement)
         fill(small_disk / "ballast")
-        code, output = end_of(search)
+        code, output = wait_for_end(search)
         assert code == 3, output
         assert "No space left on device" in output and "Traceback" not in output
-        assert not workers_of(home)
+        assert not worker_processes(home)
         (small_disk / "ballast").unlink()
-        run_to_the_end(command)
-        check_whole(home)
+        run_to_completion(command)
+        check_complete(home)
     finally:
         server.remove()
 
 
-def cut_off() -> bool:
-    """Whether a worker noticed that the server is away: by its beat, or by what it asked."""
+def outage_is_detected() -> bool:
+    """Return whether a worker detected the outage, by a heartbeat or by another call."""
     logs = [log.read_text() for log in run_folder("faulty").glob("logs/*")]
     return any("cannot send its heartbeat" in log or "the database is unavailable" in log for log in logs)
 
 
-def check_told_nothing(home: Path, output: str) -> None:
-    """The password is in no output, no file, no attribute: not even in what was logged while the server was away."""
+def check_password_is_hidden(home: Path, output: str) -> None:
+    """Assert that the password is in no output, file or attribute, not even in the logs of the outage."""
     secrets = [servers.PASSWORD, servers.PASSWORD.replace("@", "%40")]
     texts = [output.encode(), *(path.read_bytes() for path in home.rglob("*") if path.is_file())]
     storage = open_storage()
@@ -120,7 +120,7 @@ def check_told_nothing(home: Path, output: str) -> None:
 
 
 @pytest.mark.parametrize("database", sorted(servers.SERVERS))
-def test_hostile_names_go_through_a_whole_study(
+def test_study_with_hostile_names(
     database: str,
     study_file: dict[str, Any],
     tmp_path: Path,
@@ -138,11 +138,11 @@ def test_hostile_names_go_through_a_whole_study(
         (data / file.name).write_text("".join(text.splitlines(keepends=True)[:400]))
     space = {**study_file["search_space"], "epochs": 1}
     study = {**study_file, "name": name, "data": str(data), "search_space": space, "budget": {"max_trials": 2}}
-    search = start(command_for(tmp_path, study))
-    code, output = end_of(search)
+    search = start(write_command(tmp_path, study))
+    code, output = wait_for_end(search)
     assert code == 0, output
-    told = output + hpo("status", name).stdout + hpo("best", name).stdout
-    assert name in told and servers.PASSWORD not in told
+    shown = output + hpo("status", name).stdout + hpo("best", name).stdout
+    assert name in shown and servers.PASSWORD not in shown
     page = (run_folder(name) / "report.html").read_text()
     assert "<script>alert" not in page and "<img src=x" not in page
     assert not [line for line in (run_folder(name) / "trials.csv").read_text().splitlines() if line.startswith("=")]

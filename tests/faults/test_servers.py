@@ -1,4 +1,4 @@
-"""Faults of a database server while workers train: nothing is lost, nothing is done twice, no wait is without end."""
+"""Faults of a database server while workers train: no trial is lost or run twice, and every wait ends."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ from hpo.storage.storage import StorageUnavailable, open_storage
 from hpo.storage.urls import engine_options, parse_url
 from tests import servers
 from tests.faults.conftest import TRIALS, with_study
-from tests.faults.search import PATIENCE, wait_until
+from tests.faults.search import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -54,8 +54,8 @@ def worker_on(url: str) -> Iterator[tuple[Worker, optuna.Study]]:
         storage.engine.dispose()
 
 
-def work_through(url: str, pause: float = 0.1) -> list[int]:
-    """One worker with an engine of its own: takes, reports and finishes trials until none is left."""
+def run_trials(url: str, pause: float = 0.1) -> list[int]:
+    """Run a worker with its own engine until no trial is left. Returns the numbers of its trials."""
     done = []
     with worker_on(url) as (worker, study):
         while (trial := worker.claim(study)) is not None:
@@ -89,35 +89,35 @@ def some_reports(url: str) -> Callable[[], bool]:
     return reached
 
 
-def through_a_fault(url: str, fault: Callable[[], None]) -> None:
-    """Four workers at their trials, the fault in the middle: all goes on as if nothing had happened."""
+def run_with_fault(url: str, fault: Callable[[], None]) -> None:
+    """Cause the fault while four workers run trials. The result must be that of a run without a fault."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        works = [pool.submit(work_through, url) for _ in range(WORKERS)]
+        futures = [pool.submit(run_trials, url) for _ in range(WORKERS)]
         wait_until(some_reports(url))
         fault()
-        done = [number for work in works for number in work.result(timeout=PATIENCE)]
+        done = [number for future in futures for number in future.result(timeout=TIMEOUT)]
     check_invariants(url, done)
 
 
-def test_connections_that_are_cut_cost_nothing(server: servers.Server, url: str) -> None:
+def test_dropped_connections_are_replaced(server: servers.Server, url: str) -> None:
     def cut() -> None:
         for _ in range(4):
             server.drop_connections()
             time.sleep(0.3)
 
-    through_a_fault(url, cut)
+    run_with_fault(url, cut)
 
 
-def test_a_crashed_server_is_waited_for(server: servers.Server, url: str) -> None:
+def test_crashed_server_is_waited_for(server: servers.Server, url: str) -> None:
     def crash() -> None:
         server.crash()
         time.sleep(3)
         server.start()
 
-    through_a_fault(url, crash)
+    run_with_fault(url, crash)
 
 
-def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
+def test_no_trial_is_reclaimed_after_an_outage_longer_than_the_grace_period(
     server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
@@ -125,11 +125,11 @@ def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
     with worker_on(url) as (worker, study):
         trial = worker.claim(study)
         assert trial is not None
-        watch, taken = HeartbeatMonitor(study, grace_seconds=2.0), []
+        monitor, reclaimed = HeartbeatMonitor(study, grace_seconds=2.0), []
 
         def poll() -> None:
             try:
-                taken.extend(watch.poll(storage))
+                reclaimed.extend(monitor.poll(storage))
             except StorageUnavailable:
                 failed.append(1)
 
@@ -138,7 +138,7 @@ def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
         server.crash()
         until = time.monotonic() + 5
         while time.monotonic() < until:
-            trial.report(0.5, len(failed))  # into the outbox: the training waits for nothing
+            trial.report(0.5, len(failed))  # into the outbox: training does not wait
             poll()
             time.sleep(0.2)
         assert failed and worker.storage.is_unavailable
@@ -146,33 +146,33 @@ def test_after_an_outage_longer_than_the_grace_period_nobody_is_taken_over(
         for _ in range(8):
             poll()
             time.sleep(0.2)
-        assert taken == []
+        assert reclaimed == []
         worker.finish(study, trial, TrialState.COMPLETE, 0.5)
         assert study.trials[0].state == TrialState.COMPLETE
         assert len(study.trials[0].intermediate_values) > 1
     storage.engine.dispose()
 
 
-def test_a_black_hole_is_given_up(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel of a stopped server takes what it is sent: only a deadline on this side ends the wait."""
-    monkeypatch.setattr("hpo.storage.urls.ANSWER_SECONDS", 2)
+def test_suspended_server_times_out(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel of a suspended server still acknowledges: only a timeout of the client ends the wait."""
+    monkeypatch.setattr("hpo.storage.urls.RESPONSE_SECONDS", 2)
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
     server.freeze()
     try:
-        told: list[BaseException] = []
+        errors: list[BaseException] = []
 
-        def ask() -> None:
+        def write() -> None:
             try:
                 study.set_user_attr("a", 1)
             except StorageError as error:
-                told.append(error)
+                errors.append(error)
 
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(60)
-        assert not asking.is_alive() and isinstance(told[0], StorageUnavailable)
-        assert servers.PASSWORD not in str(told[0])
+        writing = threading.Thread(target=write, daemon=True)
+        writing.start()
+        writing.join(60)
+        assert not writing.is_alive() and isinstance(errors[0], StorageUnavailable)
+        assert servers.PASSWORD not in str(errors[0])
     finally:
         server.thaw()
     study.set_user_attr("a", 2)  # the same storage, on a new connection
@@ -180,7 +180,7 @@ def test_a_black_hole_is_given_up(server: servers.Server, url: str, monkeypatch:
     storage.engine.dispose()
 
 
-def test_a_held_row_is_waited_for_then_told(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_row_raises_after_the_timeout(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
     storage, other = open_storage(url), open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
@@ -193,21 +193,21 @@ def test_a_held_row_is_waited_for_then_told(server: servers.Server, url: str, mo
     other.engine.dispose()
 
 
-def test_a_worker_waits_for_a_held_row(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_waits_for_a_locked_row(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
     other = open_storage(url)
     with worker_on(url) as (worker, study), ThreadPoolExecutor(1) as pool:
         with other.engine.begin() as holder:
             holder.execute(text("SELECT * FROM studies FOR UPDATE"))
-            taking = pool.submit(worker.claim, study)
+            claiming = pool.submit(worker.claim, study)
             time.sleep(2.5)
-            assert not taking.done()
-        trial = taking.result(timeout=PATIENCE)
+            assert not claiming.done()
+        trial = claiming.result(timeout=TIMEOUT)
         assert trial is not None and trial.number == 0
     other.engine.dispose()
 
 
-def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
+def test_heartbeats_continue_after_a_lock_and_no_trial_is_reclaimed(
     server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("hpo.storage.urls.LOCK_SECONDS", 1)
@@ -220,24 +220,24 @@ def test_a_beat_that_meets_a_lock_goes_on_and_nobody_is_taken_over(
             holder.execute(text("SELECT * FROM hpo_workers FOR UPDATE"))
             wait_until(lambda: "cannot send its heartbeat" in caplog.text)
         wait_until(lambda: "sends heartbeats again" in caplog.text)
-        watch = HeartbeatMonitor(study, grace_seconds=3.0)
+        monitor = HeartbeatMonitor(study, grace_seconds=3.0)
         for _ in range(8):
-            assert watch.poll(other) == []
+            assert monitor.poll(other) == []
             time.sleep(0.5)
         worker.finish(study, trial, TrialState.COMPLETE, 1.0)
     other.engine.dispose()
 
 
 @pytest.mark.parametrize(
-    ("statement", "says"),
+    ("statement", "message"),
     [
         ("UPDATE hpo_schema SET version = 99", "created by a newer hpo"),
         ("UPDATE alembic_version SET version_num = 'v99.0.0.a'", "created by a newer Optuna"),
         ("UPDATE alembic_version SET version_num = 'v2.6.0.a'", "optuna storage upgrade"),
     ],
 )
-def test_tables_of_another_version_are_refused_and_left_alone(
-    server: servers.Server, url: str, statement: str, says: str
+def test_tables_of_another_version_raise_and_are_not_changed(
+    server: servers.Server, url: str, statement: str, message: str
 ) -> None:
     engine = create_engine(url)
 
@@ -249,37 +249,39 @@ def test_tables_of_another_version_are_refused_and_left_alone(
     with engine.begin() as connection:
         connection.execute(text(statement))
     before = contents()
-    with pytest.raises(StorageError, match=says) as told:
+    with pytest.raises(StorageError, match=message) as raised:
         open_storage(url)
-    assert contents() == before and servers.PASSWORD not in str(told.value)
+    assert contents() == before and servers.PASSWORD not in str(raised.value)
     engine.dispose()
 
 
-def test_a_wrong_password_is_told_at_once_and_a_stopped_server_soon(server: servers.Server, url: str) -> None:
+def test_wrong_password_raises_at_once_and_stopped_server_after_the_wait(server: servers.Server, url: str) -> None:
     wrong = url.replace(servers.PASSWORD.replace("@", "%40"), "wr0ng")
-    with pytest.raises(StorageError, match="the server refuses") as told:
+    with pytest.raises(StorageError, match="the server refuses") as raised:
         open_storage(wrong)
-    assert "wr0ng" not in str(told.value)
-    nobody = url.replace(str(server.port), str(servers.free_port()))
-    with pytest.raises(StorageError, match="did not respond for 1 seconds") as told:
-        open_storage(nobody, wait_seconds=1)
-    assert "s3cr3t" not in str(told.value)
+    assert "wr0ng" not in str(raised.value)
+    unused_port = url.replace(str(server.port), str(servers.free_port()))
+    with pytest.raises(StorageError, match="did not respond for 1 seconds") as raised:
+        open_storage(unused_port, wait_seconds=1)
+    assert "s3cr3t" not in str(raised.value)
 
 
-def test_who_makes_the_tables_slowly_stays_alone(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends idle transactions, and their locks: the next process saw half of the tables."""
+def test_slow_creation_of_tables_keeps_its_lock(server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends idle transactions and releases their locks: the next process found half of the tables."""
     monkeypatch.setattr("hpo.storage.urls.IDLE_SECONDS", 1)
     url = parse_url(server.url())
     engine = create_engine(url, **engine_options(url))
-    with schema._alone(engine, url):
+    with schema._schema_lock(engine, url):
         time.sleep(2.5)
         with engine.connect() as other:
             assert not other.scalar(text(schema._SERVER_LOCKS[url.get_backend_name()][0]))
     engine.dispose()
 
 
-def test_time_zones_kill_nobody(server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of two processes in a zone of its own: beats are counted, no clock is read."""
+def test_time_zones_do_not_make_a_worker_look_dead(
+    server: servers.Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes in different time zones: heartbeats are counted, no clock is read."""
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setenv("PGTZ", "Pacific/Auckland")
     storage = open_storage(url)
@@ -289,9 +291,9 @@ def test_time_zones_kill_nobody(server: servers.Server, url: str, monkeypatch: p
         monkeypatch.setitem(os.environ, "TZ", "America/Los_Angeles")
         time.tzset()
         try:
-            watch = HeartbeatMonitor(study, grace_seconds=3.0)
+            monitor = HeartbeatMonitor(study, grace_seconds=3.0)
             for _ in range(20):
-                assert watch.poll(storage) == []
+                assert monitor.poll(storage) == []
                 time.sleep(0.25)
         finally:
             monkeypatch.undo()

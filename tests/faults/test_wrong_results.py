@@ -1,4 +1,4 @@
-"""What is no result never becomes one: values that are no numbers, another search's trials, another's word."""
+"""Wrong results are never used: values that are not finite, trials of another search, results of others."""
 
 import json
 import multiprocessing
@@ -22,21 +22,21 @@ from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import open_storage
 from hpo.workflow.worker import loop
-from tests.faults.search import check_whole, study_of, wait_until, write_metric
+from tests.faults.search import check_complete, study_of, wait_until, write_metric
 
 spawn = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def short(study_file: dict[str, Any]) -> dict[str, Any]:
-    """The study as quick as it gets, in this process."""
+def short_study(study_file: dict[str, Any]) -> dict[str, Any]:
+    """The shortest study, run in this process."""
     space = {**study_file["search_space"], "epochs": 1, "batch_size": 256}
     return {**study_file, "search_space": space, "budget": {"max_trials": 3}, "backend": "inline"}
 
 
-def test_infinity_and_nan_are_never_the_best(short: dict[str, Any], tmp_path: Path) -> None:
-    fault = "for value in (float('inf'), float('nan')):\n    if strike(str(value)):\n        return {'right': value}"
-    result = hpo.run({**short, "metric": str(write_metric(tmp_path, fault))})
+def test_infinity_and_nan_are_never_the_best(short_study: dict[str, Any], tmp_path: Path) -> None:
+    fault = "for value in (float('inf'), float('nan')):\n    if once(str(value)):\n        return {'right': value}"
+    result = hpo.run({**short_study, "metric": str(write_metric(tmp_path, fault))})
     states = [trial.state for trial in result.study.trials]
     assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
     for trial, value in zip(result.study.trials, ("inf", "nan"), strict=False):
@@ -52,42 +52,47 @@ def test_infinity_and_nan_are_never_the_best(short: dict[str, Any], tmp_path: Pa
         ({"search_space": {"learning_rate": {"low": 1e-3, "high": 1.0}}}, "search_space.learning_rate"),
     ],
 )
-def test_another_search_of_that_name_is_refused_and_changes_nothing(
-    short: dict[str, Any], changed: dict[str, Any], difference: str, finished: Path, home: Path
+def test_another_search_of_the_same_name_raises_and_changes_nothing(
+    short_study: dict[str, Any], changed: dict[str, Any], difference: str, finished: Path, home: Path
 ) -> None:
     before = dump(f"sqlite:///{finished}")
-    with pytest.raises(StudyError) as told:
-        hpo.run({**short, **changed}, storage=f"sqlite:///{finished}")
-    assert difference in str(told.value) and "--name" in str(told.value)
-    assert "warm_start: [faulty]" in str(told.value)
+    with pytest.raises(StudyError) as raised:
+        hpo.run({**short_study, **changed}, storage=f"sqlite:///{finished}")
+    assert difference in str(raised.value) and "--name" in str(raised.value)
+    assert "warm_start: [faulty]" in str(raised.value)
     assert dump(f"sqlite:///{finished}") == before
 
 
-def test_a_wider_search_takes_the_finished_trials_over(short: dict[str, Any], finished: Path) -> None:
+def test_wider_search_copies_the_finished_trials(short_study: dict[str, Any], finished: Path) -> None:
     url = f"sqlite:///{finished}"
     wider = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "epochs": 1, "batch_size": [128, 256]}
-    new = {**short, "name": "wider", "search_space": wider, "warm_start": "faulty", "budget": {"max_trials": 1}}
+    new = {**short_study, "name": "wider", "search_space": wider, "warm_start": "faulty", "budget": {"max_trials": 1}}
     result = hpo.run(new, storage=url)
     first, other = result.study.trials
     assert first.user_attrs["copied_from"] == "faulty #0" and "copied_from" not in other.user_attrs
     assert first.value == first.intermediate_values[1] and TrialRecord.of(first).curve
     with pytest.raises(StudyError, match="metric: accuracy before, loss now"):
         hpo.run({**new, "name": "other", "metric": "loss", "sampler": "tpe"}, storage=url)
-    learnt = hpo.run({**new, "name": "other", "metric": "loss"}, storage=url).study  # the default takes ranks
-    assert StudyRecord.of(learnt).source_studies == ("faulty",) and "copied_from" not in learnt.trials[0].user_attrs
+    transferred = hpo.run(
+        {**new, "name": "other", "metric": "loss"}, storage=url
+    ).study  # the default sampler transfers ranks
+    assert (
+        StudyRecord.of(transferred).source_studies == ("faulty",)
+        and "copied_from" not in transferred.trials[0].user_attrs
+    )
     with pytest.raises(StudyError, match=r"no study 'fauly'.*Did you mean 'faulty'"):
         hpo.run({**new, "name": "third", "warm_start": ["fauly"]}, storage=url)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, material: Path) -> Path:
-    """The database of a study that was run to its end."""
+def finished(tmp_path_factory: pytest.TempPathFactory, study_inputs: Path) -> Path:
+    """The database of a completed study."""
     folder = tmp_path_factory.mktemp("finished")
     rate = {"low": 1e-3, "high": 1e-2, "log": True}
     study = {
         "name": "faulty",
-        "data": str(material / "reviews"),
-        "models": [str(material / "bert")],
+        "data": str(study_inputs / "reviews"),
+        "models": [str(study_inputs / "bert")],
         "search_space": {"learning_rate": rate, "epochs": 1, "batch_size": 256},
         "budget": {"max_trials": 1},
         "confirm": {"top": 1, "seeds": 1},
@@ -100,9 +105,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, material: Path) -> Path:
     return folder / "hpo.db"
 
 
-def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_of_a_finished_study_does_not_reset_it(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phases: list[str] = []
     monkeypatch.setattr(loop, "set_phase", lambda study, phase: phases.append(phase))
     url = f"sqlite:///{finished}"
@@ -114,12 +117,14 @@ def test_a_worker_that_comes_to_a_finished_study_does_not_set_it_back(
 def dump(url: str) -> str:
     storage = open_storage(url)
     study = optuna.load_study(study_name="faulty", storage=storage)
-    told = json.dumps([StudyRecord.of(study).attributes(), study.metric_names, [str(trial) for trial in study.trials]])
+    content = json.dumps(
+        [StudyRecord.of(study).attributes(), study.metric_names, [str(trial) for trial in study.trials]]
+    )
     storage.engine.dispose()
-    return told
+    return content
 
 
-def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
+def test_result_of_the_dashboard_is_kept_and_the_worker_continues(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = open_storage(database)
@@ -140,7 +145,7 @@ def test_a_result_told_in_the_dashboard_stays_and_the_worker_lives(
 
 
 def dashboard(storage: Any) -> Callable[[str, Any], str]:
-    """A function that posts JSON to optuna-dashboard's own application, and returns its answer's status."""
+    """Return a function that posts JSON to optuna-dashboard's application and returns the response's status."""
     import io
 
     from optuna_dashboard import wsgi
@@ -160,9 +165,9 @@ def dashboard(storage: Any) -> Callable[[str, Any], str]:
             "SERVER_NAME": "localhost",
             "SERVER_PORT": "0",
         }
-        answered: list[str] = []
-        list(application(request, lambda status, headers, error=None: answered.append(status)))
-        return answered[0]
+        statuses: list[str] = []
+        list(application(request, lambda status, headers, error=None: statuses.append(status)))
+        return statuses[0]
 
     return post
 
@@ -171,12 +176,12 @@ def run_with_many_checkpoints(study: dict[str, Any]) -> None:
     from hpo.workflow.context import StudyContext
 
     plan = StudyContext.plan
-    StudyContext.plan = lambda *given, **more: replace(plan(*given, **more), checkpoint_seconds=0.1)  # type: ignore[method-assign]
+    StudyContext.plan = lambda *args, **kwargs: replace(plan(*args, **kwargs), checkpoint_seconds=0.1)  # type: ignore[method-assign]
     hpo.run(study)
 
 
 @pytest.mark.slow
-def test_a_killed_trials_curve_has_all_its_points(study_file: dict[str, Any], home: Path) -> None:
+def test_curve_of_a_killed_trial_is_complete(study_file: dict[str, Any], home: Path) -> None:
     def past_a_rung() -> bool:
         for file in (run_folder("faulty") / "checkpoints").glob("*/checkpoint-*/state.json"):
             with suppress(OSError):  # replaced by the next one
@@ -193,6 +198,6 @@ def test_a_killed_trials_curve_has_all_its_points(study_file: dict[str, Any], ho
     killed = study_of(home)
     assert killed is not None and not TrialRecord.of(killed.trials[0]).curve
     hpo.run(study)
-    resumed = check_whole(home, trials=1)
+    resumed = check_complete(home, trials=1)
     assert resumed.trials[0].user_attrs["attempt"] == 2
     assert None not in TrialRecord.of(resumed.trials[0]).curve[0].model_dump().values()

@@ -1,4 +1,4 @@
-"""Workers that die at the worst moment, and those who take their trials over: each exactly once."""
+"""Workers that die at the worst moment: each trial is reclaimed exactly once."""
 
 import multiprocessing
 import os
@@ -16,20 +16,20 @@ from hpo.storage.lease import Worker
 from hpo.storage.models import LeaseRow
 from hpo.storage.reclaim import reclaim
 from hpo.storage.storage import Storage, open_storage
-from tests.faults.search import PATIENCE
+from tests.faults.search import TIMEOUT
 
-TAKERS = 8
+PROCESSES = 8
 spawn = multiprocessing.get_context("spawn")
 
 
-def die_before_the_first_beat(url: str) -> None:
+def die_before_the_first_heartbeat(url: str) -> None:
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
     assert Worker(storage, study, "cpu").claim(study) is not None
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_while_taking_over(url: str, committed: bool) -> None:
+def die_while_reclaiming(url: str, committed: bool) -> None:
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
     if committed:
@@ -40,17 +40,17 @@ def die_while_taking_over(url: str, committed: bool) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def take_over_at_once(url: str, barrier: Any, answers: Any) -> None:
+def reclaim_at_once(url: str, barrier: Any, results: Any) -> None:
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
-    barrier.wait(PATIENCE)
-    answers.put(reclaim(storage, study))
+    barrier.wait(TIMEOUT)
+    results.put(reclaim(storage, study))
 
 
-def killed(target: Callable[..., None], *given: Any) -> None:
-    process = spawn.Process(target=target, args=given)
+def run_killed(target: Callable[..., None], *arguments: Any) -> None:
+    process = spawn.Process(target=target, args=arguments)
     process.start()
-    process.join(PATIENCE)
+    process.join(TIMEOUT)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -67,8 +67,8 @@ def deaths(storage: Storage, study: optuna.Study) -> int:
         return session.get_one(LeaseRow, study.trials[0]._trial_id).deaths
 
 
-def test_killed_before_the_first_beat(database: str) -> None:
-    killed(die_before_the_first_beat, database)
+def test_worker_killed_before_its_first_heartbeat(database: str) -> None:
+    run_killed(die_before_the_first_heartbeat, database)
     with opened(database) as (storage, study):
         assert study.trials[0].state == TrialState.RUNNING
         assert reclaim(storage, study) == [0]
@@ -79,9 +79,9 @@ def test_killed_before_the_first_beat(database: str) -> None:
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_a_taker_that_dies_takes_over_exactly_once(database: str, committed: bool) -> None:
-    killed(die_before_the_first_beat, database)
-    killed(die_while_taking_over, database, committed)
+def test_process_that_dies_while_reclaiming_reclaims_once(database: str, committed: bool) -> None:
+    run_killed(die_before_the_first_heartbeat, database)
+    run_killed(die_while_reclaiming, database, committed)
     with opened(database) as (storage, study):
         assert reclaim(storage, study) == ([] if committed else [0])
         assert study.trials[0].state == TrialState.WAITING and deaths(storage, study) == 1
@@ -89,15 +89,15 @@ def test_a_taker_that_dies_takes_over_exactly_once(database: str, committed: boo
 
 
 @pytest.mark.slow
-def test_of_many_takers_one_gets_it(database: str) -> None:
-    killed(die_before_the_first_beat, database)
-    barrier, answers = spawn.Barrier(TAKERS), spawn.Queue()
-    processes = [spawn.Process(target=take_over_at_once, args=(database, barrier, answers)) for _ in range(TAKERS)]
+def test_one_of_many_processes_reclaims_the_trial(database: str) -> None:
+    run_killed(die_before_the_first_heartbeat, database)
+    barrier, results = spawn.Barrier(PROCESSES), spawn.Queue()
+    processes = [spawn.Process(target=reclaim_at_once, args=(database, barrier, results)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
-    taken = [answers.get(timeout=PATIENCE) for _ in processes]
+    reclaimed = [results.get(timeout=TIMEOUT) for _ in processes]
     for process in processes:
-        process.join(PATIENCE)
-    assert sorted(taken) == [[]] * (TAKERS - 1) + [[0]]
+        process.join(TIMEOUT)
+    assert sorted(reclaimed) == [[]] * (PROCESSES - 1) + [[0]]
     with opened(database) as (storage, study):
         assert deaths(storage, study) == 1
