@@ -1,4 +1,4 @@
-"""Reading questions with their choices, of which one is right."""
+"""Questions with choices, of which one is correct."""
 
 import re
 from collections.abc import Mapping, Sequence
