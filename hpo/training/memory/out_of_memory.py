@@ -50,4 +50,4 @@ def with_fewer_tokens(attempt: Callable[[int], T], tokens: int, longest: int, de
 
 def does_not_fit(longest: int) -> OutOfMemory:
     """Return the error of a trial whose inputs are too long for this machine."""
-    return OutOfMemory(f"one example of up to {longest} tokens does not fit in memory")
+    return OutOfMemory(f"one input of up to {longest} tokens does not fit in memory")

@@ -114,7 +114,7 @@ def test_input_that_fits_only_with_activation_checkpointing(plan: Plan) -> None:
 def test_input_that_does_not_fit_raises_out_of_memory(plan: Plan) -> None:
     run = FineTuning(plan())
     sizes = raise_out_of_memory(run, lambda model, rows: True)
-    with pytest.raises(OutOfMemory, match="one example of up to 12 tokens does not fit"):
+    with pytest.raises(OutOfMemory, match="one input of up to 12 tokens does not fit"):
         list(run.reports())
     assert sizes == [8, 4, 2, 1, 1]  # the last with activation checkpointing
 
