@@ -1,1 +1,1 @@
-"""Micro-batch size and out-of-memory errors."""
+"""Gradient accumulation in micro-batches that fit in memory."""

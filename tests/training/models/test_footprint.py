@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
+
 from hpo.config.model_ref import ModelRef
-from hpo.training.models.footprint import footprint_from_config, measure_footprint
+from hpo.training.models.footprint import allocated_bytes, footprint_from_config, measure_footprint
 from hpo.training.plan import TrainingPlan
 
 
@@ -21,3 +23,12 @@ def test_config_and_measurement_agree_on_parameters(plan: Callable[..., Training
 def test_unknown_model_has_no_footprint() -> None:
     ref = ModelRef(name="no/such-model", label="m")
     assert footprint_from_config(ref, "AutoModelForSequenceClassification", {}) is None
+
+
+def test_allocated_bytes_is_the_peak() -> None:
+    def run() -> None:
+        first = torch.empty(1_000_000)
+        del first
+        torch.empty(500_000)
+
+    assert 4_000_000 <= allocated_bytes(run) < 5_000_000
