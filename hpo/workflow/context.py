@@ -225,18 +225,11 @@ def versions() -> dict[str, str]:
     import subprocess
     from importlib.metadata import version
 
-    names = (
-        "hpo-finetune",
-        "torch",
-        "transformers",
-        "peft",
-        "datasets",
-        "tokenizers",
-        "optuna",
-        "numpy",
-        "scikit-learn",
-    )
-    found = {name: version(name) for name in names} | {"python": platform.python_version()}
+    from hpo import __version__
+
+    names = "torch transformers peft datasets tokenizers optuna numpy scikit-learn".split()
+    found = {"hpo-finetune": __version__} | {name: version(name) for name in names}
+    found["python"] = platform.python_version()
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
         if asked.returncode == 0:

@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import hpo
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Import name → distribution, where they differ.
@@ -55,6 +57,10 @@ def test_imports_are_declared_and_declared_packages_are_imported() -> None:
     undeclared = {name: str(file.relative_to(ROOT)) for name, file in found.items() if name not in offered}
     assert undeclared.keys() <= OF_A_NOTEBOOK, undeclared
     assert offered - found.keys() <= INDIRECT
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert hpo.__version__ == PROJECT["version"]
 
 
 def test_pinned_versions_are_within_the_bounds() -> None:
