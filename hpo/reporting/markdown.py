@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 
 def escape(text: object) -> str:
-    """Text on one line with the special characters of Markdown and HTML escaped.
+    """Return a text on one line with the special characters of Markdown and HTML escaped.
 
     >>> print(escape("<b> *x* learning_rate"))
     &lt;b&gt; \\*x\\* learning_rate

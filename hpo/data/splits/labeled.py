@@ -48,7 +48,7 @@ def _is_unlabeled(rows: Dataset, label: str) -> bool:
 
 
 def _is_blank(label: Any) -> bool:
-    """Whether a label is empty, NaN or -1, or a container of nothing but such values."""
+    """Return whether a label is empty, NaN or -1, or a container of nothing but such values."""
     if isinstance(label, dict):
         return all(map(_is_blank, label.values()))
     if isinstance(label, list):
