@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import hpo
 from tests.small_models import save_bert, write_reviews
 
 
@@ -20,7 +21,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(workshop: Path) -> dict[str, Any]:
-    """A study of those as a person would write it in Python."""
+    """A study of them, as a user writes it in Python."""
     return {
         "name": "reviews",
         "data": str(workshop / "reviews"),
@@ -37,3 +38,26 @@ def study(workshop: Path) -> dict[str, Any]:
         "backend": "inline",
         "devices": "cpu",
     }
+
+
+@pytest.fixture
+def result(study: dict[str, Any]) -> hpo.Result:
+    """The result of the study."""
+    return hpo.run(study)
+
+
+@pytest.fixture
+def one_trial(study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path / 'hpo.db'}")
+    return study | {"budget": {"max_trials": 1}, "confirm": {"top": 1, "seeds": 1}, "pruner": "none"}
+
+
+@pytest.fixture
+def folded(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The study with 90 training rows in three folds, and 32 for test."""
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
+    for split, rows in (("train", 90), ("test", 32)):
+        lines = (Path(study["data"]) / f"{split}.csv").read_text().splitlines()
+        (reviews / f"{split}.csv").write_text("\n".join(lines[: rows + 1]))
+    return {**study, "data": {"path": str(reviews), "folds": 3}}

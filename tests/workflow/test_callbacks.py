@@ -12,6 +12,7 @@ import pytest
 import hpo
 from hpo.config.trial_params import Report, TrialParams
 from hpo.errors import ConfigError
+from hpo.storage.records.study import StudyRecord
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 
 FILE = '''
@@ -133,7 +134,7 @@ def test_hooks_run_in_the_workers_and_the_objects_reach_them(
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in result.study.trials)
     warnings = hpo.status("reviews").warnings
     assert warnings and all("Failing.on_report failed: ValueError: no" in warning for warning in warnings)
-    config = result.study.user_attrs["config"]
+    config = StudyRecord.of(result.study).config
     assert config["sampler"] == {"name": "python:RandomSampler"} and config["callbacks"][1] == "python:Failing"
 
 

@@ -1,4 +1,4 @@
-"""The ranking of models before a search: `hpo rank`, what `hpo run` makes of it, and where there is none."""
+"""The ranking of models before a search: `hpo rank`, its use in `hpo run`, and tasks without one."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tests.small_models import save_model
 
 @pytest.fixture
 def blind(workshop: Path, tmp_path: Path) -> str:
-    """A model that says the same of every text: all of its words have one embedding."""
+    """A model with the same output for every text: all of its tokens have one embedding."""
     from transformers import AutoModel
 
     folder = tmp_path / "blind"
@@ -35,7 +35,7 @@ def blind(workshop: Path, tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_models_are_ranked_by_what_their_features_tell(study: dict[str, Any], blind: str) -> None:
+def test_models_are_ranked_by_their_features(study: dict[str, Any], blind: str) -> None:
     study["models"] = [blind, *study["models"]]
     found = hpo.rank(study)
     assert found.order[-1] == "blind" and found.rows == 240
@@ -43,19 +43,19 @@ def test_models_are_ranked_by_what_their_features_tell(study: dict[str, Any], bl
     assert (by_name["shallow"].score or 0) > 0.3 > 0.1 > (by_name["blind"].score or 0)  # one word decides
     assert by_name["deep"].layers == 3 and by_name["deep"].parameters > by_name["shallow"].parameters
     assert all(m.seconds >= 0 and not m.reason for m in found.models)
-    assert not (home() / "hpo.db").exists() and not (home() / "runs").exists()  # nothing of a study is left
+    assert not (home() / "hpo.db").exists() and not (home() / "runs").exists()  # no study was created
 
 
-def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
+def test_search_tries_models_in_ranked_order_and_reports_the_agreement(
     study: dict[str, Any], blind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study |= {"models": [blind, *study["models"]], "budget": {"max_trials": 4}, "confirm": {"top": 1, "seeds": 1}}
     result = hpo.run(study)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     ranking = StudyRecord.of(result.study).ranking
     assert ranking is not None and ranking.order[-1] == "blind"
     assert [trial.params["model"] for trial in result.study.trials[:3]] == ranking.order
-    assert f"tried in this order: {ranking.order[0]}" in told
+    assert f"tried in this order: {ranking.order[0]}" in output
     agreed = result.record.ranking
     assert agreed is not None and (agreed.tau is None or -1 <= agreed.tau <= 1)
     assert {m.model for m in agreed.models if m.best is not None} >= {result.params["model"]}
@@ -66,9 +66,7 @@ def test_a_search_begins_with_the_best_ranked_and_says_how_well_that_agreed(
     assert StudyRecord.of(more.study).ranking == ranking and len(more.study.trials) == 5
 
 
-def test_a_ranking_can_be_turned_off_and_one_model_has_none(
-    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranking_is_optional_and_needs_two_models(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked"))
     off = StudyContext.create(load_config({**study, "rank": False}), Execution())
     assert rank.rank_if_wanted(off) is None
@@ -94,7 +92,7 @@ def test_each_kind_of_label_is_ranked(task: str, architectures: tuple[str, ...],
     assert all(m.score is not None and np.isfinite(m.score) and m.score <= 1 for m in found.models)
 
 
-def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
+def test_task_without_ranking_raises(tmp_path: Path) -> None:
     models = [str(save_model(tmp_path / name, "distilbert", seed=number)) for number, name in enumerate("ab")]
     data = str(write_rows("question-answering", tmp_path / "rows"))
     study = {"name": "n", "task": "question-answering", "data": data, "models": models, "devices": "cpu"}
@@ -103,7 +101,7 @@ def test_a_task_without_a_ranking_says_so(tmp_path: Path) -> None:
     assert rank.rank_if_wanted(StudyContext.create(load_config(study), Execution())) is None
 
 
-def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_and_cost_of_rows_are_limited(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     context = StudyContext.create(load_config(study), Execution())
     monkeypatch.setattr(rank, "ROWS", 100)
     assert 95 <= rank_models(context).rows <= 100
@@ -112,7 +110,7 @@ def test_many_rows_and_long_ones_are_bounded(study: dict[str, Any], monkeypatch:
     assert rank_models(context).rows == 10
 
 
-def test_the_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:
+def test_report_of_an_unfinished_study_shows_the_ranking(study: dict[str, Any]) -> None:
     import optuna
 
     search = optuna.create_study(study_name="unfinished")

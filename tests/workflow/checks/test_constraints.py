@@ -1,4 +1,4 @@
-"""Constraints: models that do not keep to them are dropped before they cost anything, and results are held to them."""
+"""Constraints: models that exceed them are dropped before training, and confirmed models are checked."""
 
 import shutil
 from pathlib import Path
@@ -25,20 +25,22 @@ def parameters(study: dict[str, Any]) -> dict[str, int]:
     return {label: context.candidates[label].parameters for label in context.config.labels}
 
 
-def test_a_config_alone_tells_parameters_and_weights(study: dict[str, Any]) -> None:
+def test_footprint_from_a_config_has_parameters_and_weights(study: dict[str, Any]) -> None:
     context = StudyContext.create(load_config(study), Execution())
     for label in context.config.labels:
         candidate = context.candidates[label]
-        told = footprint_from_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
-        assert told is not None and told.params == candidate.parameters
+        expected = footprint_from_config(candidate.ref, context.task.auto_class, context.task.head_config(context.data))
+        assert expected is not None and expected.params == candidate.parameters
         measured = measure_footprint(
             candidate.build(0), context.features("validation", label), context.task, context.execution.device
         )
-        assert measured.params == told.params and (measured.latency_ms or 0) > 0
-        assert told.memory_mb < measured.memory_mb < told.memory_mb + 5  # activations of a tiny model's one example
+        assert measured.params == expected.params and (measured.latency_ms or 0) > 0
+        assert (
+            expected.memory_mb < measured.memory_mb < expected.memory_mb + 5
+        )  # activations of a tiny model's one example
 
 
-def test_a_model_that_is_too_large_is_dropped_unread(
+def test_too_large_model_is_dropped_without_reading_its_weights(
     study: dict[str, Any], workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = parameters(study)
@@ -52,30 +54,30 @@ def test_a_model_that_is_too_large_is_dropped_unread(
     assert {trial.params["model"] for trial in result.study.trials} == {"shallow"}
     assert result.record.footprint is not None and result.record.footprint.params == sizes["shallow"]
     assert (result.record.footprint.latency_ms or 0) > 0 and not result.record.violations
-    shutil.rmtree(unread)  # going on needs no second look at it
+    shutil.rmtree(unread)  # resuming does not load it
     assert len(hpo.run({**study, "budget": {"max_trials": 3}}).study.trials) == 3
     with pytest.raises(StudyError, match=r"constraints\.max_params"):
         hpo.run({**study, "constraints": {"max_params": 10**9}})
 
 
 @pytest.mark.parametrize(
-    ("constraints", "told"),
+    ("constraints", "message"),
     [
         ({"max_params": 10}, r"shallow: it has [\d,]+ parameters, constraints\.max_params is 10\n"),
         ({"max_latency_ms": 1e-6}, r"deep: .* takes [\d.]+ ms, constraints\.max_latency_ms is 1e-06"),
         ({"max_memory_mb": 0.001}, r"deep: it needs [\d.]+ MB, constraints\.max_memory_mb is 0\.001"),
     ],
 )
-def test_where_no_model_is_left_each_is_told_with_its_reason(
-    constraints: dict[str, Any], told: str, study: dict[str, Any]
+def test_no_model_left_raises_with_each_reason(
+    constraints: dict[str, Any], message: str, study: dict[str, Any]
 ) -> None:
     context = StudyContext.create(load_config({**study, "constraints": constraints}), Execution())
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         apply_constraints(context)
     assert "no model is left" in str(caught.value) and "name smaller models" in str(caught.value)
 
 
-def test_mistakes_in_constraints_are_told(study: dict[str, Any]) -> None:
+def test_invalid_constraints_raise(study: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"constraints\.max_parms: no such key\. Did you mean 'max_params'"):
         load_config({**study, "constraints": {"max_parms": 3}})
     with pytest.raises(ConfigError, match=r"constraints\.max_latency_ms: must be greater than 0"):
@@ -83,8 +85,8 @@ def test_mistakes_in_constraints_are_told(study: dict[str, Any]) -> None:
     assert load_config({**study, "constraints": {"max_params": 30e6}}).constraints.max_params == 30_000_000
 
 
-def test_a_trained_model_beyond_them_is_not_chosen() -> None:
-    """The better of two is beyond them: of its runs the least counts, the machine was busy in the other."""
+def test_confirmed_model_that_exceeds_them_is_not_the_winner() -> None:
+    """The better of two exceeds them; the least of its runs counts, since the machine was busy during the other."""
     search, confirm = (optuna.create_study(direction="maximize") for _ in range(2))
     jobs = [ConfirmJob(0, 1), ConfirmJob(1, 1), ConfirmJob(0, 2), ConfirmJob(1, 2)]
     for value in (0.9, 0.8):

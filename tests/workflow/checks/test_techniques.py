@@ -1,4 +1,4 @@
-"""What the task or a model cannot have is told before anything is trained."""
+"""Techniques that the task or a model does not support raise before anything is trained."""
 
 from pathlib import Path
 from typing import Any

@@ -47,7 +47,7 @@ def test_requirements_of_slurm(more: dict[str, Any], message: str, monkeypatch: 
 
 
 def test_sqlite_raises_for_slurm() -> None:
-    with pytest.raises(StorageError, match=r"sqlite:///.*hpo\.db is a file of this machine.*PostgreSQL or MySQL"):
+    with pytest.raises(StorageError, match=r"sqlite:///.*hpo\.db is a file on this machine.*PostgreSQL or MySQL"):
         create_placement(load_config(study_dict(backend="slurm", workers=2)))
 
 

@@ -1,4 +1,4 @@
-"""Errors told apart by what they cost: the trial, the process, or the search."""
+"""Classification of errors by what they cost: the trial, the process, or the study."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hpo.workflow.worker.failures import is_device_lost, reason_to_fail
 
 
 @pytest.mark.parametrize(
-    ("says", "memory", "device"),
+    ("message", "memory", "device"),
     [
         ("CUDA error: misaligned address", False, True),
         ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", False, True),
@@ -22,14 +22,16 @@ from hpo.workflow.worker.failures import is_device_lost, reason_to_fail
     ],
 )
 @pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
-def test_memory_device_or_a_bug(kind: type[RuntimeError], says: str, memory: bool, device: bool) -> None:
-    error = kind(says)
+def test_message_of_a_library_is_memory_device_or_bug(
+    kind: type[RuntimeError], message: str, memory: bool, device: bool
+) -> None:
+    error = kind(message)
     assert is_out_of_memory(error) == memory
     assert is_device_lost(error) == (device or (kind is torch.AcceleratorError and not memory))
     assert (reason_to_fail(error) or "").startswith("OutOfMemory") == memory
 
 
-def test_a_device_lost_on_the_way_out_of_a_want_of_memory_is_lost() -> None:
+def test_device_lost_after_lack_of_memory_is_lost() -> None:
     lost = RuntimeError("CUDA error: unspecified launch failure")
     lost.__context__ = torch.OutOfMemoryError("CUDA out of memory")
     assert is_device_lost(lost) and reason_to_fail(lost) is None

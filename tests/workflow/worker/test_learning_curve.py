@@ -1,4 +1,4 @@
-"""A run's points on disk: none is missing to who goes on, whichever attempt wrote it."""
+"""The learning curve on disk: a resumed run has every point, whichever attempt wrote it."""
 
 from pathlib import Path
 
@@ -20,18 +20,18 @@ def write(folder: Path, attempt: int, reached: int, last: int) -> LearningCurve:
     return curve
 
 
-def test_who_goes_on_has_the_points_up_to_its_checkpoint(tmp_path: Path) -> None:
+def test_resumed_run_has_the_points_up_to_its_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 1, reached=0, last=3)
     assert LearningCurve(tmp_path, 2, reached=2).points == points(1, 2)
     assert LearningCurve(tmp_path, 2, reached=0).points == []
 
 
-def test_a_frozen_attempt_does_not_write_over_the_next_ones_points(tmp_path: Path) -> None:
+def test_suspended_attempt_does_not_overwrite_the_next_ones_points(tmp_path: Path) -> None:
     frozen = write(tmp_path, 1, reached=0, last=2)
     write(tmp_path, 2, reached=2, last=5)
-    frozen.add(points(1, 3)[-1])  # it thaws
+    frozen.add(points(1, 3)[-1])  # it continues
     assert LearningCurve(tmp_path, 3, reached=5).points == points(1, 2) + points(2, 5)[2:]
-    (tmp_path / "curve-2.json").write_text("[{")  # torn by a power cut
+    (tmp_path / "curve-2.json").write_text("[{")  # torn by a power failure
     assert LearningCurve(tmp_path, 3, reached=5).points == points(1, 3)
     remove_learning_curve(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
-"""A trial stopped on one machine goes on on another from the copy of its checkpoint; without one it says so."""
+"""One leased trial: failed, released, or resumed on another machine from a remote checkpoint."""
 
+import errno
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.config.load import load_config
 from hpo.core.paths import run_folder
-from hpo.errors import ConfigError, StudyError
+from hpo.errors import StorageError
 from hpo.reporting.console import console
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
@@ -20,35 +20,39 @@ from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
 from hpo.training.checkpoints.remote import RemoteCheckpoints
 from hpo.workflow.context import StudyContext
-from hpo.workflow.stop import delete
 from tests.training.checkpoints.test_remote import Flaky, flaky
+from tests.workflow.interruption import stop_in_mid_trial
 
 __all__ = ["flaky"]  # a fixture
 
 
-def stop_in_mid_trial(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the study on a machine that is preempted after the first trial's first rung."""
-    train = fine_tune.FineTuning._train_step
+def test_diverging_trial_fails_alone(study: dict[str, Any]) -> None:
+    study["search_space"]["learning_rate"] = [1e-2, 1e30]
+    study["first_trials"] = [{"learning_rate": 1e30}, {"learning_rate": 1e-2}]
+    result = hpo.run({**study, "budget": {"max_trials": 4}})
+    failed = [t for t in result.study.trials if t.state == TrialState.FAIL]
+    assert failed
+    assert all(t.user_attrs["failure"].startswith("Diverged") for t in failed)
+    assert result.params["learning_rate"] == 1e-2
 
-    def interrupted(self: Any, *given: Any) -> None:
-        train(self, *given)
-        if self.progress.rung == 1:
-            self.plan.stop.set()
+
+def test_full_disk_stops_the_study_which_can_be_resumed(study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def full(*_: Any) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fine_tune.FineTuning, "_train_step", interrupted)
-        with pytest.raises(StudyError, match="stopped before its end"):
+        patched.setattr(fine_tune, "save_checkpoint", full)
+        patched.setattr(fine_tune.FineTuning, "_save_if_due", fine_tune.FineTuning.save)
+        with pytest.raises(StorageError, match="The disk is full"):
             hpo.run(study)
-
-
-@pytest.fixture
-def one_trial(study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("HPO_STORAGE", f"sqlite:///{tmp_path / 'hpo.db'}")
-    return study | {"budget": {"max_trials": 1}, "confirm": {"top": 1, "seeds": 1}, "pruner": "none"}
+    result = hpo.run(study)
+    assert len(result.study.trials) == 5
+    assert not [t for t in result.study.trials if t.state == TrialState.FAIL]
 
 
 @pytest.mark.parametrize("reached", [True, False], ids=["reached", "out of reach"])
-def test_a_trial_goes_on_on_another_machine(
+def test_trial_is_resumed_on_another_machine(
     reached: bool, one_trial: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = tmp_path / "bucket"
@@ -65,27 +69,7 @@ def test_a_trial_goes_on_on_another_machine(
     assert not [path for path in bucket.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("gone_meanwhile", [False, True])
-def test_deleting_a_study_removes_its_copies_or_says_what_is_left(
-    gone_meanwhile: bool,
-    one_trial: dict[str, Any],
-    flaky: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    bucket = Path(flaky.removeprefix("flaky://"))
-    stop_in_mid_trial(one_trial | {"checkpoints": flaky}, monkeypatch)
-    assert list(bucket.glob("reviews/reviews-0/checkpoint-1-*/state.json"))
-    assert list(run_folder("reviews").glob("checkpoints/reviews-0/checkpoint-1-*"))
-    Flaky.failing = math.inf if gone_meanwhile else 0
-    delete("reviews")
-    told = capsys.readouterr().err
-    assert ("copies of checkpoints remain in reviews (ConnectionError: no route)" in told) == gone_meanwhile
-    assert (bucket / "reviews").exists() == gone_meanwhile
-    assert not run_folder("reviews").exists()
-
-
-def test_a_place_that_fails_costs_no_trial_and_is_told_aloud_once(
+def test_failing_remote_checkpoints_cost_no_trial_and_warn_once(
     one_trial: dict[str, Any], flaky: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, check = StudyContext.plan, RemoteCheckpoints.check
@@ -107,10 +91,10 @@ def test_a_place_that_fails_costs_no_trial_and_is_told_aloud_once(
     assert capsys.readouterr().out.count("cannot be written") == 1
 
 
-def test_what_other_machines_left_of_finished_trials_goes_with_the_stage(
+def test_files_of_trials_finished_elsewhere_are_removed_with_the_stage(
     one_trial: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial that was begun here and told its end elsewhere: as it waited, when the budget was spent."""
+    """A trial that ran here and was pruned elsewhere while it waited, because the budget was spent."""
     bucket = tmp_path / "bucket"
     one_trial |= {"checkpoints": f"file://{bucket}", "budget": {"max_trials": 2}}
     stop_in_mid_trial(one_trial, monkeypatch)
@@ -119,10 +103,3 @@ def test_what_other_machines_left_of_finished_trials_goes_with_the_stage(
     assert list(bucket.glob("*/reviews-0/*")) and list(run_folder("reviews").glob("checkpoints/reviews-0/*"))
     hpo.run(one_trial)
     assert not list(bucket.glob("*/reviews-0")) and not list(run_folder("reviews").glob("checkpoints/*"))
-
-
-def test_a_place_for_checkpoints_is_checked_first(study: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="checkpoints: nowhere://x cannot be opened"):
-        hpo.run({**study, "checkpoints": "nowhere://x"})
-    with pytest.raises(ConfigError, match="checkpoints: must not contain a password"):
-        load_config({**study, "checkpoints": "sftp://me:secret@host/x"})

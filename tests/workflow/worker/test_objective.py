@@ -1,15 +1,10 @@
-"""A study with k-fold validation: each trial is the mean over folds; the final model learns from all of them."""
+"""The objective of the search: sampled parameters, and the means over folds."""
 
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import hpo
-from hpo.config.load import load_config
-from hpo.config.trial_params import TrialParams
 from hpo.core.format import score
 from hpo.core.paths import run_folder
 from hpo.errors import StudyError
@@ -18,40 +13,25 @@ from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import open_storage
 from hpo.training import fine_tune
-from hpo.training.execution import Execution
-from hpo.workflow.context import StudyContext
 from hpo.workflow.replay import replay
-from hpo.workflow.worker.final_model import refit_plan
+from hpo.workflow.worker.stages import confirm_jobs
 
 
-@pytest.fixture
-def folded(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """The study with 90 training rows in three folds, and 32 for test."""
-    reviews = tmp_path / "reviews"
-    reviews.mkdir()
-    for split, rows in (("train", 90), ("test", 32)):
-        lines = (Path(study["data"]) / f"{split}.csv").read_text().splitlines()
-        (reviews / f"{split}.csv").write_text("\n".join(lines[: rows + 1]))
-    return {**study, "data": {"path": str(reviews), "folds": 3}}
+def test_conditions_and_fixed_values_are_sampled_as_configured(study: dict[str, Any]) -> None:
+    study["search_space"] |= {
+        "lr_scheduler": ["linear", "constant_with_warmup"],
+        "warmup_ratio": {"low": 0.1, "high": 0.4, "when": {"lr_scheduler": ["constant_with_warmup"]}},
+        "weight_decay": 0.05,
+    }
+    result = hpo.run({**study, "budget": {"max_trials": 6}, "pruner": "none"})
+    for trial in result.study.trials:
+        assert ("warmup_ratio" in trial.params) == (trial.params["lr_scheduler"] == "constant_with_warmup")
+        assert TrialRecord.of(trial).params["weight_decay"] == 0.05
+    jobs = confirm_jobs(result.study, StudyRecord.of(result.study).study_config)
+    assert len({job.trial for job in jobs}) == 2
 
 
-def test_each_fold_trains_on_the_others(folded: dict[str, Any], tmp_path: Path) -> None:
-    context = StudyContext.create(load_config(folded), Execution())
-    plan = context.plan(TrialParams(model="deep"), 0, tmp_path)
-    assert [(len(train), len(validation)) for train, validation in plan.folds] == [(60, 30)] * 3
-    held_out = [validation for _, validation in plan.folds]
-    for fold, (train, _) in enumerate(plan.folds):
-        others = reduce(lambda one, other: one.concatenate(other), held_out[:fold] + held_out[fold + 1 :])
-        assert np.array_equal(train.columns["input_ids"][0], others.columns["input_ids"][0])
-    assert plan.train is plan.folds[0][0] and plan.validation is plan.folds[0][1]
-    final = refit_plan(plan.params, None, context, tmp_path, Execution())
-    assert len(final.train) == 90 and final.validation is None and final.folds == ()
-    few = context.plan(TrialParams(model="deep", shots=4), 0, tmp_path)
-    for train, validation in few.folds:
-        assert np.bincount(train.all_labels()).tolist() == [4, 4] and len(validation) == 30
-
-
-def test_a_search_with_folds(
+def test_search_with_folds_is_resumed_and_reports_means(
     folded: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = fine_tune.FineTuning._train_step

@@ -1,0 +1,29 @@
+"""Training a chosen trial to a final model."""
+
+import hpo
+from hpo.storage.records.final_model import FinalModel
+from hpo.workflow.result import Predictor
+from hpo.workflow.retrain import retrain
+from hpo.workflow.studies import best_configuration
+
+
+def test_retraining_another_trial_counts_the_evaluation_on_test(result: hpo.Result) -> None:
+    other = next(t.number for t in result.study.trials if t.number != result.winner.trial)
+    record = retrain(result.study, other)
+    assert record.test is not None and record.test.evaluations == 2
+    assert Predictor(record.model_dir).predict(["a great film"])[0]["label"] in ("positive", "negative")
+    assert hpo.load("reviews").model_dir == result.model_dir
+    assert FinalModel.read(record.model_dir) == record
+    assert (record.winner.trial, record.winner.values) == (
+        other,
+        {},
+    ) and record.winner.mean == record.winner.search_value
+    best = best_configuration(None, None)
+    assert best["trial"] == result.winner.trial
+
+
+def test_retraining_the_winner_replaces_the_final_model_and_the_result(result: hpo.Result) -> None:
+    record = retrain(result.study)
+    assert record.confirmed == result.record.confirmed and record.model_dir == result.model_dir
+    assert record.test is not None and record.test.evaluations == 2
+    assert hpo.load("reviews").record == record == FinalModel.read(result.model_dir)
