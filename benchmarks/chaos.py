@@ -1,11 +1,11 @@
-"""Chaos: four workers of which one is killed, terminated or frozen every 15 s. Is the answer that of a quiet run?
+"""Chaos: four workers, one of which is killed, terminated or suspended every 15 s. Is the result that of a quiet run?
 
-    python -m benchmarks.chaos                                    # 10 minutes on SQLite, after a quiet run
-    python -m benchmarks.chaos --minutes 4 --storage postgresql   # a private server, itself killed twice
+    python -m benchmarks.chaos                                    # SQLite: a quiet run, then 10 minutes of faults
+    python -m benchmarks.chaos --minutes 4 --storage postgresql   # a private server, which is killed twice
 
-A fixed list of configurations of a bundled model is enqueued and searched twice: in quiet, then under faults. Workers
-are `hpo worker` processes, replaced as a scheduler would. Needs the data of the quickstart (examples/docstrings.py).
-Every invariant of such a search is checked, and each configuration's value held against that of the quiet run.
+A fixed list of configurations of a bundled model is enqueued and searched twice: without and with faults. Workers are
+`hpo worker` processes, which are replaced when they end, as by a scheduler. It needs the data of the quickstart
+(examples/docstrings.py). All invariants of a search are checked, and each value is compared with the quiet run.
 """
 
 import argparse
@@ -49,21 +49,21 @@ from tests import servers
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WORKERS, GRACE_SECONDS = 4, 60.0
 FAULTS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGSTOP": signal.SIGSTOP}
-FROZEN_SECONDS = (5.0, 90.0)  # longer than the grace period now and then
-SERVER_AWAY_SECONDS = 15.0
-MARK = "HPO_CHAOS_FLEET"  # an environment variable by which a fleet's processes are known
+SUSPENDED_SECONDS = (5.0, 90.0)  # sometimes longer than the grace period
+OUTAGE_SECONDS = 15.0
+MARK = "HPO_CHAOS_FLEET"  # environment variable that identifies the processes of a fleet
 
 
 def study(name: str, folder: Path, trials: int, rows: int) -> dict[str, Any]:
-    """The study: `trials` configurations, all of them enqueued, none pruned."""
+    """Return a study of `trials` configurations, which are all enqueued and never pruned."""
     data = folder / "data"
     if not data.exists():
         data.mkdir()
-        for split, most in {"train": rows, "validation": 200, "test": 200}.items():
-            with (EXAMPLES / "data" / "docstrings" / f"{split}.csv").open() as whole:
-                table = list(csv.reader(whole))[: most + 1]
-            with (data / f"{split}.csv").open("w", newline="") as part:
-                csv.writer(part).writerows(table)
+        for split, limit in {"train": rows, "validation": 200, "test": 200}.items():
+            with (EXAMPLES / "data" / "docstrings" / f"{split}.csv").open() as source:
+                table = list(csv.reader(source))[: limit + 1]
+            with (data / f"{split}.csv").open("w", newline="") as target:
+                csv.writer(target).writerows(table)
     rates = [round(1e-4 * (1 + 0.15 * number), 8) for number in range(trials)]
     return {
         "name": name,
@@ -86,7 +86,7 @@ def create(definition: dict[str, Any], storage: Storage) -> optuna.Study:
 
 
 class Fleet:
-    """`WORKERS` processes of `hpo worker`: one that left is replaced until the study is finished."""
+    """`WORKERS` processes of `hpo worker`. One that ended is replaced until the study is finished."""
 
     def __init__(self, name: str, url: str, log: Path) -> None:
         self._command = [sys.executable, "-m", "hpo.cli", "worker", "--study", name, "--device", "cpu"]
@@ -97,6 +97,7 @@ class Fleet:
         self.codes: Counter[int] = Counter()
 
     def replace(self) -> None:
+        """Start a process for each one that ended."""
         for process in list(self.processes):
             if process.poll() is not None:
                 self.codes[process.returncode] += 1
@@ -109,8 +110,8 @@ class Fleet:
         for process in self.processes:
             process.kill()
 
-    def leave(self, seconds: float = 300.0) -> int:
-        """Wait until all have left by themselves; returns how many had to be killed, children of theirs included."""
+    def wait(self, seconds: float = 300.0) -> int:
+        """Wait until all have ended. Kills the others after `seconds` and returns their number, with their children."""
         psutil.wait_procs([psutil.Process(p.pid) for p in self.processes if p.poll() is None], seconds)
         orphans = [process for process in psutil.process_iter() if self._is_ours(process)]
         for process in orphans:
@@ -118,16 +119,16 @@ class Fleet:
         return len(orphans)
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        """Whether a process is one of the fleet, or descends from one."""
+        """Return whether a process is one of the fleet or a descendant."""
         try:
             return process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
-            return False  # another person's, or gone by now
+            return False  # of another user, or it has ended
 
 
 @dataclass
-class Held:
-    """A running trial as last seen: since when with this attempt, and since when without a living worker."""
+class RunningTrial:
+    """A running trial: since when it has this attempt, and since when its worker is not alive."""
 
     attempt: int
     pid: int
@@ -137,17 +138,17 @@ class Held:
 
 @dataclass
 class Watcher:
-    """What is seen of a study from outside, some times a second."""
+    """Observes a study from outside, several times a second."""
 
     storage: Storage
     study: optuna.Study
-    held: dict[int, Held] = field(default_factory=dict)
-    longest_ghost: float = 0.0
+    held: dict[int, RunningTrial] = field(default_factory=dict)
+    longest_orphaned: float = 0.0
     seconds_lost: float = 0.0
-    frozen: dict[int, tuple[float, int, int, float]] = field(default_factory=dict)
+    suspended: dict[int, tuple[float, int, int, float]] = field(default_factory=dict)
     finished: bool = False
 
-    def look(self) -> None:
+    def update(self) -> None:
         trials, leases = models.TrialModel, LeaseRow
         query = (
             select(trials.number, leases.attempt, WorkerRow.pid)
@@ -161,24 +162,24 @@ class Watcher:
             self.finished = read_status(self.storage, self.study.study_name).phase == "finished"
         except StorageUnavailable:
             for one in self.held.values():
-                one.dead_since = None  # nobody can take over what nobody can read
+                one.dead_since = None  # no trial can be reclaimed meanwhile
             return
         now = time.time()
-        seen = {}
+        current = {}
         for number, attempt, pid in rows:
             one = self.held.get(number)
             if one is None or one.attempt != attempt:
-                one = Held(attempt, pid, now)
+                one = RunningTrial(attempt, pid, now)
             if is_alive(pid):
                 one.dead_since = None
             else:
                 one.dead_since = one.dead_since or now
-                self.longest_ghost = max(self.longest_ghost, now - one.dead_since)
-            seen[number] = one
-        self.held = seen
+                self.longest_orphaned = max(self.longest_orphaned, now - one.dead_since)
+            current[number] = one
+        self.held = current
 
-    def at_stake(self, pid: int) -> tuple[int, int, float]:
-        """The trial and attempt of a worker, and the seconds of it that no checkpoint holds."""
+    def unsaved_work(self, pid: int) -> tuple[int, int, float]:
+        """Return the trial and attempt of a worker, and the seconds since its last checkpoint."""
         for number, one in self.held.items():
             if one.pid == pid:
                 folder = run_folder(self.study.study_name) / "checkpoints" / f"{stage_folder(self.study)}-{number}"
@@ -198,7 +199,7 @@ def is_alive(pid: int) -> bool:
 
 
 class Chaos:
-    """The faults: which, when, to whom."""
+    """Causes random faults of workers, and crashes of the server."""
 
     def __init__(
         self, fleet: Fleet, watcher: Watcher, server: servers.Server | None, seconds: float, every: float, seed: int
@@ -206,11 +207,11 @@ class Chaos:
         self.every = every
         self.fleet, self.watcher, self.server = fleet, watcher, server
         self.random = random.Random(seed)
-        self.struck: Counter[str] = Counter()
-        self.began = time.time()
-        self.until = self.began + seconds
-        self._next = self.began + every
-        self._server_kills = [self.began + seconds * share for share in (1 / 3, 2 / 3)] if server else []
+        self.counts: Counter[str] = Counter()
+        self.start = time.time()
+        self.until = self.start + seconds
+        self._next = self.start + every
+        self._server_kills = [self.start + seconds * share for share in (1 / 3, 2 / 3)] if server else []
         self._server_back: float | None = None
 
     @property
@@ -219,69 +220,69 @@ class Chaos:
 
     def tick(self) -> None:
         now = time.time()
-        self._thaw(now)
+        self._resume(now)
         if self._server_back is not None and now >= self._server_back and self.server:
             self.server.start()
             self._server_back = None
         if self._server_kills and now >= self._server_kills[0] and self.server and not self.over:
             self._server_kills.pop(0)
             self.server.crash()
-            self.struck["server killed"] += 1
-            self._server_back = now + SERVER_AWAY_SECONDS
+            self.counts["server killed"] += 1
+            self._server_back = now + OUTAGE_SECONDS
         if now >= self._next and not self.over:
             self._next = now + self.every
-            self._strike(now)
+            self._cause_fault(now)
 
-    def _strike(self, now: float) -> None:
-        victims = [p for p in self.fleet.processes if p.poll() is None and p.pid not in self.watcher.frozen]
+    def _cause_fault(self, now: float) -> None:
+        victims = [p for p in self.fleet.processes if p.poll() is None and p.pid not in self.watcher.suspended]
         if not victims:
             return
         victim = self.random.choice(victims)
         fault = self.random.choice(sorted(FAULTS))
-        number, attempt, lost = self.watcher.at_stake(victim.pid)
+        number, attempt, lost = self.watcher.unsaved_work(victim.pid)
         victim.send_signal(FAULTS[fault])
-        self.struck[fault] += 1
+        self.counts[fault] += 1
         if fault == "kill -9":
             self.watcher.seconds_lost += lost
         if fault == "SIGSTOP":
-            wakes = now + self.random.uniform(*FROZEN_SECONDS)
-            self.watcher.frozen[victim.pid] = (wakes, number, attempt, lost)
+            resumes = now + self.random.uniform(*SUSPENDED_SECONDS)
+            self.watcher.suspended[victim.pid] = (resumes, number, attempt, lost)
 
-    def _thaw(self, now: float) -> None:
-        for pid, (wakes, number, attempt, lost) in list(self.watcher.frozen.items()):
-            if now < wakes and not self.over:
+    def _resume(self, now: float) -> None:
+        for pid, (resumes, number, attempt, lost) in list(self.watcher.suspended.items()):
+            if now < resumes and not self.over:
                 continue
             if self.watcher.attempt_of(number) > attempt:
-                self.struck["taken over from a frozen one"] += 1
+                self.counts["reclaimed from a suspended worker"] += 1
                 self.watcher.seconds_lost += lost
             if psutil.pid_exists(pid):
                 psutil.Process(pid).send_signal(signal.SIGCONT)
-            del self.watcher.frozen[pid]
+            del self.watcher.suspended[pid]
 
 
 def run(watcher: Watcher, fleet: Fleet, chaos: Chaos | None) -> float:
-    """Work until the study is finished; returns seconds."""
-    began = time.time()
+    """Run the fleet until the study is finished. Returns the seconds."""
+    start = time.time()
     while not watcher.finished:
         fleet.replace()
         if chaos is not None:
             chaos.tick()
-        watcher.look()
+        watcher.update()
         time.sleep(0.25)
     if chaos is not None:
         chaos.until = 0.0
         chaos.tick()
-    return time.time() - began
+    return time.time() - start
 
 
 def values_of(found: optuna.Study) -> dict[str, float | None]:
     return {str(sorted(trial.params.items())): trial.value for trial in found.get_trials(deepcopy=False)}
 
 
-def invariants(
+def check_invariants(
     found: optuna.Study, quiet: optuna.Study, watcher: Watcher, orphans: int, budget: int
 ) -> dict[str, bool]:
-    """What faults.md demands, each with whether it held."""
+    """Return each invariant with whether it holds."""
     trials = found.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     configurations = Counter(str(sorted(trial.params.items())) for trial in complete)
@@ -298,7 +299,7 @@ def invariants(
             sorted(trial.intermediate_values) == steps == [point.step for point in TrialRecord.of(trial).curve]
             for trial in complete
         ),
-        "no trial ran without a worker for twice the grace period": watcher.longest_ghost < 2 * GRACE_SECONDS,
+        "no trial ran without a worker for twice the grace period": watcher.longest_orphaned < 2 * GRACE_SECONDS,
         "no process outlived the search": orphans == 0,
         "each value is the quiet run's": values_of(found) == values_of(quiet),
         "the search has its result": StudyRecord.of(found).result is not None,
@@ -319,20 +320,20 @@ def database(kind: str, folder: Path) -> Iterator[tuple[str, servers.Server | No
 
 def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], quiet: float, seconds: float) -> None:
     trials = watcher.study.get_trials(deepcopy=False)
-    took = [TrialRecord.of(trial).seconds for trial in trials if trial.state == TrialState.COMPLETE]
-    useful = sum(seconds["train"] + seconds["evaluate"] for seconds in took)
+    durations = [TrialRecord.of(trial).seconds for trial in trials if trial.state == TrialState.COMPLETE]
+    useful = sum(seconds["train"] + seconds["evaluate"] for seconds in durations)
     attempts = Counter(TrialRecord.of(trial).attempt for trial in trials)
     numbers = Table("what", "", title=f"Chaos on {kind}: {len(trials)} trials, {WORKERS} workers", show_header=False)
-    for fault, many in sorted(chaos.struck.items()):
-        numbers.add_row(fault, str(many))
+    for fault, count in sorted(chaos.counts.items()):
+        numbers.add_row(fault, str(count))
     load = ", ".join(f"{load:.0f}" for load in os.getloadavg())
     numbers.add_row("load of the machine, cores", f"{load}; {os.cpu_count()}")
     numbers.add_row("seconds: quiet run, this one", f"{quiet:.0f}, {seconds:.0f}")
-    numbers.add_row("trials by attempts", ", ".join(f"{many} × {n}" for n, many in sorted(attempts.items())))
+    numbers.add_row("trials by attempts", ", ".join(f"{count} × {n}" for n, count in sorted(attempts.items())))
     numbers.add_row(
         "work redone", f"{watcher.seconds_lost:.0f} s of {useful:.0f} s, {watcher.seconds_lost / useful:.1%}"
     )
-    numbers.add_row("longest without a living worker", f"{watcher.longest_ghost:.0f} s")
+    numbers.add_row("longest time without a living worker", f"{watcher.longest_orphaned:.0f} s")
     numbers.add_row(
         "exit codes of workers", ", ".join(f"{n} × {code}" for code, n in sorted(chaos.fleet.codes.items()))
     )
@@ -346,12 +347,14 @@ def report(kind: str, chaos: Chaos, watcher: Watcher, held: dict[str, bool], qui
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long faults go on")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration of the faults")
     parser.add_argument("--storage", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--trials", type=int, help="else 13 a minute, which outlast the faults on two quiet cores")
-    parser.add_argument("--every", type=float, default=15.0, help="seconds between two; more on a busy machine")
+    parser.add_argument("--trials", type=int, help="by default 13 a minute, which outlast the faults on 2 idle cores")
+    parser.add_argument(
+        "--every", type=float, default=15.0, help="seconds between two faults; use more on a busy machine"
+    )
     parser.add_argument("--rows", type=int, default=1000, help="training rows")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults")
     arguments = parser.parse_args()
     trials = arguments.trials or round(13 * arguments.minutes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -364,19 +367,19 @@ def main() -> None:
             storage = open_storage(url)
             watcher = Watcher(storage, create(study(name, folder, trials, arguments.rows), storage))
             fleet = Fleet(name, url, folder / f"{name}.log")
-            struck = server if name == "chaos" else None
-            chaos = Chaos(fleet, watcher, struck, arguments.minutes * 60, arguments.every, arguments.seed)
+            crashed_server = server if name == "chaos" else None
+            chaos = Chaos(fleet, watcher, crashed_server, arguments.minutes * 60, arguments.every, arguments.seed)
             console.note(f"{name}: {trials} trials")
             try:
                 seconds.append(run(watcher, fleet, chaos if name == "chaos" else None))
-                orphans = fleet.leave()
+                orphans = fleet.wait()
             finally:
-                fleet.kill()  # also where this benchmark is ended itself
+                fleet.kill()  # also if this benchmark is terminated
             found.append(watcher.study)
-        held = invariants(found[1], found[0], watcher, orphans, trials)
+        held = check_invariants(found[1], found[0], watcher, orphans, trials)
         report(arguments.storage, chaos, watcher, held, seconds[0], seconds[1])
     if not all(held.values()):
-        console.error(f"an invariant did not hold; everything is kept in {folder}")
+        console.error(f"an invariant did not hold; all files are kept in {folder}")
         raise SystemExit(1)
     shutil.rmtree(folder)
 

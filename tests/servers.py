@@ -1,7 +1,7 @@
-"""Private database servers for tests, from Debian's packages: a temporary folder, loopback, a free port.
+"""Private database servers for tests, from Debian's packages, in a temporary folder, on loopback and a free port.
 
-Nothing here touches a server that was there before: before any statement that changes something, the server that
-answers is asked for its data folder, which must be the one made here.
+Other servers of the machine are never changed: before each statement, the data folder of the connected server is
+checked to be the one that was created here.
 """
 
 import os
@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 PASSWORD = "s3cr3t-p@ss"
-_START_SECONDS = 300.0  # two on a quiet machine
+_START_SECONDS = 300.0  # 2 s on an idle machine
 
 
 def free_port() -> int:
@@ -29,15 +29,15 @@ def free_port() -> int:
 
 
 class Server:
-    """One private server. `url(name)` makes an empty database; the rest are the faults it can have."""
+    """A private server. `url()` creates an empty database; other methods cause faults."""
 
     driver: str
-    user: str  # the system's user it runs as when the tests run as root
+    user: str  # the system user of the server if the tests run as root
     folder_query: str
 
-    def __init__(self, place: Path | None = None) -> None:
-        # Not below pytest's own folder: root alone may look into that.
-        self.folder = Path(tempfile.mkdtemp(prefix="hpo-server-", dir=place))
+    def __init__(self, parent: Path | None = None) -> None:
+        # Not below pytest's own folder, which only root can read.
+        self.folder = Path(tempfile.mkdtemp(prefix="hpo-server-", dir=parent))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self.port = free_port()
@@ -45,13 +45,13 @@ class Server:
         self._databases = 0
         self._own(self.folder)
         try:
-            self._make()
+            self._initialize()
             self.start()
         except BaseException:
             self.remove()
             raise
 
-    def _make(self) -> None:
+    def _initialize(self) -> None:
         raise NotImplementedError
 
     def _command(self) -> list[str]:
@@ -73,12 +73,12 @@ class Server:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def execute(self, statement: str, database: str | None = None) -> Any:
-        """Run one statement as the server's owner; returns the first value."""
+        """Run a statement as the owner of the server. Returns the first value."""
         engine = create_engine(self._address(database or self.home_database), isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
-                answers = Path(str(connection.scalar(text(self.folder_query)))).resolve()
-                assert answers == self.data.resolve(), f"another server answers at port {self.port}: {answers}"
+                data = Path(str(connection.scalar(text(self.folder_query)))).resolve()
+                assert data == self.data.resolve(), f"another server listens on port {self.port}: {data}"
                 result = connection.execute(text(statement))
                 return result.scalar() if result.returns_rows else None
         finally:
@@ -94,7 +94,7 @@ class Server:
         return self._address(name)
 
     def start(self) -> None:
-        """Start the server, and return when it answers."""
+        """Start the server and wait until it responds."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._as_user(self._command()), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
@@ -105,14 +105,14 @@ class Server:
                 self.execute("SELECT 1")
                 return
             except ModuleNotFoundError:
-                raise  # the driver: waiting would not help
+                raise  # no driver: waiting does not help
             except Exception as error:
                 if time.monotonic() > until or self._process.poll() is not None:
                     raise AssertionError((self.folder / "server.log").read_text()[-3000:]) from error
                 time.sleep(0.1)
 
     def _processes(self) -> list[psutil.Process]:
-        """The server's processes, and none but those: what was started here and its children."""
+        """The processes of this server only: the one started here and its children."""
         if self._process is None:
             return []
         try:
@@ -122,21 +122,23 @@ class Server:
         return [first, *first.children(recursive=True)]
 
     def signal(self, number: int) -> None:
+        """Send a signal to all processes of the server."""
         for process in self._processes():
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
-                continue  # one connection less
+                continue  # a connection was closed meanwhile
 
-    def freeze(self) -> None:
-        """A black hole: the kernel takes what is sent to it, and nothing is ever answered."""
+    def suspend(self) -> None:
+        """Suspend the server: the kernel acknowledges what is sent to it, and nothing responds."""
         self.signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
+        """Resume a suspended server."""
         self.signal(signal.SIGCONT)
 
     def crash(self) -> None:
-        """All of it killed at once: the next start recovers from its log."""
+        """Kill all processes at once. The next start recovers from the log."""
         processes = self._processes()
         self.signal(signal.SIGKILL)
         if self._process is not None:
@@ -144,10 +146,12 @@ class Server:
         psutil.wait_procs(processes, timeout=20)
 
     def drop_connections(self) -> None:
+        """Close the connections of all clients."""
         raise NotImplementedError
 
     def remove(self) -> None:
-        self.thaw()
+        """Kill the server and delete its files."""
+        self.resume()
         self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -161,7 +165,7 @@ class PostgreSQL(Server):
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
         return found[-1] if found else None
 
-    def _make(self) -> None:
+    def _initialize(self) -> None:
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         self._own(secret)
@@ -169,7 +173,7 @@ class PostgreSQL(Server):
         self.run([f"{self.find()}/initdb", *command, "--encoding=UTF8", "--locale=C"])
 
     def _command(self) -> list[str]:
-        # A process that is killed loses nothing that it wrote: fsync is for machines that lose power.
+        # A killed process loses nothing that it wrote. fsync protects from a loss of power.
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": self.port, "fsync": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [f"{self.find()}/postgres", "-D", str(self.data), *options]
@@ -186,8 +190,8 @@ class MariaDB(Server):
     def find() -> str | None:
         return shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
 
-    def _make(self) -> None:
-        # Read by the server at each start: the owner of the databases, who is let in from this machine only.
+    def _initialize(self) -> None:
+        # Run by the server at each start: creates the owner of the databases, with access from this machine only.
         setup = self.folder / "setup.sql"
         setup.write_text(
             f"CREATE USER IF NOT EXISTS hpo@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
@@ -207,8 +211,8 @@ class MariaDB(Server):
             "innodb-flush-log-at-trx-commit": 2,
             "innodb-buffer-pool-size": "64M",
         }
-        given = [f"--{name}={value}" for name, value in options.items()]
-        return [str(self.find()), "--no-defaults", *given, "--skip-name-resolve"]
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [str(self.find()), "--no-defaults", *flags, "--skip-name-resolve"]
 
     def drop_connections(self) -> None:
         engine = create_engine(self._address(self.home_database))
@@ -218,18 +222,18 @@ class MariaDB(Server):
                 try:
                     connection.execute(text(f"KILL {number}"))
                 except Exception:
-                    continue  # it left by itself
+                    continue  # it was closed meanwhile
         engine.dispose()
 
 
 SERVERS: dict[str, type[PostgreSQL] | type[MariaDB]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
-# Parameters of a fixture: the quick tests run on SQLite, `make test-faults` on the servers.
+# Fixture parameters: the quick tests run on SQLite, `make test-faults` on the servers.
 DATABASES = ["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in SERVERS)]
 
 
-def start(name: str, place: Path | None = None) -> Server:
-    """A private server with its files in `place`, or a skipped test where its package is not installed."""
+def start(name: str, parent: Path | None = None) -> Server:
+    """Start a private server with its files below `parent`. Skips the test if its package is not installed."""
     kind = SERVERS[name]
     if kind.find() is None:
         pytest.skip(f"{name} is not installed (Debian: apt-get install postgresql mariadb-server)")
-    return kind(place)
+    return kind(parent)

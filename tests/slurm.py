@@ -1,7 +1,7 @@
-"""A private one-node Slurm for tests, from Debian's packages: a temporary folder, loopback, free ports, no cgroups.
+"""A private one-node Slurm for tests, from Debian's packages, in a temporary folder, on loopback, without cgroups.
 
-What it schedules are real jobs in real arrays; only the node's cores are declared, as many as the tests want. It has
-no accounting (slurmdbd), as small clusters have none.
+It runs real job arrays. The number of the node's cores is declared by the test. Like many small clusters, it has no
+accounting (slurmdbd).
 """
 
 import getpass
@@ -19,11 +19,11 @@ import pytest
 
 from tests.servers import free_port
 
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # servers are not on everybody's path
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # PATH may not contain the servers
 _SERVERS = ("munged", "slurmctld", "slurmd")
-_START_SECONDS = 120.0  # three on a quiet machine
-# Jobs of `low` make room for those of `high`, and are queued again. A job that is queued again waits for `cred_expire`
-# seconds (120 unless told otherwise), and for the scheduler's next look (60).
+_START_SECONDS = 120.0  # 3 s on an idle machine
+# Jobs of `high` preempt those of `low`, which are requeued. A requeued job waits for `cred_expire` (default 120 s) and
+# for the scheduler's next pass (default 60 s).
 _CONFIGURATION = """
 ClusterName=hpo
 SlurmctldHost={host}(127.0.0.1)
@@ -58,10 +58,10 @@ PartitionName=high Nodes={host} PriorityTier=2
 
 
 class Slurm:
-    """A controller, a node with so many declared cores, and the munged by which they trust each other."""
+    """A controller, a node with `cores` declared cores, and the munged that authenticates them."""
 
     def __init__(self, cores: int, settings: str = "") -> None:
-        # Not below pytest's own folder: root alone may look into that, and a socket's path must be short.
+        # Not below pytest's own folder, which only root can read. The path of a socket must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="hpo-slurm-"))
         self.folder.chmod(0o755)
         self.cores = cores
@@ -83,9 +83,9 @@ class Slurm:
         try:
             self._start_munge()
             self._start("slurmctld", ["-D"])
-            self._wait_for_answer(["scontrol", "ping"], "is UP")
+            self._wait_for_output(["scontrol", "ping"], "is UP")
             self._start("slurmd", ["-D"])
-            self._wait_for_answer(["sinfo", "--noheader", "--format=%T"], "idle")
+            self._wait_for_output(["sinfo", "--noheader", "--format=%T"], "idle")
         except BaseException:
             self.remove()
             raise
@@ -96,7 +96,7 @@ class Slurm:
         (folder / "key").chmod(0o400)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         as_user = []
-        if os.getuid() == 0:  # which it refuses to run as
+        if os.getuid() == 0:  # munged does not run as root
             for path in (folder, folder / "key"):
                 shutil.chown(path, "munge", "munge")
             as_user = ["runuser", "-u", "munge", "--"]
@@ -114,36 +114,36 @@ class Slurm:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         self._processes.append(process)
 
-    def _wait_for_answer(self, command: list[str], answer: str) -> None:
+    def _wait_for_output(self, command: list[str], output: str) -> None:
         until = time.monotonic() + _START_SECONDS
-        while answer not in self.run(command, check=False):
+        while output not in self.run(command, check=False):
             self._check(until)
 
     def _check(self, until: float) -> None:
-        """Wait a little for what is being started. Raises `AssertionError` where that is no use any more."""
+        """Wait a moment for a server that starts. Raises `AssertionError` after a timeout, or if a server has ended."""
         if time.monotonic() > until or any(process.poll() is not None for process in self._processes):
             logs = [f"{log.name}:\n{log.read_text()[-2000:]}" for log in sorted(self.folder.glob("*.log"))]
             raise AssertionError("\n".join(["Slurm did not start.", *logs]))
         time.sleep(0.2)
 
     def run(self, command: list[str], *, check: bool = True) -> str:
-        """Run one of Slurm's commands; returns what it said."""
+        """Run one of Slurm's commands. Returns its output."""
         environment = {**os.environ, "SLURM_CONF": str(self.configuration)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def preempt(self) -> None:
-        """Have a job that goes first take a core from one of `low` for a moment; returns when it is over."""
-        more = ["--partition=high", f"--output={self.folder / 'high.log'}", "--wrap=sleep 1"]
-        self.run(["sbatch", "--wait", *more])
+        """Preempt a job of `low` by a short job of `high`. Returns when the latter has ended."""
+        options = ["--partition=high", f"--output={self.folder / 'high.log'}", "--wrap=sleep 1"]
+        self.run(["sbatch", "--wait", *options])
 
     def remove(self) -> None:
-        """End all jobs and servers, the last one started first."""
+        """End all jobs and servers, in reverse order of their start."""
         if len(self._processes) == len(_SERVERS):
-            mine = f"--user={getpass.getuser()}"
-            self.run(["scancel", mine, "--state=RUNNING", "--signal=KILL", "--full"], check=False)
-            self.run(["scancel", mine], check=False)
+            user = f"--user={getpass.getuser()}"
+            self.run(["scancel", user, "--state=RUNNING", "--signal=KILL", "--full"], check=False)
+            self.run(["scancel", user], check=False)
             until = time.monotonic() + 60
             while self.run(["squeue", "--noheader"], check=False) and time.monotonic() < until:
                 time.sleep(0.2)
@@ -158,7 +158,7 @@ class Slurm:
 
 
 def start(cores: int, settings: str = "") -> Slurm:
-    """A private Slurm (`settings`: lines of its configuration), or a skipped test where it is not installed."""
+    """Start a private Slurm, with `settings` as further lines of its configuration. Skips the test if not installed."""
     if not all(shutil.which(name, path=_PATH) for name in (*_SERVERS, "sbatch", "srun")):
         pytest.skip("Slurm is not installed (Debian: apt-get install slurm-wlm munge)")
     return Slurm(cores, settings)

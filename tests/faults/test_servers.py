@@ -158,7 +158,7 @@ def test_suspended_server_times_out(server: servers.Server, url: str, monkeypatc
     monkeypatch.setattr("hpo.storage.urls.RESPONSE_SECONDS", 2)
     storage = open_storage(url)
     study = optuna.load_study(study_name="study", storage=storage)
-    server.freeze()
+    server.suspend()
     try:
         errors: list[BaseException] = []
 
@@ -174,7 +174,7 @@ def test_suspended_server_times_out(server: servers.Server, url: str, monkeypatc
         assert not writing.is_alive() and isinstance(errors[0], StorageUnavailable)
         assert servers.PASSWORD not in str(errors[0])
     finally:
-        server.thaw()
+        server.resume()
     study.set_user_attr("a", 2)  # the same storage, on a new connection
     assert study.user_attrs["a"] == 2
     storage.engine.dispose()
