@@ -121,10 +121,12 @@ def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_requests_are_retried_with_pauses(flaky: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, remote, warnings = plan(), RemoteCheckpoints(flaky, "study"), []
+    made = plan()
+    warnings: list[str] = []
     pauses: list[float] = []
-    monkeypatch.setattr(remote.shutdown, "wait", pauses.append)
-    remote.warn = warnings.append
+    shutdown = threading.Event()
+    monkeypatch.setattr(shutdown, "wait", pauses.append)
+    remote = RemoteCheckpoints(flaky, "study", shutdown, warnings.append)
     Flaky.failing = 2
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") == f"{flaky}/study/trial-0/checkpoint-1-2"
     assert pauses == [0.01, 0.02]
@@ -136,8 +138,9 @@ def test_requests_are_retried_with_pauses(flaky: str, plan: Plan, monkeypatch: p
 
 
 def test_unreachable_url_warns_once_and_fails_no_trial(flaky: str, plan: Plan, tmp_path: Path) -> None:
-    made, remote, warnings = plan(), RemoteCheckpoints(flaky, "study"), []
-    remote.warn = warnings.append
+    made = plan()
+    warnings: list[str] = []
+    remote = RemoteCheckpoints(flaky, "study", warn=warnings.append)
     Flaky.failing = math.inf
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") is None
     assert Flaky.calls == 4
@@ -161,10 +164,12 @@ def test_url_without_response_does_not_delay_a_shutdown(
     flaky: str, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.training.checkpoints.remote.SHUTDOWN_SECONDS", 0.2)
-    made, remote, warnings = plan(), RemoteCheckpoints(flaky, "study"), []
-    remote.warn = warnings.append
+    made = plan()
+    warnings: list[str] = []
+    shutdown = threading.Event()
+    remote = RemoteCheckpoints(flaky, "study", shutdown, warnings.append)
     Flaky.answers.clear()
-    threading.Timer(0.5, remote.shutdown.set).start()
+    threading.Timer(0.5, shutdown.set).start()
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") is None
     assert Flaky.calls == 1 and "TimeoutError: no response for" in warnings[0]
     assert remote.put(train_steps(FineTuning(made), 3).save(), "trial-0") is None
