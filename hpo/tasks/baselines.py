@@ -1,4 +1,4 @@
-"""What a simple model reaches on the same data, so that a fine-tuned one has something to beat."""
+"""Baselines: simple models on the same data, as a reference for the fine-tuned one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hpo.data.columns import column_values
 from hpo.data.splits.create import TEXT_ROLES, take
-from hpo.tasks.metrics.scorer import Scorer, one_each
+from hpo.tasks.metrics.scorer import Scorer, object_array
 from hpo.tasks.task_data import TaskData
 
 MOST_ROWS = 20_000
@@ -16,15 +16,15 @@ MOST_FILES = 5_000
 
 
 def tfidf_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
-    """TF-IDF of words and word pairs with logistic regression, fitted on at most 20,000 training rows.
+    """Score TF-IDF of words and word pairs with logistic regression, fitted on at most 20,000 training rows.
 
-    Labels are class numbers, or a 0 or 1 for each class. Returns its name and its metric on the test split; None
-    without a test split, for the metric `loss`, or where the texts hold no words.
+    Labels are class numbers, or a 0 or 1 for each class. Returns the baseline's name and its metric on the test split;
+    None without a test split, for the metric `loss`, or where the texts contain no words.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
-    several = isinstance(column_values(data.train, "label")[0], list)
+    multi_label = isinstance(column_values(data.train, "label")[0], list)
 
     def fit(texts: list[list[str]], labels: Any) -> Any:
         features = fit_words([" ".join(row) for row in zip(*texts, strict=True)])
@@ -33,16 +33,16 @@ def tfidf_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
             return features.transform(map(" ".join, zip(*texts, strict=True)))
 
         logistic = LogisticRegression(C=10, max_iter=1000)
-        model = (OneVsRestClassifier(logistic) if several else logistic).fit(vectors(texts), labels)
+        model = (OneVsRestClassifier(logistic) if multi_label else logistic).fit(vectors(texts), labels)
         return lambda texts: model.predict(vectors(texts))
 
-    return measured("TF-IDF + logistic regression", fit, data, scorer)
+    return score_baseline("TF-IDF + logistic regression", fit, data, scorer)
 
 
 def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
-    """TF-IDF with ridge regression; of a pair of texts, what their vectors share and where they differ.
+    """Score TF-IDF with ridge regression; for a pair of texts, on the product and the difference of their vectors.
 
-    Returns what `tfidf_baseline` does.
+    Returns as `tfidf_baseline` does.
     """
     import scipy.sparse
     from sklearn.linear_model import Ridge
@@ -61,27 +61,27 @@ def ridge_baseline(data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
         model = Ridge(alpha=1.0).fit(vectors(texts), labels)
         return lambda texts: model.predict(vectors(texts))
 
-    return measured("TF-IDF + ridge regression", fit, data, scorer)
+    return score_baseline("TF-IDF + ridge regression", fit, data, scorer)
 
 
 def copy_baseline(name: str, copy: Callable[[str], str], data: TaskData, scorer: Scorer) -> tuple[str, float] | None:
-    """What `copy` makes of each text of the test split, held against the texts that are right.
+    """Score the output of `copy` for each text of the test split.
 
     Returns `name` and its metric; None without a test split, or for the metric `loss`.
     """
     if data.test is None or scorer.name == "loss":
         return None
-    said = one_each([copy(text) for text in column_values(data.test, "text")])
-    right = one_each([tuple(texts) for texts in column_values(data.test, "label")])
-    return name, scorer(said, right)[scorer.name]
+    predictions = object_array([copy(text) for text in column_values(data.test, "text")])
+    references = object_array([tuple(texts) for texts in column_values(data.test, "label")])
+    return name, scorer(predictions, references)[scorer.name]
 
 
 def logistic_baseline(
     name: str, vectors: Callable[[Dataset], Any], data: TaskData, scorer: Scorer
 ) -> tuple[str, float] | None:
-    """Logistic regression on what `vectors` makes of rows, [rows, width], fitted on at most 5,000 of training.
+    """Score logistic regression on the features `vectors` of rows, [rows, width], fitted on at most 5,000 rows.
 
-    Returns what `tfidf_baseline` does.
+    Returns as `tfidf_baseline` does.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -98,41 +98,41 @@ def logistic_baseline(
     return name, scores[scorer.name]
 
 
-def measured(
+def score_baseline(
     name: str,
     fit: Callable[[list[list[Any]], Any], Any],
     data: TaskData,
     scorer: Scorer,
-    right: Callable[[list[Any]], Any] = np.array,
+    references: Callable[[list[Any]], Any] = np.array,
 ) -> tuple[str, float] | None:
-    """Score on test what `fit` makes of at most 20,000 training rows: columns of texts and labels → a function.
+    """Score on test a model that `fit` fits to at most 20,000 training rows: (columns of texts, labels) → a function.
 
-    That says of columns of texts what their labels are. `right` makes of a column of labels what the scorer compares
-    with. Returns `name` and what `tfidf_baseline` does.
+    The function returns labels for columns of texts. `references` converts a column of labels to the scorer's form.
+    Returns `name` and a metric as `tfidf_baseline` does.
     """
     if data.test is None or scorer.name == "loss":
         return None
-    texts, labels = _texts(data.train), right(column_values(data.train, "label"))
+    texts, labels = _texts(data.train), references(column_values(data.train, "label"))
     if len(labels) > MOST_ROWS:
-        chosen = np.random.default_rng(0).permutation(len(labels))[:MOST_ROWS]
-        texts, labels = [[column[place] for place in chosen] for column in texts], labels[chosen]
+        sample = np.random.default_rng(0).permutation(len(labels))[:MOST_ROWS]
+        texts, labels = [[column[index] for index in sample] for column in texts], labels[sample]
     try:
         predict = fit(texts, labels)
     except _NoWords:
         return None
-    scores = scorer(predict(_texts(data.test)), right(column_values(data.test, "label")))
+    scores = scorer(predict(_texts(data.test)), references(column_values(data.test, "label")))
     return name, scores[scorer.name]
 
 
 class _NoWords(Exception):
-    """No text holds a word of two letters."""
+    """No text contains a word of two letters."""
 
 
 def fit_words(texts: list[str]) -> Any:
-    """A TF-IDF of the words and word pairs of `texts`. Raises `_NoWords`."""
+    """Return a TF-IDF vectorizer of the words and word pairs of `texts`. Raises `_NoWords`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    # Words seen once say little and cost most: without them, and in float32, 15,000 rows of 151 classes take 5 s
+    # Words seen once contribute little and cost most: without them, and in float32, 15,000 rows of 151 classes take 5 s
     # instead of nearly a minute, and score within 1.4 points of it, mostly above.
     rarest = 2 if len(texts) >= 1000 else 1
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=rarest, sublinear_tf=True, dtype=np.float32)
@@ -143,7 +143,7 @@ def fit_words(texts: list[str]) -> Any:
 
 
 def _texts(rows: Dataset) -> list[list[str]]:
-    """The one or two columns of texts."""
+    """Return the one or two columns of texts."""
     return [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
 
 

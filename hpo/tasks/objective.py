@@ -155,7 +155,7 @@ class Objective(ABC):
         """Create the task's own metric, whose results are the keys of `metric_directions` without `loss`.
 
         Its inputs are those of `align_predictions`. `data` has the class names and the scale of the labels; without
-        it class numbers stand for themselves. Import `evaluate` here, not at the top of a module: it takes seconds.
+        it class numbers are used as names. Import `evaluate` here, not at the top of a module: it takes seconds.
         """
         ...
 

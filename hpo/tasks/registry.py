@@ -1,4 +1,4 @@
-"""One file a task. To add one: its file, and its line here; the contract tests pick it up."""
+"""Tasks by name: hpo's own, those of a user's file, and those of installed packages."""
 
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from hpo.tasks.text.text_classification import TextClassification
 from hpo.tasks.text.token_classification import TokenClassification
 from hpo.tasks.vision.image_classification import ImageClassification
 
-# `hpo init` takes the first that recognises the data: the least particular stands last.
+# `hpo init` picks the first that matches the data: the least specific is last.
 TASKS: dict[str, Task] = {
     "image-classification": ImageClassification(),
     "speech-recognition": SpeechRecognition(),
@@ -74,17 +74,17 @@ def get_task(name: str) -> Task:
 
 
 def infer_task(rows: Dataset, config: DataConfig) -> Task:
-    """The task that rows with such columns are likely meant for; `config` may name those of text and label."""
+    """Return the task that `rows` are likely meant for; `config` may name the columns of text and label."""
     return next(task for task in TASKS.values() if task.matches(rows, config))
 
 
 def with_metric(config: StudyConfig) -> StudyConfig:
-    """The study with its task's own metric where it names none."""
+    """Return the study with its task's default metric where it names none."""
     return config if config.metric else config.model_copy(update={"metric": get_task(config.task).default_metric})
 
 
 def with_portfolio(config: StudyConfig) -> StudyConfig:
-    """The study with the good defaults of its task's ready-made space, where its own search space came with none."""
+    """Return the study with the first trials of its task's bundled space, where its search space has none."""
     if config.portfolio:
         return config
     space = read_yaml(ready_made_spaces()[get_task(config.task).search_space])

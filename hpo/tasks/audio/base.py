@@ -30,8 +30,8 @@ class AudioTask(MediaTask):
     augmentations: tuple[str, ...] = AUGMENTATIONS
 
     def measure(self, item: Item) -> float:
-        sound, rate = decode_audio(item)
-        return len(sound) / rate
+        samples, rate = decode_audio(item)
+        return len(samples) / rate
 
     def describe_files(self, measures: Sequence[float], origin: str) -> list[str]:
         longest = max(measures)

@@ -26,7 +26,7 @@ from hpo.data.labels.transcripts import (
 )
 from hpo.errors import DataError
 from hpo.tasks.audio.base import AudioTask
-from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.metrics.scorer import object_array
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Encoded, Labels, TaskData
 
@@ -163,7 +163,7 @@ class SpeechRecognition(AudioTask):
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         transcripts = [_text(letters, split.processor) for letters in predictions]
-        return one_each(transcripts), one_each(column_values(split.rows, "label"))
+        return object_array(transcripts), object_array(column_values(split.rows, "label"))
 
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         return [{"label": _text(letters, processor)} for letters in greedy(logits)]
@@ -181,8 +181,8 @@ class SpeechRecognition(AudioTask):
         if data.test is None or scorer.name == "loss":
             return None
         most_frequent = Counter(column_values(data.train, "label")).most_common(1)[0][0]
-        references = one_each(column_values(data.test, "label"))
-        scores = scorer(one_each([most_frequent] * len(references)), references)
+        references = object_array(column_values(data.test, "label"))
+        scores = scorer(object_array([most_frequent] * len(references)), references)
         return "the most frequent transcript", scores[scorer.name]
 
 

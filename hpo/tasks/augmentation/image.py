@@ -1,4 +1,4 @@
-"""Images changed at random for training, with pillow: crop, flip, color, randaugment."""
+"""Random augmentation of images, with pillow: crop, flip, color, randaugment."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 Change = Callable[[Any, np.random.Generator], Any]
 
-SMALLEST_CROP = 0.6  # of an image's area: what is fine-tuned on has few images, and what is told apart may be at a side
-COLOR = 0.3  # brightness, contrast and saturation, at most so much more or less
-OPERATIONS, MAGNITUDE = 2, 0.3  # RandAugment's N, and its M of 9 as a share of 30
-GREY = (128, 128, 128)
+SMALLEST_CROP = 0.6  # of an image's area: the object that determines the class may be at a side
+COLOR = 0.3  # maximum relative change of brightness, contrast and saturation
+OPERATIONS, MAGNITUDE = 2, 0.3  # RandAugment's N, and its M of 9 as a fraction of 30
+GRAY = (128, 128, 128)
 
 
 def augment_images(pixels: "torch.Tensor", names: Sequence[str]) -> "torch.Tensor":
-    """Bytes [images, 3, height, width], each image changed by the augmentations called `names`, in turn.
+    """Return bytes [images, 3, height, width], each image changed by the augmentations `names`, in turn.
 
-    What is drawn comes from torch's generator, which a checkpoint keeps.
+    The seed comes from torch's generator, whose state checkpoints keep.
     """
     import torch
     from PIL import Image
@@ -35,7 +35,7 @@ def augment_images(pixels: "torch.Tensor", names: Sequence[str]) -> "torch.Tenso
 
 
 def crop(image: Any, rng: np.random.Generator) -> Any:
-    """A part of 60% to all of the image, 3:4 to 4:3 of its shape, as large as it was (Szegedy et al., 2015)."""
+    """Crop to 60% to 100% of the area, a ratio of 3:4 to 4:3, and resize as before (Szegedy et al., 2015)."""
     from PIL import Image
 
     area, ratio = rng.uniform(SMALLEST_CROP, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -46,14 +46,14 @@ def crop(image: Any, rng: np.random.Generator) -> Any:
 
 
 def flip(image: Any, rng: np.random.Generator) -> Any:
-    """Left and right exchanged, in half of all cases."""
+    """Mirror left and right with probability 0.5."""
     from PIL import ImageOps
 
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
 
 def color(image: Any, rng: np.random.Generator) -> Any:
-    """Other brightness, contrast and saturation, by up to 30%."""
+    """Change brightness, contrast and saturation by up to 30% each."""
     from PIL import ImageEnhance
 
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -62,7 +62,7 @@ def color(image: Any, rng: np.random.Generator) -> Any:
 
 
 def rand_augment(image: Any, rng: np.random.Generator) -> Any:
-    """Two of fourteen changes drawn at random, each at 9/30 of its strength (RandAugment; Cubuk et al., 2020)."""
+    """Apply two of fourteen changes at random, each at 9/30 of its strength (RandAugment; Cubuk et al., 2020)."""
     for number in rng.integers(0, len(CHANGES), OPERATIONS):
         image = CHANGES[number](image, float(rng.choice((-1, 1))) * MAGNITUDE)
     return image
@@ -71,7 +71,7 @@ def rand_augment(image: Any, rng: np.random.Generator) -> Any:
 AUGMENTATIONS: dict[str, Change] = {"crop": crop, "flip": flip, "color": color, "randaugment": rand_augment}
 
 
-def _enhanced(name: str) -> Callable[[Any, float], Any]:
+def _enhance(name: str) -> Callable[[Any, float], Any]:
     def change(image: Any, strength: float) -> Any:
         from PIL import ImageEnhance
 
@@ -80,25 +80,25 @@ def _enhanced(name: str) -> Callable[[Any, float], Any]:
     return change
 
 
-def _moved(*matrix: Callable[[float, Any], float]) -> Callable[[Any, float], Any]:
-    """An affine change: `matrix` are its six numbers, of strength and image."""
+def _transform(*matrix: Callable[[float, Any], float]) -> Callable[[Any, float], Any]:
+    """Return an affine change: `matrix` are the functions of its six coefficients, given strength and image."""
 
     def change(image: Any, strength: float) -> Any:
         from PIL import Image
 
         numbers = tuple(number(strength, image) for number in matrix)
-        return image.transform(image.size, Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR, fillcolor=GREY)
+        return image.transform(image.size, Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR, fillcolor=GRAY)
 
     return change
 
 
-def _rotated(image: Any, strength: float) -> Any:
+def _rotate(image: Any, strength: float) -> Any:
     from PIL import Image
 
-    return image.rotate(30 * strength, Image.Resampling.BILINEAR, fillcolor=GREY)
+    return image.rotate(30 * strength, Image.Resampling.BILINEAR, fillcolor=GRAY)
 
 
-def _toned(name: str, *arguments: Callable[[float], int]) -> Callable[[Any, float], Any]:
+def _tone(name: str, *arguments: Callable[[float], int]) -> Callable[[Any, float], Any]:
     def change(image: Any, strength: float) -> Any:
         from PIL import ImageOps
 
@@ -109,14 +109,14 @@ def _toned(name: str, *arguments: Callable[[float], int]) -> Callable[[Any, floa
 
 CHANGES: tuple[Callable[[Any, float], Any], ...] = (
     lambda image, strength: image,
-    _toned("autocontrast"),
-    _toned("equalize"),
-    _toned("posterize", lambda s: 8 - round(4 * s)),
-    _toned("solarize", lambda s: round(255 * (1 - s))),
-    *map(_enhanced, ("Brightness", "Contrast", "Color", "Sharpness")),
-    _rotated,
-    _moved(_one := lambda s, i: 1.0, lambda s, i: 0.3 * s, _no := lambda s, i: 0.0, _no, _one, _no),  # shear
-    _moved(_one, _no, _no, lambda s, i: 0.3 * s, _one, _no),
-    _moved(_one, _no, lambda s, i: 0.45 * s * i.width, _no, _one, _no),  # shift
-    _moved(_one, _no, _no, _no, _one, lambda s, i: 0.45 * s * i.height),
+    _tone("autocontrast"),
+    _tone("equalize"),
+    _tone("posterize", lambda s: 8 - round(4 * s)),
+    _tone("solarize", lambda s: round(255 * (1 - s))),
+    *map(_enhance, ("Brightness", "Contrast", "Color", "Sharpness")),
+    _rotate,
+    _transform(_one := lambda s, i: 1.0, lambda s, i: 0.3 * s, _no := lambda s, i: 0.0, _no, _one, _no),  # shear
+    _transform(_one, _no, _no, lambda s, i: 0.3 * s, _one, _no),
+    _transform(_one, _no, lambda s, i: 0.45 * s * i.width, _no, _one, _no),  # shift
+    _transform(_one, _no, _no, _no, _one, lambda s, i: 0.45 * s * i.height),
 )

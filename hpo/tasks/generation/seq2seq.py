@@ -18,7 +18,7 @@ from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.generation.generate import decode, end_of_text, generate, set_generation, token_loss, write_texts
-from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.metrics.scorer import object_array
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData
 from hpo.tasks.text.base import check_exists, ragged_table, read_lines
@@ -132,7 +132,7 @@ class Seq2Seq(Task):
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         references = [tuple(texts) for texts in column_values(split.rows, "label")]
-        return one_each(decode(split.processor, predictions)), one_each(references)
+        return object_array(decode(split.processor, predictions)), object_array(references)
 
     def metric_inputs(self, values: NDArray[Any], data: TaskData | None) -> list[Any]:
         return list(values)

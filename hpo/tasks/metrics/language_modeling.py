@@ -1,6 +1,6 @@
-"""How well a language model foretells texts, as one `evaluate.Metric`.
+"""The likelihood of texts under a language model, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 import math
@@ -32,7 +32,7 @@ class LanguageMetrics(DirectMetric):
         nats = float(np.sum(predictions))
         tokens, size = np.array(list(references), dtype=float).sum(axis=0).tolist()
         mean = nats / max(tokens, 1.0)
-        # e to the 700 is the most that a double holds: such a run is told as diverged.
+        # exp(700) is near the largest double: a run beyond it is reported as diverged.
         return {
             "perplexity": math.exp(mean) if mean < 700 else math.inf,
             "bits_per_byte": nats / math.log(2) / max(size, 1.0),

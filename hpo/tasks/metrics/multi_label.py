@@ -1,6 +1,6 @@
-"""Metrics of several labels a row, as one `evaluate.Metric`.
+"""Metrics of several labels per row, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ from hpo.tasks.metrics.base import DirectMetric
 
 
 class MultiLabelMetrics(DirectMetric):
-    """f1, precision and recall (micro and macro) and accuracy (of whole sets), equal to scikit-learn's.
+    """f1, precision and recall (micro and macro) and the accuracy of full label sets, equal to scikit-learn's.
 
-    Predictions and references are a 0 or 1 for each class, of the same shape [rows, classes]. A ratio without a case
-    counts 0.
+    Predictions and references are a 0 or 1 for each class, of the same shape [rows, classes]. A ratio with
+    denominator 0 is 0.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         vectors = datasets.Sequence(datasets.Value("int64"))
         return evaluate.MetricInfo(
-            description="Metrics of several labels a row.",
+            description="Metrics of several labels per row.",
             citation="",
             inputs_description="predictions, references: a 0 or 1 for each class.",
             features=datasets.Features({"predictions": vectors, "references": vectors}),
@@ -31,15 +31,15 @@ class MultiLabelMetrics(DirectMetric):
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         predicted, true = np.asarray(predictions, bool), np.asarray(references, bool)
         if predicted.shape != true.shape or predicted.ndim != 2 or not len(true):
-            raise ValueError(f"{predicted.shape} predictions for {true.shape} references: one each is needed.")
-        hits, said, there = ((array).sum(0).astype(float) for array in (predicted & true, predicted, true))
+            raise ValueError(f"{predicted.shape} predictions for {true.shape} references: their shapes must be equal.")
+        hits, positive, true_counts = (array.sum(0).astype(float) for array in (predicted & true, predicted, true))
         values = {"accuracy": float((predicted == true).all(1).mean())}
-        for name, part, whole in (
-            ("f1", 2 * hits, said + there),
-            ("precision", hits, said),
-            ("recall", hits, there),
+        for name, numerator, denominator in (
+            ("f1", 2 * hits, positive + true_counts),
+            ("precision", hits, positive),
+            ("recall", hits, true_counts),
         ):
-            each = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-            values[f"{name}_micro"] = float(part.sum() / whole.sum()) if whole.sum() else 0.0
+            each = np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+            values[f"{name}_micro"] = float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
             values[f"{name}_macro"] = float(each.mean())
         return values

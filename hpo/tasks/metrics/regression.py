@@ -1,6 +1,6 @@
 """Metrics of predicted numbers, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from hpo.tasks.metrics.base import DirectMetric
 class RegressionMetrics(DirectMetric):
     """pearson, spearman, r2, mse, rmse and mae, equal to SciPy's and scikit-learn's.
 
-    Predictions and references are standardised numbers: those of the person are `mean` + `deviation` times them. A
-    correlation with a constant, which is not defined, counts 0.
+    Predictions and references are standardized: the user's numbers are `mean` + `deviation` times them. A correlation
+    with a constant, which is undefined, is 0.
     """
 
     def __init__(self, mean: float = 0.0, deviation: float = 1.0, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class RegressionMetrics(DirectMetric):
 
         predicted, true = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
         if predicted.shape != true.shape or predicted.ndim != 1 or not len(true):
-            raise ValueError(f"{predicted.shape} predictions for {true.shape} references: one each is needed.")
+            raise ValueError(f"{predicted.shape} predictions for {true.shape} references: their shapes must be equal.")
         error = (predicted - true) * self._deviation
         spread = float(np.var(true) * self._deviation**2)
         mse = float(np.mean(error**2))
@@ -53,7 +53,7 @@ class RegressionMetrics(DirectMetric):
 
 
 def _correlation(one: "np.ndarray[Any, Any]", other: "np.ndarray[Any, Any]") -> float:
-    """Pearson's correlation; NaN where a prediction is, so that a diverged run is known as one."""
+    """Return Pearson's correlation; NaN where a prediction is NaN, so that a diverged run is detected."""
     if not np.isfinite(one).all():
         return float("nan")
     one, other = one - one.mean(), other - other.mean()

@@ -1,6 +1,6 @@
 """ROUGE of texts, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 from functools import cache, lru_cache
@@ -15,29 +15,29 @@ author={Lin, Chin-Yew}, year={2004}}"""
 
 
 class RougeMetrics(TextMetric):
-    """rouge1, rouge2 and rougeL from 0 to 1: F-measures by the package `rouge-score`, words stemmed, mean of all texts.
+    """rouge1, rouge2 and rougeL from 0 to 1: F-measures of the package `rouge-score`, with stemming, averaged.
 
-    Predictions are texts, references tuples of right texts, of which the best counts.
+    Predictions are texts, references tuples of texts, of which the best is used.
     """
 
     summary = "ROUGE F-measures."
     source = SOURCE
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        scores = [score(said, tuple(right)) for said, right in zip(predictions, references, strict=True)]
+        scores = [score(text, tuple(texts)) for text, texts in zip(predictions, references, strict=True)]
         rows = max(len(scores), 1)
-        return {kind: sum(each[place] for each in scores) / rows for place, kind in enumerate(KINDS)}
+        return {kind: sum(each[index] for each in scores) / rows for index, kind in enumerate(KINDS)}
 
 
-# A bootstrap asks for the same pairs 2,000 times over.
+# A bootstrap scores the same pairs 2,000 times.
 @lru_cache(maxsize=1 << 17)
-def score(said: str, right: tuple[str, ...]) -> tuple[float, ...]:
-    """rouge1, rouge2 and rougeL of one text.
+def score(prediction: str, references: tuple[str, ...]) -> tuple[float, ...]:
+    """Return rouge1, rouge2 and rougeL of one text.
 
     >>> score("the cat sat", ("the cat",))
     (0.8, 0.6666666666666666, 0.8)
     """
-    found = _scorer().score_multi(right, said)
+    found = _scorer().score_multi(references, prediction)
     return tuple(float(found[kind].fmeasure) for kind in KINDS)
 
 

@@ -1,4 +1,4 @@
-"""Metrics by name: hpo's own, another of `evaluate`, or a person's file; each with the direction that is better."""
+"""Metrics by name, with their direction: hpo's own, those of `evaluate`, or a user's file."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import evaluate
     import numpy as np
 
-# Those of `evaluate` for which less is better; it keeps no direction itself.
+# Metrics of `evaluate` to minimize; `evaluate` does not record a direction.
 ERRORS = frozenset({"brier_score", "mae", "mape", "mase", "mse", "perplexity", "smape"})
 
 
@@ -24,58 +24,59 @@ CLASSES = ([0, 1, 1, 0], [0, 1, 0, 1])
 
 @dataclass(frozen=True)
 class Scorer:
-    """What a study optimises. Called with what `Task.compare` gives, it gives all metrics, the chosen one under `name`.
+    """The metric that a study optimizes. Called with predictions and references, it returns all metrics of the task.
 
-    `loss` is the one metric that is not among the values: the training loop knows it and fills it in.
+    The optimized metric is among them as `name`. Only `loss` is not: the training loop computes it.
     """
 
     name: str
     direction: Direction
-    makers: "tuple[Callable[[], evaluate.Metric], ...]"
-    """The task's own metric, and last the one asked for, where it is another: its first result counts."""
-    spell: "Callable[[Any], Any]" = lambda values: values
-    """Predictions or references in the form that metrics other than the task's own know."""
+    builders: "tuple[Callable[[], evaluate.Metric], ...]"
+    """Create the task's own metric, then the optimized one where it is another, of which the first result is used."""
+    convert: "Callable[[Any], Any]" = lambda values: values
+    """Convert predictions or references to the form that metrics other than the task's own read."""
 
     @cached_property
     def metrics(self) -> "tuple[evaluate.Metric, ...]":
-        """Made at the first call: to know a name and its direction, `import evaluate` (3.6 s cold) is not needed."""
-        return tuple(make() for make in self.makers)
+        """The metrics, created at the first call: name and direction do not need `import evaluate` (3.6 s cold)."""
+        return tuple(build() for build in self.builders)
 
     def __call__(self, predictions: "np.ndarray[Any, Any]", references: "np.ndarray[Any, Any]") -> dict[str, float]:
-        """All metrics as numbers. Raises `ConfigError` where a person's metric fails or gives no number."""
+        """Return all metrics. Raises `ConfigError` where a user's metric fails or does not return a number."""
         values = _compute(self.metrics[0], predictions, references, self.name)
         for metric in self.metrics[1:]:
-            results = _compute(metric, self.spell(predictions), self.spell(references), self.name)
+            results = _compute(metric, self.convert(predictions), self.convert(references), self.name)
             values |= {**results, self.name: next(iter(results.values()))}
         return values
 
 
 def load_metric(
     name: str,
-    own: "Callable[[], evaluate.Metric]",
+    build: "Callable[[], evaluate.Metric]",
     directions: Mapping[str, Direction],
     aliases: Mapping[str, str] = MappingProxyType({}),
-    spell: Callable[[Any], Any] = lambda values: values,
+    convert: Callable[[Any], Any] = lambda values: values,
     sample: tuple[Any, Any] = CLASSES,
 ) -> Scorer:
-    """The metric called `name`.
+    """Return the metric called `name`, or by one of its `aliases`.
 
-    `own` makes the task's metric, whose results are the keys of `directions` without `loss`; `aliases` are other
-    names for them. A name that ends in .py is a person's file; any other is asked of `evaluate`. What those get is
-    what `spell` makes of predictions and references, and `sample` are a few of both. Raises `ConfigError`.
+    `build` creates the task's own metric, whose results are the keys of `directions` without `loss`. A name that ends
+    in .py is a user's file; any other is loaded from `evaluate`. `convert` converts predictions and references for
+    these, and they are tried on `sample`, a few of both. Raises `ConfigError`.
     """
     known = aliases.get(name, name)
     if known in directions:
-        return Scorer(known, directions[known], (own,))
+        return Scorer(known, directions[known], (build,))
     if is_file(name):
         metric, direction = _from_file(name)
-        return _tried(Scorer(split_reference(name)[0].stem, direction, (own, lambda: metric), spell), sample)
+        return _tried(Scorer(split_reference(name)[0].stem, direction, (build, lambda: metric), convert), sample)
     other = _from_evaluate(name, directions)
-    return _tried(Scorer(name, "minimize" if name in ERRORS else "maximize", (own, lambda: other), spell), sample)
+    direction = "minimize" if name in ERRORS else "maximize"
+    return _tried(Scorer(name, direction, (build, lambda: other), convert), sample)
 
 
 def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
-    """The direction to optimise in. Raises `ConfigError` where the study asks for the metric's worse side."""
+    """Return the direction to optimize in. Raises `ConfigError` where the study contradicts the metric's direction."""
     if direction is not None and direction != scorer.direction:
         better = "higher" if higher_is_better(scorer.direction) else "lower"
         raise ConfigError(
@@ -86,30 +87,30 @@ def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
 
 
 def _tried(scorer: Scorer, sample: tuple[Any, Any]) -> Scorer:
-    """The scorer, after a first call: a metric that fails is told now, not at the first rung."""
-    scorer(one_each(sample[0]), one_each(sample[1]))
+    """Return the scorer after a first call: a metric that fails raises now rather than at the first rung."""
+    scorer(object_array(sample[0]), object_array(sample[1]))
     return scorer
 
 
-def one_each(values: "Sequence[Any] | np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """An array with one entry for each of `values`: numbers, or whatever they are as objects."""
+def object_array(values: "Sequence[Any] | np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Return an array with one entry per value: of numbers, or of objects where values are texts, lists or tuples."""
     import numpy as np
 
     if len(values) and isinstance(values[0], tuple | list | str):
         array = np.empty(len(values), dtype=object)
-        for place, value in enumerate(values):
-            array[place] = tuple(value) if isinstance(value, list) else value
+        for index, value in enumerate(values):
+            array[index] = tuple(value) if isinstance(value, list) else value
         return array
     return np.asarray(values)
 
 
 def _compute(metric: "evaluate.Metric", predictions: Any, references: Any, name: str) -> dict[str, float]:
     try:
-        found = metric.compute(predictions=predictions, references=references)
-        if not found:
-            raise ValueError(f"it gave {found!r}, not a name and a number")
-        return {key: float(value) for key, value in found.items()}
-    except Exception as error:  # a person's code: whatever it raises, say whose it was
+        results = metric.compute(predictions=predictions, references=references)
+        if not results:
+            raise ValueError(f"it returned {results!r}, not a name and a number")
+        return {key: float(value) for key, value in results.items()}
+    except Exception as error:  # a user's code may raise anything: report which metric it was
         raise ConfigError(f"metric: '{name}' failed: {type(error).__name__}: {error}") from error
 
 
@@ -134,6 +135,6 @@ def _from_evaluate(name: str, known: Mapping[str, Direction]) -> "evaluate.Metri
 
         offline = " (HF_HUB_OFFLINE=1)" if constants.HF_HUB_OFFLINE else ""
         raise ConfigError(
-            f"metric: '{name}' is none of hpo's and `evaluate` cannot load it{offline}."
-            f"{did_you_mean(name, known)} Known here: {', '.join(known)}; or a Python file such as ./my_metric.py."
+            f"metric: '{name}' is not one of hpo's and `evaluate` cannot load it{offline}."
+            f"{did_you_mean(name, known)} Metrics of this task: {', '.join(known)}; or a file such as ./my_metric.py."
         ) from error

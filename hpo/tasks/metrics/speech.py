@@ -1,6 +1,6 @@
 """Word and character error rates, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ author={Levenshtein, V. I.}, journal={Soviet Physics Doklady}, year={1966}}"""
 
 
 class SpeechMetrics(DirectMetric):
-    """wer and cer, by jiwer: the words (letters) to insert, delete or exchange, for each one that was said."""
+    """wer and cer, by jiwer: insertions, deletions and substitutions per word (letter) of the reference."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Word and character error rates.",
             citation=SOURCE,
-            inputs_description="predictions, references: texts, their words one space apart.",
+            inputs_description="predictions, references: texts, with single spaces between words.",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
@@ -30,5 +30,5 @@ class SpeechMetrics(DirectMetric):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         jiwer = require_module("jiwer", "audio", "The word error rate")
-        said, right = list(predictions), list(references)
-        return {"wer": float(jiwer.wer(right, said)), "cer": float(jiwer.cer(right, said))}
+        texts = list(references), list(predictions)
+        return {"wer": float(jiwer.wer(*texts)), "cer": float(jiwer.cer(*texts))}

@@ -1,6 +1,6 @@
 """BLEU and chrF of texts, as one `evaluate.Metric`.
 
-A module of its own because `import evaluate` takes seconds before transformers is loaded: import it late.
+Import it inside functions: `import evaluate` takes seconds where transformers is not loaded yet.
 """
 
 from functools import cache, lru_cache
@@ -17,28 +17,29 @@ author={Popović, Maja}, year={2015}}"""
 
 
 class TranslationMetrics(TextMetric):
-    """bleu and chrf from 0 to 100, of all texts together, as sacrebleu computes them with its defaults.
+    """bleu and chrf from 0 to 100, over the whole corpus, as computed by sacrebleu with its defaults.
 
-    Predictions are texts, references tuples of right texts.
+    Predictions are texts, references tuples of texts.
     """
 
     summary = "BLEU and chrF."
     source = SOURCE
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        found = {}
+        scores = {}
         for name in ("bleu", "chrf"):
-            # A bootstrap asks for the same pairs 2,000 times over: what is counted of each is kept, and added up as
-            # sacrebleu's own bootstrap does it.
-            each = [counts(name, said, tuple(right)) for said, right in zip(predictions, references, strict=True)]
-            found[name] = float(_metric(name)._compute_score_from_stats(np.sum(each, axis=0).tolist()).score)
-        return found
+            # A bootstrap scores the same pairs 2,000 times: the n-gram counts of each are cached and summed, as
+            # in sacrebleu's own bootstrap.
+            pairs = zip(predictions, references, strict=True)
+            each = [count_ngrams(name, text, tuple(texts)) for text, texts in pairs]
+            scores[name] = float(_metric(name)._compute_score_from_stats(np.sum(each, axis=0).tolist()).score)
+        return scores
 
 
 @lru_cache(maxsize=1 << 17)
-def counts(name: str, said: str, right: tuple[str, ...]) -> tuple[int, ...]:
-    """What a metric counts in one text: matching and all n-grams, and lengths."""
-    (statistics,) = _metric(name)._extract_corpus_statistics([said], [[text] for text in right])
+def count_ngrams(name: str, prediction: str, references: tuple[str, ...]) -> tuple[int, ...]:
+    """Return a metric's statistics of one text: matching and total n-grams, and lengths."""
+    (statistics,) = _metric(name)._extract_corpus_statistics([prediction], [[text] for text in references])
     return tuple(statistics)
 
 

@@ -24,7 +24,7 @@ from hpo.data.labels.choices import (
 from hpo.data.readers import read_file
 from hpo.errors import DataError
 from hpo.tasks.base import Task
-from hpo.tasks.baselines import fit_words, measured
+from hpo.tasks.baselines import fit_words, score_baseline
 from hpo.tasks.inference import run_inference
 from hpo.tasks.objective import Batch, Predictions
 from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData
@@ -217,7 +217,7 @@ class MultipleChoice(Task):
 
             return lambda columns: np.array([best(row) for row in columns[1]])
 
-        return measured("TF-IDF of the choices + logistic regression", fit, data, self.scorer(metric))
+        return score_baseline("TF-IDF of the choices + logistic regression", fit, data, self.scorer(metric))
 
 
 def _paired(questions: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:

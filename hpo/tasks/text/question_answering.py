@@ -18,9 +18,9 @@ from hpo.data.readers import read_file
 from hpo.data.splits.create import normalize_text
 from hpo.errors import DataError
 from hpo.tasks.base import Task
-from hpo.tasks.baselines import fit_words, measured, sentences
+from hpo.tasks.baselines import fit_words, score_baseline, sentences
 from hpo.tasks.inference import run_encoded
-from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.metrics.scorer import object_array
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData
 from hpo.tasks.text.answer_spans import best_answers, best_spans, context_mask, encode_windows
@@ -133,7 +133,7 @@ class QuestionAnswering(Task):
 
     def align_predictions(self, predictions: Predictions, split: Encoded) -> tuple[NDArray[Any], NDArray[Any]]:
         contexts = column_values(split.rows, "text_pair")
-        answers = one_each([text for text, _ in best_answers(predictions, split.inputs, contexts)])
+        answers = object_array([text for text, _ in best_answers(predictions, split.inputs, contexts)])
         return answers, _references(column_values(split.rows, "label"))
 
     def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
@@ -192,11 +192,11 @@ class QuestionAnswering(Task):
                 vectors = {context: features.transform(found) for context, found in parts.items()}
                 pairs = list(zip(texts[1], features.transform(texts[0]), strict=True))
                 best = [(vectors[context] @ question.T).toarray().argmax() for context, question in pairs]
-                return one_each([parts[context][index] for (context, _), index in zip(pairs, best, strict=True)])
+                return object_array([parts[context][index] for (context, _), index in zip(pairs, best, strict=True)])
 
             return nearest
 
-        return measured("the sentence most like the question", fit, data, self.scorer(metric), _references)
+        return score_baseline("the sentence most like the question", fit, data, self.scorer(metric), _references)
 
     def read_inputs(self, path: Path, columns: Mapping[str, str], encoding: str = "utf-8") -> list[tuple[str, str]]:
         check_exists(path)
@@ -212,4 +212,4 @@ class QuestionAnswering(Task):
 
 
 def _references(labels: Sequence[Mapping[str, list[Any]]]) -> NDArray[Any]:
-    return one_each([tuple(label["text"]) for label in labels])
+    return object_array([tuple(label["text"]) for label in labels])

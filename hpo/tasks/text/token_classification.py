@@ -20,7 +20,7 @@ from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
 from hpo.tasks.inference import run_encoded
-from hpo.tasks.metrics.scorer import one_each
+from hpo.tasks.metrics.scorer import object_array
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData, describe_classes
 from hpo.tasks.text.base import check_exists, ragged_table, read_lines
@@ -162,7 +162,7 @@ class TokenClassification(Task):
         for (example, words), predicted in zip(inputs, predictions, strict=True):
             for word, tag in zip((word for word in words if word >= 0), predicted.tolist(), strict=True):
                 tags[example][word] = tag
-        return one_each(tags), one_each(references)
+        return object_array(tags), object_array(references)
 
     def build_metric(self, data: TaskData | None) -> "evaluate.Metric":
         from hpo.tasks.metrics.entities import EntityMetrics
@@ -230,7 +230,7 @@ class TokenClassification(Task):
         usual = int(sum(counts.values(), np.zeros(len(data.label_names), dtype=int)).argmax())
         best = {word: int(count.argmax()) for word, count in counts.items()}
         predicted = [[best.get(word.lower(), usual) for word in row] for row in column_values(data.test, "text")]
-        scores = scorer(one_each(predicted), one_each(column_values(data.test, "label")))
+        scores = scorer(object_array(predicted), object_array(column_values(data.test, "label")))
         return "each word's most frequent tag", scores[scorer.name]
 
 

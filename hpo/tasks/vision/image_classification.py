@@ -68,7 +68,7 @@ class ImageClassification(Classification, MediaTask):
         own = processor(images=[image], return_tensors="pt")["pixel_values"]
         ours = self.prepare_batch({"pixel_values": _pixels([image], processor)}, processor)["pixel_values"]
         if ours.shape != own.shape or float((ours - own).abs().max()) > 1e-3:
-            return "its image processor does more than resize, crop, rescale and normalise"
+            return "its image processor does more than resize, crop, rescale and normalize"
         return ""
 
     def extract_features(

@@ -119,12 +119,12 @@ def test_user_metric_receives_class_names_and_the_users_units(tmp_path: Any) -> 
 
     from datasets import Dataset
 
-    from hpo.tasks.metrics.scorer import one_each
+    from hpo.tasks.metrics.scorer import object_array
     from hpo.tasks.task_data import TaskData
 
     rows = Dataset.from_dict({"text": [["a"]], "label": [[0]]})
     data = TaskData(rows, rows, None, ("O", "B-place"), {}, (), "")
     scorer = get_task("token-classification").scorer(str(file), data)
-    assert scorer(one_each([[1, 0]]), one_each([[0, 0]]))["mine"] == 1.0
+    assert scorer(object_array([[1, 0]]), object_array([[0, 0]]))["mine"] == 1.0
     numbers = get_task("text-regression").scorer("mae", replace(data, scale=(100.0, 10.0)))
     assert numbers(np.array([0.0, 1.0]), np.array([0.5, 1.0]))["mae"] == pytest.approx(2.5)
