@@ -20,6 +20,7 @@ from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import StudyError
 from hpo.search.first_trials import FirstTrials, first_trials
+from hpo.storage.records.final_model import DataRecord
 from hpo.tasks.base import Task
 from hpo.tasks.metrics.scorer import Scorer
 from hpo.tasks.registry import get_task, with_metric, with_portfolio
@@ -208,15 +209,15 @@ def check_remote_checkpoints(config: StudyConfig) -> None:
         remote.check()
 
 
-def describe_data(data: TaskData) -> dict[str, Any]:
+def describe_data(data: TaskData) -> DataRecord:
     """Return what a study records of its data: no rows, no path."""
-    return {
-        "sizes": data.sizes if data.test is not None else {**data.sizes, "test": 0},
-        "labels": list(data.label_names),
-        "columns": dict(data.columns),
-        "notes": list(data.notes),
-        "fingerprint": data.fingerprint,
-    }
+    return DataRecord(
+        sizes=data.sizes if data.test is not None else {**data.sizes, "test": 0},
+        labels=tuple(data.label_names),
+        columns=dict(data.columns),
+        notes=tuple(data.notes),
+        fingerprint=data.fingerprint,
+    )
 
 
 def versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ TOKENS = 5000  # labeled ones, where each token has a label
 # Operations of the largest model's pass, which limit the time on long texts: 20 s at the 460 GFLOP/s that two cores
 # with AMX reached. 2,000 texts of 30 tokens cost a model of BERT-base's size 1e13.
 WORK = {"cpu": 1e13, "cuda": 1e15}
-FEWEST = 200
+MIN_ROWS = 200
 
 
 def rank(source: Source, overrides: Sequence[str] = ()) -> Ranking:
@@ -113,7 +113,7 @@ def _rows(context: StudyContext) -> Indices:
     inputs = min(len(features) for features in everything.values())
     work = max(_work(context, label, features) for label, features in everything.items())
     device = "cuda" if context.execution.device.startswith("cuda") else "cpu"
-    count = int(min(inputs, ROWS, max(FEWEST, inputs * WORK[device] / work)))
+    count = int(min(inputs, ROWS, max(MIN_ROWS, inputs * WORK[device] / work)))
     some = next(iter(everything.values()))
     if some.labels is None:
         labeled = int(np.count_nonzero(some.all_labels() != IGNORE_INDEX))
@@ -122,7 +122,7 @@ def _rows(context: StudyContext) -> Indices:
 
 
 def _work(context: StudyContext, label: str, features: Features) -> float:
-    """Operations of one pass through the layers: two a token and weight."""
+    """Return the operations of one pass through the layers: two for each token and weight."""
     candidate = context.candidates[label]
     weights = sum(p.numel() for p in stack_items(candidate.model, candidate.stack).parameters())
     return 2.0 * weights * float(features.lengths.sum())

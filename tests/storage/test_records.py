@@ -1,5 +1,6 @@
 """The records: what is written is read back, short values as user attributes, long ones as system attributes."""
 
+import math
 from pathlib import Path
 
 import optuna
@@ -76,6 +77,9 @@ def test_final_model_round_trip_through_a_folder_that_was_moved(tmp_path: Path) 
     read = FinalModel.read(tmp_path)
     assert read == written.model_copy(update={"model_dir": tmp_path}) and read.value == 0.75
     assert read.winner.mean == pytest.approx(0.75) and read.winner.std == pytest.approx(0.05 * 2**0.5)
+    undefined = written.model_copy(update={"seconds": {"search": float("nan")}})
+    undefined.write(tmp_path)
+    assert math.isnan(FinalModel.read(tmp_path).seconds["search"])
     with pytest.raises(StudyError, match="no final model at"):
         FinalModel.read(tmp_path / "missing")
 

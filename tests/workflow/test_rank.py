@@ -105,7 +105,7 @@ def test_number_and_cost_of_rows_are_limited(study: dict[str, Any], monkeypatch:
     context = StudyContext.create(load_config(study), Execution())
     monkeypatch.setattr(rank, "ROWS", 100)
     assert 95 <= rank_models(context).rows <= 100
-    monkeypatch.setattr(rank, "FEWEST", 10)
+    monkeypatch.setattr(rank, "MIN_ROWS", 10)
     monkeypatch.setattr(rank, "WORK", {"cpu": 1.0})
     assert rank_models(context).rows == 10
 

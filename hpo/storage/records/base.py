@@ -26,7 +26,7 @@ class SystemAttribute:
 class Record(BaseModel):
     """A frozen model that ignores unknown keys: another version of hpo, or the user, may have written more."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
 
 class AttributeRecord(Record):

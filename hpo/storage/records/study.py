@@ -59,7 +59,7 @@ class StudyRecord(AttributeRecord):
     ranking: Annotated[Ranking | None, SystemAttribute] = None
     result: Annotated[FinalModel | None, SystemAttribute] = None
     config: Annotated[dict[str, Any], SystemAttribute] = Field({})  # as returned by `StudyConfig.redacted`
-    source_studies: Annotated[tuple[str, ...], SystemAttribute] = ()  # their trials inform the sampler, not copied
+    source_studies: Annotated[tuple[str, ...], SystemAttribute] = ()  # whose trials inform the sampler
     first_trials: int = 0  # configurations queued before the search; 0: queuing them is not finished
     test_evaluations: Annotated[tuple[HeldOutEvaluation, ...], SystemAttribute] = ()
 

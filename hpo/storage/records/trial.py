@@ -1,4 +1,4 @@
-"""The record of a trial: what it trained, how, and what came of it."""
+"""The record of a trial: its configuration, its execution and its outcome."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self

@@ -95,7 +95,7 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
     times = forecast(context, plans, len(placement.slots))
     return StudyCheck(
         name=config.name,
-        sizes=describe_data(context.data)["sizes"],
+        sizes=describe_data(context.data).sizes,
         labels=tuple(context.data.label_names),
         notes=tuple(context.data.notes),
         models=tuple(plans),

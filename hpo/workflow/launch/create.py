@@ -8,7 +8,6 @@ from hpo.config.yaml import to_yaml
 from hpo.core.paths import run_folder
 from hpo.search.warm_start import copy_trials
 from hpo.storage.budget import list_studies, request_stop, set_budget, set_phase
-from hpo.storage.records.final_model import DataRecord
 from hpo.storage.records.study import Ranking, StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import Storage
@@ -65,7 +64,7 @@ def _record(study: optuna.Study, context: StudyContext, ranking: Ranking | None)
     StudyRecord(
         metric=context.scorer.name,
         versions=versions(),
-        data=DataRecord(**describe_data(context.data)),
+        data=describe_data(context.data),
         ranking=ranking,
         result=None,
         config=context.config.redacted(),
