@@ -217,7 +217,6 @@ class WorkerLoop:
                     self._retry(lambda: set_phase(self.search, phase))
                     started = True
                 self.worker.progress(phase=phase)
-                self._trial = (study.study_name, trial.number)
                 run = TrialRun(self.worker, self.context, study, trial, self.stop, self._remote, self._callbacks)
                 run.run(objective)
             elif self._retry(lambda: self._is_stopped(study)):
@@ -250,12 +249,13 @@ class WorkerLoop:
             return is_stopped(session, study_id(study))
 
     def _on_report(self, phase: str) -> OnReport:
-        def report_progress(params: TrialParams, report: Report | None) -> None:
+        device = self.context.execution.device
+
+        def report_progress(trial: optuna.Trial, params: TrialParams, report: Report | None) -> None:
             step, epoch = (report.step, report.epoch) if report else (None, 0.0)
             self.worker.progress(phase=phase, step=step, epoch=epoch, epochs=params.epochs)
-            study, number = self._trial
-            device = self.context.execution.device
-            self._callbacks.on_report(TrialInfo(study, phase, number, self.worker.attempt, params, device), report)
+            info = TrialInfo(trial.study.study_name, phase, trial.number, self.worker.attempt, params, device)
+            self._callbacks.on_report(info, report)
 
         return report_progress
 

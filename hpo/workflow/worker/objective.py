@@ -20,7 +20,7 @@ from hpo.workflow.context import Attempt, StudyContext, is_usable
 from hpo.workflow.worker.learning_curve import LearningCurve
 from hpo.workflow.worker.stages import stage_folder
 
-OnReport = Callable[[TrialParams, Report | None], None]
+OnReport = Callable[[optuna.Trial, TrialParams, Report | None], None]  # None: the trial starts
 
 
 class Objective:
@@ -77,7 +77,7 @@ def train_trial(
     reported = optuna_storage(trial.study).get_trial(trial_id(trial)).intermediate_values
     _record_plan(trial, plan)
     run = start_training(plan)
-    on_report(plan.params, None)
+    on_report(trial, plan.params, None)
     curve = LearningCurve(plan.folder, plan.attempt, run.progress.rung)
     for point in curve.points:  # those that waited for the database when the process was killed
         if point.step not in reported and point.value is not None:
@@ -94,7 +94,7 @@ def train_trial(
             if report.step not in reported and is_usable(report.value):
                 trial.report(report.value, report.step)
             curve.add(_point(report))
-            on_report(plan.params, report)
+            on_report(trial, plan.params, report)
             if report.step < last and report.step not in reported:
                 check(trial)
     finally:
