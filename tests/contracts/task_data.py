@@ -1,4 +1,4 @@
-"""What the contract suite knows of each task: rows that a tiny model learns something of, and which models do it."""
+"""The data of the contract tests of tasks: rows that a tiny model can learn from, and the models for each task."""
 
 import json
 import random
@@ -82,7 +82,7 @@ def causal_lm(rng: random.Random) -> dict[str, Any]:
 
 
 def image_files(folder: Path, rows: int, rng: random.Random) -> None:
-    """Noise of odd sizes, bright at the top or at the bottom, in a folder for each class."""
+    """Write noise of odd sizes, bright at the top or at the bottom, in a folder for each class."""
     import numpy as np
     from PIL import Image
 
@@ -95,8 +95,8 @@ def image_files(folder: Path, rows: int, rng: random.Random) -> None:
         Image.fromarray(noise).save(folder / label / f"{row}.png")
 
 
-def sound_files(folder: Path, rows: int, rng: random.Random) -> None:
-    """Tones with noise, high or low, of odd lengths, rates and channels, in a folder for each class."""
+def audio_files(folder: Path, rows: int, rng: random.Random) -> None:
+    """Write noisy tones, high or low, of various lengths, rates and channels, in a folder for each class."""
     import numpy as np
     import soundfile
 
@@ -106,14 +106,14 @@ def sound_files(folder: Path, rows: int, rng: random.Random) -> None:
         rate = (2_000, 8_000, 3_000)[row % 3]
         seconds = noise.uniform(0.2, 0.6)
         times = np.arange(round(seconds * rate)) / rate
-        sound = 0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * noise.standard_normal(len(times))
+        clip = 0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * noise.standard_normal(len(times))
         (folder / label).mkdir(parents=True, exist_ok=True)
-        channels = sound if row % 4 else np.stack([sound, sound], 1)
+        channels = clip if row % 4 else np.stack([clip, clip], 1)
         soundfile.write(folder / label / f"{row}.{('wav', 'flac')[row % 5 == 0]}", channels, rate)
 
 
 def speech_files(folder: Path, rows: int, rng: random.Random) -> None:
-    """Tones, a letter each by their pitch, in one folder for all splits, and a table of what they say."""
+    """Write tones whose pitch encodes a letter, in one folder for all splits, and a table of their transcripts."""
     import numpy as np
     import soundfile
 
@@ -123,32 +123,32 @@ def speech_files(folder: Path, rows: int, rng: random.Random) -> None:
     lines = []
     for row in range(rows):
         noise = np.random.default_rng(rng.randrange(2**32))
-        said = " ".join("".join(rng.choice("ab") for _ in range(rng.randint(1, 2))) for _ in range(rng.randint(1, 2)))
+        text = " ".join("".join(rng.choice("ab") for _ in range(rng.randint(1, 2))) for _ in range(rng.randint(1, 2)))
         times = np.arange(400) / 2_000
-        sound = np.concatenate([0.3 * np.sin(2 * np.pi * pitches[letter] * times) for letter in said])
+        clip = np.concatenate([0.3 * np.sin(2 * np.pi * pitches[letter] * times) for letter in text])
         name = f"{folder.name}-{row}.wav"
-        soundfile.write(clips / name, sound + 0.01 * noise.standard_normal(len(sound)), 2_000)
-        lines.append(json.dumps({"audio": f"clips/{name}", "transcript": said.upper() + "."}))
+        soundfile.write(clips / name, clip + 0.01 * noise.standard_normal(len(clip)), 2_000)
+        lines.append(json.dumps({"audio": f"clips/{name}", "transcript": text.upper() + "."}))
     folder.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
 
 
-def label_or_its_number(answer: dict[str, Any], data: TaskData) -> Any:
+def class_number(answer: dict[str, Any], data: TaskData) -> Any:
     return data.label_names.index(answer["label"]) if data.label_names else answer["label"]
 
 
-def labels_as_numbers(answer: dict[str, Any], data: TaskData) -> list[int]:
+def class_vector(answer: dict[str, Any], data: TaskData) -> list[int]:
     return [int(name in answer["label"]) for name in data.label_names]
 
 
-def choice(answer: dict[str, Any], data: TaskData) -> int:
+def choice_index(answer: dict[str, Any], data: TaskData) -> int:
     return int(answer["choice"])
 
 
-def tags_as_numbers(answer: dict[str, Any], data: TaskData) -> tuple[int, ...]:
+def tag_numbers(answer: dict[str, Any], data: TaskData) -> tuple[int, ...]:
     return tuple(data.label_names.index(tag) for tag in answer["tags"])
 
 
-def nearly(answer: dict[str, Any], data: TaskData) -> Any:
+def approximate_number(answer: dict[str, Any], data: TaskData) -> Any:
     return pytest.approx(answer["label"], rel=1e-4)
 
 
@@ -158,48 +158,50 @@ ALL = (*ENCODERS, "gpt2", "llama", "t5", "bart")
 
 @dataclass(frozen=True)
 class Case:
-    """One task: a row of it or its files; the architectures that do it, of which `quick` is in the quick tests."""
+    """One task: a row of it or its files, and the architectures tested, of which `quick` is in the quick tests."""
 
     row: Callable[[random.Random], dict[str, Any]] = text_classification
     files: Callable[[Path, int, random.Random], None] | None = None
     models: tuple[str, ...] = ALL
     quick: str = "bert"
     adapted: tuple[str, ...] = ("bert", "t5")
-    writes: bool = False  # texts, which a decoder makes token by token
-    pipeline: bool = True  # whether transformers 5 still has one for it
+    generates: bool = False  # texts, token by token
+    pipeline: bool = True  # whether transformers 5 has one for the task
     baseline: bool = True
-    said: Callable[[dict[str, Any], TaskData], Any] = label_or_its_number  # an answer in the form of a prediction
+    as_prediction: Callable[[dict[str, Any], TaskData], Any] = class_number  # the form of `align_predictions`
 
 
 def without(*names: str) -> tuple[str, ...]:
-    """All architectures but those that have no such head, or of which hpo says that they cannot be used."""
+    """Return all architectures but those without a suitable head, or that `check_model` rejects."""
     return tuple(name for name in ALL if name not in names)
 
 
 def only(*names: str) -> dict[str, Any]:
-    """These architectures, the first of them in the quick tests."""
+    """Return these architectures, the first of them for the quick tests."""
     return {"models": names, "quick": names[0], "adapted": names}
 
 
 CASES = {
     "text-classification": Case(),
-    # Without a bias there is nothing to keep the mean of the labels in.
-    "text-regression": Case(text_regression, models=without("gpt2", "llama"), said=nearly),
-    "multi-label-classification": Case(multi_label, quick="electra", said=labels_as_numbers),
-    "token-classification": Case(token_classification, models=without("bart"), quick="roberta", said=tags_as_numbers),
+    # Without a bias there is no parameter to keep the mean of the labels in.
+    "text-regression": Case(text_regression, models=without("gpt2", "llama"), as_prediction=approximate_number),
+    "multi-label-classification": Case(multi_label, quick="electra", as_prediction=class_vector),
+    "token-classification": Case(
+        token_classification, models=without("bart"), quick="roberta", as_prediction=tag_numbers
+    ),
     "question-answering": Case(question_answering, quick="distilbert", pipeline=False),
-    "multiple-choice": Case(multiple_choice, **only(*ENCODERS), pipeline=False, said=choice),
-    "summarization": Case(summarization, **only("t5", "bart"), writes=True, pipeline=False),
-    "translation": Case(translation, **only("bart", "t5"), writes=True, pipeline=False),
-    "causal-lm": Case(causal_lm, **only("gpt2", "llama"), writes=True, baseline=False),
+    "multiple-choice": Case(multiple_choice, **only(*ENCODERS), pipeline=False, as_prediction=choice_index),
+    "summarization": Case(summarization, **only("t5", "bart"), generates=True, pipeline=False),
+    "translation": Case(translation, **only("bart", "t5"), generates=True, pipeline=False),
+    "causal-lm": Case(causal_lm, **only("gpt2", "llama"), generates=True, baseline=False),
     "image-classification": Case(files=image_files, **only(*VISION)),
-    "audio-classification": Case(files=sound_files, **only(*AUDIO)),
+    "audio-classification": Case(files=audio_files, **only(*AUDIO)),
     "speech-recognition": Case(files=speech_files, **only("wav2vec2", "hubert")),
 }
 
 
 def write_rows(task: str, folder: Path, train: int = 64, other: int = 24) -> Path:
-    """A folder of train, validation and test files of a task; the same for each call."""
+    """Write train, validation and test files of a task to a folder, the same for each call."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     case = CASES[task]

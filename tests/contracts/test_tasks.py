@@ -1,6 +1,6 @@
-"""The contract that each task keeps: from rows to a saved model that plain transformers loads and that says the same.
+"""The contract of every task: from rows to a saved model that transformers loads and that predicts the same.
 
-One architecture each in the quick tests; every task with each architecture that has its head in the slow ones.
+The quick tests run one architecture per task, the slow ones every architecture that has its head.
 """
 
 import gc
@@ -35,7 +35,7 @@ from hpo.training.plan import TrainingPlan
 from tests.contracts.task_data import CASES, ENCODERS, write_rows
 from tests.small_models import save_model as save_small
 
-# Those whose frozen layers are known to be skipped.
+# Architectures whose frozen layers are skipped.
 CACHED = (*ENCODERS, "vit", "convnext", "resnet", "mobilenet_v2", "whisper", "audio-spectrogram-transformer")
 ADAPTED = [
     pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
@@ -51,7 +51,7 @@ MATRIX = [
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TaskData]:
-    """The data of a task, read once."""
+    """Return a function that prepares the data of a task once."""
     made: dict[str, TaskData] = {}
 
     def prepare(task: str) -> TaskData:
@@ -64,7 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TaskDa
 
 
 def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **changes: Any) -> TrainingPlan:
-    """A plan of three epochs on the task's data with a tiny model; keywords go to the trial's parameters."""
+    """Return a plan of three epochs on the task's data with a tiny model; `changes` are trial parameters."""
     kind = get_task(task)
     if not (folder / "model").is_dir():
         save_small(folder / "model", architecture)
@@ -90,7 +90,7 @@ def make_plan(task: str, architecture: str, data: TaskData, folder: Path, **chan
 
 
 def length_for(candidate: Candidate) -> int:
-    """What is read of an example: 32 tokens of a text, 2 seconds of sound."""
+    """Return the maximum length of an input: 32 tokens of text, or 2 seconds of audio."""
     length = resolve_max_length(candidate, None, 2.0)
     return min(32, length) if hasattr(candidate.processor, "model_max_length") else length
 
@@ -100,7 +100,7 @@ def curve(reports: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("task", "architecture"), ADAPTED)
-def test_adapters_train_on_a_body_that_stays(
+def test_adapters_train_with_a_frozen_body(
     task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
 ) -> None:
     import transformers
@@ -112,10 +112,10 @@ def test_adapters_train_on_a_body_that_stays(
     for _ in run.steps():
         pass
     changed = [name for name, tensor in run.model.state_dict().items() if not torch.equal(tensor, before[name])]
-    heads = tuple(f"{name}." for name in find_heads(run.model) if not CASES[task].writes)
-    new = plan.candidate.new_weights  # such as the head of a decoder that came without one
+    heads = tuple(f"{name}." for name in find_heads(run.model) if not CASES[task].generates)
+    new = plan.candidate.new_weights  # such as the head of a decoder without one
     assert {".lora_" in name or name.startswith(heads) or name in new for name in changed} == {True}
-    # Gone on from here, and saved and loaded, it is the same.
+    # Resumed from here, and saved and loaded, it is the same.
     run.save()
     later = FineTuning(plan)
     assert later.progress.step == run.progress.step
@@ -133,14 +133,14 @@ def test_adapters_train_on_a_body_that_stays(
 
 
 @pytest.mark.parametrize(("task", "architecture"), MATRIX)
-def test_from_rows_to_a_model_that_says_the_same(
+def test_saved_model_predicts_as_in_evaluation(
     task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
 ) -> None:
     import transformers
 
     data = prepared(task)
     plan = make_plan(task, architecture, data, tmp_path)
-    run = FineTuning(replace(plan, folder=tmp_path / "whole"))  # on a busy machine it saves checkpoints too
+    run = FineTuning(replace(plan, folder=tmp_path / "uninterrupted"))  # on a busy machine it saves checkpoints too
     reports = list(run.reports())
     assert reports[-1].train_loss < reports[0].train_loss
     assert all(np.isfinite([*report.metrics.values(), report.train_loss]).all() for report in reports)
@@ -161,7 +161,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     assert len(found.predictions) == len(found.references) == len(data.validation)
     kind.finalize_model(run.model, data)
     rows, expected = inputs_of(data), expected_of(task, found.predictions, data)
-    if task == "causal-lm":  # what is measured is not what it says
+    if task == "causal-lm":  # the metric does not measure the generated text
         expected = [answer["label"] for answer in kind.predict(run.model, plan.candidate.processor, rows, 32)]
     save_model(run.model, tmp_path / "final")
     plan.candidate.processor.save_pretrained(tmp_path / "final")
@@ -169,7 +169,7 @@ def test_from_rows_to_a_model_that_says_the_same(
     processor = load_processor(ModelRef(name=str(tmp_path / "final"), label="final"), kind.final_processor_class)
     for batch_size in (1, 64):
         answers = kind.predict(model, processor, rows, length_for(plan.candidate), batch_size)
-        assert [CASES[task].said(answer, data) for answer in answers] == expected
+        assert [CASES[task].as_prediction(answer, data) for answer in answers] == expected
 
 
 def inputs_of(data: TaskData) -> list[Any]:
@@ -187,7 +187,7 @@ def expected_of(task: str, predictions: Any, data: TaskData) -> list[Any]:
 
 
 @pytest.mark.parametrize(("task", "architecture"), MATRIX)
-def test_the_prefix_cache_changes_nothing(
+def test_prefix_cache_does_not_change_results(
     task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
 ) -> None:
     plan = make_plan(task, architecture, prepared(task), tmp_path, frozen_layers=1, epochs=2, dropout=0.0)
@@ -195,9 +195,9 @@ def test_the_prefix_cache_changes_nothing(
     run = FineTuning(replace(plan, prefixes=PrefixCache(tmp_path / "prefixes"), folder=tmp_path / "other"))
     run.plan.prefixes._objection = lambda *_: ""  # type: ignore[method-assign, union-attr]
     found = list(run.reports())
-    if CASES[task].writes and architecture == "t5":  # its first layer's position bias serves all
+    if CASES[task].generates and architecture == "t5":  # its first layer's position bias is used by all
         assert run.execution.prefix_cache == "not used: its layers return more than a hidden state"
-    elif architecture in CACHED or CASES[task].writes:
+    elif architecture in CACHED or CASES[task].generates:
         assert run.execution.prefix_cache == USED
     for one, other in zip(found, expected, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
@@ -212,13 +212,13 @@ def test_the_prefix_cache_changes_nothing(
         pytest.param(task, name, marks=() if (task, name) == ("causal-lm", "gpt2") else pytest.mark.slow)
         for task, case in CASES.items()
         for name in case.models
-        if case.writes
+        if case.generates
     ],
 )
-def test_adapters_and_rates_by_depth_where_texts_are_written(
+def test_adapters_and_layer_decay_of_generating_models(
     task: str, architecture: str, prepared: Callable[[str], TaskData], tmp_path: Path
 ) -> None:
-    """With LoRA, and then with `layer_decay` and Adafactor: the merged and saved model says the same."""
+    """With LoRA, and with `layer_decay` and Adafactor, the merged and saved model generates the same texts."""
     import transformers
 
     data, kind = prepared(task), get_task(task)
@@ -238,7 +238,7 @@ def test_adapters_and_rates_by_depth_where_texts_are_written(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], TaskData], tmp_path: Path) -> None:
+def test_accumulation_equals_the_full_batch(task: str, prepared: Callable[[str], TaskData], tmp_path: Path) -> None:
     plan = make_plan(task, CASES[task].quick, prepared(task), tmp_path, dropout=0.0, label_smoothing=0.1)
     kind, model = plan.task, plan.candidate.build(0, 0.0).eval()
 
@@ -250,13 +250,13 @@ def test_accumulation_is_the_whole_batch(task: str, prepared: Callable[[str], Ta
         assert loss.dtype == torch.float32
         return float(loss), kind.target_count(labels)
 
-    whole, parts = summed(range(12)), [summed([row]) for row in range(12)]
-    assert whole[0] == pytest.approx(sum(loss for loss, _ in parts), rel=1e-4)
-    assert whole[1] == sum(count for _, count in parts)
+    full, parts = summed(range(12)), [summed([row]) for row in range(12)]
+    assert full[0] == pytest.approx(sum(loss for loss, _ in parts), rel=1e-4)
+    assert full[1] == sum(count for _, count in parts)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None:
+def test_data_is_recognized_and_described(task: str, tmp_path: Path) -> None:
     from hpo.data.sources import load_splits
 
     config = DataConfig(path=str(write_rows(task, tmp_path)))
@@ -269,7 +269,7 @@ def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None
     assert metric in kind.metric_names and kind.default_metric in kind.metric_names
     baseline = kind.baseline(data, metric)
     assert not CASES[task].baseline if baseline is None else np.isfinite(baseline[1])
-    # Without the other files: the splits are made, of the same rows on each call, and share no text.
+    # Without the other files, the splits are created, with the same rows on each call.
     alone = DataConfig(path=str(next(tmp_path.glob("train*"))))
     made = kind.prepare(alone, 0)
     assert sum(made.sizes.values()) == 64 and min(made.sizes.values()) > 0
@@ -277,7 +277,7 @@ def test_its_data_is_recognised_and_described(task: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpo.workflow.init import write_study_file
 
     monkeypatch.chdir(tmp_path)
@@ -286,7 +286,7 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
     path = write_study_file(str(tmp_path / "rows"), [str(tmp_path / "tiny")])
     small = ["backend=inline", "devices=cpu", "first_trials=[]", "confirm={top: 1, seeds: 1}", "search_space.epochs=1"]
     if task == "text-regression":
-        small.append("refit=none")  # the checkpoint that was validated answers in the person's units too
+        small.append("refit=none")  # the validated checkpoint predicts in the user's units too
     result = hpo.run(path, trials=2, overrides=small)
     kind = get_task(task)
     assert result.record.task == task
@@ -312,7 +312,7 @@ def test_a_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch:
         served = pipeline(kind.pipeline_tag, model=str(result.model_dir), device="cpu")
         files = sorted(path for path in (tmp_path / "rows").rglob("*") if path.suffix in (".png", ".wav"))
         if kind.pipeline_tag in ("audio-classification", "automatic-speech-recognition"):  # without ffmpeg
-            sound = {"raw": read_audio(as_item(files[0]), served.feature_extractor.sampling_rate)}
-            assert served({**sound, "sampling_rate": served.feature_extractor.sampling_rate})
+            clip = {"raw": read_audio(as_item(files[0]), served.feature_extractor.sampling_rate)}
+            assert served({**clip, "sampling_rate": served.feature_extractor.sampling_rate})
         else:
             assert served(str(files[0]) if files else "the film was good")

@@ -28,7 +28,7 @@ def all_rows(data: TaskData) -> list[dict[str, Any]]:
     return sorted((row for split in data.splits.values() for row in split), key=lambda row: row["text"])
 
 
-# One row (number `n`, of 40) as public data sets have it, and the columns it is recognised by.
+# One row (number `n`, of 40) as public data sets have it, and the columns by which it is recognized.
 FORMS: dict[str, tuple[Any, dict[str, str]]] = {
     "swag": (
         lambda n: {"sent1": f"s {n:02}", "sent2": "he", **{f"ending{i}": f"e{i}" for i in range(4)}, "label": n % 4},

@@ -123,12 +123,12 @@ def test_invalid_table_raises(table: str, message: str, tmp_path: Path) -> None:
 
 
 def test_any_mode_is_converted_to_rgb() -> None:
-    grey = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (4, 1))
-    colours = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    rgb = Pillow.fromarray(colours)
-    for image in (rgb.convert("RGBA"), rgb, Pillow.fromarray(grey), Pillow.fromarray(grey.astype(np.uint16) * 256)):
+    gray = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (4, 1))
+    colors = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    rgb = Pillow.fromarray(colors)
+    for image in (rgb.convert("RGBA"), rgb, Pillow.fromarray(gray), Pillow.fromarray(gray.astype(np.uint16) * 256)):
         found = open_image(as_item(bytes_of(image)))
-        wanted = np.repeat(grey[..., None], 3, -1) if image.size == (32, 4) else colours
+        wanted = np.repeat(gray[..., None], 3, -1) if image.size == (32, 4) else colors
         assert found.mode == "RGB" and np.abs(np.asarray(found).astype(int) - wanted).max() <= 1
     palette = rgb.quantize(8)
     assert (np.asarray(open_image(as_item(bytes_of(palette)))) == np.asarray(palette.convert("RGB"))).all()
