@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
 
 from hpo.errors import ConfigError, did_you_mean
+from hpo.search.finite_space import FiniteSpace
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
 
@@ -17,16 +18,22 @@ OBJECT = "python:"
 """Prefix of the recorded name of an object that was passed to `hpo.run`; workers get it from there."""
 
 
-def build_sampler(config: Mapping[str, Any], conditional: bool, seed: int) -> BaseSampler:
+def build_sampler(
+    config: Mapping[str, Any], conditional: bool, seed: int, finite_space: FiniteSpace | None = None
+) -> BaseSampler:
     """Build the sampler called `config["name"]` with the rest of `config` as its arguments.
 
     The default, `freeze_thaw`, is `FreezeThawSampler`. `tpe` is Optuna's multivariate TPE, which samples by groups if
     the search space is `conditional`: without groups, conditional parameters would be sampled independently. `seed` is
-    the default of an argument of that name.
+    the default of an argument of that name, and the values in `finite_space` that of Grid search's `search_space`.
 
     Raises `ConfigError` for an unknown name or argument, or if the sampler refuses its arguments.
     """
+    if "finite_space" in config:
+        raise ConfigError("sampler.finite_space: hpo sets this argument; remove it.")
     arguments = {"seed": seed, "group": conditional and config.get("multivariate", True), **config}
+    if finite_space is not None:
+        arguments = {"search_space": finite_space.choices, "finite_space": finite_space, **arguments}
     name = arguments.pop("name", "freeze_thaw")
     own = {"freeze_thaw": FreezeThawSampler, "tpe": TPESampler}
     sampler = _find("sampler", name, own | _concrete_classes(optuna.samplers, BaseSampler))

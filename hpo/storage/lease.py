@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
 from hpo.storage.models import LeaseRow, WorkerRow
-from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, trial_id
+from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, tell, trial_id
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable, retried
 from hpo.storage.storage import Storage
@@ -196,8 +196,10 @@ class Worker:
                 lease.checkpoint, lease.deaths = checkpoint, 0
         self._clear_trial()
 
-    def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+    def finish(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None = None) -> bool:
         """Write the trial's result. If another process has written one before, keep that and log this one.
+
+        Returns whether the sampler stopped the study, because it has sampled everything.
 
         A value that is not finite makes the trial FAIL, because Optuna would rank infinity as the best value. Raises
         `LeaseLost` if another worker holds the trial now.
@@ -206,26 +208,27 @@ class Worker:
             if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
                 TrialRecord(failure=f"its value was {value}").save(trial)
                 state, value = TrialState.FAIL, None
-            self._tell(study, trial, state, value)
+            exhausted = self._tell(study, trial, state, value)
         except LeaseLost:
             stored = self.storage.get_trial(trial_id(trial))
             self._clear_trial()
             if not stored.state.is_finished():
                 raise
             if stored.state == state and value in (None, stored.value):
-                return  # written by this call: its response was lost in an outage
+                return False  # written by this call: its response was lost in an outage
             log.warning(
                 "trial %d was set to %s by another process; the result of this worker, %s %s, is dropped",
                 *(trial.number, stored.state.name, state.name, "" if value is None else value),
             )
             self._delete_lease(trial_id(trial))
-            return
+            return False
         self._clear_trial()
+        return exhausted
 
-    def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None) -> None:
+    def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None) -> bool:
         self._send_reports()  # Optuna takes a pruned trial's value from its last report
         try:
-            study.tell(trial, value, state=state)
+            return tell(study, trial, value, state)
         except (ValueError, UpdateFinishedTrialError):
             self._check(trial)  # if the lease was lost, raise `LeaseLost` instead
             raise
@@ -271,8 +274,9 @@ class Worker:
         while not self._closed.wait(HEARTBEAT_SECONDS):
             try:
                 self._send_heartbeat()
-            except Exception as error:
-                # Of any kind: if this thread ended, the trial of a running worker would be reclaimed.
+            except (
+                Exception
+            ) as error:  # of any kind: if the thread ended, the trial of a living worker would be reclaimed
                 self.storage.is_unavailable = isinstance(error, StorageUnavailable)
                 if not failing:
                     log.warning("worker %d cannot send its heartbeat; retrying: %s", self.worker_id, error)

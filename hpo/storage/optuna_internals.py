@@ -45,6 +45,7 @@ __all__ = [
     "models",
     "optuna_storage",
     "study_id",
+    "tell",
     "trial_id",
     "uncached_storage",
     "verify_optuna",
@@ -86,6 +87,8 @@ _PARTS: tuple[_Method | _Attributes, ...] = (
     _Attributes(optuna.Study, "_storage", "reaches the database of a study that Optuna opened"),
     _Attributes(optuna.Study, "_thread_local", "caches the trials of one `Study.ask`"),
     _Attributes(_ThreadLocalStudyAttribute, "cached_all_trials", "is cleared when a worker claims a trial"),
+    _Attributes(_ThreadLocalStudyAttribute, "in_optimize_loop", "allows a sampler to stop the study"),
+    _Attributes(optuna.Study, "_stop_flag", "is set by a sampler that has sampled everything"),
     _Method(optuna.Study, "_get_trials", "deepcopy states use_cache", "reads the trials without copying them"),
     _Attributes(Trial, "_trial_id", "is the key of leases"),
     _Attributes(FrozenTrial, "_trial_id", "is the key of leases"),
@@ -176,6 +179,20 @@ def cached_trials(study: optuna.Study) -> list[FrozenTrial]:
     They are not copied, and must not be changed.
     """
     return study._get_trials(deepcopy=False, use_cache=True)
+
+
+def tell(study: optuna.Study, trial: Trial, value: float | None, state: TrialState) -> bool:
+    """Call `study.tell` and return whether the sampler stopped the study, as Grid search does after its last trial.
+
+    `Study.stop` raises outside of `Study.optimize`, after the trial was written; hpo's workers ask and tell.
+    """
+    study._stop_flag = False
+    study._thread_local.in_optimize_loop = True
+    try:
+        study.tell(trial, value, state=state)
+    finally:
+        study._thread_local.in_optimize_loop = False
+    return study._stop_flag
 
 
 def alembic_folder() -> Path:

@@ -112,9 +112,9 @@ def test_list_studies_omits_child_studies(storage: Storage, make_study: MakeStud
     make_study("second")
     child = storage.create_child_study("first/confirm", first, 6)
     assert storage.create_child_study("first/confirm", first, 6)._study_id == child._study_id
-    foreign = optuna.create_study(study_name="foreign", storage=storage)
+    stranger = optuna.create_study(study_name="stranger", storage=storage)
     assert list_studies(storage) == ["first", "second"]
     with pytest.raises(StudyError, match="not created by hpo"):
-        set_phase(foreign, "finished")
+        set_phase(stranger, "finished")
     with pytest.raises(StudyError, match="not created by hpo"):
-        seconds_run(foreign)
+        seconds_run(stranger)

@@ -170,6 +170,6 @@ def test_workers_and_the_age_of_their_heartbeats(
 def test_unknown_study_raises_with_the_known_ones(storage: Storage, study: optuna.Study) -> None:
     with pytest.raises(StudyError, match=r"no study 'stduy' in .* Did you mean 'study'\? There are: study\."):
         read_status(storage, "stduy")
-    optuna.create_study(study_name="foreign", storage=storage)
+    optuna.create_study(study_name="stranger", storage=storage)
     with pytest.raises(StudyError, match="not created by hpo"):
-        read_status(storage, "foreign")
+        read_status(storage, "stranger")

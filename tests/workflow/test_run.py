@@ -91,3 +91,14 @@ def test_samplers_and_pruners_of_optuna_by_name(study: dict[str, Any]) -> None:
     assert len(result.study.trials) == 5
     with pytest.raises(ConfigError, match="Did you mean 'TPESampler'"):
         hpo.run({**study, "name": "other", "sampler": "TPSampler"})
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("freeze_thaw", 4), ("GridSampler", 6)])
+def test_search_of_a_finite_space_ends_when_all_was_tried(study: dict[str, Any], sampler: str, most: int) -> None:
+    space = {"learning_rate": [1e-3, 1e-2], "epochs": 1}
+    given = {**study, "first_trials": (), "search_space": space, "rank": False, "sampler": sampler}
+    result = hpo.run({**given, "pruner": "HyperbandPruner", "budget": {"max_trials": 9}})
+    trials = result.study.trials
+    assert len({tuple(sorted(trial.params.items())) for trial in trials}) == 4
+    assert len(trials) <= most  # Grid search does not count the two first trials
+    assert result.winner.scores

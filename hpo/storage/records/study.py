@@ -66,7 +66,9 @@ class StudyRecord(AttributeRecord):
     @classmethod
     def of(cls, study: optuna.Study) -> Self:
         """Read the record of `study`."""
-        return cls.from_attributes(study.user_attrs, optuna_storage(study).get_study_system_attrs(study_id(study)))
+        storage, key = optuna_storage(study), study_id(study)
+        # Not `study.user_attrs`: samplers are passed a study without it where the pruner is Optuna's Hyperband.
+        return cls.from_attributes(storage.get_study_user_attrs(key), storage.get_study_system_attrs(key))
 
     def save(self, study: optuna.Study) -> None:
         """Write the fields that are set and differ from what `study` has, in the order of their declaration."""

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.search_space import Categorical, Fixed, Float, Int
+from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
 from hpo.core.format import count, duration
 from hpo.errors import ModelError
 from hpo.reporting.console import console
+from hpo.search.dry_run import dry_run
 from hpo.search.factory import build_pruner, build_sampler, is_object
+from hpo.search.finite_space import FiniteSpace
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.checks.constraints import apply_constraints
@@ -107,10 +110,7 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
 def inspect_models(context: StudyContext) -> list[ModelPlan]:
     """Load every candidate and hold it against the study. Raises `ModelError` or `ConfigError` for what cannot work."""
     config = context.config
-    if not is_object(config.sampler):
-        build_sampler(config.sampler, config.search_space.conditional, config.seed)
-    if not is_object(config.pruner):
-        build_pruner(config.pruner)
+    _dry_run_search(config)
     plans = []
     for label in context.config.labels:
         candidate = context.candidates[label]
@@ -134,10 +134,25 @@ def inspect_models(context: StudyContext) -> list[ModelPlan]:
     return plans
 
 
+def _dry_run_search(config: StudyConfig) -> None:
+    """Try the sampler and the pruner on the search space. Objects are not tried: they would learn from it."""
+    if is_object(config.sampler) or is_object(config.pruner):
+        return
+    space, models = config.search_space, config.labels
+    sampler = build_sampler(config.sampler, space.conditional, config.seed, FiniteSpace.of(space, models))
+    dry_run(sampler, build_pruner(config.pruner), space, models)
+
+
 def study_warnings(context: StudyContext) -> list[str]:
     """What a person should hear although it is allowed."""
     config, rows = context.config, len(context.data.train)
     found = list(config.search_space.notes)
+    finite = FiniteSpace.of(config.search_space, config.labels)
+    if finite is not None and len(finite) < config.budget.max_trials:
+        found.append(
+            f"search_space: it has only {count(len(finite), 'configuration')}; the search ends when all were tried, "
+            f"before budget.max_trials: {config.budget.max_trials}."
+        )
     batch = config.search_space.parameters.get("batch_size")
     largest = max((int(value or 0) for value in batch.extremes()), default=0) if batch is not None else 32
     if largest > rows:

@@ -21,6 +21,7 @@ from hpo.core.paths import default_storage
 from hpo.core.process import thread_handler
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
 from hpo.search.factory import build_pruner, build_sampler
+from hpo.search.finite_space import FiniteSpace
 from hpo.search.ranking import RankedSampler
 from hpo.storage.budget import exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.storage.lease import Worker
@@ -99,6 +100,7 @@ class WorkerLoop:
         self._spec = spec
         self._remote = open_remote_checkpoints(self.config, self.stop, self.worker.warn)
         self._retry = self.storage.retry_policy.call
+        self._finite_space = FiniteSpace.of(self.config.search_space, self.config.labels)
         self._objects = objects or UserObjects.received(spec.objects)
         self._callbacks = self._load_callbacks(callbacks)
 
@@ -156,7 +158,7 @@ class WorkerLoop:
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         conditional = self.config.search_space.conditional
-        sampler = self._objects.sampler or build_sampler(self.config.sampler, conditional, seed)
+        sampler = self._objects.sampler or build_sampler(self.config.sampler, conditional, seed, self._finite_space)
         ranking = self.record.ranking
         return sampler if ranking is None else RankedSampler(sampler, ranking.order, seed)
 
@@ -206,7 +208,9 @@ class WorkerLoop:
             # Read before claiming, and in two rounds: a trial that another worker releases or starts between reading
             # and claiming is claimed, or waited for, in the second.
             was_idle, idle = idle, is_idle(study)
-            over = self._retry(lambda: self._out_of_time(phase, study))
+            over = self._retry(lambda: self._out_of_time(phase, study)) or (
+                phase == "search" and self._is_exhausted(study)
+            )
             if over and phase == "confirm" and not closed:
                 # Finally: a worker that joins later, or with more hours, confirms no more and gets the same winner.
                 self._retry(lambda: exhaust_budget(study))
@@ -243,6 +247,11 @@ class WorkerLoop:
         if phase == "search":
             return left <= reserved.confirm + reserved.final
         return left <= reserved.run + reserved.final and has_confirmed_trial(study, self.config.constraints)
+
+    def _is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether every configuration of a finite search space was tried; more trials would be duplicates."""
+        space = self._finite_space
+        return space is not None and self._retry(lambda: space.is_exhausted(study.get_trials(deepcopy=False)))
 
     def _is_stopped(self, study: optuna.Study) -> bool:
         with self.storage.reading() as session:

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.errors import DeviceLost, HpoError, StorageError
+from hpo.storage.budget import exhaust_budget
 from hpo.storage.lease import LeaseLost, Worker
 from hpo.storage.optuna_internals import trial_id
 from hpo.storage.records.trial import TrialRecord
@@ -85,7 +86,8 @@ class TrialRun:
             self._clear()
 
     def _finish(self, state: TrialState, value: float | None = None) -> None:
-        self._worker.finish(self._study, self._trial, state, value)
+        if self._worker.finish(self._study, self._trial, state, value):
+            exhaust_budget(self._study)  # the sampler has nothing left to sample
         self._callbacks.on_trial_end(_STATES[state], value)
 
     def _record_checkpoint(self, path: Path) -> None:
