@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from hpo.tasks.base import Task as Task
     from hpo.workflow.callbacks import Callback as Callback
     from hpo.workflow.checks.study import check as check
+    from hpo.workflow.predict import Predictor as Predictor
     from hpo.workflow.rank import rank as rank
-    from hpo.workflow.result import Predictor as Predictor
     from hpo.workflow.result import Result as Result
     from hpo.workflow.result import load as load
+    from hpo.workflow.retrain import retrain as retrain
     from hpo.workflow.run import run as run
     from hpo.workflow.stop import delete as delete
     from hpo.workflow.stop import stop as stop
@@ -70,8 +71,10 @@ _MODULES = {
     "hpo.tasks.base": ("Task",),
     "hpo.workflow.callbacks": ("Callback",),
     "hpo.workflow.checks.study": ("check",),
+    "hpo.workflow.predict": ("Predictor",),
     "hpo.workflow.rank": ("rank",),
-    "hpo.workflow.result": ("Predictor", "Result", "load"),
+    "hpo.workflow.result": ("Result", "load"),
+    "hpo.workflow.retrain": ("retrain",),
     "hpo.workflow.run": ("run",),
     "hpo.workflow.stop": ("delete", "stop"),
     "hpo.workflow.studies": ("list_studies", "status"),

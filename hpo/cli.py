@@ -164,9 +164,8 @@ def retrain(
     """
     from hpo.workflow.retrain import retrain as train_again
 
-    study = _open(name, storage)
     with console.progress("training"):
-        record = train_again(study, trial)
+        record = train_again(name, trial, storage)
     console.show_result(record)
 
 
@@ -178,18 +177,20 @@ def predict(
     file: Annotated[
         Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs, or a folder of files.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--study", help="The study; else the latest.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--study", help="The study, or a final model's folder; else the latest.")
+    ] = None,
     storage: StorageUrl = None,
 ) -> None:
     """Predict with a study's final model."""
     from hpo.errors import ConfigError
-    from hpo.workflow.result import Predictor, load
+    from hpo.workflow.result import open_predictor
 
     if bool(texts) == (file is not None):
         raise ConfigError('Give texts, or --file FILE. Example: hpo predict "some text"')
     with console.progress("predicting"):
-        predictor = Predictor(load(name, storage).model_dir)
-        rows = predictor.predict_file(file) if file is not None else predictor.predict_given(texts or [])
+        predictor = open_predictor(name, storage)
+        rows = predictor.predict_file(file) if file is not None else predictor.predict_arguments(texts or [])
     console.show_predictions(rows)
 
 
@@ -265,7 +266,7 @@ def stop(name: Name = None, storage: StorageUrl = None) -> None:
     for one in left:
         console.warn(f"process {one.pid} on {one.host} is still running.")
     console.note(
-        f"Stop of study '{study}' requested; workers stop at their next heartbeat."
+        f"Study '{study}': stop requested; workers stop at their next heartbeat."
         if left
         else f"Study '{study}' is stopped."
     )
@@ -297,11 +298,10 @@ def _open(name: str | None, storage: str | None) -> Any:
 
 
 def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
-    from hpo.tasks.registry import get_task
-    from hpo.workflow.result import example_command
+    from hpo.workflow.predict import Predictor, example_command
 
     study, path = shlex.quote(result.name), shlex.quote(str(file))
-    predict = example_command(get_task(result.record.task), result.record.data.columns)
+    predict = example_command(Predictor(result.model_dir).task, result.record.data.columns)
     return [
         (f"{predict} --study {study}", "use the final model"),
         (f"hpo report {study}", "the report with all plots"),

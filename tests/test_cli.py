@@ -1,4 +1,4 @@
-"""The command line: every command on a real tiny study, and what a person is told when something is wrong."""
+"""The command line: every command on a real tiny study, and the message and exit code of every mistake."""
 
 import io
 import json
@@ -38,7 +38,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a model, a study file, and under `home` the results of that study, run to its end."""
+    """A folder with data, a model, a study file, and under `home` the results of that finished study."""
     folder = tmp_path_factory.mktemp("cli")
     write_reviews(folder / "reviews")
     save_bert(folder / "tiny")
@@ -67,12 +67,13 @@ def run(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def right(ended: tuple[int, str, str]) -> str:
-    code, out, told = ended
-    assert code == 0, told
+    """The output of a command that succeeded."""
+    code, out, message = ended
+    assert code == 0, message
     return out
 
 
-# What it costs to ask for help
+# Help
 
 
 def test_help_is_quick_and_has_an_example_for_every_command() -> None:
@@ -94,7 +95,7 @@ def test_help_is_quick_and_has_an_example_for_every_command() -> None:
         assert f"Example:  hpo {name}" in shown.output
 
 
-def test_every_example_of_a_command_uses_options_that_there_are() -> None:
+def test_examples_use_existing_options() -> None:
     for command in cli.app.registered_commands:
         name = command.name or command.callback.__name__
         options = re.findall(r"--[a-z-]+", command.epilog or "")
@@ -106,7 +107,7 @@ def test_every_example_of_a_command_uses_options_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("run none.yaml", r"There is no file /.*/none\.yaml"),
         ("check reviews.yaml --set budgt.max_trials=3", r"reviews\.yaml: budgt: no such key\. Did you mean 'budget'\?"),
@@ -128,12 +129,12 @@ def test_every_example_of_a_command_uses_options_that_there_are() -> None:
         ("predict x --study reviws", r"Did you mean 'reviews'"),
     ],
 )
-def test_a_mistake_is_one_short_message_and_exit_code_2(arguments: str, told: str, run: Run) -> None:
+def test_mistake_prints_one_short_message_and_exits_with_2(arguments: str, expected: str, run: Run) -> None:
     code, _, message = run(*arguments.split())
     assert code == 2
     assert "Traceback" not in message
     (error,) = re.findall(r"^Error: (.*)", message, re.MULTILINE | re.DOTALL)
-    assert re.search(told, error)
+    assert re.search(expected, error)
     assert len(error.splitlines()) <= 4
 
 
@@ -143,7 +144,7 @@ def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         cli.main()
 
 
-def test_a_database_that_cannot_be_used_is_exit_code_3_without_its_password(run: Run) -> None:
+def test_unreachable_database_exits_with_3_and_hides_the_password(run: Run) -> None:
     code, out, message = run("list", "--storage", "postgresql+psycopg://me:hunter2@127.0.0.1:1/x/y?password=hunter2")
     assert code == 3
     assert "hunter2" not in out + message and "***" in message
@@ -152,7 +153,7 @@ def test_a_database_that_cannot_be_used_is_exit_code_3_without_its_password(run:
 # Every command on a finished study
 
 
-def test_a_finished_study_is_not_run_again(run: Run) -> None:
+def test_finished_study_is_not_run_again(run: Run) -> None:
     out = right(run("run", "reviews.yaml"))
     assert "Study 'reviews' is finished: nothing was run." in out
     assert "Winner: trial" in out
@@ -167,7 +168,7 @@ def test_a_finished_study_is_not_run_again(run: Run) -> None:
     assert "final model" in out
 
 
-def test_what_is_known_of_it_is_shown(run: Run) -> None:
+def test_status_list_best_and_report_of_a_finished_study(run: Run) -> None:
     assert right(run("status")) == right(run("status", "reviews"))
     assert "reviews" in right(run("status")) and "finished" in right(run("status"))
     assert "finished" in right(run("status", "--watch"))
@@ -183,12 +184,12 @@ def test_what_is_known_of_it_is_shown(run: Run) -> None:
     assert (folder / "report.html").stat().st_size > 1000
 
 
-def test_the_best_of_one_study_is_a_first_trial_of_another(run: Run) -> None:
+def test_best_of_one_study_is_a_first_trial_of_another(run: Run) -> None:
     first = parse_yaml(right(run("best", "--yaml")), "")["first_trials"]
     right(run("check", "reviews.yaml", "--set", f"first_trials={json.dumps(first)}"))
 
 
-def test_predictions_are_made_for_texts_and_files(run: Run) -> None:
+def test_predict_accepts_texts_and_files(run: Run) -> None:
     lines = right(run("predict", "the film was great", "the film was awful")).splitlines()[-2:]
     assert [line.split("\t")[2] for line in lines] == ["the film was great", "the film was awful"]
     assert {line.split("\t")[0] for line in lines} <= {"positive", "negative"}
@@ -199,7 +200,7 @@ def test_predictions_are_made_for_texts_and_files(run: Run) -> None:
     ]
 
 
-def test_a_trial_is_replayed_and_trained_to_a_model(run: Run) -> None:
+def test_replay_and_retrain_of_a_trial(run: Run) -> None:
     shown = right(run("replay", "--trial", "0"))
     rungs = [line.split() for line in shown.splitlines() if re.match(r"\s*\d+ ", line)]
     assert rungs and all(recorded == replayed for _, recorded, replayed, _ in rungs)
@@ -207,10 +208,10 @@ def test_a_trial_is_replayed_and_trained_to_a_model(run: Run) -> None:
     assert (Path(os.environ["HPO_HOME"]) / "runs" / "reviews" / "trial-1" / "model.safetensors").is_file()
 
 
-# A study in several sittings
+# A study in several runs
 
 
-def test_a_name_may_be_anything_and_the_latest_study_is_meant(run: Run) -> None:
+def test_any_name_is_accepted_and_the_latest_study_is_the_default(run: Run) -> None:
     out = right(run("run", "reviews.yaml", "--name", "2026: ../a #b", "--trials", "1"))
     assert "hpo report '2026: ../a #b'" in out
     assert len(list((Path(os.environ["HPO_HOME"]) / "runs").iterdir())) == 2
@@ -218,14 +219,14 @@ def test_a_name_may_be_anything_and_the_latest_study_is_meant(run: Run) -> None:
     assert "2 of 2" in right(run("list")) and "1 of 1" in right(run("list"))
 
 
-def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
+def test_storage_url_is_recorded_nowhere(run: Run, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hunter2.db"  # a server's would hold a password
     (tmp_path / "secret.yaml").write_text(
         Path("reviews.yaml").read_text().replace("[tiny]", str(Path("tiny").absolute())) + f"storage: {url}\n"
     )
     data = f"data={Path('reviews').absolute()}"
-    code, out, told = run("run", str(tmp_path / "secret.yaml"), "--set", data, "--trials", "1")
-    assert code == 0 and "hunter2" not in out + told
+    code, out, message = run("run", str(tmp_path / "secret.yaml"), "--set", data, "--trials", "1")
+    assert code == 0 and "hunter2" not in out + message
     study = hpo.load("secret", url).study
     records = [StudyRecord.of(study).attributes(), *(TrialRecord.of(trial).attributes() for trial in study.trials)]
     assert "hunter2" not in json.dumps(records)
@@ -234,7 +235,7 @@ def test_the_storages_url_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
     assert not [path for path in kept if b"hunter2" in path.read_bytes()]
 
 
-def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_by_hand_finishes_an_interrupted_study(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpo.workflow.worker import loop
 
     work = loop.WorkerLoop.work
@@ -249,7 +250,7 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
         assert code == 130 and "the same command resumes it" in out
     assert "stopped" in right(run("status"))
     code, _, message = run("predict", "x")
-    assert code == 2 and "'later' is not finished; `hpo run` goes on with it" in message
+    assert code == 2 and "'later' is not finished" in message
     assert run("best")[0] == 2
     command = [sys.executable, "-m", "hpo.cli", "worker", "--study", "later", "--device", "cpu"]
     by_hand = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -259,7 +260,7 @@ def test_a_worker_by_hand_finishes_a_study_that_was_interrupted(run: Run, monkey
     assert "is finished" in right(run("run", "reviews.yaml", "--name", "later"))
 
 
-def test_a_worker_with_other_data_is_refused(run: Run, workshop: Path) -> None:
+def test_worker_with_other_data_raises(run: Run, workshop: Path) -> None:
     (table,) = (workshop / "reviews").glob("train*")
     before = table.read_text()
     command = [sys.executable, "-m", "hpo.cli", "worker", "--study", "reviews", "--device", "cpu"]
@@ -272,11 +273,11 @@ def test_a_worker_with_other_data_is_refused(run: Run, workshop: Path) -> None:
     assert "is not what study 'reviews' was created from: its fingerprint" in " ".join(by_hand.stderr.split())
 
 
-def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delete_asks_for_confirmation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Path(os.environ["HPO_HOME"]) / "runs" / "reviews"
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    code, _, told = run("delete", "reviews")
-    assert code == 2 and "--yes" in told
+    code, _, message = run("delete", "reviews")
+    assert code == 2 and "--yes" in message
     monkeypatch.setattr("builtins.input", lambda question: "n")
     assert "Nothing was deleted" in right(run("delete", "reviews"))
     assert files.is_dir() and "reviews" in right(run("list"))
@@ -289,9 +290,9 @@ def test_delete_removes_a_study_once_somebody_said_yes(run: Run, monkeypatch: py
     assert run("stop")[0] == 2
 
 
-def test_a_finished_study_has_nothing_to_stop(run: Run) -> None:
-    code, _, told = run("stop", "reviews")
-    assert code == 2 and "is finished: there is nothing to stop" in told
+def test_stop_of_a_finished_study_raises(run: Run) -> None:
+    code, _, message = run("stop", "reviews")
+    assert code == 2 and "is finished: there is nothing to stop" in message
 
 
 @pytest.fixture
@@ -303,6 +304,6 @@ def in_a_shell(run: Run) -> Callable[[str], subprocess.CompletedProcess[str]]:
     return command
 
 
-def test_a_reader_that_has_gone_is_no_error(in_a_shell: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+def test_closed_pipe_is_no_error(in_a_shell: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
     assert in_a_shell("hpo list | true").stderr == ""
     assert in_a_shell("hpo best --json | true").stderr == ""

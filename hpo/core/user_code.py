@@ -6,6 +6,7 @@ A file is imported once for each version of its content, under a unique module n
 import hashlib
 import importlib.util
 import inspect
+import shutil
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -69,6 +70,20 @@ def create(kind: Any, key: str) -> Any:
         raise ConfigError(
             f"{key}: {kind.__name__} of {where} cannot be created: {type(error).__name__}: {error}"
         ) from error
+
+
+def copied_reference(reference: str, name: str) -> str:
+    """Return the reference of a file's copy called `name`; anything but a file's reference as it is."""
+    if not is_file(reference):
+        return reference
+    kind = split_reference(reference)[1]
+    return name if kind is None else f"{name}:{kind}"
+
+
+def copy_file(reference: str, target: Path) -> None:
+    """Copy the Python file of a reference; nothing where it is none."""
+    if is_file(reference):
+        shutil.copyfile(split_reference(reference)[0], target)
 
 
 def source_digest(file: Path) -> str:

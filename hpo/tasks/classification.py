@@ -101,6 +101,9 @@ class Classification(Task):
         np.add.at(matrix, (references, predictions), 1)
         return {"labels": list(data.label_names), "matrix": matrix.tolist()}
 
+    def probabilities(self, logits: "torch.Tensor") -> "torch.Tensor":
+        return logits.softmax(-1)
+
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         best, classes = logits.softmax(-1).max(-1)
         return [

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo.tasks.task_data import TaskData
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Prediction(ABC):
@@ -13,6 +16,8 @@ class Prediction(ABC):
 
     final_processor_class: str = "AutoTokenizer"
     """The `transformers` class that loads a final model's processor."""
+    input_types: tuple[type, ...] = (str,)
+    """Python types of a single input that is no file: `str` for a text, `list` too for words or messages."""
     pipeline_tag: str
     """The name of the task on the Hugging Face Hub."""
     usage: str
@@ -35,6 +40,13 @@ class Prediction(ABC):
         no input of this task.
         """
         ...
+
+    def probabilities(self, logits: "torch.Tensor") -> "torch.Tensor | None":
+        """Return the probability of each class, [inputs, classes], given a final model's logits.
+
+        None where the task predicts no classes for an input.
+        """
+        return None
 
     def example_inputs(self, columns: Mapping[str, str]) -> tuple[str, ...]:
         """Return an example of `hpo predict`'s arguments for one input; `columns` maps roles to source columns."""

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.data.columns import find_columns
+from hpo.data.columns import column_values, find_columns
 from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits, text_keys
 from hpo.data.splits.labeled import labeled_splits
@@ -97,6 +97,16 @@ class Preparation(ABC):
         invalid text or label.
         """
         ...
+
+    def relabel(self, rows: Dataset, names: Sequence[str], trained: Sequence[str]) -> Dataset:
+        """Return `rows`, whose labels are indices into `names`, with the indices of the same classes in `trained`.
+
+        By default for a class, or a list of them, per row. `names` are all in `trained`.
+        """
+        index = [trained.index(name) for name in names]
+        labels = column_values(rows, "label")
+        changed = [index[label] if isinstance(label, int) else [index[one] for one in label] for label in labels]
+        return rows.remove_columns("label").add_column("label", changed)
 
     def check_splits(
         self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]

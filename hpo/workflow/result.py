@@ -1,21 +1,28 @@
-"""What a person gets from a search: the winner, its scores, and the final model, ready to use."""
+"""The result of a finished study: the winner, its scores, and the final model, ready to use."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from hpo.config.model_ref import ModelRef
-from hpo.errors import DataError, StudyError
-from hpo.storage.records.final_model import FinalModel
+from hpo.core.format import NOTHING, interval, parameters, score
+from hpo.core.paths import run_folder
+from hpo.errors import StudyError
+from hpo.reporting.console import console
+from hpo.storage.records.final_model import FILE_NAME, FinalModel
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.storage import open_storage
-from hpo.tasks.base import Task
-from hpo.tasks.registry import get_task
-from hpo.workflow.studies import open_study
+from hpo.workflow.studies import leaderboard, open_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from hpo.workflow.predict import Predictor
+
+SHOWN_TRIALS = 5  # of the leaderboard, in a notebook's cell
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,9 @@ class Winner:
     mean: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """A finished study. `study` is the plain `optuna.Study`; `record` all that was recorded of the outcome."""
+    """A finished study. `study` is the plain `optuna.Study`; `record` is all that was recorded of the outcome."""
 
     study: optuna.Study
     record: FinalModel
@@ -63,71 +70,109 @@ class Result:
         return dict(self.record.test.metrics) if self.record.test else {}
 
     def load_model(self) -> Any:
-        """The final model, as its plain `AutoModelFor…` class."""
-        return load_final(self.model_dir)[0]
+        """Return the final model as its plain `transformers` class, on the CPU."""
+        return self._predictor.model.cpu()
 
-    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """Predict for texts (or pairs of texts): for each its text, label by name and score (a probability)."""
-        return self._predictor.predict(rows)
+    def predict(self, data: Any) -> list[dict[str, Any]]:
+        """Predict with the final model: one dictionary per input. See `Predictor.predict` for what it accepts."""
+        return self._predictor.predict(data)
+
+    def predict_proba(self, data: Any) -> "pd.DataFrame":
+        """Return the probability of each class, one row per input. See `Predictor.predict_proba`."""
+        return self._predictor.predict_proba(data)
+
+    def evaluate(self, data: Any) -> dict[str, float]:
+        """Return the final model's metrics on labeled data: a path or a table. See `Predictor.evaluate`."""
+        return self._predictor.evaluate(data)
+
+    def leaderboard(self) -> "pd.DataFrame":
+        """Return the trials of the search as a table, best first: confirmed ones, then the others by their value.
+
+        The index is the trial's number. Columns: state, value, confirmed (mean on fresh seeds), std, seeds, seconds,
+        and a column for each parameter.
+        """
+        return leaderboard(self.study, self.record)
+
+    def plot_history(self) -> "go.Figure":
+        """Draw the value of each trial, and the best value so far."""
+        return self._plot("history")
+
+    def plot_curves(self) -> "go.Figure":
+        """Draw the learning curve of each trial, one color per model."""
+        return self._plot("curves")
+
+    def plot_importances(self) -> "go.Figure":
+        """Draw how much each parameter explains of the trials' values."""
+        return self._plot("importances")
+
+    def plot_models(self) -> "go.Figure":
+        """Draw the values of each model's complete trials."""
+        return self._plot("models")
+
+    def plot_gaps(self) -> "go.Figure":
+        """Draw each trial's value against the gap between its validation and training loss."""
+        return self._plot("gaps")
+
+    def plot_slices(self) -> "go.Figure":
+        """Draw the trials' values against each parameter."""
+        return self._plot("slices")
+
+    def plot_parallel(self) -> "go.Figure":
+        """Draw each trial as a line through its parameters and its value."""
+        return self._plot("parallel")
+
+    def plot_confusion(self) -> "go.Figure":
+        """Draw the confusion matrix of the final model on the test split."""
+        return self._plot("confusion")
+
+    def _plot(self, name: str) -> "go.Figure":
+        from hpo.reporting import plots
+
+        return getattr(plots, name)(self.study)
+
+    def __repr__(self) -> str:
+        from hpo.reporting.console.tables import key_value_table
+
+        return console.as_text(f"Result of study '{self.name}'", key_value_table(self._facts()))
+
+    def _repr_html_(self) -> str:
+        import html
+
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th><td style='text-align:left'>{html.escape(value)}"
+            "</td></tr>"
+            for key, value in self._facts().items()
+        )
+        shown = self.leaderboard().dropna(axis="columns", how="all").head(SHOWN_TRIALS)
+        return f"<table>{facts}</table>{shown.to_html(border=0, float_format=score)}"
+
+    def _facts(self) -> dict[str, str]:
+        """What a short table shows of the result."""
+        record, winner = self.record, self.record.winner
+        test = NOTHING
+        if record.test is not None:
+            test = f"{record.metric} {score(record.value)} {interval(record.test.interval)}".rstrip()
+        confirmed = f"{record.metric} {score(winner.mean)} ± {score(winner.std)} on {len(winner.values)} fresh seeds"
+        chosen = ", ".join(f"{key} {value}" for key, value in parameters(winner.params).items())
+        return {
+            "test": test,
+            "confirmed": confirmed if winner.values else NOTHING,
+            "winner": f"trial {winner.trial}: {chosen}",
+            "final model": str(self.model_dir),
+        }
 
     @cached_property
     def _predictor(self) -> "Predictor":
+        from hpo.workflow.predict import Predictor
+
         return Predictor(self.model_dir)
 
 
-class Predictor:
-    """A final model with its task, from its folder alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model, self.processor, self.record = load_final(folder)
-        self.task = get_task(self.record.task)
-
-    def predict(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        """Predictions in the order of `rows`. Raises `DataError` for a text alone where the model reads several."""
-        columns = self.record.data.columns
-        if any(isinstance(row, str) for row in rows) and len(self.task.example_inputs(columns)) > 1:
-            raise DataError(f"The model reads {self.task.describe_inputs(columns)}: each input is a tuple of them.")
-        return self.task.predict(self.model, self.processor, rows, self.record.max_length)
-
-    def predict_given(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Predictions for the words of a command. Raises `DataError` where they are no whole inputs."""
-        columns = self.record.data.columns
-        inputs = self.task.parse_arguments(texts, columns)
-        if inputs is None:
-            raise DataError(
-                f"The model reads {self.task.describe_inputs(columns)}: give all of an input, such as "
-                f"{example_command(self.task, columns)}, or --file FILE with these columns."
-            )
-        return self.predict(inputs)
-
-    def predict_file(self, path: Path) -> list[dict[str, Any]]:
-        """Predictions for the inputs in a csv, tsv, jsonl, parquet or txt file."""
-        return self.predict(self.task.read_inputs(path, self.record.data.columns))
-
-
-def example_command(task: Task, columns: Mapping[str, str]) -> str:
-    """How `hpo predict` is called for a final model of `task`, trained on `columns` (role → column)."""
-    return " ".join(
-        ["hpo predict", *(f'"{given}"' if " " in given else given for given in task.example_inputs(columns))]
-    )
-
-
-def load_final(folder: Path) -> tuple[Any, Any, FinalModel]:
-    """Model, processor and record of a final model's folder. Raises `StudyError` when it is not there."""
-    import transformers
-
-    from hpo.training.models.processor import load_processor
-
-    record = FinalModel.read(folder)
-    transformers.utils.logging.disable_progress_bar()
-    task = get_task(record.task)
-    model = task.build_model(str(folder), local_files_only=True).eval()
-    processor = load_processor(ModelRef(name=str(folder), label="the final model"), task.final_processor_class)
-    return model, processor, record
-
-
 def load(name: str | None = None, storage: str | None = None) -> Result:
-    """The result of a finished study: `name`, or the latest. Raises `StudyError` for an unknown or unfinished one."""
+    """Return the result of a finished study: `name`, or the latest.
+
+    Raises `StudyError` for an unknown study, and for one that is not finished.
+    """
     return load_result(open_study(open_storage(storage), name))
 
 
@@ -135,5 +180,18 @@ def load_result(study: optuna.Study) -> Result:
     """Return the result of `study`. Raises `StudyError` where it is not finished."""
     record = StudyRecord.of(study).result
     if record is None:
-        raise StudyError(f"Study '{study.study_name}' is not finished; `hpo run` goes on with it.")
+        raise StudyError(f"Study '{study.study_name}' is not finished; `hpo run` resumes it.")
     return Result(study, record)
+
+
+def open_predictor(name: str | None, storage: str | None) -> "Predictor":
+    """Return the final model of study `name`, or of the latest one; or the one in the folder `name`.
+
+    A database is opened only where no folder has the answer. Raises `StudyError`.
+    """
+    from hpo.workflow.predict import Predictor
+
+    for folder in [Path(name), run_folder(name) / "final"] if name is not None else []:
+        if (folder / FILE_NAME).is_file():
+            return Predictor(folder)
+    return Predictor(load(name, storage).model_dir)

@@ -13,14 +13,25 @@ from hpo.errors import StudyError
 from hpo.storage.records.final_model import ConfirmedTrial, FinalModel
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
+from hpo.storage.storage import open_storage
 from hpo.training.execution import available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
-from hpo.workflow.studies import find_trial
+from hpo.workflow.studies import find_trial, open_study
 from hpo.workflow.worker.final_model import TrainedModel, finish_final_model, refit_plan
 
 
-def retrain(study: optuna.Study, number: int | None = None) -> FinalModel:
+def retrain(name: str | None = None, trial: int | None = None, storage: str | None = None) -> FinalModel:
+    """Train the configuration of a trial to a final model; return its record, `model_dir` among it.
+
+    `name` is the study's, None: the latest. `trial` is the trial's number, None: the winner. Trains on train and
+    validation; the model is evaluated on test, which is counted. Raises `StudyError` where there is no such trial, or
+    it reported nothing.
+    """
+    return retrain_trial(open_study(open_storage(storage), name), trial)
+
+
+def retrain_trial(study: optuna.Study, number: int | None = None) -> FinalModel:
     """Train the configuration of trial `number`, by default the winner's, to a final model; return its record.
 
     The model is written to runs/NAME/final, or to runs/NAME/trial-N for another trial than the winner. The evaluation

@@ -23,7 +23,7 @@ from hpo.workflow.callbacks import Callback, CallbackList
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result, load_result
-from hpo.workflow.user_objects import UserObjects, load_callbacks
+from hpo.workflow.worker.user_objects import UserObjects, load_callbacks
 
 if TYPE_CHECKING:
     from hpo.workflow.context import StudyContext

@@ -1,16 +1,21 @@
 """The studies of a database: listed, opened by name, their progress, their best configuration so far."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from hpo.core.direction import loss_sign
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage import budget
-from hpo.storage.records.study import StudyRecord, complete_trials
+from hpo.storage.records.final_model import FinalModel
+from hpo.storage.records.study import StudyRecord, complete_trials, direction_of
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def list_studies(storage: str | None = None) -> list[StudyStatus]:
@@ -70,3 +75,34 @@ def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
         trial, value, params = complete[0].number, float(complete[0].value or 0.0), TrialRecord.of(complete[0]).params
     kept = {key: value for key, value in params.items() if value is not None}
     return {"trial": trial, "value": value, "metric": record.metric, "params": params, "first_trial": kept}
+
+
+def leaderboard(study: optuna.Study, result: FinalModel | None) -> "pd.DataFrame":
+    """Return the trials of a study as a table, best first; see `Result.leaderboard`."""
+    import pandas as pd
+
+    confirmed = {trial.trial: trial for trial in result.confirmed} if result else {}
+    order = {number: place for place, number in enumerate(confirmed)}
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        again = confirmed.get(trial.number)
+        row = {
+            "trial": trial.number,
+            "state": trial.state.name.lower().replace("fail", "failed"),
+            "value": trial.value,
+            "confirmed": again.mean if again and again.values else None,
+            "std": again.std if again and again.values else None,
+            "seeds": len(again.values) if again else 0,
+            "seconds": trial.duration.total_seconds() if trial.duration else None,
+        }
+        rows.append({**row, **TrialRecord.of(trial).params})
+    sign = loss_sign(direction_of(study))
+    worst = float("inf")
+    rows.sort(
+        key=lambda row: (
+            order.get(row["trial"], len(order)),
+            worst if row["value"] is None or row["state"] != "complete" else sign * row["value"],
+            row["trial"],
+        )
+    )
+    return pd.DataFrame(rows).set_index("trial") if rows else pd.DataFrame()

@@ -4,6 +4,7 @@ The quick tests run one architecture per task, the slow ones every architecture 
 """
 
 import gc
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 import hpo
 from hpo.config.model_ref import ModelRef
@@ -276,6 +278,40 @@ def test_data_is_recognized_and_described(task: str, tmp_path: Path) -> None:
     assert made.fingerprint == kind.prepare(alone, 0).fingerprint
 
 
+def check_inputs(result: hpo.Result, test: Path, predictions: list[dict[str, Any]]) -> None:
+    """Rows of a table, and their dictionaries, are predicted as the same rows in a file; so are probabilities."""
+    if test.suffix == ".jsonl":
+        rows = Dataset.from_list([json.loads(line) for line in test.read_text().splitlines()])
+        for kind in {"image", "audio"} & set(rows.column_names):  # paths that start from the file's folder
+            paths = [str(next(test.parent.rglob(Path(path).name))) for path in rows[kind]]
+            rows = rows.remove_columns(kind).add_column(kind, paths)
+        data: Any = [rows[index] for index in range(4)]
+        assert result.predict(rows) == result.predict(rows.to_pandas()) == predictions
+        assert result.predict(data) == result.predict(rows.select(range(4)))
+        assert result.predict(data[0]) == result.predict(rows.select([0]))
+    else:
+        data = sorted(str(path) for path in test.rglob("*") if path.suffix in (".png", ".wav"))[:4]
+        assert len(result.predict(data)) == len(data)
+        assert len(result.predict(data[0])) == 1
+    with pytest.raises(DataError, match="reads"):
+        result.predict(5)
+    labeled = rows if test.suffix == ".jsonl" else test
+    found, regression = result.evaluate(labeled), result.record.task == "text-regression"
+    assert found.keys() == result.metrics.keys()
+    for name in {"mse", "mae"} if regression else result.metrics:  # the others are of numbers that hardly differ
+        assert found[name] == pytest.approx(result.metrics[name], rel=0.05, abs=0.1), name
+    if result.record.data.labels and "tags" not in predictions[0]:
+        shares = result.predict_proba(data)
+        assert tuple(shares.columns) == result.record.data.labels and len(shares) == len(data)
+        assert shares.to_numpy().min() >= 0 and shares.to_numpy().max() <= 1
+        if not isinstance(predictions[0]["label"], list):
+            best = [answer["label"] for answer in result.predict(data)]
+            assert shares.idxmax(axis="columns").tolist() == best and shares.sum(axis="columns").round(4).eq(1).all()
+    else:
+        with pytest.raises(DataError, match="no classes with a probability"):
+            result.predict_proba(data)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpo.workflow.init import write_study_file
@@ -299,10 +335,11 @@ def test_study_from_init_to_prediction(task: str, tmp_path: Path, monkeypatch: p
     assert "text-classification" in card or "text-classification" not in (task, kind.pipeline_tag)
     answers = result._predictor.predict_file(next((tmp_path / "rows").glob("test*")))
     assert len(answers) == 24
+    check_inputs(result, next((tmp_path / "rows").glob("test*")), answers)
     if task == "question-answering":  # two texts are one input
         given = ["was the film good", "the film was great"]
-        assert [answer["text"] for answer in result._predictor.predict_given(given * 2)] == given[:1] * 2
-        for ask in (result._predictor.predict_given, result.predict):
+        assert [answer["text"] for answer in result._predictor.predict_arguments(given * 2)] == given[:1] * 2
+        for ask in (result._predictor.predict_arguments, result.predict):
             with pytest.raises(DataError, match="reads pairs of 'question' and 'context'"):
                 ask(given[:1])
     assert task != "text-regression" or all(450 < answer["label"] < 650 for answer in answers)

@@ -2,14 +2,13 @@
 
 import hpo
 from hpo.storage.records.final_model import FinalModel
-from hpo.workflow.result import Predictor
-from hpo.workflow.retrain import retrain
+from hpo.workflow.predict import Predictor
 from hpo.workflow.studies import best_configuration
 
 
 def test_retraining_another_trial_counts_the_evaluation_on_test(result: hpo.Result) -> None:
     other = next(t.number for t in result.study.trials if t.number != result.winner.trial)
-    record = retrain(result.study, other)
+    record = hpo.retrain(trial=other)
     assert record.test is not None and record.test.evaluations == 2
     assert Predictor(record.model_dir).predict(["a great film"])[0]["label"] in ("positive", "negative")
     assert hpo.load("reviews").model_dir == result.model_dir
@@ -23,7 +22,7 @@ def test_retraining_another_trial_counts_the_evaluation_on_test(result: hpo.Resu
 
 
 def test_retraining_the_winner_replaces_the_final_model_and_the_result(result: hpo.Result) -> None:
-    record = retrain(result.study)
+    record = hpo.retrain()
     assert record.confirmed == result.record.confirmed and record.model_dir == result.model_dir
     assert record.test is not None and record.test.evaluations == 2
     assert hpo.load("reviews").record == record == FinalModel.read(result.model_dir)

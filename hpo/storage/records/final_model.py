@@ -12,6 +12,9 @@ from hpo.errors import StudyError
 from hpo.storage.records.base import Record
 
 FILE_NAME = "hpo.json"
+TASK_FILE = "task.py"  # of a user's own task
+METRIC_FILE = "metric.py"  # of a user's own metric
+READING = {"text", "image", "audio", "label", "label_delimiter", "drop_empty", "encoding"}  # keys of `data_config`
 
 
 class RankedOutcome(Record):
@@ -101,6 +104,7 @@ class FinalModel(Record):
     study: str
     task: str
     metric: str
+    metric_source: str = ""  # the metric as configured: its name, or the copy of a user's file in the folder
     winner: ConfirmedTrial
     confirmed: tuple[ConfirmedTrial, ...] = ()  # best first, those that exceed the constraints last
     defaults: FirstTrial | None = None
@@ -108,6 +112,7 @@ class FinalModel(Record):
     model_dir: Path
     command: str  # that trains it again
     data: DataRecord
+    data_config: dict[str, Any] = Field({})  # how columns and labels were read
     max_length: int  # tokens, or audio samples, of an input; 0 where the task has no such limit
     versions: dict[str, str] = Field({})
     footprint: Footprint | None = None

@@ -53,6 +53,7 @@ class CausalLM(Task):
 
     name = "causal-lm"
     auto_class = "AutoModelForCausalLM"
+    input_types = (str, list)
     pipeline_tag = "text-generation"
     default_metric = "bits_per_byte"
     search_space = "causal-lm"

@@ -135,6 +135,15 @@ class MultiLabelClassification(TextTask):
     def metric_inputs(self, values: NDArray[Any], data: TaskData | None) -> list[list[int]]:
         return np.asarray(values, dtype=int).tolist()
 
+    def relabel(self, rows: Dataset, names: Sequence[str], trained: Sequence[str]) -> Dataset:
+        labels = np.array(column_values(rows, "label"), dtype=int)
+        vectors = np.zeros((len(rows), len(trained)), dtype=int)
+        vectors[:, [trained.index(name) for name in names]] = labels
+        return rows.remove_columns("label").add_column("label", vectors.tolist())
+
+    def probabilities(self, logits: "torch.Tensor") -> "torch.Tensor":
+        return logits.sigmoid()
+
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         predictions = []
         for scores in logits.sigmoid().tolist():

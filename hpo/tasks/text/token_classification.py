@@ -43,6 +43,7 @@ class TokenClassification(Task):
 
     name = "token-classification"
     auto_class = "AutoModelForTokenClassification"
+    input_types = (str, list)
     pipeline_tag = "token-classification"
     default_metric = "f1"
     search_space = "token-encoders"

@@ -15,8 +15,8 @@ from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable
 from hpo.workflow.callbacks import Callback
 from hpo.workflow.context import StudyContext
-from hpo.workflow.user_objects import UserObjects
 from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec
+from hpo.workflow.worker.user_objects import UserObjects
 
 CLOCK_SECONDS = 0.5
 

@@ -13,9 +13,13 @@ from torch import nn
 from hpo.config.trial_params import TrialParams
 from hpo.core.direction import loss_sign
 from hpo.core.paths import run_folder
+from hpo.core.user_code import copied_reference, copy_file
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement
 from hpo.storage.records.final_model import (
+    METRIC_FILE,
+    READING,
+    TASK_FILE,
     Baseline,
     ConfirmedTrial,
     Confusion,
@@ -110,8 +114,10 @@ def finish_final_model(
     refit = "none" if trained.plan.validation is not None else "train+validation"
     final = FinalModel(
         study=search.study_name,
-        task=context.config.task,
+        task=copied_reference(context.config.task, TASK_FILE),
         metric=context.scorer.name,
+        metric_source=copied_reference(context.config.metric, METRIC_FILE),
+        data_config=context.config.data.model_dump(mode="json", include=READING),
         winner=confirmed[0],
         confirmed=tuple(confirmed),
         defaults=_best_default(search),
@@ -191,6 +197,8 @@ def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, targe
     trained.plan.candidate.processor.save_pretrained(scratch)
     (scratch / "README.md").write_text(model_card(context.config.redacted(), final), encoding="utf-8")
     final.write(scratch)
+    copy_file(context.config.task, scratch / TASK_FILE)
+    copy_file(context.config.metric, scratch / METRIC_FILE)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
 

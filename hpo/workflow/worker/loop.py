@@ -36,7 +36,6 @@ from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 from hpo.workflow.context import Attempt, StudyContext, open_remote_checkpoints
 from hpo.workflow.studies import open_study
-from hpo.workflow.user_objects import UserObjects, load_callbacks, missing_callbacks
 from hpo.workflow.worker.confirm import confirm_objective
 from hpo.workflow.worker.final_model import train_final_model
 from hpo.workflow.worker.objective import Objective, OnReport
@@ -50,6 +49,7 @@ from hpo.workflow.worker.stages import (
     reserve_seconds,
 )
 from hpo.workflow.worker.trial_run import TrialObjective, TrialRun, clear_stage
+from hpo.workflow.worker.user_objects import UserObjects, load_callbacks, missing_callbacks
 
 log = logging.getLogger("hpo.worker")
 
