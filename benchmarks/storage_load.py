@@ -180,13 +180,12 @@ def private_ray() -> Iterator[Path]:
     quiet = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_WARN_THRESHOLD_S": "1e9"}
     os.environ.update(quiet, RAY_USAGE_STATS_ENABLED="0")
     import ray
-    from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = False  # loopback, as in hpo.backends.ray_internals
+    from hpo.backends.ray_internals import start_on_loopback
+
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "num_cpus": max(SLEEPING_WORKERS)}
-        ray.init(address="local", object_store_memory=100 * 2**20, **own, **options)
+        start_on_loopback(object_store_memory=100 * 2**20, _temp_dir=folder, **options)
         try:
             sleep_in_ray_tune(
                 max(SLEEPING_WORKERS), max(SLEEPING_WORKERS), 1.0, False, Path(folder)

@@ -31,10 +31,11 @@ def make_local(logs: Path, request: pytest.FixtureRequest) -> Backend:
 def ray_cluster() -> Iterator[str]:
     """One cluster for all tests of this file: it starts in some seconds."""
     pytest.importorskip("ray")
-    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
-    ray_constants.ENABLE_RAY_CLUSTER = False  # on loopback
+    from hpo.backends.ray_internals import use_loopback
+
+    use_loopback(True)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **LOOPBACK})
     yield cluster.address
     cluster.shutdown()
