@@ -228,9 +228,11 @@ class TokenClassification(Task):
         for row, tags in zip(column_values(data.train, "text"), column_values(data.train, "label"), strict=True):
             for word, tag in zip(row, tags, strict=True):
                 counts.setdefault(word.lower(), np.zeros(len(data.label_names), dtype=int))[tag] += 1
-        usual = int(sum(counts.values(), np.zeros(len(data.label_names), dtype=int)).argmax())
+        most_frequent = int(sum(counts.values(), np.zeros(len(data.label_names), dtype=int)).argmax())
         best = {word: int(count.argmax()) for word, count in counts.items()}
-        predicted = [[best.get(word.lower(), usual) for word in row] for row in column_values(data.test, "text")]
+        predicted = [
+            [best.get(word.lower(), most_frequent) for word in row] for row in column_values(data.test, "text")
+        ]
         scores = scorer(object_array(predicted), object_array(column_values(data.test, "label")))
         return "each word's most frequent tag", scores[scorer.name]
 

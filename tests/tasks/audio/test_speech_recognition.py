@@ -12,7 +12,6 @@ import torch
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.data.labels.transcripts import normalize_transcript, vocabulary
 from hpo.errors import DataError
 from hpo.tasks.audio.speech_recognition import greedy
 from hpo.tasks.registry import get_task, infer_task
@@ -21,11 +20,6 @@ from tests.small_models import RATE
 from tests.tasks.audio.clips import processor_of, tone
 
 TASK, SPEECH = get_task("audio-classification"), get_task("speech-recognition")
-
-
-def test_transcripts_are_normalized() -> None:
-    assert normalize_transcript(" It’s\tTIME – go, “now”!") == "it's time go now"
-    assert vocabulary(["ba c", "a"]) == ["[PAD]", "[UNK]", "|", "a", "b", "c"]
 
 
 def write_speech(folder: Path, transcripts: list[str]) -> Path:

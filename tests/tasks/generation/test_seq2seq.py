@@ -80,7 +80,7 @@ def test_several_references_and_invalid_rows(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
-    """A tiny BART that has trained to translate word by word."""
+    """A tiny BART, trained to translate word by word."""
     folder = tmp_path_factory.mktemp("words")
     task = Translation(Generation(rows=10, num_beams=2, max_target_length=20))
     data = task.prepare(DataConfig(path=str(write_rows("translation", folder / "rows", train=256))), 0)
