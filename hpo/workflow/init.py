@@ -12,6 +12,7 @@ from hpo.config.study import DataConfig
 from hpo.config.yaml import inline
 from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
+from hpo.core.user_code import is_file
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
 from hpo.tasks.base import ENCODERS, Task
@@ -92,7 +93,8 @@ def write_study_file(
         raise DataError(told.replace("`data.label`", "--label").replace("data.group", "--group")) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant, space), encoding="utf-8")
+    named = _relative(task, target.parent) if task is not None and is_file(task) else meant.name
+    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant, named, space), encoding="utf-8")
     return target
 
 
@@ -104,6 +106,7 @@ def _fill(
     remark: str,
     target: Path,
     task: Task,
+    task_name: str,
     space: str | None,
 ) -> str:
     inputs = {role: inline(data.columns[role]) for role in ("image", "audio") if role in data.columns}
@@ -117,7 +120,7 @@ def _fill(
     written, _, defaults = file.read_text(encoding="utf-8").partition("\n\n")  # its first trials stand last
     return TEMPLATE.format(
         file=shlex.quote(str(target)),
-        task=task.name,
+        task=inline(task_name),
         path=inline(_relative(path, target.parent)),
         inputs="".join(f"  {role}: {column}\n" for role, column in inputs.items()),
         label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", ""))
