@@ -29,14 +29,15 @@ class Task(Preparation, Objective, Prediction):
 
     - `hpo.tasks.text.base.TextTask`, one or two texts per row: `read_labels`, `loss`, `reduce_logits`, `build_metric`
       and `postprocess`;
-    - `hpo.tasks.media.MediaTask`, a file per row, and its `AudioTask`;
-    - a mixin for the labels before either, such as `hpo.tasks.classification.Classification`: nothing is left;
+    - `hpo.tasks.media.MediaTask`, an image or audio file per row, or its subclass `hpo.tasks.audio.base.AudioTask`;
+    - `hpo.tasks.classification.Classification` before one of these, where the labels are classes: it implements all
+      of `TextTask`'s;
     - `Task` itself for other inputs: `read_examples`, `encode`, `loss`, `reduce_logits`, `build_metric`, `predict` and
       `read_inputs`.
 
     Every task sets `name`, `auto_class`, `pipeline_tag`, `default_metric` and `metric_directions`. Creating a task
-    without one of them, or without an abstract method, raises `TypeError` with its name. Tasks are stateless, are
-    created without arguments and must be picklable.
+    without one of them, or without an abstract method, raises `TypeError` with its name. A task is created without
+    arguments and keeps no state of a run. A study names one of its own by file: `task: ./my_task.py`.
     """
 
     source_digest: str = ""

@@ -105,7 +105,7 @@ class Classification(Task):
         return logits.softmax(-1)
 
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
-        best, classes = logits.softmax(-1).max(-1)
+        best, classes = self.probabilities(logits).max(-1)
         return [
             {"label": config.id2label[number], "score": score}
             for number, score in zip(classes.tolist(), best.tolist(), strict=True)

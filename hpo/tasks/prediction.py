@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Prediction(ABC):
-    """Predicts with a final model, which a folder holds with its processor and needs no hpo to load."""
+    """Predicts with a final model: a folder with the model and its processor, which transformers loads without hpo."""
 
     final_processor_class: str = "AutoTokenizer"
     """The `transformers` class that loads a final model's processor."""
@@ -35,7 +35,7 @@ class Prediction(ABC):
     ) -> list[dict[str, Any]]:
         """Predict with a final model, on the device that it is on: one dictionary per row, in order.
 
-        `rows` are inputs as `read_inputs` returns them. Each result holds the prediction, `label` for most tasks, and
+        `rows` are inputs as `read_inputs` returns them. A result contains the prediction, `label` for most tasks, and
         last the input itself. `hpo.tasks.inference.run_inference` batches the rows. Raises `DataError` where a row is
         no input of this task.
         """

@@ -146,7 +146,7 @@ class MultiLabelClassification(TextTask):
 
     def postprocess(self, logits: "torch.Tensor", config: Any, processor: Any) -> list[dict[str, Any]]:
         predictions = []
-        for scores in logits.sigmoid().tolist():
+        for scores in self.probabilities(logits).tolist():
             above = {config.id2label[number]: score for number, score in enumerate(scores) if score > 0.5}
             predictions.append({"label": list(above), "score": list(above.values())})
         return predictions
