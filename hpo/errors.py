@@ -29,6 +29,8 @@ The command line prints an `HpoError` without a traceback (`--debug` shows it) a
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from hpo.redact import redact
+
 # sysexits.h: a temporary failure. A scheduler may start the worker again.
 EX_TEMPFAIL = 75
 
@@ -36,10 +38,14 @@ EX_TEMPFAIL = 75
 class HpoError(Exception):
     """Base class of all expected errors. The message says what was wrong, where, what is allowed and what to do.
 
-    `exit_code` is the command line's exit status: 2, unless a subclass says otherwise.
+    `exit_code` is the command line's exit status: 2, unless a subclass says otherwise. Secrets in the message are
+    hidden.
     """
 
     exit_code = 2
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact(argument) if isinstance(argument, str) else argument for argument in arguments))
 
 
 class ConfigError(HpoError):

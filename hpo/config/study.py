@@ -1,9 +1,8 @@
 """The schema of a study's configuration. It reports all mistakes that are visible without data and models."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +16,13 @@ from hpo.config.space_parser import parse_search_space
 from hpo.config.validation import check_study_name
 from hpo.core.direction import Direction
 from hpo.errors import ConfigError, did_you_mean
+from hpo.redact import has_secret
+
+# The keys whose values may contain a URL or a shell line, and are recorded.
+_MAY_HOLD_SECRETS: dict[str, Any] = {
+    "data": {"path", "train", "validation", "test"},
+    **dict.fromkeys(("models", "task", "metric", "callbacks", "checkpoints", "backend", "sampler", "pruner"), True),
+}
 
 
 class DataConfig(Config):
@@ -156,13 +162,6 @@ class StudyConfig(Config):
     def _name(cls, name: str) -> str:
         return check_study_name(name)
 
-    @field_validator("checkpoints")
-    @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).password is not None:
-            raise ValueError("must not contain a password: it would be recorded; use the file system's own credentials")
-        return url
-
     @field_validator("warm_start", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:
@@ -185,6 +184,17 @@ class StudyConfig(Config):
     @classmethod
     def _space(cls, given: Any) -> Any:
         return parse_search_space(given) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _check_secrets(self) -> "StudyConfig":
+        """Reject secrets in what is recorded: everything but the database's URL."""
+        for key, text in _strings(self.model_dump(mode="json", include=_MAY_HOLD_SECRETS)):
+            if has_secret(text):
+                raise ConfigError(
+                    f"{key}: must not contain a password, key or token: it would be recorded (it is not shown here). "
+                    "Use the file system's own credentials, or an environment variable."
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_conditions(self) -> "StudyConfig":
@@ -259,3 +269,17 @@ class StudyConfig(Config):
         plain["backend"] = self.backend.to_dict()
         order = {name: index for index, name in enumerate(StudyConfig.model_fields)}
         return dict(sorted(plain.items(), key=lambda item: order[item[0]]))
+
+
+def _strings(written: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each string in nested plain values, with its dotted key."""
+    if isinstance(written, str):
+        yield key, written
+    elif isinstance(written, Mapping):
+        for name, value in written.items():
+            yield from _strings(value, f"{key}.{name}".lstrip("."))
+            if has_secret(f"{name}=x") and isinstance(value, str):  # slurm's and plug-ins' options, by name
+                yield f"{key}.{name}", f"{name}={value}"
+    elif isinstance(written, list | tuple):
+        for index, value in enumerate(written):
+            yield from _strings(value, f"{key}[{index}]")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpo.errors import ConfigError, did_you_mean
+from hpo.redact import redact_url
 
 # By pydantic's error type. Other types keep pydantic's message.
 _PHRASES = {
@@ -37,6 +38,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         hint = did_you_mean(str(last), known)
         return f"{_key(first['loc'])}: no such key.{hint} Allowed: {', '.join(known)}."
     given = first["input"]
+    if isinstance(given, str):
+        given = redact_url(given)
     shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
     key = _key(first["loc"])
     return f"{key}{': ' if key else ''}{phrase(first)}{shown}."

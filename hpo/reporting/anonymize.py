@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import PurePath
 
-from hpo.storage.urls import hide_password
+from hpo.redact import redact_url
 
 
 def anonymize_name(name: str) -> str:
@@ -31,8 +31,9 @@ def anonymize_command(command: str) -> str:
 
 
 def _anonymize_argument(argument: str) -> str:
+    argument = redact_url(argument)
     if "://" in argument:
-        return re.sub(r"^(.*?\w:///)/.*/", r"\1", hide_password(argument))
+        return re.sub(r"^(.*?\w:///)/.*/", r"\1", argument)
     key, sign, value = argument.partition("=")
     return f"{key}{sign}{anonymize_name(value)}" if sign else anonymize_name(argument)
 

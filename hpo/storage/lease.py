@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
+from hpo.redact import redact
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, tell, trial_id
 from hpo.storage.records.trial import TrialRecord
@@ -187,7 +188,7 @@ class Worker:
             row = session.get_one(models.TrialModel, trial_id(trial))
             if worker_failure is not None:
                 record_death(
-                    session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {worker_failure}"
+                    session, row, lease, f"worker {self.worker_id} on {socket.gethostname()}: {redact(worker_failure)}"
                 )
             else:
                 lease.worker_id = None

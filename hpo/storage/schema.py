@@ -15,10 +15,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, insert, inspect, 
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from hpo.errors import StorageError
+from hpo.redact import redact_url
 from hpo.storage.models import SCHEMA_VERSION, Base, SchemaRow
 from hpo.storage.optuna_internals import alembic_folder
 from hpo.storage.retry import FIRST_DELAY, REFUSALS, is_transient
-from hpo.storage.urls import hide_password, redact
+from hpo.storage.urls import hide_password
 
 # Polled: a statement that waits for the lock would exceed the statement timeout.
 _SERVER_LOCKS = {
@@ -78,13 +79,13 @@ def _autocommit(engine: Engine) -> Connection:
 
 def wait_for_server(engine: Engine, wait_seconds: float) -> None:
     """Wait for the server. Raises `StorageError` if it refuses, or does not respond for `wait_seconds`."""
-    shown = hide_password(engine.url.render_as_string(hide_password=False))
+    shown = redact_url(engine.url.render_as_string(hide_password=False))
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
             engine.connect().close()
         except DBAPIError as error:
-            reason = redact(str(error.orig), engine.url)
+            reason = hide_password(str(error.orig), engine.url)
             if any(text in reason.lower() for text in REFUSALS):
                 raise StorageError(f"storage: the server refuses {shown}: {reason}") from None
             if time.monotonic() >= deadline:
@@ -125,7 +126,7 @@ def _schema_lock(engine: Engine, url: URL) -> Iterator[None]:
         until = time.monotonic() + _SCHEMA_SECONDS
         while not connection.scalar(text(lock_statement)):
             if time.monotonic() >= until:
-                shown = hide_password(url.render_as_string(hide_password=False))
+                shown = redact_url(url.render_as_string(hide_password=False))
                 raise StorageError(
                     f"storage: another process has been creating the tables of {shown} for {_SCHEMA_SECONDS:.0f} "
                     "seconds. If there is none, restart the server."
@@ -157,7 +158,7 @@ def _create_tables(engine: Engine, url: URL, options: dict[str, Any]) -> None:
 
 def _is_ready(connection: Connection, url: URL) -> bool:
     """Return whether all tables exist. Raises `StorageError` if they are of another version."""
-    shown = hide_password(url.render_as_string(hide_password=False))
+    shown = redact_url(url.render_as_string(hide_password=False))
     tables = set(inspect(connection).get_table_names())
     if "studies" not in tables:
         return False
@@ -204,6 +205,6 @@ def escape_template(url: URL) -> str:
 
 
 def _cannot_use(url: URL, cause: BaseException | None) -> str:
-    shown = hide_password(url.render_as_string(hide_password=False))
-    reason = redact(str(getattr(cause, "orig", None) or cause), url)
+    shown = redact_url(url.render_as_string(hide_password=False))
+    reason = hide_password(str(getattr(cause, "orig", None) or cause), url)
     return f"storage: {shown} cannot be used: {reason}."

@@ -18,21 +18,22 @@ from sqlalchemy.orm import Session
 
 from hpo.core.paths import default_storage
 from hpo.errors import StorageError
+from hpo.redact import redact_url
 from hpo.storage import schema
 from hpo.storage.models import LeaseRow, StudyRow
 from hpo.storage.optuna_internals import ExtensibleRDBStorage, models, study_id, uncached_storage
 from hpo.storage.retry import Method, RetryPolicy, StorageUnavailable, is_transient, retried
 from hpo.storage.transactions import BudgetSpent, LeaseHolder, LeaseLost, check_budget, check_lease, lease_of
-from hpo.storage.urls import engine_options, hide_password, parse_url, redact
+from hpo.storage.urls import engine_options, hide_password, parse_url
 
-__all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageUnavailable", "hide_password", "open_storage", "storage_of"]
+__all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageUnavailable", "open_storage", "storage_of"]
 
 
 def open_storage(url: str | None = None, *, wait_seconds: float = 30.0) -> "Storage":
     """Open the database at `url` (None: `hpo.core.paths.default_storage()`) and create its tables if there are none.
 
-    Raises `StorageError` for an invalid URL, a server that does not respond for `wait_seconds`, a disk that cannot
-    be written, and tables of another version. No message contains the password.
+    Raises `ConfigError` for an invalid URL, and `StorageError` for a server that does not respond for `wait_seconds`, a
+    disk that cannot be written, and tables of another version. No message contains the password.
     """
     return Storage(default_storage() if url is None else url, wait_seconds=wait_seconds)
 
@@ -91,7 +92,7 @@ class Storage(ExtensibleRDBStorage):
         return type(self), (self.url,)
 
     def __str__(self) -> str:
-        return hide_password(self._address.render_as_string(hide_password=False))
+        return redact_url(self._address.render_as_string(hide_password=False))
 
     def _tune_sqlite(self, engine: Engine) -> None:
         """Make writing transactions of this engine lock at their start, and others never."""
@@ -167,7 +168,7 @@ class Storage(ExtensibleRDBStorage):
     def _as_storage_error(self, error: Exception) -> StorageError:
         """Return a driver's error as `StorageUnavailable` if a retry can help, else as `StorageError`."""
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = redact(str(getattr(cause, "orig", None) or cause or error), self._address)
+        reason = hide_password(str(getattr(cause, "orig", None) or cause or error), self._address)
         kind = StorageUnavailable if is_transient(cause, self._address.get_backend_name()) else StorageError
         return kind(f"storage: {self} could not be used: {reason}.")
 

@@ -1,4 +1,4 @@
-"""Storage URLs: checked before anything connects, and shown without their password."""
+"""Storage URLs: checked before anything connects, and shown without their secrets."""
 
 import re
 from importlib.util import find_spec
@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from hpo.errors import StorageError
+from hpo.errors import ConfigError
+from hpo.redact import MASK, has_secret, redact, redact_url
 from hpo.storage.pg_timeout import with_response_timeout
 
 EXAMPLES = (
@@ -32,60 +33,39 @@ NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "fuse.ceph", "fuse.sshfs", "glusterfs", "fuse.glusterfs"}
     | {"lustre", "gpfs", "beegfs", "ocfs2", "gfs2", "orangefs", "pvfs2"}
 )
-_SECRET_KEY = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
-def hide_password(url: str) -> str:
-    """Return the URL with `***` instead of the password, also for a malformed URL.
-
-    >>> hide_password("postgresql://me:secret@host/hpo?sslpassword=secret")
-    'postgresql://me:***@host/hpo?sslpassword=***'
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.startswith("sqlite"):
-        return url
-    address, question, query = rest.partition("?")
-    if "@" in rest:
-        # Up to the last @, because the password may contain one: hide too much rather than too little.
-        credentials, _, tail = rest.rpartition("@")
-        user, colon, _ = credentials.partition(":")
-        rest = f"{user}:***@{tail}" if colon else rest
-    elif not re.fullmatch(r"[^:]*(:\d*)?(/.*)?", address):
-        rest = f"{address.partition(':')[0]}:***{question}{query}"
-    return _SECRET_KEY.sub(r"\1***", f"{scheme}://{rest}")
-
-
-def redact(message: str, url: URL) -> str:
-    """Return a driver's message in one line, without the URL's password."""
+def hide_password(message: str, url: URL) -> str:
+    """Return a driver's message in one line, without the URL's password in any of its spellings."""
     raw = url.render_as_string(hide_password=False)
     secrets = {str(url.password or ""), raw.rpartition("@")[0].partition("://")[2].partition(":")[2]}
-    secrets.update(part[len(match[1]) :] for match in _SECRET_KEY.finditer(raw) if (part := match[0]))
+    secrets.update(str(value) for key, value in url.query.items() if has_secret(f"?{key}=x"))
     for secret in sorted({*secrets, *(unquote(secret) for secret in secrets)}, key=len, reverse=True):
         if secret:
-            message = message.replace(secret, "***")
-    return " ".join(message.split("\n(Background")[0].split())
+            message = message.replace(secret, MASK)
+    return " ".join(redact(message).split("\n(Background")[0].split())
 
 
 def parse_url(text: str) -> URL:
-    """Return the URL, with an absolute path for SQLite. Raises `StorageError`, which shows the correct form."""
-    shown = hide_password(text)
+    """Return the URL, with an absolute path for SQLite. Raises `ConfigError`, which shows the correct form."""
+    shown = redact_url(text)
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     family = scheme.partition("+")[0]
     if family in _NOT_A_DATABASE or text.endswith((".log", ".journal")):
-        raise StorageError(
+        raise ConfigError(
             f"storage: {shown} is not an SQL database. Journal files, Redis and the gRPC proxy cannot hold hpo's "
             f"tables of workers, leases and budgets, without which trials are lost or run twice. {EXAMPLES}"
         )
     if family in _OTHER_SPELLINGS:
         correct = shown.replace(text.partition("://")[0], _OTHER_SPELLINGS[family], 1)
-        raise StorageError(f"storage: the scheme {scheme}:// is unknown. Write {correct}")
+        raise ConfigError(f"storage: the scheme {scheme}:// is unknown. Write {correct}")
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # `from None`: the parser's message may contain the password.
-        raise StorageError(f"storage: {shown} is not a database URL. {EXAMPLES}") from None
+        # Not shown: where the password is in it is unknown. `from None`: the parser's message may contain it, too.
+        raise ConfigError(f"storage: the value is not a database URL (it is not shown here). {EXAMPLES}") from None
     if family not in DRIVERS:
-        raise StorageError(f"storage: {shown} names {family}; hpo supports sqlite, postgresql and mysql. {EXAMPLES}")
+        raise ConfigError(f"storage: {shown} names {family}; hpo supports sqlite, postgresql and mysql. {EXAMPLES}")
     if family == "sqlite":
         return _read_sqlite(url, shown)
     _check_server(url, shown)
@@ -94,17 +74,17 @@ def parse_url(text: str) -> URL:
 
 def _read_sqlite(url: URL, shown: str) -> URL:
     if url.host:
-        raise StorageError(
+        raise ConfigError(
             f"storage: {shown} has too few slashes: three before a relative path (sqlite:///studies/hpo.db), four "
             "before an absolute one (sqlite:////home/me/studies/hpo.db)."
         )
     path = url.database or ":memory:"
     if path == ":memory:" or path.startswith("file:"):
-        raise StorageError(f"storage: {shown} is not a file that several workers can share. {EXAMPLES}")
+        raise ConfigError(f"storage: {shown} is not a file that several workers can share. {EXAMPLES}")
     file = Path(path).expanduser().absolute()
     kind = network_file_system(file.parent)
     if kind is not None:
-        raise StorageError(
+        raise ConfigError(
             f"storage: {file} is on a network file system ({kind}), where SQLite loses data when several processes "
             "write. Use a folder on a local disk (HPO_HOME moves all results), or PostgreSQL for several machines."
         )
@@ -112,22 +92,20 @@ def _read_sqlite(url: URL, shown: str) -> URL:
 
 
 def _check_server(url: URL, shown: str) -> None:
-    """Raise `StorageError` for a server's URL without host, with an unescaped @, or without its driver installed."""
+    """Raise `ConfigError` for a server's URL without host, with an unescaped @, or without its driver installed."""
     if url.host is None and not url.query:
-        raise StorageError(f"storage: {shown} has no host. {EXAMPLES}")
+        raise ConfigError(f"storage: {shown} has no host. {EXAMPLES}")
     if "@" in (url.host or ""):
-        raise StorageError(
-            f"storage: in {shown}, the password contains an @: write it as %40 (and / as %2F, : as %3A)."
-        )
+        raise ConfigError(f"storage: in {shown}, the password contains an @: write it as %40 (and / as %2F, : as %3A).")
     family, driver = url.get_backend_name(), url.get_driver_name()
     if driver != DRIVERS[family]:
         correct = shown.replace(url.drivername, f"{family}+{DRIVERS[family]}", 1)
-        raise StorageError(
+        raise ConfigError(
             f"storage: {shown} names the driver {driver}; hpo supports {DRIVERS[family]}, which has timeouts for a "
             f"server that does not respond. Write {correct}"
         )
     if find_spec(driver) is None:
-        raise StorageError(
+        raise ConfigError(
             f"storage: {shown} needs the driver {driver}, which is not installed: pip install 'hpo-finetune[{family}]'"
         )
 

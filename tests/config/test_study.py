@@ -150,3 +150,21 @@ def test_models_are_named_by_their_labels() -> None:
     assert config.labels == ["org/bert", "mine"]
     assert config.model_ref("mine").name == "org/other"
     assert config.drop_models({"mine": "too large"}).labels == ["org/bert"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"checkpoints": "s3://KEY:S3/CR3T@bucket"},
+        {"checkpoints": "simplecache::s3://KEY:S3CR3T@bucket"},
+        {"checkpoints": "az://container/x?account_key=S3CR3T"},
+        {"checkpoints": "abfs://container/x?sas_token=S3CR3T"},
+        {"backend": {"slurm": {"setup": ["export WANDB_API_KEY=S3CR3T"]}}},
+        {"backend": {"slurm": {"options": {"password": "S3CR3T"}}}},
+        {"models": ["https://me:S3CR3T@host/model"]},
+    ],
+)
+def test_secret_that_would_be_recorded_is_refused_and_not_shown(changed: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="would be recorded") as raised:
+        load_config(written(**changed))
+    assert "S3CR3T" not in str(raised.value) and "CR3T" not in str(raised.value)

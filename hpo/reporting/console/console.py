@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hpo.core.format import count, duration, number, parameters, score
+from hpo.redact import redact
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,7 +78,7 @@ def note(text: str) -> None:
     """Print an informational message."""
     from hpo.reporting.console.live_view import printable
 
-    _console().print(printable(text), soft_wrap=True)
+    _console().print(printable(redact(text)), soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -106,7 +107,7 @@ def _labeled(label: str, style: str, text: str) -> None:
 
     from hpo.reporting.console.live_view import printable
 
-    _console(stderr=True).print(Text.assemble((f"{label}: ", style), printable(text)), soft_wrap=True)
+    _console(stderr=True).print(Text.assemble((f"{label}: ", style), printable(redact(text))), soft_wrap=True)
 
 
 @contextmanager

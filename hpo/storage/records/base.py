@@ -5,11 +5,16 @@ the dashboard is as wide as its longest user attribute.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self, TypedDict
+from typing import Annotated, Any, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from hpo.redact import redact
 
 SYSTEM_PREFIX = "hpo:"  # of the keys of system attributes
+
+# The text of an error, of hpo or of a library, which may quote a URL.
+Redacted = Annotated[str, AfterValidator(redact)]
 
 
 class Attributes(TypedDict):

@@ -9,7 +9,7 @@ from pydantic import Field, computed_field
 
 from hpo.config.constraints import Footprint
 from hpo.errors import StudyError
-from hpo.storage.records.base import Record
+from hpo.storage.records.base import Record, Redacted
 
 FILE_NAME = "hpo.json"
 TASK_FILE = "task.py"  # of a user's own task
@@ -23,7 +23,7 @@ class RankedOutcome(Record):
     model: str
     score: float | None
     best: float | None
-    reason: str = ""
+    reason: Redacted = ""
 
 
 class RankingAgreement(Record):

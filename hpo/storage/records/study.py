@@ -11,7 +11,7 @@ from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
 from hpo.core.direction import Direction, loss_sign
 from hpo.storage.optuna_internals import optuna_storage, study_id
-from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, SystemAttribute
+from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, Redacted, SystemAttribute
 from hpo.storage.records.final_model import DataRecord, FinalModel
 
 # Keys of a user and of a system attribute, for SQL statements.
@@ -27,7 +27,7 @@ class RankedModel(Record):
     layers: int
     score: float | None
     seconds: float
-    reason: str = ""
+    reason: Redacted = ""
 
 
 class Ranking(Record):

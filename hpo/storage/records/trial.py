@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hpo.config.constraints import Footprint
 from hpo.storage.optuna_internals import optuna_storage, trial_id
-from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, SystemAttribute
+from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, Redacted, SystemAttribute
 from hpo.storage.records.final_model import FinalModel
 
 # Keys that SQL statements read and write without loading the trial.
@@ -57,8 +57,8 @@ class TrialRecord(AttributeRecord):
     epochs_trained: float | None = None
     peak_memory_mb: int | None = None
     footprint: Footprint | None = None
-    restarted: str = ""  # why it started again without its checkpoint
-    failure: str = ""  # why it failed or was stopped, for users
+    restarted: Redacted = ""  # why it started again without its checkpoint
+    failure: Redacted = ""  # why it failed or was stopped, for users
     infrastructure: bool = False  # failed by the machine, not by its configuration: outside the budget
     result: Annotated[FinalModel | None, SystemAttribute] = None  # of the final stage's trial
 

@@ -6,6 +6,7 @@ hpo worker --study NAME --storage URL        # by hand, on any machine that reac
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from hpo.config.trial_params import Report, TrialParams
 from hpo.core.paths import default_storage
 from hpo.core.process import thread_handler
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
+from hpo.redact import RedactedFormatter, print_exception
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.ranking import RankedSampler
@@ -297,5 +299,8 @@ def run_worker(study: str | None, storage: str | None, device: str) -> None:
 
 def log_to_stderr() -> None:
     """Send the worker's log to standard error: a file of the study's logs, or a scheduler's."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    sys.excepthook = print_exception
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactedFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
