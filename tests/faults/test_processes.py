@@ -71,7 +71,7 @@ def test_damaged_model_is_named_and_the_same_command_resumes(
     weights.with_suffix(".half").rename(weights)
     code, output = wait_for_end(search)
     assert code == 2, output
-    assert "second: its weights cannot be read" in output and "the file is damaged" in output
+    assert "second: its weights cannot be read" in output and "The file is damaged" in output
     assert "Traceback" not in output
     assert results(study_of(home)) == {TrialState.COMPLETE: [0], TrialState.WAITING: [1]}
     weights.write_bytes(content)
