@@ -280,9 +280,11 @@ def delete(
 ) -> None:
     """Delete a study: its trials in the database, and its folder with report and models."""
     from hpo.core.paths import run_folder
+    from hpo.storage.records.study import StudyRecord
     from hpo.workflow.stop import delete as delete_study
 
-    trials, folder = len(_open(name, storage).get_trials(deepcopy=False)), run_folder(name)
+    study = _open(name, storage)
+    trials, folder = len(study.get_trials(deepcopy=False)), run_folder(name, StudyRecord.of(study).identity)
     if not yes and not console.ask(f"Delete study '{name}' with its {trials} trials and {folder}?"):
         console.note("Nothing was deleted.")
         return

@@ -25,9 +25,9 @@ class DiskUse:
     cache: int
 
 
-def disk_use(study: str, checkpoints: str | None) -> DiskUse:
+def disk_use(study: str, identity: str, checkpoints: str | None) -> DiskUse:
     """Return the disk use of `study` on this machine; `checkpoints` is the value in its configuration."""
-    results, checkpoint_files = run_folder(study), checkpoints_folder(study, checkpoints)
+    results, checkpoint_files = run_folder(study, identity), checkpoints_folder(study, identity, checkpoints)
     checkpoint_bytes = folder_bytes(checkpoint_files)
     nested = checkpoint_bytes if results in checkpoint_files.parents else 0
     return DiskUse(checkpoint_bytes, folder_bytes(results) - nested, folder_bytes(home() / "cache"))

@@ -3,7 +3,11 @@
 import hashlib
 import os
 import re
+import uuid
+from contextlib import suppress
 from pathlib import Path
+
+OWNER = ".study"  # the file in a run folder that holds the identity of its study
 
 
 def home() -> Path:
@@ -16,20 +20,69 @@ def default_storage() -> str:
     return os.environ.get("HPO_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
 
 
-def run_folder(study: str) -> Path:
-    """Return the folder of one study's files. Any study name is safe (see `folder_name`)."""
+def new_identity() -> str:
+    """Return a random identity for a new study: two studies of one name, in two databases, are told apart by it."""
+    return uuid.uuid4().hex
+
+
+def named_folder(study: str) -> Path:
+    """Return the folder of the first study of this name. Any study name is safe (see `folder_name`)."""
     return home() / "runs" / folder_name(study)
 
 
-def checkpoints_folder(study: str, checkpoints: str | None) -> Path:
+def run_folder(study: str, identity: str) -> Path:
+    """Return the folder of one study's files: `named_folder`, or where another study has that, one with the identity.
+
+    The folder need not exist, and may be nobody's until `claim_run_folder`.
+    """
+    first = named_folder(study)
+    own = first.with_name(unique_name(study, identity))
+    owner = folder_owner(first)
+    if owner == identity or (owner is None and folder_owner(own) != identity):
+        return first
+    return own
+
+
+def folders_of(study: str) -> list[Path]:
+    """Return the run folders of all studies of this name, of any database."""
+    first = named_folder(study)
+    return [folder for folder in [first, *first.parent.glob(f"{first.name}-????????")] if folder_owner(folder)]
+
+
+def claim_run_folder(study: str, identity: str) -> Path:
+    """Create a study's folder, marked as its own, and return it. Raises `OSError` where it cannot be written."""
+    while folder_owner(folder := run_folder(study, identity)) != identity:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / f"{OWNER}.{uuid.uuid4().hex}"
+        scratch.write_text(identity, encoding="utf-8")
+        with suppress(FileExistsError):  # claimed by another study meanwhile
+            os.link(scratch, folder / OWNER)
+        scratch.unlink()
+    return folder
+
+
+def folder_owner(folder: Path) -> str | None:
+    """Return the identity of the study that a folder's files are of; None where the folder has none."""
+    try:
+        return (folder / OWNER).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def checkpoints_folder(study: str, identity: str, checkpoints: str | None) -> Path:
     """Return the local folder of a study's checkpoints.
 
     `checkpoints` is the value in the study's configuration: a shared folder, or None or a URL (to which copies are
     uploaded), where the local checkpoints are in the study's `run_folder`.
     """
     if checkpoints is None or "://" in checkpoints:
-        return run_folder(study) / "checkpoints"
-    return Path(checkpoints) / folder_name(study)
+        return run_folder(study, identity) / "checkpoints"
+    return Path(checkpoints) / unique_name(study, identity)
+
+
+def unique_name(study: str, identity: str) -> str:
+    """Return a file name of a study that no other study of the same name has."""
+    return f"{folder_name(study)}-{identity[:8]}"
 
 
 def folder_name(name: str) -> str:

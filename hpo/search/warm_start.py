@@ -13,21 +13,15 @@ from hpo.search.suggest import suggest
 from hpo.storage.records.trial import TrialRecord
 
 
-def copy_trials(study: optuna.Study, source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> int:
-    """Copy the complete and pruned trials of `source` that `space` can sample; return how many were copied.
+def copies(source: optuna.Study, space: SearchSpace, models: Sequence[str]) -> list[FrozenTrial]:
+    """Return copies of the complete and pruned trials of `source` that `space` can sample, for a new study.
 
-    A copy keeps its values, reports and records, and does not count in the budget. A trial that was copied before is
-    skipped. The caller makes sure that values of the two studies are comparable.
+    A copy keeps its values, reports and records, and does not count in the budget. The caller makes sure that values of
+    the two studies are comparable.
     """
-    copied = {TrialRecord.of(trial).copied_from for trial in study.get_trials(deepcopy=False)}
-    count = 0
-    for trial in source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        origin = f"{source.study_name} #{trial.number}"
-        copy = None if origin in copied else _copy(trial, origin, space, models)
-        if copy is not None:
-            study.add_trial(copy)
-            count += 1
-    return count
+    finished = source.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    found = [_copy(trial, f"{source.study_name} #{trial.number}", space, models) for trial in finished]
+    return [copy for copy in found if copy is not None]
 
 
 def _copy(trial: FrozenTrial, origin: str, space: SearchSpace, models: Sequence[str]) -> FrozenTrial | None:

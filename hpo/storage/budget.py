@@ -89,12 +89,12 @@ def prune_waiting(study: optuna.Study) -> list[int]:
 
 
 def list_studies(storage: Storage) -> list[str]:
-    """Return the names of hpo's studies in the database, the newest last, without child studies."""
+    """Return the names of hpo's studies in the database, the newest last; child studies are no studies of a user."""
     with storage.reading() as session:
         names = session.scalars(
             select(models.StudyModel.study_name)
             .join(StudyRow, StudyRow.study_id == models.StudyModel.study_id)
-            .where(StudyRow.parent_id.is_(None))
+            .where(StudyRow.parent_id.is_(None), StudyRow.job.is_(None))
             .order_by(models.StudyModel.study_id)
         )
         return list(names)

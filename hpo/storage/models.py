@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from hpo.storage.optuna_internals import models
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _STUDY_ID: Any = models.StudyModel.__table__.c.study_id
 _TRIAL_ID: Any = models.TrialModel.__table__.c.trial_id
@@ -28,12 +28,17 @@ class SchemaRow(Base):
 
 
 class StudyRow(Base):
-    """The budget and state of a study. A confirm study is a separate Optuna study with a `parent_id`."""
+    """The budget and state of a study.
+
+    A child (a confirm or final study) is an Optuna study of its own. It is found by `parent_id` and `job`, never by its
+    name, which another study may have. A `job` without a parent is an orphan: the parent was deleted.
+    """
 
     __tablename__ = "hpo_studies"
 
     study_id: Mapped[int] = mapped_column(ForeignKey(_STUDY_ID, ondelete="CASCADE"), primary_key=True)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey(_STUDY_ID, ondelete="SET NULL"), index=True)
+    job: Mapped[str | None] = mapped_column(String(512))
     max_trials: Mapped[int | None]
     max_seconds: Mapped[float | None] = mapped_column(Float(53))
     seconds_run: Mapped[float] = mapped_column(Float(53), default=0.0)

@@ -32,7 +32,7 @@ _MYSQL = [
     "ALTER TABLE trials MODIFY datetime_start DATETIME(6), MODIFY datetime_complete DATETIME(6)",
     *(
         f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-        for table in ("studies", "hpo_workers", "hpo_leases")
+        for table in ("studies", "hpo_studies", "hpo_workers", "hpo_leases")
     ),
 ]
 _SCHEMA_SECONDS = 120.0  # creating the tables takes 1 to 2 s

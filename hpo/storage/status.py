@@ -17,7 +17,7 @@ from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
 from hpo.storage.models import LeaseRow, StudyRow, WorkerRow
 from hpo.storage.optuna_internals import models
-from hpo.storage.records.study import CONFIG, METRIC
+from hpo.storage.records.study import CONFIG, IDENTITY, METRIC
 from hpo.storage.records.trial import ATTEMPT, FAILURE, FROZEN_LAYERS, SPREAD
 from hpo.storage.storage import Storage
 from hpo.storage.transactions import count_copied
@@ -118,7 +118,7 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             resumed=_resumed(session, study_id),
             failures=_failures(session, study_id),
             warnings=warnings,
-            disk=disk_use(name, _checkpoints(session, study_id)) if disk else None,
+            disk=_disk_use(session, study_id, name) if disk else None,
         )
 
 
@@ -184,12 +184,13 @@ def _metric(session: Session, study_id: int) -> str:
     return "value" if text is None else str(json.loads(text))
 
 
-def _checkpoints(session: Session, study_id: int) -> str | None:
-    """Return where the study's configuration keeps checkpoints; None for the study's own folder."""
+def _disk_use(session: Session, study_id: int, name: str) -> DiskUse:
+    """Return the disk use of a study here, from where its configuration keeps checkpoints."""
     attributes = models.StudySystemAttributeModel
-    key = attributes.key == CONFIG
-    text = session.scalar(select(attributes.value_json).where(attributes.study_id == study_id, key))
-    return None if text is None else json.loads(text).get("checkpoints")
+    keys = attributes.key.in_((CONFIG, IDENTITY))
+    rows = session.execute(select(attributes.key, attributes.value_json).where(attributes.study_id == study_id, keys))
+    found = {key: json.loads(text) for key, text in rows}
+    return disk_use(name, found.get(IDENTITY, ""), found.get(CONFIG, {}).get("checkpoints"))
 
 
 def _best(session: Session, study_id: int, direction: Direction) -> tuple[int | None, int | None, float | None]:

@@ -1,6 +1,7 @@
 """Optuna's database storage with an exact budget and with leases, both checked inside the writing transactions."""
 
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,6 +45,10 @@ def storage_of(study: optuna.Study) -> "Storage":
     if not isinstance(storage, Storage):
         raise StorageError(f"The study {study.study_name!r} was not opened with hpo's storage: use open_storage.")
     return storage
+
+
+def _direction_rows(study: optuna.Study) -> list[models.StudyDirectionModel]:
+    return [models.StudyDirectionModel(direction=each, objective=n) for n, each in enumerate(study.directions)]
 
 
 def _retried_read(method: Method) -> Method:
@@ -176,17 +181,26 @@ class Storage(ExtensibleRDBStorage):
     def create_child_study(
         self, name: str, parent: optuna.Study, max_trials: int, phase: str = "confirm"
     ) -> optuna.Study:
-        """Return the study `name`, a child of `parent`; create it with a budget of `max_trials` if there is none.
+        """Return the child `name` of `parent`; create it with a budget of `max_trials` if there is none.
 
-        `phase` is its purpose: confirm or retrain. Several workers may call this at once.
+        `phase` is its purpose: confirm or retrain. Several workers may call this at once. Where the name is that of a
+        study which is not this child, the child gets another one.
         """
-        study = optuna.create_study(study_name=name, storage=self, directions=parent.directions, load_if_exists=True)
         with self.transaction() as session:
-            models.StudyModel.find_or_raise_by_id(study_id(study), session, for_update=True)
-            if session.get(StudyRow, study_id(study)) is None:  # else keep it: its budget may have been exhausted
-                row = StudyRow(study_id=study_id(study), parent_id=study_id(parent), max_trials=max_trials, phase=phase)
+            models.StudyModel.find_or_raise_by_id(study_id(parent), session, for_update=True)
+            link = StudyRow.parent_id == study_id(parent), StudyRow.job == name
+            query = select(models.StudyModel.study_name).join(StudyRow, StudyRow.study_id == models.StudyModel.study_id)
+            stored = session.scalar(query.where(*link))
+            if stored is None:
+                taken = session.scalar(select(models.StudyModel).where(models.StudyModel.study_name == name))
+                stored = name if taken is None else f"{name[:470]}-{uuid.uuid4().hex}"
+                study = models.StudyModel(study_name=stored, directions=_direction_rows(parent))
+                session.add(study)
+                session.flush()
+                row = StudyRow(study_id=study.study_id, parent_id=study_id(parent), job=name)
+                row.max_trials, row.phase = max_trials, phase
                 session.add(row)
-        return study
+        return optuna.load_study(study_name=stored, storage=self)
 
     # Optuna's writing methods, each with hpo's rules checked before in the same transaction.
 

@@ -43,7 +43,7 @@ class CrossValidation:
         self.execution = plan.execution  # replaced as folds decide (a micro-batch): the next fold starts with it
         self._suspended: dict[int, SuspendedFold] = {}
         self._folders = [fold_folder(plan.folder, number) for number in range(1, len(plan.folds) + 1)]
-        self._reported = [_saved_reports(folder) for folder in self._folders]
+        self._reported = [_saved_reports(folder, plan.study) for folder in self._folders]
         self._last = len(plan.rung_steps())
         self._seconds_load = 0.0
         self.progress = Progress()
@@ -135,6 +135,6 @@ def start_training(plan: TrainingPlan) -> FineTuning | CrossValidation:
     return CrossValidation(plan) if plan.folds else FineTuning(plan)
 
 
-def _saved_reports(folder: Path) -> list[Report]:
-    progress = saved_progress(folder)
+def _saved_reports(folder: Path, study: str) -> list[Report]:
+    progress = saved_progress(folder, study)
     return [] if progress is None else [Report(**report) for report in progress.reports]

@@ -68,10 +68,11 @@ class FineTuning:
 
     def _restore(self) -> Progress:
         """Load the latest checkpoint into the run, random state included; without one, seed the random state."""
-        torch.manual_seed(self.plan.seed)
+        plan = self.plan
+        torch.manual_seed(plan.seed)
         # First: a checkpoint holds the statistics of those BatchNorm layers that are in train mode.
         train_mode(self.model, self._setup.frozen)
-        return load_checkpoint(self.plan.folder, self.model, self._optimizer, self._scheduler) or Progress()
+        return load_checkpoint(plan.folder, plan.study, self.model, self._optimizer, self._scheduler) or Progress()
 
     @property
     def execution(self) -> Execution:
@@ -261,7 +262,13 @@ class FineTuning:
         self._read_losses()
         started = time.perf_counter()
         path = save_checkpoint(
-            self.plan.folder, self.plan.attempt, self.model, self._optimizer, self._scheduler, self.progress
+            self.plan.folder,
+            self.plan.study,
+            self.plan.attempt,
+            self.model,
+            self._optimizer,
+            self._scheduler,
+            self.progress,
         )
         self.progress.seconds_checkpoint += time.perf_counter() - started
         self.plan.on_checkpoint(path)

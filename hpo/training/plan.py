@@ -30,6 +30,7 @@ class TrainingPlan:
     seed: int
     folder: Path  # of the run's checkpoints
     execution: Execution
+    study: str = ""  # the identity of its study, in each checkpoint; empty: of none
     attempt: int = 1  # counts the workers that claimed the trial; an older attempt never replaces a newer checkpoint
     stop: threading.Event = field(default_factory=threading.Event)  # set: save and raise `Stopped`
     on_checkpoint: Callable[[Path], None] = lambda path: None  # called with the path of each checkpoint written

@@ -14,7 +14,7 @@ from datasets import concatenate_datasets
 from hpo.config.first_trials import ModelTraits
 from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
-from hpo.core.paths import checkpoints_folder, folder_name, home
+from hpo.core.paths import checkpoints_folder, home, unique_name
 from hpo.data.splits.create import take
 from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
@@ -57,9 +57,12 @@ class StudyContext:
     encodings: EncodingCache
     prefixes: PrefixCache
     micro_batches: MicroBatchCache
+    identity: str = ""  # of the study; empty: a check, which writes no file of a study
 
     @classmethod
-    def create(cls, config: StudyConfig, execution: Execution, data: TaskData | None = None) -> Self:
+    def create(
+        cls, config: StudyConfig, execution: Execution, data: TaskData | None = None, identity: str = ""
+    ) -> Self:
         """Load what `config` names and set this process up for `execution`. `data`: the prepared rows, if known.
 
         Raises `HpoError` where the data or the metric cannot be used; models are loaded when they are first needed.
@@ -79,6 +82,7 @@ class StudyContext:
             encodings=EncodingCache(cache / "tokens", task, data),
             prefixes=PrefixCache(cache / "prefixes"),
             micro_batches=MicroBatchCache(cache / "memory"),
+            identity=identity,
         )
 
     def check_fingerprint(self, expected: str) -> None:
@@ -148,6 +152,7 @@ class StudyContext:
             rungs_per_epoch=self.config.fidelity.rungs_per_epoch,
             seed=seed,
             folder=folder,
+            study=self.identity,
             execution=execution or self.execution,
             attempt=attempt.number,
             stop=attempt.stop,
@@ -186,11 +191,12 @@ class StudyContext:
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Return the folder for the checkpoints of one trial of `study` (the search or one of its stages)."""
-        return checkpoints_folder(self.config.name, self.config.checkpoints) / f"{study}-{number}"
+        return checkpoints_folder(self.config.name, self.identity, self.config.checkpoints) / f"{study}-{number}"
 
 
 def open_remote_checkpoints(
     config: StudyConfig,
+    identity: str,
     shutdown: threading.Event | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> RemoteCheckpoints | None:
@@ -200,12 +206,12 @@ def open_remote_checkpoints(
     """
     if config.checkpoints is None or "://" not in config.checkpoints:
         return None
-    return RemoteCheckpoints(config.checkpoints, folder_name(config.name), shutdown, warn)
+    return RemoteCheckpoints(config.checkpoints, unique_name(config.name, identity), identity, shutdown, warn)
 
 
-def check_remote_checkpoints(config: StudyConfig) -> None:
+def check_remote_checkpoints(config: StudyConfig, identity: str = "") -> None:
     """Raise `ConfigError` where the URL for copies of checkpoints cannot be written to."""
-    if remote := open_remote_checkpoints(config):
+    if remote := open_remote_checkpoints(config, identity):
         remote.check()
 
 

@@ -13,6 +13,7 @@ from hpo.storage.records.trial import TrialRecord
 from hpo.training.cross_validation import start_training
 from hpo.training.execution import Execution, available_devices
 from hpo.workflow.context import StudyContext, versions
+from hpo.workflow.digests import changed_files
 from hpo.workflow.studies import find_trial
 
 
@@ -39,6 +40,7 @@ def replay(study: optuna.Study, number: int) -> Replay:
             not_applied.append(f"{package}: {before} then, {now} now")
     context = StudyContext.create(known.study_config, execution)
     context.check_fingerprint(known.data.fingerprint)
+    not_applied += changed_files(known, known.study_config)
     recorded = trial.intermediate_values
     with tempfile.TemporaryDirectory() as folder:
         run = start_training(context.plan(TrialParams(**record.params), record.seed, Path(folder)))

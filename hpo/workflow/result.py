@@ -1,5 +1,6 @@
 """The result of a finished study: the winner, its scores, and the final model, ready to use."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from hpo.core.format import NOTHING, interval, parameters, score
-from hpo.core.paths import run_folder
+from hpo.core.paths import folders_of
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.storage.records.final_model import FILE_NAME, FinalModel
@@ -165,7 +166,13 @@ class Result:
     def _predictor(self) -> "Predictor":
         from hpo.workflow.predict import Predictor
 
-        return Predictor(self.model_dir)
+        predictor = Predictor(self.model_dir)
+        if predictor.record.identity != self.record.identity:
+            raise StudyError(
+                f"The final model at {self.model_dir} is of another study of the name '{self.name}'. `hpo retrain` "
+                "trains this study's again."
+            )
+        return predictor
 
 
 def load(name: str | None = None, storage: str | None = None) -> Result:
@@ -187,11 +194,14 @@ def load_result(study: optuna.Study) -> Result:
 def open_predictor(name: str | None, storage: str | None) -> "Predictor":
     """Return the final model of study `name`, or of the latest one; or the one in the folder `name`.
 
-    A database is opened only where no folder has the answer. Raises `StudyError`.
+    A database is opened only where the folders do not have the answer: one names a database, or several studies of
+    this name, of different databases, have results here. Raises `StudyError`.
     """
     from hpo.workflow.predict import Predictor
 
-    for folder in [Path(name), run_folder(name) / "final"] if name is not None else []:
-        if (folder / FILE_NAME).is_file():
-            return Predictor(folder)
-    return Predictor(load(name, storage).model_dir)
+    if name is not None:
+        own = [] if storage or os.environ.get("HPO_STORAGE") else folders_of(name)
+        for folder in [Path(name), *(found / "final" for found in own if len(own) == 1)]:
+            if (folder / FILE_NAME).is_file():
+                return Predictor(folder)
+    return load(name, storage)._predictor

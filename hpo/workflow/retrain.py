@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.trial_params import TrialParams
-from hpo.core.paths import run_folder
+from hpo.core.paths import claim_run_folder
 from hpo.errors import StudyError
 from hpo.storage.records.final_model import ConfirmedTrial, FinalModel
 from hpo.storage.records.study import StudyRecord
@@ -17,6 +17,7 @@ from hpo.storage.storage import open_storage
 from hpo.training.execution import available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
+from hpo.workflow.digests import check_digests
 from hpo.workflow.studies import find_trial, open_study
 from hpo.workflow.worker.final_model import TrainedModel, finish_final_model, refit_plan
 
@@ -46,12 +47,15 @@ def retrain_trial(study: optuna.Study, number: int | None = None) -> FinalModel:
     trial = find_trial(study, number)
     if not trial.intermediate_values:
         raise StudyError(f"Trial {number} reported nothing; see `hpo status` for the reason.")
-    context = StudyContext.create(known.study_config, choose_execution(available_devices()[0], cores()))
+    context = StudyContext.create(
+        known.study_config, choose_execution(available_devices()[0], cores()), identity=known.identity
+    )
     context.check_fingerprint(known.data.fingerprint)
+    check_digests(known)
     trained = _train(trial, context)
     is_winner = known.result is not None and number == winner
     confirmed = known.result.confirmed if known.result is not None and is_winner else (_unconfirmed(trial),)
-    target = run_folder(study.study_name) / ("final" if is_winner else f"trial-{number}")
+    target = claim_run_folder(study.study_name, known.identity) / ("final" if is_winner else f"trial-{number}")
     final = finish_final_model(trained, confirmed, context, study, target, started)
     if is_winner:
         StudyRecord(result=final).save(study)

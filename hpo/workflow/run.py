@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,13 @@ import optuna
 
 from hpo.config.study import StudyConfig
 from hpo.core.imports import gc_disabled
-from hpo.core.paths import run_folder
+from hpo.core.paths import new_identity, run_folder
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.storage.budget import list_studies, set_phase
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.storage import Storage, open_storage
+from hpo.storage.studies import remove_orphans
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData
@@ -84,9 +85,11 @@ class _Run:
     objects: UserObjects
     callbacks: tuple[Callback, ...]
     shutdown: ExitStack
+    identity: str = field(default_factory=new_identity)  # the study's; of a known one, that in its record
 
     def run(self) -> Result:
         config = self.config
+        remove_orphans(self.storage)
         # The workers of a new study import while the data is read here. An existing one may need none, and a cluster
         # is not asked before the data is known to be valid.
         early = config.backend.name == "local" and config.name not in list_studies(self.storage)
@@ -94,14 +97,18 @@ class _Run:
         with console.progress(f"reading {Path(config.data.path).name}"):
             task = get_task(config.task).configure(config)
             data = task.prepare(config.data, config.seed)
-            check_direction(task.scorer(config.metric, data), config.direction)
-        known = existing_study(self.storage, config, data)
+            scorer = task.scorer(config.metric, data)
+            check_direction(scorer, config.direction)
+        known = existing_study(self.storage, config, data, scorer.direction)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             return load_result(known)
+        if known is not None:
+            self.identity = StudyRecord.of(known).identity
         supervisor = supervisor or self._start_workers()
         context = self._check(data, supervisor, known)
         study = self._create_study(context, known)
+        context = replace(context, identity=StudyRecord.of(study).identity)  # of another process that was first
         hooks, result = CallbackList(self.callbacks, console.warn), None
         hooks.on_study_begin(study)
         try:
@@ -119,7 +126,8 @@ class _Run:
 
             inline = self.config.backend.name == "inline"
             objects = None if inline else self.objects.pickled()
-            supervisor = Supervisor(self.config, self.storage, create_placement(self.config), objects)
+            placement = create_placement(self.config, self.identity)
+            supervisor = Supervisor(self.config, self.storage, placement, objects)
             self.shutdown.callback(supervisor.close)
             if not inline:
                 supervisor.warm_up()
@@ -133,10 +141,10 @@ class _Run:
             from hpo.workflow.context import StudyContext, check_remote_checkpoints
 
             config = with_dropped_models(self.config, known) if known else self.config
-            context = StudyContext.create(config, supervisor.placement.execution_here(), data)
+            context = StudyContext.create(config, supervisor.placement.execution_here(), data, self.identity)
             context, dropped = (context, []) if known else apply_constraints(context)
             inspect_models(context)
-        check_remote_checkpoints(config)
+        check_remote_checkpoints(config, self.identity)
         for line in [*data.notes, *dropped, *study_warnings(context)]:
             console.note(f"  {line}")
         return context
@@ -146,8 +154,7 @@ class _Run:
         from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
 
-        ranking = StudyRecord.of(known).ranking if known else rank_if_wanted(context)
-        return create_study(context, self.storage, ranking)
+        return create_study(context, self.storage, None if known else rank_if_wanted(context))
 
     def _train(self, study: optuna.Study, context: "StudyContext", supervisor: "Supervisor") -> None:
         """Have the workers run all stages of the study."""
@@ -172,7 +179,7 @@ def write_reports(study: optuna.Study) -> Path:
     from hpo.reporting.dashboard import annotate_study
     from hpo.reporting.html.report import write_report
 
-    folder = run_folder(study.study_name)
+    folder = run_folder(study.study_name, StudyRecord.of(study).identity)
     with console.progress("writing the report"):
         write_report(study, folder / "report.html")
         write_trials_csv(study, folder / "trials.csv")

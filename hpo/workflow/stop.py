@@ -6,7 +6,7 @@ import time
 
 from hpo.config.study import StudyConfig
 from hpo.core.format import count
-from hpo.core.paths import checkpoints_folder, run_folder
+from hpo.core.paths import checkpoints_folder, folder_owner, run_folder
 from hpo.errors import StudyError
 from hpo.reporting.console import console
 from hpo.storage.budget import request_stop, set_phase
@@ -15,6 +15,7 @@ from hpo.storage.reclaim import reclaim
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.status import StudyStatus, WorkerStatus, read_status
 from hpo.storage.storage import open_storage
+from hpo.storage.studies import remove_orphans
 from hpo.workflow.studies import open_study
 
 POLL_SECONDS = 0.3
@@ -56,21 +57,23 @@ def delete(name: str, storage: str | None = None) -> None:
         )
     record = StudyRecord.of(study)
     database.delete_study(study_id(study))
+    remove_orphans(database)
     if record.config.get("checkpoints") is not None:
-        _remove_checkpoints(record.study_config)
-    if run_folder(name).exists():
-        shutil.rmtree(run_folder(name))
+        _remove_checkpoints(record.study_config, record.identity)
+    folder = run_folder(name, record.identity)
+    if folder_owner(folder) == record.identity:  # else of another study of this name, in another database
+        shutil.rmtree(folder)
 
 
-def _remove_checkpoints(config: StudyConfig) -> None:
+def _remove_checkpoints(config: StudyConfig, identity: str) -> None:
     """Remove the checkpoints of a study that keeps them outside its folder; warn about what cannot be removed."""
     from hpo.workflow.context import open_remote_checkpoints  # torch: for such studies only
 
-    remote = open_remote_checkpoints(config, warn=console.warn)
+    remote = open_remote_checkpoints(config, identity, warn=console.warn)
     if remote:
         remote.remove()
     else:
-        shutil.rmtree(checkpoints_folder(config.name, config.checkpoints), ignore_errors=True)
+        shutil.rmtree(checkpoints_folder(config.name, identity, config.checkpoints), ignore_errors=True)
 
 
 def _alive(status: StudyStatus) -> tuple[WorkerStatus, ...]:

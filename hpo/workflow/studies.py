@@ -1,29 +1,33 @@
 """The studies of a database: listed, opened by name, their progress, their best configuration so far."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from hpo.core.direction import loss_sign
-from hpo.errors import StudyError, did_you_mean
+from hpo.errors import StorageError, StudyError, did_you_mean
 from hpo.storage import budget
 from hpo.storage.records.final_model import FinalModel
 from hpo.storage.records.study import StudyRecord, complete_trials, direction_of
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, open_storage
+from hpo.storage.studies import remove_orphans
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def list_studies(storage: str | None = None) -> list[StudyStatus]:
-    """Return the status of every study, the latest last.
+    """Return the status of every study, the latest last. What a study deleted by Optuna left behind is removed.
 
     `storage` is the database's URL; None: `HPO_STORAGE`, else `studies/hpo.db`. Raises `StorageError`.
     """
     database = open_storage(storage)
+    with suppress(StorageError):  # of a database that cannot be written
+        remove_orphans(database)
     return [read_status(database, name) for name in budget.list_studies(database)]
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from hpo.config.backend import SlurmConfig
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import DeviceLost
 from tests import servers, slurm
 from tests.backends.test_contract import MODULE, ROOT, URL, specification, started_workers, wait_for, wait_for_exits
@@ -96,7 +96,7 @@ def test_preempted_job_is_requeued_and_its_trial_resumed(
     assert not jobs_of(home)
     assert "submitit" not in output  # its warnings in a cluster without accounting
     # The URL of the database, which may contain a password, is not written to files.
-    pickled = b"".join(file.read_bytes() for file in run_folder("faulty").rglob("*.pkl"))
+    pickled = b"".join(file.read_bytes() for file in named_folder("faulty").rglob("*.pkl"))
     assert pickled and not any(part in pickled for part in (b"hpo.db", b"postgresql", servers.PASSWORD.encode()))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import hpo
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from tests.browser.conftest import dashboard
 from tests.small_models import save_bert, write_reviews
 
@@ -37,7 +37,7 @@ def result(tmp_path: Path) -> hpo.Result:
 
 
 def test_report_shows_the_study(result: hpo.Result, page: Any) -> None:
-    page.goto((run_folder(result.name) / "report.html").as_uri())
+    page.goto((named_folder(result.name) / "report.html").as_uri())
     assert page.locator("h1").inner_text().strip() == "reviews & <b>more</b>"
     assert page.locator("h1 b").count() == 0  # a name is text, not markup
     assert f"{result.metrics['accuracy']:.3f}" in page.locator("body").inner_text()

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpo.core.cache import DiskUse, disk_use, evict, folder_bytes
-from hpo.core.paths import checkpoints_folder, home, run_folder
+from hpo.core.paths import checkpoints_folder, home, named_folder
+
+IDENTITY = "0123456789abcdef0123456789abcdef"
 
 
 def write(file: Path, size: int) -> None:
@@ -24,13 +26,13 @@ def entry(cache: Path, name: str, size: int, age: float) -> Path:
 @pytest.mark.parametrize("kind", [None, "s3://bucket/hpo", "elsewhere"])
 def test_disk_use_counts_each_folder_once(kind: str | None, tmp_path: Path) -> None:
     checkpoints = None if kind is None else kind if "://" in kind else str(tmp_path / kind)
-    assert disk_use("study", checkpoints) == DiskUse(0, 0, 0)
-    write(checkpoints_folder("study", checkpoints) / "study-0" / "checkpoint-1-2" / "state.safetensors", 1000)
-    write(run_folder("study") / "final" / "model.safetensors", 300)
-    write(run_folder("study") / "report.html", 20)
+    assert disk_use("study", IDENTITY, checkpoints) == DiskUse(0, 0, 0)
+    write(checkpoints_folder("study", IDENTITY, checkpoints) / "study-0" / "checkpoint-1-2" / "state.safetensors", 1000)
+    write(named_folder("study") / "final" / "model.safetensors", 300)
+    write(named_folder("study") / "report.html", 20)
     write(home() / "cache" / "tokens" / "key" / "data.arrow", 7)
-    write(run_folder("another") / "report.html", 5000)
-    assert disk_use("study", checkpoints) == DiskUse(checkpoints=1000, results=320, cache=7)
+    write(named_folder("another") / "report.html", 5000)
+    assert disk_use("study", IDENTITY, checkpoints) == DiskUse(checkpoints=1000, results=320, cache=7)
 
 
 def test_the_least_recently_used_entries_are_evicted(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hpo.config.validation import check_study_name
-from hpo.core.paths import default_storage, folder_name, home, run_folder
+from hpo.core.paths import default_storage, folder_name, home, named_folder
 
 NAMES = [
     "reviews",
@@ -31,7 +31,7 @@ NAMES = [
 
 
 def test_each_name_has_a_safe_folder_of_its_own() -> None:
-    folders = [run_folder(check_study_name(name)) for name in NAMES]
+    folders = [named_folder(check_study_name(name)) for name in NAMES]
     assert len(set(folders)) == len(NAMES)
     for folder in folders:
         assert folder.resolve().parent == (home() / "runs").resolve()

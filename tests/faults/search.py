@@ -15,7 +15,7 @@ import psutil
 from optuna.trial import TrialState
 
 from hpo.config.yaml import to_yaml
-from hpo.core.paths import default_storage, run_folder
+from hpo.core.paths import default_storage, named_folder
 from hpo.errors import StudyError
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
@@ -230,7 +230,7 @@ def check_complete(home: Path, trials: int = 4, rungs: int = RUNGS) -> optuna.St
     result = StudyRecord.of(study).result
     assert result is not None and result.winner.trial in range(trials)
     assert not worker_processes(home)
-    assert not list((run_folder("faulty") / "checkpoints").glob("*"))
+    assert not list((named_folder("faulty") / "checkpoints").glob("*"))
     return study
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import EX_TEMPFAIL
 from hpo.storage.records.study import StudyRecord
 from tests.faults.search import (
@@ -127,7 +127,7 @@ def test_preempted_workers_save_their_trials_and_stop(command: list[str], home: 
         victim.wait(timeout=TIMEOUT)
     study = study_of(home)
     assert study is not None and not study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL))
-    assert list((run_folder("faulty") / "checkpoints").glob("*"))
+    assert list((named_folder("faulty") / "checkpoints").glob("*"))
     _, output = wait_for_end(search)
     assert "Traceback" not in output
     run_to_completion(command)

@@ -9,7 +9,7 @@ import pytest
 from optuna.storages._rdb import models
 from sqlalchemy import select
 
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.storage.status import WorkerStatus
 from hpo.storage.storage import open_storage
 from tests import servers
@@ -103,7 +103,7 @@ def test_full_disk_of_a_server_stops_the_search_and_the_same_command_resumes(
 
 def outage_is_detected() -> bool:
     """Return whether a worker detected the outage, by a heartbeat or by another call."""
-    logs = [log.read_text() for log in run_folder("faulty").glob("logs/*")]
+    logs = [log.read_text() for log in named_folder("faulty").glob("logs/*")]
     return any("cannot send its heartbeat" in log or "the database is unavailable" in log for log in logs)
 
 
@@ -143,10 +143,10 @@ def test_study_with_hostile_names(
     assert code == 0, output
     shown = output + hpo("status", name).stdout + hpo("best", name).stdout
     assert name in shown and servers.PASSWORD not in shown
-    page = (run_folder(name) / "report.html").read_text()
+    page = (named_folder(name) / "report.html").read_text()
     assert "<script>alert" not in page and "<img src=x" not in page
-    assert not [line for line in (run_folder(name) / "trials.csv").read_text().splitlines() if line.startswith("=")]
-    assert run_folder(name).parent == home / "runs"
+    assert not [line for line in (named_folder(name) / "trials.csv").read_text().splitlines() if line.startswith("=")]
+    assert named_folder(name).parent == home / "runs"
     storage = open_storage()
     assert name in optuna.get_all_study_names(storage=storage)
     storage.engine.dispose()

@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import StudyError
 from hpo.storage.lease import Worker
 from hpo.storage.records.study import StudyRecord
@@ -183,7 +183,7 @@ def run_with_many_checkpoints(study: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_curve_of_a_killed_trial_is_complete(study_file: dict[str, Any], home: Path) -> None:
     def past_a_rung() -> bool:
-        for file in (run_folder("faulty") / "checkpoints").glob("*/checkpoint-*/state.json"):
+        for file in (named_folder("faulty") / "checkpoints").glob("*/checkpoint-*/state.json"):
             with suppress(OSError):  # replaced by the next one
                 return bool(json.loads(file.read_text())["progress"]["rung"] >= 2)
         return False

@@ -6,6 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from hpo.core.paths import named_folder
 from hpo.errors import StudyError
 from hpo.storage.records import study as study_records
 from hpo.storage.records import trial as trial_records
@@ -60,13 +61,17 @@ def test_record_of_a_copy_is_without_what_only_its_own_study_knows() -> None:
     }
 
 
-def test_study_record_round_trip(tmp_path: Path) -> None:
+def test_study_record_round_trip_also_after_its_home_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
     assert StudyRecord.of(study) == StudyRecord()
-    written = StudyRecord(metric="accuracy", result=final_model(tmp_path), config={"name": "s"})
+    result = final_model(named_folder(study.study_name) / "final")
+    written = StudyRecord(metric="accuracy", result=result, config={"name": "s"})
     written.save(study)
-    StudyRecord(first_trials=4).save(study)
-    assert StudyRecord.of(study) == written.model_copy(update={"first_trials": 4})
+    StudyRecord(source_studies=("old",)).save(study)
+    assert StudyRecord.of(study) == written.model_copy(update={"source_studies": ("old",)})
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "moved"))
+    found = StudyRecord.of(study).result
+    assert found is not None and found.model_dir == tmp_path / "moved" / "runs" / study.study_name / "final"
     StudyRecord(result=None).save(study)
     assert StudyRecord.of(study).result is None
 

@@ -8,7 +8,7 @@ import pytest
 
 import hpo
 from hpo.config.load import load_config
-from hpo.core.paths import home, run_folder
+from hpo.core.paths import home, named_folder
 from hpo.errors import ConfigError
 from hpo.storage.records.study import RankedModel, Ranking, StudyRecord
 from hpo.training.execution import Execution
@@ -59,7 +59,7 @@ def test_search_tries_models_in_ranked_order_and_reports_the_agreement(
     agreed = result.record.ranking
     assert agreed is not None and (agreed.tau is None or -1 <= agreed.tau <= 1)
     assert {m.model for m in agreed.models if m.best is not None} >= {result.params["model"]}
-    page = (run_folder("reviews") / "report.html").read_text()
+    page = (named_folder("reviews") / "report.html").read_text()
     assert "Ranking before the search" in page
     monkeypatch.setattr(rank, "rank_models", lambda context: pytest.fail("ranked again"))
     more = hpo.run({**study, "budget": {"max_trials": 5}})

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.config.load import load_config
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import ConfigError, DataError
 from hpo.storage.records.final_model import FinalModel
 from hpo.storage.records.trial import TrialRecord
@@ -64,7 +64,7 @@ def test_study_trials_and_final_model_are_recorded(result: hpo.Result, study: di
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in complete)
 
-    folder = run_folder("reviews")
+    folder = named_folder("reviews")
     assert (folder / "report.html").is_file()
     assert not list(folder.glob("checkpoints/*"))  # nothing large is left behind
     with (folder / "trials.csv").open() as file:

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, computed_field
+from pydantic import Field, computed_field, field_serializer
 
 from hpo.config.constraints import Footprint
 from hpo.errors import StudyError
@@ -102,6 +102,7 @@ class FinalModel(Record):
     """A final model: how it was chosen and trained, what it scores, and what prediction needs to know of its data."""
 
     study: str
+    identity: str = ""  # of the study, which another study of that name does not share
     task: str
     metric: str
     metric_source: str = ""  # the metric as configured: its name, or the copy of a user's file in the folder
@@ -127,6 +128,11 @@ class FinalModel(Record):
     def value(self) -> float:
         """The metric on the test split; without one, the winner's mean on validation."""
         return self.winner.mean if self.test is None else self.test.metrics[self.metric]
+
+    @field_serializer("model_dir")
+    def _relative(self, folder: Path) -> str:
+        """Store the folder relative to the study's run folder, which may be moved with HPO_HOME."""
+        return folder.name
 
     def write(self, folder: Path) -> None:
         """Write the record into the model's folder; the folder itself may be moved. Raises `OSError`."""

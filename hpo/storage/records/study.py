@@ -10,6 +10,7 @@ from pydantic import Field
 from hpo.config.load import load_config
 from hpo.config.study import StudyConfig
 from hpo.core.direction import Direction, loss_sign
+from hpo.core.paths import run_folder
 from hpo.storage.optuna_internals import optuna_storage, study_id
 from hpo.storage.records.base import SYSTEM_PREFIX, AttributeRecord, Record, Redacted, SystemAttribute
 from hpo.storage.records.final_model import DataRecord, FinalModel
@@ -17,6 +18,7 @@ from hpo.storage.records.final_model import DataRecord, FinalModel
 # Keys of a user and of a system attribute, for SQL statements.
 METRIC = "metric"
 CONFIG = f"{SYSTEM_PREFIX}config"
+IDENTITY = f"{SYSTEM_PREFIX}identity"
 
 
 class RankedModel(Record):
@@ -51,16 +53,17 @@ class HeldOutEvaluation(Record):
 
 
 class StudyRecord(AttributeRecord):
-    """What hpo records of a study. Of one that was killed while it was being created, the last fields are missing."""
+    """What hpo records of a study."""
 
+    identity: Annotated[str, SystemAttribute] = ""  # random; also in every file of the study
     metric: str = "value"
     versions: Annotated[dict[str, str], SystemAttribute] = Field({})
     data: Annotated[DataRecord, SystemAttribute] = DataRecord()
+    digests: Annotated[dict[str, str], SystemAttribute] = Field({})  # of the metric, the task and local models
     ranking: Annotated[Ranking | None, SystemAttribute] = None
     result: Annotated[FinalModel | None, SystemAttribute] = None
     config: Annotated[dict[str, Any], SystemAttribute] = Field({})  # as returned by `StudyConfig.redacted`
     source_studies: Annotated[tuple[str, ...], SystemAttribute] = ()  # whose trials inform the sampler
-    first_trials: int = 0  # configurations queued before the search; 0: queuing them is not finished
     test_evaluations: Annotated[tuple[HeldOutEvaluation, ...], SystemAttribute] = ()
 
     @classmethod
@@ -68,7 +71,11 @@ class StudyRecord(AttributeRecord):
         """Read the record of `study`."""
         storage, key = optuna_storage(study), study_id(study)
         # Not `study.user_attrs`: samplers are passed a study without it where the pruner is Optuna's Hyperband.
-        return cls.from_attributes(storage.get_study_user_attrs(key), storage.get_study_system_attrs(key))
+        record = cls.from_attributes(storage.get_study_user_attrs(key), storage.get_study_system_attrs(key))
+        if record.result is None:
+            return record
+        model_dir = run_folder(study.study_name, record.identity) / record.result.model_dir
+        return record.model_copy(update={"result": record.result.model_copy(update={"model_dir": model_dir})})
 
     def save(self, study: optuna.Study) -> None:
         """Write the fields that are set and differ from what `study` has, in the order of their declaration."""

@@ -10,6 +10,7 @@ its trial may still write a checkpoint, but under its own, lower attempt: the la
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -72,12 +73,18 @@ class CheckpointTimer:
 
 
 def save_checkpoint(
-    folder: Path, attempt: int, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, progress: Progress
+    folder: Path,
+    study: str,
+    attempt: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    progress: Progress,
 ) -> Path:
     """Write the state after `progress.step` steps, then remove checkpoints of earlier attempts and steps.
 
-    Returns the checkpoint's path. Raises `OSError`. The process may be killed at any time: where there was a valid
-    checkpoint before, there is one after.
+    `study` is the identity of the study, which every reader checks. Returns the checkpoint's path. Raises `OSError`.
+    The process may be killed at any time: where there was a valid checkpoint before, there is one after.
     """
     target = folder / f"{PREFIX}{attempt}-{progress.step}"
     scratch = folder / f".{target.name}.{os.getpid()}"
@@ -89,11 +96,11 @@ def save_checkpoint(
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
     tensors |= {f"random/{device}": state for device, state in random_state().items()}
     try:
-        _write(scratch, tensors, progress, states["param_groups"], scheduler)
+        _write(scratch, study, tensors, progress, states["param_groups"], scheduler)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)  # leaves nothing on a full disk
         raise
-    if _read(target) is not None:
+    if _read(target, study) is not None:
         shutil.rmtree(scratch)  # a valid checkpoint of this step exists, with the same state
     else:
         shutil.rmtree(target, ignore_errors=True)  # missing or torn
@@ -106,7 +113,7 @@ def save_checkpoint(
 
 
 def _write(
-    scratch: Path, tensors: dict[str, torch.Tensor], progress: Progress, groups: list[Any], scheduler: Any
+    scratch: Path, study: str, tensors: dict[str, torch.Tensor], progress: Progress, groups: list[Any], scheduler: Any
 ) -> None:
     """Write and fsync both files; the one with the digest last."""
     try:
@@ -114,6 +121,7 @@ def _write(
     except SafetensorError as error:
         raise OSError(f"cannot write {scratch}: {error}") from error
     manifest = {
+        "study": study,
         "progress": vars(progress),
         "groups": groups,
         "scheduler": {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"},
@@ -134,14 +142,14 @@ def _fsync(path: Path) -> None:
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
+    folder: Path, study: str, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
 ) -> Progress | None:
     """Load the latest valid checkpoint of `folder` into model, optimizer, schedule and random state, in place.
 
     Returns its progress; None where there is none that matches the model's trained tensors.
     """
     for path in _checkpoints(folder):
-        read = _read(path)
+        read = _read(path, study)
         if read is None:
             continue
         manifest, tensors = read
@@ -177,9 +185,9 @@ def _optimizer_state(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, to
     return state
 
 
-def saved_progress(folder: Path) -> Progress | None:
-    """Return the progress of the latest valid checkpoint of `folder`; None where there is none."""
-    path = latest_checkpoint(folder)
+def saved_progress(folder: Path, study: str) -> Progress | None:
+    """Return the progress of the study's latest valid checkpoint in `folder`; None where there is none."""
+    path = latest_checkpoint(folder, study)
     return None if path is None else Progress(**json.loads((path / "state.json").read_text())["progress"])
 
 
@@ -221,8 +229,14 @@ def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder, latest first."""
-    return sorted(folder.glob(f"{PREFIX}*"), key=_age, reverse=True)
+    """Return the checkpoints of a folder, latest first. Other files, such as a user's backup, are ignored."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if is_checkpoint_name(path.name)]
+    return sorted(found, key=_age, reverse=True)
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Return whether `name` is that of a checkpoint: `checkpoint-ATTEMPT-STEP`."""
+    return re.fullmatch(rf"{PREFIX}[0-9]+-[0-9]+", name) is not None
 
 
 def _age(path: Path) -> tuple[int, int]:
@@ -231,24 +245,27 @@ def _age(path: Path) -> tuple[int, int]:
     return int(attempt), int(step)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the latest valid checkpoint of a folder; None where there is none."""
-    return next((path for path in _checkpoints(folder) if is_valid(path)), None)
+def latest_checkpoint(folder: Path, study: str) -> Path | None:
+    """Return the study's latest valid checkpoint in a folder; None where there is none."""
+    return next((path for path in _checkpoints(folder) if is_valid(path, study)), None)
 
 
-def is_valid(path: Path) -> bool:
-    """Return whether a checkpoint is complete and matches its digest."""
-    return _read(path) is not None
+def is_valid(path: Path, study: str) -> bool:
+    """Return whether a checkpoint is of the study with this identity, complete, and matches its digest."""
+    return _read(path, study) is not None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Return a checkpoint's manifest and tensors; None where it is torn (the caller then tries the one before)."""
+def _read(path: Path, study: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Return a checkpoint's manifest and tensors; None where it is torn or of another study.
+
+    The caller then tries the one before.
+    """
     try:
         manifest = json.loads((path / "state.json").read_text())
-        if manifest["digest"] != _digest(path / "state.safetensors"):
+        if manifest["study"] != study or manifest["digest"] != _digest(path / "state.safetensors"):
             return None
         return manifest, load_file(path / "state.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
 

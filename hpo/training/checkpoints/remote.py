@@ -1,6 +1,6 @@
 """Copies of checkpoints at a URL: uploaded when one is saved, downloaded when another machine resumes the trial.
 
-URL/STUDY/TRIAL/checkpoint-2-120/    the checkpoint's files and the run's curve; state.json, which has the digest, last
+URL/STUDY-IDENTITY/TRIAL/checkpoint-2-120/    its files and the run's curve; state.json, with the digest, last
 """
 
 import logging
@@ -35,6 +35,7 @@ class RemoteCheckpoints:
         self,
         url: str,
         study: str,
+        identity: str,
         shutdown: threading.Event | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
@@ -49,7 +50,8 @@ class RemoteCheckpoints:
             self._files, root = url_to_fs(self._url)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"checkpoints: {url} cannot be opened: {error}") from None
-        self._study = study
+        self._study = study  # the folder of its copies
+        self._identity = identity
         self._root = f"{root.rstrip('/')}/{study}"
         self._request: threading.Thread | None = None
         self._failing = False
@@ -99,17 +101,17 @@ class RemoteCheckpoints:
     def _fetch(self, trial: str, folder: Path) -> None:
         from hpo.training.checkpoints.checkpoint import is_valid, latest_checkpoint
 
-        local = latest_checkpoint(folder)
+        local = latest_checkpoint(folder, self._identity)
         for copy in self._copies(trial):
             if local is not None and _age(copy) <= _age(local.name):
                 return
             target = folder / copy.rpartition("/")[2]
             scratch = folder / f".{target.name}.{os.getpid()}"
             self._download(copy, scratch)
-            if is_valid(scratch):
+            if is_valid(scratch, self._identity):
                 _install(scratch, target)
                 return
-            log.warning("the copy %s is torn; trying an older one", copy)
+            log.warning("the copy %s is torn or of another study; trying an older one", copy)
             shutil.rmtree(scratch)
 
     def _download(self, copy: str, scratch: Path) -> None:
@@ -121,13 +123,15 @@ class RemoteCheckpoints:
                 self._files.get_file(file, str(scratch / name))
 
     def _copies(self, trial: str) -> list[str]:
-        """Return the copies of a trial's checkpoints, latest first."""
+        """Return the copies of a trial's checkpoints, latest first. Other files are ignored."""
+        from hpo.training.checkpoints.checkpoint import is_checkpoint_name
+
         self._files.invalidate_cache()
         try:
             found: list[Any] = self._files.ls(f"{self._root}/{trial}", detail=False)
         except FileNotFoundError:
             return []
-        copies = [name.rstrip("/") for name in found if name.rstrip("/").rpartition("/")[2].startswith("checkpoint-")]
+        copies = [name.rstrip("/") for name in found if is_checkpoint_name(name.rstrip("/").rpartition("/")[2])]
         return sorted(copies, key=_age, reverse=True)
 
     def remove(self, trial: str = "") -> None:

@@ -1,71 +1,92 @@
-"""Creates a study: its record, its budget and the first trials; or completes the creation of an existing one."""
+"""Creates a study with its record, its budget and its first trials; or updates an existing one to be resumed."""
 
 import warnings
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config.yaml import to_yaml
-from hpo.core.paths import run_folder
-from hpo.search.warm_start import copy_trials
-from hpo.storage.budget import list_studies, request_stop, set_budget, set_phase
+from hpo.core.paths import claim_run_folder
+from hpo.search.warm_start import copies
+from hpo.storage.budget import request_stop, set_budget, set_phase
 from hpo.storage.records.study import Ranking, StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import Storage
+from hpo.storage.studies import add_study
 from hpo.workflow.context import StudyContext, describe_data, versions
-from hpo.workflow.launch.resume import source_studies
+from hpo.workflow.digests import digests
+from hpo.workflow.launch.resume import existing_study, source_studies
 from hpo.workflow.worker.stages import FIRST_TRIAL
 
 
 def create_study(context: StudyContext, storage: Storage, ranking: Ranking | None = None) -> optuna.Study:
-    """Create the study of `context.config` in `storage`, or give an existing one the budget of `context.config`.
+    """Create the study of `context.config` in `storage`, or prepare the one of this name to be resumed.
 
-    The models that `ranking` puts first are tried first. An existing study must have passed `existing_study`. Raises
-    `StudyError` for studies in `warm_start` that cannot be used.
+    The models that `ranking` puts first are tried first. Raises `StudyError` for studies in `warm_start` that cannot be
+    used, and for an existing study of something else, which another process may have created at the same moment.
     """
     config = context.config
-    # Before the study is created: a mistake in `warm_start` leaves none behind.
-    same, others = ([], []) if _is_complete(storage, config.name) else source_studies(storage, config, context.data)
-    study = optuna.create_study(
-        study_name=config.name, storage=storage, direction=context.scorer.direction, load_if_exists=True
-    )
-    _record(study, context, ranking)
-    hours = config.budget.max_hours
-    set_budget(study, config.budget.max_trials, None if hours is None else hours * 3600)
-    request_stop(study, False)
-    set_phase(study, "search")
-    if not StudyRecord.of(study).first_trials:
-        for source in same:
-            copy_trials(study, source, config.search_space, config.labels)
-        StudyRecord(source_studies=tuple(source.study_name for source in others)).save(study)
-        queue = context.first_trials(ranking.order if ranking else ()).points
-        origin = TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
-        for params in queue[: config.budget.max_trials]:
-            study.enqueue_trial(params, user_attrs=origin, skip_if_exists=True)
-        StudyRecord(first_trials=len(queue)).save(study)  # last: after a kill, the next run continues to enqueue
-    folder = run_folder(config.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    if existing_study(storage, config, context.data, context.scorer.direction) is None:
+        _add(context, storage, ranking)
+    # Also after creating it: another process may have been first, with another configuration.
+    study = existing_study(storage, config, context.data, context.scorer.direction)
+    assert study is not None
+    _resume(study, context)
+    folder = claim_run_folder(config.name, StudyRecord.of(study).identity)
     (folder / "study.yaml").write_text(to_yaml(config.redacted()), encoding="utf-8")
     return study
 
 
-def _is_complete(storage: Storage, name: str) -> bool:
-    """Whether the study exists with its copied trials and its first trials."""
-    if name not in list_studies(storage):
-        return False
-    return bool(StudyRecord.of(optuna.load_study(study_name=name, storage=storage)).first_trials)
+def _add(context: StudyContext, storage: Storage, ranking: Ranking | None) -> None:
+    """Create the study with all that it starts from, unless another process has done so."""
+    config = context.config
+    same, others = source_studies(storage, config, context.data)
+    copied = [copy for source in same for copy in copies(source, config.search_space, config.labels)]
+    tried = [trial.params for trial in copied]
+    points = [point for point in context.first_trials(ranking.order if ranking else ()).points if point not in tried]
+    record = StudyRecord(
+        identity=context.identity,
+        metric=context.scorer.name,
+        versions=versions(),
+        data=describe_data(context.data),
+        digests=digests(config),
+        ranking=ranking,
+        result=None,
+        config=config.redacted(),
+        source_studies=tuple(source.study_name for source in others),
+    )
+    queued = [_queued(point) for point in points[: config.budget.max_trials]]
+    add_study(
+        storage,
+        config.name,
+        context.scorer.direction,
+        record,
+        [*copied, *queued],
+        config.budget.max_trials,
+        _max_seconds(context),
+    )
 
 
-def _record(study: optuna.Study, context: StudyContext, ranking: Ranking | None) -> None:
+def _queued(params: dict[str, object]) -> FrozenTrial:
+    """Return a waiting trial of these parameters, as `Study.enqueue_trial` creates it."""
+    origin = TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
+    return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=origin)
+
+
+def _resume(study: optuna.Study, context: StudyContext) -> None:
+    """Give the study the budget of `context.config`, and record what may have changed."""
+    config = context.config
     if not study.metric_names:
         with warnings.catch_warnings():
             # Marked experimental; all it does is name the axis in the dashboard.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([context.scorer.name])
-    StudyRecord(
-        metric=context.scorer.name,
-        versions=versions(),
-        data=describe_data(context.data),
-        ranking=ranking,
-        result=None,
-        config=context.config.redacted(),
-    ).save(study)
+    StudyRecord(versions=versions(), result=None, config=config.redacted()).save(study)
+    set_budget(study, config.budget.max_trials, _max_seconds(context))
+    request_stop(study, False)
+    set_phase(study, "search")
+
+
+def _max_seconds(context: StudyContext) -> float | None:
+    hours = context.config.budget.max_hours
+    return None if hours is None else hours * 3600

@@ -46,22 +46,26 @@ class Placement:
         return choose_execution(device, min(slot.threads, cores()))
 
 
-def create_placement(config: StudyConfig) -> Placement:
-    """Open the backend that `config` names. Raises `ConfigError` or `StorageError` where its workers cannot run."""
-    create = _BACKENDS.get(config.backend.name) or load_plugin(PLUGINS, config.backend.name, "backend")
-    placement: Placement = create(config)
+def create_placement(config: StudyConfig, identity: str = "") -> Placement:
+    """Open the backend that `config` names, for the study with this identity.
+
+    Raises `ConfigError` or `StorageError` where its workers cannot run.
+    """
+    if config.backend.name in _BACKENDS:
+        return _BACKENDS[config.backend.name](config, logs_of(config, identity))
+    placement: Placement = load_plugin(PLUGINS, config.backend.name, "backend")(config)
     return placement
 
 
-def _local(config: StudyConfig) -> Placement:
+def _local(config: StudyConfig, logs: Path) -> Placement:
     devices = assign_devices(config.devices, config.workers, config.trials_per_device)
     threads = max(1, cores() // len(devices))
     slots = tuple(WorkerSlot(device, threads, max(cores(), threads), devices.count(device)) for device in devices)
     prestarted = max(1, (os.cpu_count() or 1) - 1)  # one core is left to this process
-    return Placement(LocalBackend(WORKER, logs_of(config), threads, len(devices), prestarted), slots)
+    return Placement(LocalBackend(WORKER, logs, threads, len(devices), prestarted), slots)
 
 
-def _ray(config: StudyConfig) -> Placement:
+def _ray(config: StudyConfig, logs: Path) -> Placement:
     _require("ray", "ray")
     from hpo.backends.ray import RayBackend, WorkerResources
 
@@ -74,7 +78,7 @@ def _ray(config: StudyConfig) -> Placement:
         gpus = 1 / sharing
     backend = RayBackend(
         WORKER,
-        logs_of(config),
+        logs,
         settings.address,
         WorkerResources(gpus, settings.cpus_per_worker),
         config.workers,
@@ -85,7 +89,7 @@ def _ray(config: StudyConfig) -> Placement:
     return Placement(backend, (slot,) * backend.capacity)
 
 
-def _slurm(config: StudyConfig) -> Placement:
+def _slurm(config: StudyConfig, logs: Path) -> Placement:
     _require("submitit", "slurm")
     from hpo.backends.slurm import SlurmBackend
 
@@ -100,12 +104,12 @@ def _slurm(config: StudyConfig) -> Placement:
     if alone and settings.cluster == "slurm":
         raise StorageError(alone)
     storage = {"HPO_STORAGE": config.storage or default_storage()}
-    backend = SlurmBackend(WORKER, logs_of(config), settings, gpus, config.workers, sharing, environment=storage)
+    backend = SlurmBackend(WORKER, logs, settings, gpus, config.workers, sharing, environment=storage)
     threads = settings.cpus_per_worker
     return Placement(backend, (WorkerSlot(device, threads, threads, sharing),) * config.workers)
 
 
-_BACKENDS: dict[str, Callable[[StudyConfig], Placement]] = {
+_BACKENDS: dict[str, Callable[[StudyConfig, Path], Placement]] = {
     "local": _local,
     "inline": _local,
     "ray": _ray,
@@ -113,9 +117,9 @@ _BACKENDS: dict[str, Callable[[StudyConfig], Placement]] = {
 }
 
 
-def logs_of(config: StudyConfig) -> Path:
+def logs_of(config: StudyConfig, identity: str) -> Path:
     """Return the folder of the workers' logs, on the machine of each worker."""
-    return run_folder(config.name) / "logs"
+    return run_folder(config.name, identity) / "logs"
 
 
 def _require(package: str, extra: str) -> None:

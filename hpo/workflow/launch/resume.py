@@ -6,11 +6,14 @@ from typing import Any
 import optuna
 
 from hpo.config.study import StudyConfig
+from hpo.core.direction import Direction
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
-from hpo.storage.records.study import StudyRecord
+from hpo.storage.records.study import StudyRecord, direction_of
 from hpo.storage.storage import Storage
+from hpo.storage.studies import check_owner
 from hpo.tasks.task_data import TaskData
+from hpo.workflow.digests import changed_files
 
 # What two studies must share for their values to be comparable.
 _COMPARABLE = ("task", "metric", "direction", "max_length", "fidelity", "generation")
@@ -27,15 +30,17 @@ def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
     return not (more_trials or more_hours)
 
 
-def existing_study(storage: Storage, config: StudyConfig, data: TaskData) -> optuna.Study | None:
+def existing_study(storage: Storage, config: StudyConfig, data: TaskData, direction: Direction) -> optuna.Study | None:
     """Return the study of this name, None where there is none. Raises `StudyError` when it is of something else."""
     if config.name not in list_studies(storage):
+        check_owner(storage, config.name, direction)
         return None
     study = optuna.load_study(study_name=config.name, storage=storage)
     record = StudyRecord.of(study)
-    if not record.config:
-        return None  # killed while it was being created
     different = _differences(record.study_config.identity(), config.identity())
+    if direction_of(study) != direction:
+        different.append(f"direction: {direction_of(study)} before, {direction} now")
+    different += changed_files(record, config)
     if record.data.fingerprint != data.fingerprint:
         different.append(f"data: other rows ({record.data.sizes} before, {data.sizes} now)")
     if different:

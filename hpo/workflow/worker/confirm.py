@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 
 from hpo.config.trial_params import TrialParams
-from hpo.core.paths import run_folder
+from hpo.core.paths import OWNER, run_folder
 from hpo.storage.records.trial import TrialRecord
 from hpo.training.models.candidate import save_model
 from hpo.training.models.footprint import measure_footprint
@@ -38,13 +38,14 @@ def confirm_objective(
         footprint = measure_footprint(model, plan.train, context.task, plan.execution.device)
         TrialRecord(footprint=footprint).save(trial)
     if context.config.refit == "none":
-        kept, run = confirmed_model_folder(context.config.name, job), trained.fine_tuning
+        kept, run = confirmed_model_folder(context, job), trained.fine_tuning
         save_model(run.model, kept)
         if run.adapter is not None:
             run.adapter.save(kept / ADAPTER, run.model)
+        (kept / OWNER).write_text(context.identity, encoding="utf-8")
     return trained.value
 
 
-def confirmed_model_folder(study: str, job: ConfirmJob) -> Path:
+def confirmed_model_folder(context: StudyContext, job: ConfirmJob) -> Path:
     """Return the folder in which the confirm stage keeps the model of a job."""
-    return run_folder(study) / "confirmed" / f"trial-{job.trial}-seed-{job.seed}"
+    return run_folder(context.config.name, context.identity) / "confirmed" / f"trial-{job.trial}-seed-{job.seed}"

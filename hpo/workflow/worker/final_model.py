@@ -12,8 +12,9 @@ from torch import nn
 
 from hpo.config.trial_params import TrialParams
 from hpo.core.direction import loss_sign
-from hpo.core.paths import run_folder
+from hpo.core.paths import folder_owner, run_folder
 from hpo.core.user_code import copied_reference, copy_file
+from hpo.errors import StudyError
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement
 from hpo.storage.records.final_model import (
@@ -72,8 +73,9 @@ def train_final_model(
         plan = refit_plan(params, epochs, context, folder, execution, attempt)
         run = train_trial(trial, plan, on_report, lambda _: None).fine_tuning
         trained = TrainedModel(run.model, run.adapter, run.plan)
-    final = finish_final_model(trained, confirmed, context, search, run_folder(context.config.name) / "final", started)
-    shutil.rmtree(run_folder(context.config.name) / "confirmed", ignore_errors=True)
+    own = run_folder(context.config.name, context.identity)
+    final = finish_final_model(trained, confirmed, context, search, own / "final", started)
+    shutil.rmtree(own / "confirmed", ignore_errors=True)
     TrialRecord(result=final).save(trial)
     return final
 
@@ -114,6 +116,7 @@ def finish_final_model(
     refit = "none" if trained.plan.validation is not None else "train+validation"
     final = FinalModel(
         study=search.study_name,
+        identity=context.identity,
         task=copied_reference(context.config.task, TASK_FILE),
         metric=context.scorer.name,
         metric_source=copied_reference(context.config.metric, METRIC_FILE),
@@ -207,7 +210,12 @@ def _confirmed_model(winner: ConfirmedTrial, params: TrialParams, context: Study
     """Load the model that the confirm stage kept: of the winner's seeds the best."""
     sign = loss_sign(context.scorer.direction)
     seed = min(winner.values, key=lambda seed: sign * winner.values[seed])
-    kept = confirmed_model_folder(context.config.name, ConfirmJob(winner.trial, seed))
+    kept = confirmed_model_folder(context, ConfirmJob(winner.trial, seed))
+    if folder_owner(kept) != context.identity:
+        raise StudyError(
+            f"refit: none: the confirmed model of trial {winner.trial} is not at {kept}, or is of another study. "
+            f"`hpo retrain {context.config.name} --trial {winner.trial}` trains it again."
+        )
     model = context.task.build_model(str(kept), local_files_only=True)
     return TrainedModel(model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder))
 

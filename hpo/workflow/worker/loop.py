@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.config.trial_params import Report, TrialParams
-from hpo.core.paths import default_storage
+from hpo.core.paths import claim_run_folder, default_storage
 from hpo.core.process import thread_handler
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
 from hpo.redact import RedactedFormatter, print_exception
@@ -37,6 +37,7 @@ from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 from hpo.workflow.context import Attempt, StudyContext, open_remote_checkpoints
+from hpo.workflow.digests import check_digests
 from hpo.workflow.studies import open_study
 from hpo.workflow.worker.confirm import confirm_objective
 from hpo.workflow.worker.final_model import train_final_model
@@ -95,12 +96,15 @@ class WorkerLoop:
         self.record = StudyRecord.of(self.search)
         self.config = self.record.study_config
         execution = choose_execution(spec.device, spec.threads, spec.sharing)
-        self.context = context or StudyContext.create(self.config, execution)
+        self.context = context or StudyContext.create(self.config, execution, identity=self.record.identity)
         self.context.check_fingerprint(self.record.data.fingerprint)
+        if context is None:  # else the caller has compared them
+            check_digests(self.record)
+        claim_run_folder(self.config.name, self.record.identity)
         self.stop = stop or threading.Event()
         self.worker = Worker(self.storage, self.search, spec.device, self.stop)
         self._spec = spec
-        self._remote = open_remote_checkpoints(self.config, self.stop, self.worker.warn)
+        self._remote = open_remote_checkpoints(self.config, self.record.identity, self.stop, self.worker.warn)
         self._retry = self.storage.retry_policy.call
         self._finite_space = FiniteSpace.of(self.config.search_space, self.config.labels)
         self._objects = objects or UserObjects.received(spec.objects)

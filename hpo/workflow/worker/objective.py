@@ -78,7 +78,7 @@ def train_trial(
     _record_plan(trial, plan)
     run = start_training(plan)
     on_report(trial, plan.params, None)
-    curve = LearningCurve(plan.folder, plan.attempt, run.progress.rung)
+    curve = LearningCurve(plan.folder, plan.study, plan.attempt, run.progress.rung)
     for point in curve.points:  # those that waited for the database when the process was killed
         if point.step not in reported and point.value is not None:
             trial.report(point.value, point.step)

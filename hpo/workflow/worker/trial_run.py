@@ -54,6 +54,7 @@ class TrialRun:
         self._callbacks = callbacks
         self._device = context.execution.device
         self._folder = context.trial_folder(stage_folder(study), trial.number)
+        self._identity = context.identity
         self._folds = len(context.data.folds)
         self._remote = remote
         self._attempt = Attempt(worker.attempt, stop, self._record_checkpoint)
@@ -96,15 +97,20 @@ class TrialRun:
         self._worker.record_checkpoint(self._trial, copy or str(path))
 
     def _fetch_checkpoints(self) -> None:
-        """Fetch the checkpoint of a trial that ran on another machine; record that it restarts where there is none."""
+        """Fetch the checkpoint of a trial that ran on another machine; record that it restarts where there is none.
+
+        A trial that no worker held before starts from its first step: files in its folder are not its own.
+        """
         recorded = self._worker.checkpoint
+        if self._worker.attempt == 1:
+            _clear(self._folder)
         if self._worker.attempt == 1 or recorded is None:
             return
         folders = [self._folder, *(fold_folder(self._folder, number + 1) for number in range(self._folds))]
         for folder in folders:
             if self._remote:
                 self._remote.fetch(self._name(folder), folder)
-        if all(latest_checkpoint(folder) is None for folder in folders):
+        if all(latest_checkpoint(folder, self._identity) is None for folder in folders):
             reason = f"starts again in attempt {self._worker.attempt}: its checkpoint {recorded} cannot be read here"
             log.warning("trial %s %s", self._trial.number, reason)
             TrialRecord(restarted=reason).save(self._trial)

@@ -33,7 +33,7 @@ def copies(url: str) -> list[str]:
 
 def test_another_machine_resumes_from_the_latest(url: str, plan: Plan) -> None:
     made = plan()
-    remote = RemoteCheckpoints(url, "study")
+    remote = RemoteCheckpoints(url, "study", "")
     remote.check()
     made.folder.mkdir()
     (made.folder / "curve-1.json").write_text("[]")
@@ -45,7 +45,7 @@ def test_another_machine_resumes_from_the_latest(url: str, plan: Plan) -> None:
     expected = [f"study/trial-0/checkpoint-1-3/{name}" for name in ("curve-1.json", "state.json", "state.safetensors")]
     assert copies(url) == expected  # one for each trial, no scratch files
     shutil.rmtree(made.folder)
-    RemoteCheckpoints(url, "study").fetch("trial-0", made.folder)
+    RemoteCheckpoints(url, "study", "").fetch("trial-0", made.folder)
     assert names(made.folder) == ["checkpoint-1-3", "curve-1.json"]
     assert FineTuning(made).progress.step == 3
     remote.remove("trial-0")
@@ -54,7 +54,7 @@ def test_another_machine_resumes_from_the_latest(url: str, plan: Plan) -> None:
 
 def test_a_later_local_checkpoint_is_kept(url: str, plan: Plan) -> None:
     made = plan()
-    remote = RemoteCheckpoints(url, "study")
+    remote = RemoteCheckpoints(url, "study", "")
     remote.put(train_steps(FineTuning(made), 2).save(), "trial-0")
     train_steps(FineTuning(made), 3).save()
     remote.fetch("trial-0", made.folder)
@@ -64,7 +64,7 @@ def test_a_later_local_checkpoint_is_kept(url: str, plan: Plan) -> None:
 
 def test_torn_copy_is_skipped(plan: Plan, tmp_path: Path) -> None:
     made, url = plan(), f"file://{tmp_path / 'bucket'}"
-    remote = RemoteCheckpoints(url, "study")
+    remote = RemoteCheckpoints(url, "study", "")
     remote.put(train_steps(FineTuning(made), 2).save(), "trial-0")
     older = tmp_path / "bucket" / "study" / "trial-0" / "checkpoint-1-2"
     shutil.copytree(older, tmp_path / "kept")
@@ -126,7 +126,7 @@ def test_requests_are_retried_with_pauses(flaky: str, plan: Plan, monkeypatch: p
     pauses: list[float] = []
     shutdown = threading.Event()
     monkeypatch.setattr(shutdown, "wait", pauses.append)
-    remote = RemoteCheckpoints(flaky, "study", shutdown, warnings.append)
+    remote = RemoteCheckpoints(flaky, "study", "", shutdown, warnings.append)
     Flaky.failing = 2
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") == f"{flaky}/study/trial-0/checkpoint-1-2"
     assert pauses == [0.01, 0.02]
@@ -140,7 +140,7 @@ def test_requests_are_retried_with_pauses(flaky: str, plan: Plan, monkeypatch: p
 def test_unreachable_url_warns_once_and_fails_no_trial(flaky: str, plan: Plan, tmp_path: Path) -> None:
     made = plan()
     warnings: list[str] = []
-    remote = RemoteCheckpoints(flaky, "study", warn=warnings.append)
+    remote = RemoteCheckpoints(flaky, "study", "", warn=warnings.append)
     Flaky.failing = math.inf
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") is None
     assert Flaky.calls == 4
@@ -167,7 +167,7 @@ def test_url_without_response_does_not_delay_a_shutdown(
     made = plan()
     warnings: list[str] = []
     shutdown = threading.Event()
-    remote = RemoteCheckpoints(flaky, "study", shutdown, warnings.append)
+    remote = RemoteCheckpoints(flaky, "study", "", shutdown, warnings.append)
     Flaky.answers.clear()
     threading.Timer(0.5, shutdown.set).start()
     assert remote.put(train_steps(FineTuning(made), 2).save(), "trial-0") is None
@@ -181,7 +181,7 @@ def test_url_without_response_does_not_delay_a_shutdown(
 
 
 def test_only_copies_of_finished_trials_are_removed(url: str, plan: Plan) -> None:
-    made, remote = plan(), RemoteCheckpoints(url, "study")
+    made, remote = plan(), RemoteCheckpoints(url, "study", "")
     remote.remove_all({"trial-0"})  # there is no copy
     saved = train_steps(FineTuning(made), 2).save()
     for trial in ("trial-0", "trial-1", "trial-10"):
@@ -192,4 +192,4 @@ def test_only_copies_of_finished_trials_are_removed(url: str, plan: Plan) -> Non
 
 def test_url_of_an_unknown_protocol_raises_config_error() -> None:
     with pytest.raises(ConfigError, match=r"checkpoints: nonsense://x cannot be opened: Protocol not known"):
-        RemoteCheckpoints("nonsense://x", "study")
+        RemoteCheckpoints("nonsense://x", "study", "")

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 import hpo
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 
 
 def test_refit_none_keeps_the_confirmed_model(study: dict[str, Any]) -> None:
     result = hpo.run({**study, "refit": "none"})
     assert result.metrics["accuracy"] > 0.9
     assert result.model_dir.is_dir()
-    assert not (run_folder("reviews") / "confirmed").exists()
+    assert not (named_folder("reviews") / "confirmed").exists()
 
 
 @pytest.mark.parametrize("refit", ["none", pytest.param("train+validation", marks=pytest.mark.slow)])

@@ -6,7 +6,7 @@ import pytest
 
 import hpo
 from hpo.core.format import score
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import StudyError
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
@@ -47,7 +47,7 @@ def test_search_with_folds_is_resumed_and_reports_means(
         patched.setattr(fine_tune.FineTuning, "_train_step", interrupted)
         with pytest.raises(StudyError, match="stopped before its end"):
             hpo.run(folded)
-    folders = list(run_folder("reviews").glob("checkpoints/*"))
+    folders = list(named_folder("reviews").glob("checkpoints/*"))
     assert {path.name for folder in folders for path in folder.glob("fold-*")} == {"fold-1", "fold-2", "fold-3"}
     result = hpo.run(folded)
     trials = result.study.trials
@@ -61,12 +61,12 @@ def test_search_with_folds_is_resumed_and_reports_means(
     assert len(seen) == 2
     spread = result.study.best_trial.user_attrs["spread"]["accuracy"]
     assert read_status(open_storage(), "reviews").best_spread == pytest.approx(spread)
-    said, folder = capsys.readouterr().out, run_folder("reviews")
+    said, folder = capsys.readouterr().out, named_folder("reviews")
     assert f"± {score(spread)} between folds in trial {result.study.best_trial.number}" in said
     assert "reviews: searching" in said and "2 of 2 trials (2 complete)" in said  # inline as anywhere
     assert f"± {score(spread)}</span>" in (folder / "report.html").read_text()
     assert "spread.accuracy" in (folder / "trials.csv").read_text().splitlines()[0]
-    assert not list(run_folder("reviews").glob("checkpoints/*/fold-*"))
+    assert not list(named_folder("reviews").glob("checkpoints/*/fold-*"))
     recorded = StudyRecord.of(result.study).data
     assert recorded.sizes == {"in 3 folds": 90, "test": 32}
     assert any(note.startswith("3 folds of the 90 training rows") and "seed 0" in note for note in recorded.notes)

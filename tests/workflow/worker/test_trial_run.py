@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.core.paths import run_folder
+from hpo.core.paths import named_folder
 from hpo.errors import StorageError
 from hpo.reporting.console import console
 from hpo.storage.records.trial import TrialRecord
@@ -100,6 +100,6 @@ def test_files_of_trials_finished_elsewhere_are_removed_with_the_stage(
     stop_in_mid_trial(one_trial, monkeypatch)
     study = optuna.load_study(study_name="reviews", storage=open_storage())
     study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.PRUNED)
-    assert list(bucket.glob("*/reviews-0/*")) and list(run_folder("reviews").glob("checkpoints/reviews-0/*"))
+    assert list(bucket.glob("*/reviews-0/*")) and list(named_folder("reviews").glob("checkpoints/reviews-0/*"))
     hpo.run(one_trial)
-    assert not list(bucket.glob("*/reviews-0")) and not list(run_folder("reviews").glob("checkpoints/*"))
+    assert not list(bucket.glob("*/reviews-0")) and not list(named_folder("reviews").glob("checkpoints/*"))
