@@ -104,7 +104,7 @@ class CallbackList:
         self._call("on_final_model", folder, record)
 
     def release(self) -> None:
-        """Forget the trial in hand: it was interrupted, and begins again in another attempt."""
+        """Forget the running trial: it was interrupted, and is resumed as another attempt."""
         self._trial = None
 
     def _call(self, hook: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""`hpo init`: looks at the data and writes a commented study file that runs as it is."""
+"""`hpo init`: inspects the data and writes a commented study file that runs as it is."""
 
 import os
 import re
@@ -73,9 +73,10 @@ def write_study_file(
 ) -> Path:
     """Write a study file for `data` and return its path.
 
-    `models` are the candidates (none: proposed by `size`); `text` and `label` name columns, and `task` the task, that
-    are not recognised; `group` is the column by which splits are made, `space` a ready-made search space. Raises
-    `DataError`, or `ConfigError` when the file exists or an option makes no sense.
+    `models` are the candidates; without any, well-known ones of `size` are proposed. `text` and `label` name columns
+    that are not recognized, `task` the task, or a Python file that defines one. `group` is the column whose values no
+    two splits may share, `space` a ready-made search space. Raises `DataError`, and `ConfigError` where the file exists
+    or an option is invalid.
     """
     local = Path(data).expanduser()
     name = folder_name(local.resolve().stem if local.exists() else data)
@@ -89,8 +90,8 @@ def write_study_file(
         meant = get_task(task) if task is not None else infer_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
-        told = re.sub(r"`data\.(text|image|audio)`|data\.text(?=:)", "--text", str(error))
-        raise DataError(told.replace("`data.label`", "--label").replace("data.group", "--group")) from error
+        message = re.sub(r"`data\.(text|image|audio)`|data\.text(?=:)", "--text", str(error))
+        raise DataError(message.replace("`data.label`", "--label").replace("data.group", "--group")) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
     named = _relative(task, target.parent) if task is not None and is_file(task) else meant.name
@@ -127,7 +128,7 @@ def _fill(
         or "null",
         group=f"  group: {inline(source.group)}   # no two splits share a value of it\n" if source.group else "",
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
-        metrics=_comment(f"Optimised on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
+        metrics=_comment(f"Optimized on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),
         metric=metric,
@@ -140,13 +141,13 @@ def _fill(
 def _check_space(space: str | None) -> None:
     known = ready_made_spaces()
     if space is not None and space not in known:
-        raise ConfigError(f"--space {space}: there is none.{did_you_mean(space, known)} There are: {', '.join(known)}.")
+        raise ConfigError(f"--space {space}: no such space.{did_you_mean(space, known)} Known: {', '.join(known)}.")
 
 
 def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
-    """Good candidates of a size (small, base, large; None: by the hardware), and a remark.
+    """Return well-known candidates of a size (small, base, large; None: by the hardware), and a remark.
 
-    The bundled models are proposed only when the hub is out of reach and none of the others is in its cache.
+    The bundled models are proposed only when the hub is unreachable and none of the others is in its cache.
     """
     from hpo.training.execution import available_devices
     from hpo.training.models.hub import hub_is_unreachable
@@ -159,18 +160,18 @@ def propose_models(size: str | None, task: Task) -> tuple[tuple[str, ...], str]:
     if cached == wanted or not hub_is_unreachable():
         return wanted, f"These are of size {size}; `hpo init --size` offers {', '.join(task.hub_models)}."
     if cached:
-        return cached, "The hub is out of reach; these are in its cache."
+        return cached, "The hub is unreachable; these are in its cache."
     bundled = tuple(str(folder.parent) for folder in sorted(asset_folder("demo_models").glob("*/config.json")))
     if bundled and task.hub_models == ENCODERS:
         return bundled, (
-            "The hub is out of reach, so these are hpo's own small demonstration models: fine to try it, weak on real "
-            f"data. With the hub, take {' and '.join(wanted)}."
+            "The hub is unreachable, so these are hpo's own small demonstration models: fine to try it, weak on real "
+            f"data. With the hub, use {' and '.join(wanted)}."
         )
-    raise ConfigError("The hub is out of reach and none of its models is cached. Name a local one: --model FOLDER.")
+    raise ConfigError("The hub is unreachable and none of its models is cached. Name a local one: --model FOLDER.")
 
 
 def is_cached(model: str) -> bool:
-    """Whether a hub model's config is in the hub's cache on this disk."""
+    """Return whether a hub model's config is in the hub's cache on this disk."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(model, "config.json"), str)
@@ -183,7 +184,7 @@ def _given_model(model: str) -> str:
 
 
 def _relative(path: str, folder: Path) -> str:
-    """A local path, from the study file's folder or from the root, whichever is shorter; anything else as it is."""
+    """Return a local path, relative to `folder` or absolute, whichever is shorter; anything else as it is."""
     local = Path(path).expanduser()
     if not local.exists():
         return path
@@ -191,6 +192,6 @@ def _relative(path: str, folder: Path) -> str:
 
 
 def _comment(*lines: str) -> str:
-    """Each line as a comment of its own, wrapped."""
+    """Return each line as a wrapped comment of its own."""
     wrapped = [part for line in lines for part in textwrap.wrap(line, 117, break_on_hyphens=False)]
     return "".join(f"# {part}\n" for part in wrapped)

@@ -86,7 +86,7 @@ def leaderboard(study: optuna.Study, result: FinalModel | None) -> "pd.DataFrame
     import pandas as pd
 
     confirmed = {trial.trial: trial for trial in result.confirmed} if result else {}
-    order = {number: place for place, number in enumerate(confirmed)}
+    order = {number: rank for rank, number in enumerate(confirmed)}
     rows = []
     for trial in study.get_trials(deepcopy=False):
         again = confirmed.get(trial.number)

@@ -1,4 +1,4 @@
-"""What can be told before anything is trained: the models, whether they suit the task, and how long it will take."""
+"""Checks of a study before anything is trained: do the models suit it, and how long will it take?"""
 
 import statistics
 import tempfile
@@ -144,7 +144,7 @@ def _dry_run_search(config: StudyConfig) -> None:
 
 
 def study_warnings(context: StudyContext) -> list[str]:
-    """What a person should hear although it is allowed."""
+    """Return warnings about settings that are allowed and probably not intended."""
     config, rows = context.config, len(context.data.train)
     found = list(config.search_space.notes)
     finite = FiniteSpace.of(config.search_space, config.labels)

@@ -19,16 +19,14 @@ def context_of(study: dict[str, Any]) -> StudyContext:
     return StudyContext.create(load_config(study), Execution())
 
 
-def test_check_returns_the_plan_of_a_valid_study_with_a_forecast(
-    study: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_returns_plan_and_forecast(study: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     found = check(study, ["budget.max_trials=2", "search_space.batch_size=[8, 512]"])
     assert capsys.readouterr().out == ""
     assert found.sizes == {"train": 240, "validation": 32, "test": 32}
     assert [plan.layers for plan in found.models] == [1, 3] and found.seconds > 0
     assert all(line in repr(found) for line in ("shallow", "rows     240 train", "forecast: about"))
     found.show()
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
     assert lines["rows"] == "rows 240 train, 32 validation, 32 test".split()
     assert lines["classes"] == "classes 2: negative, positive".split()
@@ -39,12 +37,12 @@ def test_check_returns_the_plan_of_a_valid_study_with_a_forecast(
         assert lines[model][-1] == "s"  # seconds per epoch: it was timed
     assert lines["forecast:"][1] == "about"
     assert "search" in out and "confirm" in out and "final model" in out
-    assert "batch_size: up to 512, more than the 240 training rows" in told
-    assert "the 2 first trials use up 2: nothing is sampled" in told
+    assert "batch_size: up to 512, more than the 240 training rows" in err
+    assert "the 2 first trials use up 2: nothing is sampled" in err
     assert not (home() / "hpo.db").exists() and not (home() / "runs").exists()  # nothing of a study is left
 
 
-def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
+def test_forecast_follows_the_budget(study: dict[str, Any]) -> None:
     plans = [ModelPlan("shallow", "", 0, 1, 64, 10.0), ModelPlan("deep", "", 0, 3, 64, 30.0)]
     context = context_of({**study, "budget": {"max_trials": 10}, "confirm": {"top": 2, "seeds": 2}})
     one, two = forecast(context, plans, workers=1), forecast(context, plans, workers=2)
@@ -59,15 +57,15 @@ def test_a_forecast_follows_the_budget(study: dict[str, Any]) -> None:
     assert times["confirm"] == pytest.approx(324 / 5)
     assert too_little_time(short, plans, times) == too_little_time(context, plans, one) == []
     none = context_of({**study, "budget": {"max_trials": 10, "max_hours": 0.03}, "confirm": {"top": 2, "seeds": 2}})
-    (told,) = too_little_time(none, plans, forecast(none, plans, workers=1))
-    assert told.startswith("budget.max_hours: of 1 m 48 s confirming and the final model take about 1 m 32 s")
-    assert "leaves the search 16 s; a trial of the quickest model takes about 23 s." in told
+    (warning,) = too_little_time(none, plans, forecast(none, plans, workers=1))
+    assert warning.startswith("budget.max_hours: of 1 m 48 s confirming and the final model take about 1 m 32 s")
+    assert "leaves the search 16 s; a trial of the quickest model takes about 23 s." in warning
 
 
-def test_first_trials_that_do_not_fit_the_budget_are_counted(study: dict[str, Any]) -> None:
+def test_first_trials_beyond_the_budget_are_counted(study: dict[str, Any]) -> None:
     study |= {"first_trials": [{"epochs": 1}, {"epochs": 2}], "budget": {"max_trials": 3}}
-    (told,) = study_warnings(context_of(study))
-    assert told == "budget.max_trials: the 4 first trials use up 3: nothing is sampled, and 1 of them is not tried."
+    (warning,) = study_warnings(context_of(study))
+    assert warning == "budget.max_trials: the 4 first trials use up 3: nothing is sampled, and 1 of them is not tried."
     assert study_warnings(context_of({**study, "budget": {"max_trials": 5}})) == []
 
 
@@ -94,7 +92,7 @@ def broken(kind: str, workshop: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("no-tokenizer", r"no-tokenizer: it has no tokenizer .*\{name: .*, processor: "),
         ("not-for-text", r"not-for-text: .*no head for this task \(AutoModelForSequenceClassification is needed\)"),
@@ -105,15 +103,15 @@ def broken(kind: str, workshop: Path, folder: Path) -> Path:
         ("pickled", r"pickled: .*pickled .*allow_pickle: true"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_told_before_anything_is_trained(
-    kind: str, told: str, study: dict[str, Any], workshop: Path, tmp_path: Path
+def test_unusable_model_raises_before_training(
+    kind: str, message: str, study: dict[str, Any], workshop: Path, tmp_path: Path
 ) -> None:
     study["models"] = [str(workshop / "deep"), str(broken(kind, workshop, tmp_path))]
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         check(study)
 
 
-def test_a_model_that_is_nowhere_is_told_with_the_nearest(
+def test_missing_model_raises_with_the_most_similar_name(
     study: dict[str, Any], workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workshop)
@@ -122,7 +120,7 @@ def test_a_model_that_is_nowhere_is_told_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"max_length": 65}, r"max_length: 65 is more than the 64 positions of shallow"),
         (
@@ -141,15 +139,15 @@ def test_a_model_that_is_nowhere_is_told_with_the_nearest(
         ({"task": "text-clasification"}, r"Did you mean 'text-classification'"),
     ],
 )
-def test_a_study_that_does_not_fit_its_models_is_refused(
-    changed: dict[str, Any], told: str, study: dict[str, Any]
+def test_settings_that_do_not_suit_the_models_raise(
+    changed: dict[str, Any], message: str, study: dict[str, Any]
 ) -> None:
-    with pytest.raises(HpoError, match=told) as caught:
+    with pytest.raises(HpoError, match=message) as caught:
         check({**study, **changed})
     assert caught.value.exit_code == 2
 
 
-def test_the_models_are_read_once(study: dict[str, Any]) -> None:
+def test_models_are_loaded_once(study: dict[str, Any]) -> None:
     context = context_of(study)
     plans = inspect_models(context)
     assert [(plan.model, plan.layers, plan.max_length) for plan in plans] == [("shallow", 1, 64), ("deep", 3, 64)]
