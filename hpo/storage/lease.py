@@ -275,9 +275,8 @@ class Worker:
         while not self._closed.wait(HEARTBEAT_SECONDS):
             try:
                 self._send_heartbeat()
-            except (
-                Exception
-            ) as error:  # of any kind: if the thread ended, the trial of a living worker would be reclaimed
+            except Exception as error:
+                # Of any kind: if this thread ended, the trial of a running worker would be reclaimed.
                 self.storage.is_unavailable = isinstance(error, StorageUnavailable)
                 if not failing:
                     log.warning("worker %d cannot send its heartbeat; retrying: %s", self.worker_id, error)
