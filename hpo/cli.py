@@ -208,17 +208,19 @@ def report(name: Name = None, storage: StorageUrl = None) -> None:
 @app.command(epilog="Example:  hpo dashboard --port 8080")
 def dashboard(
     storage: StorageUrl = None,
-    host: Annotated[str, typer.Option(help="Address to listen on. The dashboard has no password.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
 ) -> None:
-    """Open optuna-dashboard on all studies of the database."""
-    from hpo.reporting.dashboard import is_loopback, serve
+    """Open optuna-dashboard on all studies of the database. Changes need the printed URL, which has a token."""
+    from hpo.reporting.server import is_loopback, open_server
     from hpo.storage.storage import open_storage
 
+    server, url = open_server(open_storage(storage), host, port)
     if not is_loopback(host):
-        console.warn(f"anyone who reaches {host}:{port} can change and delete the studies: it has no password.")
-    console.note(f"The dashboard is at http://{host}:{port} (Ctrl-C stops it).")
-    serve(open_storage(storage), host, port)
+        console.warn(f"anyone who reaches {host}:{server.server_port} can read the studies: it has no password.")
+    console.show(f"The dashboard is at {url} (Ctrl-C stops it).")
+    with server:
+        server.serve_forever()
 
 
 @app.command(epilog="Example:  hpo replay reviews --trial 7")

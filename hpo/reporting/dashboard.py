@@ -1,9 +1,6 @@
-"""optuna-dashboard: notes on a study and its winner, and the server."""
-
-import ipaddress
+"""The notes that optuna-dashboard shows: on a study, and on its winner."""
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from hpo.core.format import duration, interval, parameters, score
@@ -77,24 +74,3 @@ def _winner_note(winner: ConfirmedTrial, metric: str) -> str:
         f"**The winner.** {escape(metric)} in the search {score(winner.search_value)}, "
         f"then with fresh seeds {values}: mean {score(winner.mean)}."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a server bound to `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def serve(storage: BaseStorage, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Run optuna-dashboard on `storage` until interrupted.
-
-    It has no authentication: anyone who can connect may delete studies. The caller warns where `is_loopback(host)`
-    is false. Raises `OSError` when the port is in use.
-    """
-    from optuna_dashboard import run_server
-
-    run_server(storage, host=host, port=port)
