@@ -16,7 +16,7 @@ import torch
 
 from hpo.config.trial_params import Report
 from hpo.training.checkpoints.checkpoint import Progress, fold_folder, random_state, saved_progress, set_random_state
-from hpo.training.early_stopping import should_stop_early
+from hpo.training.early_stopping import outcome_rung, should_stop_early
 from hpo.training.fine_tune import FineTuning, Stopped
 from hpo.training.memory.micro_batch import has_room
 from hpo.training.memory.out_of_memory import release_memory
@@ -61,12 +61,23 @@ class CrossValidation:
                     self._train_to(rung, fold)
                 self.progress.rung = rung
                 yield self._mean(rung)
-                means = [self._mean(reached).value for reached in range(1, rung + 1)]
-                if should_stop_early(means, self.plan.scorer.direction, self.plan.params.early_stopping_patience):
+                if should_stop_early(self._means(), self.plan.scorer.direction, self._patience):
                     return
         except Stopped:
             self.save()
             raise
+
+    @property
+    def _patience(self) -> int | None:
+        return self.plan.params.early_stopping_patience
+
+    def _means(self) -> list[float]:
+        return [self._mean(rung).value for rung in range(1, self.progress.rung + 1)]
+
+    @property
+    def outcome(self) -> Report:
+        """The mean of the rung whose value is the run's: the best one with a patience, else the last."""
+        return self._mean(outcome_rung(self._means(), self.plan.scorer.direction, self._patience))
 
     def save(self) -> None:
         """Write a checkpoint of each fold that is suspended in memory; the others have one."""

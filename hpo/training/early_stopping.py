@@ -1,4 +1,4 @@
-"""Decides early stopping, for a single run and for the mean over folds."""
+"""Decides early stopping and which rung counts, for a single run and for the mean over folds."""
 
 from collections.abc import Sequence
 
@@ -16,3 +16,17 @@ def should_stop_early(values: Sequence[float], direction: Direction, patience: i
     best = max if higher_is_better(direction) else min
     before, last = best(values[:-patience]), best(values[-patience:])
     return best(before, last) == before
+
+
+def outcome_rung(values: Sequence[float], direction: Direction, patience: int | None) -> int:
+    """Return the rung, from 1, that a run's value and model are of: the first best one with a patience, else the last.
+
+    The rungs after the best one are what patience waits for; their values are worse.
+
+    >>> outcome_rung([0.5, 0.7, 0.6, 0.7], "maximize", patience=2)
+    2
+    """
+    if patience is None:
+        return len(values)
+    best = max if higher_is_better(direction) else min
+    return values.index(best(values)) + 1

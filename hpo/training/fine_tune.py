@@ -27,8 +27,14 @@ from hpo.tasks.base import Task
 from hpo.training.batches.batching import epoch_batches
 from hpo.training.batches.features import Features, Indices
 from hpo.training.batches.word_dropout import drop_words
-from hpo.training.checkpoints.checkpoint import CheckpointTimer, Progress, load_checkpoint, save_checkpoint
-from hpo.training.early_stopping import should_stop_early
+from hpo.training.checkpoints.checkpoint import (
+    CheckpointTimer,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    trained_tensors,
+)
+from hpo.training.early_stopping import outcome_rung, should_stop_early
 from hpo.training.evaluate import Evaluation, evaluate
 from hpo.training.execution import Execution
 from hpo.training.frozen.partial_forward import PartialForward
@@ -45,7 +51,7 @@ class Stopped(Exception):
 
 
 class FineTuning:
-    """One run of a plan: its model, optimizer and progress. `model` is the trained model after the last report."""
+    """One run of a plan: its model, optimizer and progress. After the last report, `model` is that of `outcome`."""
 
     def __init__(self, plan: TrainingPlan) -> None:
         """Build the model and the optimizer, and restore the latest checkpoint of `plan.folder`, if there is one."""
@@ -62,6 +68,7 @@ class FineTuning:
         self._train, self._validation = _training_features(plan), plan.validation
         self._partial_forward: PartialForward | None = None
         self._pending_losses: list[torch.Tensor] = []  # of the last steps, still on the device
+        self._best: dict[str, torch.Tensor] = {}  # the trained tensors of the best rung, where a patience is set
         self.progress = self._restore()
         self.seconds_load = time.perf_counter() - started
         self._timer = CheckpointTimer(plan.checkpoint_seconds, self._trainable, plan.attempt)
@@ -72,7 +79,8 @@ class FineTuning:
         torch.manual_seed(plan.seed)
         # First: a checkpoint holds the statistics of those BatchNorm layers that are in train mode.
         train_mode(self.model, self._setup.frozen)
-        return load_checkpoint(plan.folder, plan.study, self.model, self._optimizer, self._scheduler) or Progress()
+        optimizer, scheduler = self._optimizer, self._scheduler
+        return load_checkpoint(plan.folder, plan.study, self.model, optimizer, scheduler, self._best) or Progress()
 
     @property
     def execution(self) -> Execution:
@@ -85,8 +93,10 @@ class FineTuning:
         for _ in self.steps():
             while self.at_rung:
                 report = self._report()
+                self._keep_best()
                 ends = self.progress.rung == len(rungs) or self._should_stop_early()
                 if ends:
+                    self._restore_best()
                     self._finalize_model()
                 yield report
                 if ends:
@@ -244,10 +254,43 @@ class FineTuning:
             "checkpoint": round(progress.seconds_checkpoint, 3),
         }
 
+    @property
+    def outcome(self) -> Report:
+        """The report of the rung whose value and model are the run's: the best one with a patience, else the last."""
+        return Report(**self.progress.reports[self._outcome_rung() - 1])
+
+    @property
+    def _patience(self) -> int | None:
+        return self.plan.params.early_stopping_patience if self.plan.validation is not None else None
+
+    @property
+    def _values(self) -> list[float]:
+        return [report["value"] for report in self.progress.reports]
+
+    def _outcome_rung(self) -> int:
+        return outcome_rung(self._values, self.plan.scorer.direction, self._patience)
+
     def _should_stop_early(self) -> bool:
-        plan, values = self.plan, [report["value"] for report in self.progress.reports]
-        patience = plan.params.early_stopping_patience if plan.validation is not None else None
-        return should_stop_early(values, plan.scorer.direction, patience)
+        return should_stop_early(self._values, self.plan.scorer.direction, self._patience)
+
+    def _keep_best(self) -> None:
+        """Copy the trained tensors to the host where this rung is the best and a patience is set."""
+        if self._patience is None or self._outcome_rung() != self.progress.rung:
+            return
+        train_mode(self.model, self._setup.frozen)  # the statistics of BatchNorm layers are kept with the weights
+        self._best.update({name: t.detach().to("cpu", copy=True) for name, t in trained_tensors(self.model).items()})
+        self.progress.best_decay = self.progress.decay
+
+    def _restore_best(self) -> None:
+        """Make the model that of the best rung, where a patience is set."""
+        if self._patience is None or self._outcome_rung() == self.progress.rung:
+            return
+        train_mode(self.model, self._setup.frozen)
+        with torch.no_grad():
+            for name, tensor in trained_tensors(self.model).items():
+                tensor.copy_(self._best[name])
+        self.model.eval()
+        self.progress.decay = self.progress.best_decay
 
     def _save_if_due(self) -> None:
         """Save when a checkpoint is due; when a stop was requested, save and raise `Stopped`."""
@@ -269,6 +312,7 @@ class FineTuning:
             self._optimizer,
             self._scheduler,
             self.progress,
+            self._best,
         )
         self.progress.seconds_checkpoint += time.perf_counter() - started
         self.plan.on_checkpoint(path)

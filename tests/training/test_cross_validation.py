@@ -115,7 +115,9 @@ def test_interrupted_run_resumes_with_the_same_results(
 
 def test_early_stopping_uses_the_mean(folded: Plan) -> None:
     made = folded(learning_rate=1e-9, epochs=6, early_stopping_patience=2)
-    reports = list(start_training(made).reports())
+    run = start_training(made)
+    reports = list(run.reports())
+    assert run.outcome.step == 1
     assert [report.step for report in reports] == [1, 2, 3]  # nothing is learned: no improvement after the first
 
 

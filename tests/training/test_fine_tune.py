@@ -12,8 +12,11 @@ import torch
 
 from hpo.config.trial_params import Report
 from hpo.errors import Diverged
+from hpo.tasks.text.text_classification import TextClassification
+from hpo.training.evaluate import evaluate
 from hpo.training.execution import Execution
 from hpo.training.fine_tune import FineTuning, Stopped
+from hpo.training.models.layers import train_mode
 from hpo.training.plan import TrainingPlan
 from tests.training.conftest import curve, make_features
 
@@ -52,6 +55,35 @@ def test_early_stopping_and_epochs_to_train_shorten_the_run(plan: Plan) -> None:
     unvalidated = list(FineTuning(plan(epochs=4, of={"epochs_to_train": 2.0, "validation": None})).reports())
     assert [report.train_loss for report in unvalidated] == [report.train_loss for report in cut]
     assert np.isnan(unvalidated[-1].value)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 5.0])
+def test_run_with_a_patience_ends_with_the_model_of_its_best_rung(plan: Plan, weight_decay: float) -> None:
+    """The rungs that patience waits for are worse: neither their value nor their weights are the run's."""
+    noise = make_features(16, seed=9)  # no relation to the training data: more training makes the loss worse
+    scorer = TextClassification().scorer("loss")
+    params = {"epochs": 12, "learning_rate": 1e-2, "weight_decay": weight_decay}
+    made = plan(**params, early_stopping_patience=3, of={"validation": noise, "scorer": scorer})
+    run = FineTuning(made)
+    values = [report.value for report in run.reports()]
+    best = values.index(min(values)) + 1
+    assert 1 < best == len(values) - 3 and run.outcome.step == best
+    found = evaluate(run.model, noise, made.task, scorer, run.execution).metrics["loss"]
+    assert found == pytest.approx(values[best - 1], rel=1e-6) != values[-1]
+    cut = FineTuning(plan(**params, of={"validation": noise, "scorer": scorer, "epochs_to_train": float(best)}))
+    list(cut.reports())
+    for name, tensor in cut.model.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], tensor, msg=name)
+    stopped = FineTuning(plan(**params, early_stopping_patience=3, of={"validation": noise, "scorer": scorer}))
+    reports = stopped.reports()
+    for _ in range(best + 1):
+        next(reports)
+    train_mode(stopped.model, stopped._setup.frozen)
+    stopped.save()
+    resumed = FineTuning(plan(**params, early_stopping_patience=3, of={"validation": noise, "scorer": scorer}))
+    assert [report.value for report in resumed.reports()] == values[best + 1 :] and resumed.outcome.step == best
+    for name, tensor in cut.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], tensor, msg=name)
 
 
 def test_runtime_error_that_is_not_out_of_memory_is_raised(plan: Plan) -> None:

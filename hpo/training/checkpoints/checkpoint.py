@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +39,7 @@ class Progress:
     loss_sum: float = 0.0  # training loss summed over inputs since the last rung
     loss_count: int = 0
     decay: float = 1.0  # the product of all steps' weight-decay factors
+    best_decay: float = 1.0  # the same at the best rung, where a patience is set
     reports: list[dict[str, Any]] = field(default_factory=list)  # of the rungs so far, as dictionaries
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
@@ -80,20 +83,23 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     progress: Progress,
+    best: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write the state after `progress.step` steps, then remove checkpoints of earlier attempts and steps.
 
-    `study` is the identity of the study, which every reader checks. Returns the checkpoint's path. Raises `OSError`.
-    The process may be killed at any time: where there was a valid checkpoint before, there is one after.
+    `study` is the identity of the study, which every reader checks. `best` holds the trained tensors of the best rung,
+    where they are to be restored at the end. Returns the checkpoint's path. Raises `OSError`. The process may be killed
+    at any time: where there was a valid checkpoint before, there is one after.
     """
     target = folder / f"{PREFIX}{attempt}-{progress.step}"
     scratch = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    tensors = {f"model/{name}": p.detach().contiguous() for name, p in _trained(model).items()}
+    tensors = {f"model/{name}": p.detach().contiguous() for name, p in trained_tensors(model).items()}
     states = optimizer.state_dict()
     for index, state in states["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     tensors |= {f"random/{device}": state for device, state in random_state().items()}
     try:
         _write(scratch, study, tensors, progress, states["param_groups"], scheduler)
@@ -142,9 +148,14 @@ def _fsync(path: Path) -> None:
 
 
 def load_checkpoint(
-    folder: Path, study: str, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
+    folder: Path,
+    study: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    best: dict[str, torch.Tensor] | None = None,
 ) -> Progress | None:
-    """Load the latest valid checkpoint of `folder` into model, optimizer, schedule and random state, in place.
+    """Load the latest valid checkpoint of `folder` into model, optimizer, schedule, random state and `best`, in place.
 
     Returns its progress; None where there is none that matches the model's trained tensors.
     """
@@ -158,13 +169,15 @@ def load_checkpoint(
         optimizer.load_state_dict({"state": _optimizer_state(tensors), "param_groups": manifest["groups"]})
         scheduler.load_state_dict({**manifest["scheduler"], "lr_lambdas": [None] * len(manifest["groups"])})
         set_random_state({key.removeprefix("random/"): t for key, t in tensors.items() if key.startswith("random/")})
+        if best is not None:
+            best.update({key.removeprefix("best/"): t for key, t in tensors.items() if key.startswith("best/")})
         return Progress(**manifest["progress"])
     return None
 
 
 def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
     """Copy a checkpoint's weights into the model; return False where their names or shapes differ."""
-    trained = _trained(model)
+    trained = trained_tensors(model)
     if {f"model/{name}": p.shape for name, p in trained.items()} != {
         name: tensor.shape for name, tensor in tensors.items() if name.startswith("model/")
     }:
@@ -219,7 +232,7 @@ def remove_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
-def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the tensors that training changes: trainable parameters, and buffers of BatchNorm in train mode."""
     changed: dict[str, torch.Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for prefix, module in model.named_modules():

@@ -26,8 +26,8 @@ OnReport = Callable[[optuna.Trial, TrialParams, Report | None], None]  # None: t
 class Objective:
     """The search's objective: suggests parameters, trains, reports at rungs, and prunes.
 
-    The value of a trial is its last report, not its best. `on_report` is called at each rung; once `out_of_time()` is
-    true, no trial continues past its next rung.
+    The value of a trial is that of its last rung, or of its best where it has a patience. `on_report` is called at each
+    rung; once `out_of_time()` is true, no trial continues past its next rung.
     """
 
     def __init__(self, context: StudyContext, out_of_time: Callable[[], bool], on_report: OnReport) -> None:
@@ -36,7 +36,7 @@ class Objective:
         self._on_report = on_report
 
     def __call__(self, trial: optuna.Trial, attempt: Attempt) -> float:
-        """Return the validation score of the last rung. Raises `optuna.TrialPruned`, `Stopped` or a `TrialError`."""
+        """Return the trial's validation score. Raises `optuna.TrialPruned`, `Stopped` or a `TrialError`."""
         context = self._context
         params = suggest(trial, context.config.search_space, context.config.labels)
         folder = context.trial_folder(stage_folder(trial.study), trial.number)
@@ -53,11 +53,11 @@ class Objective:
 
 
 class TrainedRun:
-    """A run that reached its end: the value of its last rung, and the trained model unless it has folds."""
+    """A run that reached its end: the value of its outcome, and the trained model unless it has folds."""
 
-    def __init__(self, run: FineTuning | CrossValidation, value: float) -> None:
+    def __init__(self, run: FineTuning | CrossValidation) -> None:
         self._run = run
-        self.value = value
+        self.value = run.outcome.value
 
     @property
     def fine_tuning(self) -> FineTuning:
@@ -97,10 +97,11 @@ def train_trial(
             on_report(trial, plan.params, report)
             if report.step < last and report.step not in reported:
                 check(trial)
+        reached = run.outcome
     finally:
         if curve.points:
             _record_outcome(trial, reached, curve.points, run)
-    return TrainedRun(run, reached.value)
+    return TrainedRun(run)
 
 
 def _record_plan(trial: optuna.Trial, plan: TrainingPlan) -> None:
