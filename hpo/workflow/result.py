@@ -72,7 +72,9 @@ class Result:
 
     def load_model(self) -> Any:
         """Return the final model as its plain `transformers` class, on the CPU."""
-        return self._predictor.model.cpu()
+        from hpo.workflow.predict import Predictor
+
+        return Predictor(self.model_dir, device="cpu").model
 
     def predict(self, data: Any) -> list[dict[str, Any]]:
         """Predict with the final model: one dictionary per input. See `Predictor.predict` for what it accepts."""
