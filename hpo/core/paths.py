@@ -21,7 +21,7 @@ def default_storage() -> str:
 
 
 def new_identity() -> str:
-    """Return a random identity for a new study: two studies of one name, in two databases, are told apart by it."""
+    """Return a random identity for a new study: two studies of one name, in two databases, differ in it."""
     return uuid.uuid4().hex
 
 

@@ -11,7 +11,7 @@ from hpo.config.search_space import SearchSpace
 from hpo.errors import ConfigError
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.suggest import suggest
-from hpo.storage.optuna_internals import tell
+from hpo.storage.optuna_internals import tell_trial
 
 N_TRIALS = 12  # samplers start with random trials: Optuna's, by default, with up to 10
 N_REPORTS = 3
@@ -50,5 +50,5 @@ def _dry_train(study: optuna.Study, trial: optuna.Trial, value: float) -> bool:
     for step in range(1, N_REPORTS + 1):
         trial.report(value * step / N_REPORTS, step)
         if trial.should_prune():
-            return tell(study, trial, None, TrialState.PRUNED)
-    return tell(study, trial, value, TrialState.COMPLETE)
+            return tell_trial(study, trial, None, TrialState.PRUNED)
+    return tell_trial(study, trial, value, TrialState.COMPLETE)

@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, update
 from hpo.core.process import machine, own_start
 from hpo.redact import redact
 from hpo.storage.models import LeaseRow, WorkerRow
-from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, tell, trial_id
+from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, tell_trial, trial_id
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.retry import MAX_OUTAGE_SECONDS, RetryPolicy, StorageUnavailable, retried
 from hpo.storage.storage import Storage
@@ -229,7 +229,7 @@ class Worker:
     def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None) -> bool:
         self._send_reports()  # Optuna takes a pruned trial's value from its last report
         try:
-            return tell(study, trial, value, state)
+            return tell_trial(study, trial, value, state)
         except (ValueError, UpdateFinishedTrialError):
             self._check(trial)  # if the lease was lost, raise `LeaseLost` instead
             raise

@@ -45,7 +45,7 @@ __all__ = [
     "models",
     "optuna_storage",
     "study_id",
-    "tell",
+    "tell_trial",
     "trial_id",
     "uncached_storage",
     "verify_optuna",
@@ -181,7 +181,7 @@ def cached_trials(study: optuna.Study) -> list[FrozenTrial]:
     return study._get_trials(deepcopy=False, use_cache=True)
 
 
-def tell(study: optuna.Study, trial: Trial, value: float | None, state: TrialState) -> bool:
+def tell_trial(study: optuna.Study, trial: Trial, value: float | None, state: TrialState) -> bool:
     """Call `study.tell` and return whether the sampler stopped the study, as Grid search does after its last trial.
 
     `Study.stop` raises outside of `Study.optimize`, after the trial was written; hpo's workers ask and tell.

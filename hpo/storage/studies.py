@@ -1,4 +1,4 @@
-"""Studies in the database: each created with its record and first trials in one transaction, and told from others'."""
+"""Studies in the database: each created with its record and first trials in one transaction."""
 
 import json
 from collections.abc import Sequence
