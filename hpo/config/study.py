@@ -29,7 +29,7 @@ class DataConfig(Config):
     """The labeled data: its location, its columns, and how it is split."""
 
     path: str = Field(
-        min_length=1, description="A csv, tsv, jsonl, parquet, Arrow or CoNLL file, a folder, or a hub dataset."
+        min_length=1, description="A file (csv, tsv, json, parquet, Excel, CoNLL, …), a folder, or a hub dataset."
     )
     name: str | None = Field(None, description="The configuration of a hub dataset.")
     revision: str | None = Field(None, description="The revision of a hub dataset.")
@@ -56,7 +56,8 @@ class DataConfig(Config):
         None, ge=2, description="k-fold validation on train: a trial's value is the mean of its folds."
     )
     drop_empty: bool = Field(False, description="Drop rows whose text is empty, instead of raising an error.")
-    encoding: str = Field("utf-8", description="Text encoding of csv, tsv and jsonl files.")
+    encoding: str = Field("utf-8", description="Text encoding of csv, tsv, jsonl and other text files.")
+    header: bool | None = Field(None, description="Whether a table's first line names the columns; null: detected.")
 
     @field_validator("text", "label", mode="before")
     @classmethod

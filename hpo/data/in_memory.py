@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpo.core.paths import home
-from hpo.data.sources import SPLITS
+from hpo.data.formats.split_names import SPLITS
 from hpo.errors import ConfigError
 
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import LABELS, column_values, columns_named, group_column, missing_column
+from hpo.data.formats.detect import read_file
+from hpo.data.formats.source import decode
+from hpo.data.formats.split_names import SPLITS
 from hpo.data.media.class_folders import media_files
 from hpo.data.media.files import (
     EXTENSIONS,
@@ -24,8 +27,6 @@ from hpo.data.media.files import (
     media_values,
     read_items,
 )
-from hpo.data.readers import decode, read_file
-from hpo.data.sources import SPLITS
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.inference import run_inference

@@ -87,7 +87,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
         name: Dataset.from_dict({"text": [f"{name} {n}" for n in range(20)], "label": labels}, features=features)
         for name, labels in (("train", [0, 1] * 10), ("dev", [1, 0] * 10), ("test", [-1] * 20))
     }
-    monkeypatch.setattr("hpo.data.sources.load_dataset", lambda path, name, revision: DatasetDict(splits))
+    monkeypatch.setattr("hpo.data.hub.load_dataset", lambda path, name, revision: DatasetDict(splits))
 
 
 def test_hub_splits_are_recognized(hub: None) -> None:

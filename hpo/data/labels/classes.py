@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset
 
 from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values
-from hpo.data.readers import MIXED
+from hpo.data.formats.objects.rows import MIXED
 from hpo.errors import DataError
 
 Label = str | int | None  # None: the row has no label

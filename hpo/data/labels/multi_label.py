@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset
 
 from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values, missing_column
-from hpo.data.readers import MIXED
+from hpo.data.formats.objects.rows import MIXED
 from hpo.data.splits.kfold import check_fold_classes
 from hpo.errors import DataError
 

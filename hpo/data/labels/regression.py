@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hpo.core.format import count, row_numbers
 from hpo.data.columns import column_values
-from hpo.data.readers import MIXED
+from hpo.data.formats.objects.rows import MIXED
 from hpo.data.splits.kfold import fold_indices
 from hpo.errors import DataError
 

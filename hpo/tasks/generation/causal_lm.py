@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values
+from hpo.data.formats.detect import read_file
 from hpo.data.labels.prompts import (
     Message,
     find_prompt_columns,
@@ -21,7 +22,6 @@ from hpo.data.labels.prompts import (
     read_prompts,
     recognize_prompts,
 )
-from hpo.data.readers import read_file
 from hpo.tasks.base import Task
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, tokenize_chat, tokenize_completion, tokenize_text
 from hpo.tasks.generation.generate import end_of_text, set_generation, token_loss, write_texts

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig, Generation, StudyConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import Columns, column_values, missing_column
+from hpo.data.formats.detect import read_file
 from hpo.data.labels.targets import find_target_columns, flatten_translations, load_flattened, read_pairs
-from hpo.data.readers import read_file
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.base import Task

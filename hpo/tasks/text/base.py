@@ -13,7 +13,8 @@ from hpo.config.study import DataConfig
 from hpo.core.format import count
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import column_values, find_text_columns, group_column, missing_column
-from hpo.data.readers import decode, read_file
+from hpo.data.formats.detect import read_file
+from hpo.data.formats.source import decode
 from hpo.data.splits.create import TEXT_ROLES, take
 from hpo.errors import DataError, did_you_mean
 from hpo.tasks.base import Task

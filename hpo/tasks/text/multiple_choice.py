@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values
+from hpo.data.formats.detect import read_file
 from hpo.data.labels.choices import (
     ChoiceColumns,
     choices_with_prefix,
@@ -21,7 +22,6 @@ from hpo.data.labels.choices import (
     read_choice_rows,
     read_choices,
 )
-from hpo.data.readers import read_file
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.baselines import fit_words, score_baseline

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_named, missing_column
+from hpo.data.formats.detect import read_file
 from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions
-from hpo.data.readers import read_file
 from hpo.data.splits.create import normalize_text
 from hpo.errors import DataError
 from hpo.tasks.base import Task

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, missing_column
+from hpo.data.formats.detect import read_file
 from hpo.data.labels.multi_label import holds_lists
 from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognize_column
-from hpo.data.readers import read_file
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted

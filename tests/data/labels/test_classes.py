@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features
 
+from hpo.data.formats.objects.rows import MIXED
 from hpo.data.labels.classes import Classes, read_classes
-from hpo.data.readers import MIXED
 from hpo.errors import DataError
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hpo.data.formats.split_names import SPLITS
 from hpo.data.media.class_folders import media_files, read_class_folders
-from hpo.data.sources import SPLITS
 from hpo.errors import DataError
 
 UNNAMED = dict.fromkeys(SPLITS)
@@ -20,8 +20,8 @@ def touch(folder: Path, *names: str) -> None:
 def test_folders_of_splits_and_classes(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.png", "train/dog/2.PNG", "dev/cat/3.png", "train/dog/.hidden.png", "train/dog/notes")
     found = read_class_folders(tmp_path, SPLITS, UNNAMED)
-    assert found is not None and set(found) == {"train", "validation"}
-    rows, folder = found["train"]
+    assert found is not None and set(found.splits) == {"train", "validation"}
+    rows, folder = found.splits["train"]
     assert folder == tmp_path / "train" and rows["label"][:] == ["cat", "dog"]
     assert rows["image"][:] == [str(tmp_path / "train/cat/1.png"), str(tmp_path / "train/dog/2.PNG")]
 
@@ -29,7 +29,7 @@ def test_folders_of_splits_and_classes(tmp_path: Path) -> None:
 def test_folders_of_classes_alone_are_train(tmp_path: Path) -> None:
     touch(tmp_path, "yes/1.wav", "no/2.flac")
     found = read_class_folders(tmp_path, SPLITS, UNNAMED)
-    assert found is not None and found["train"][0].column_names == ["audio", "label"]
+    assert found is not None and found.splits["train"][0].column_names == ["audio", "label"]
     assert [path.name for path in media_files(tmp_path, "audio")] == ["2.flac", "1.wav"]
 
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpo.data.readers import MIXED, read_file
+from hpo.data.formats.detect import read_file
+from hpo.data.formats.objects.rows import MIXED
 from hpo.errors import DataError
 
 ROWS = {"text": ["one, two", 'she said "no"', "three\nfour"], "label": ["a", "b", "a"]}
@@ -70,14 +71,14 @@ def test_conll_has_words_and_the_last_column_as_tags(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.xlsx", b"PK", r"'\.xlsx' files are not supported\. Supported: \.csv"),
+        ("d.bin", b"\x89\0\1", r"d\.bin, line 1: not utf-8"),
         ("d.csv", b"\n\n", r"d\.csv: the file is empty"),
         ("d.csv", b"text,label\n", "no rows below it"),
         ("d.csv", b"text,label,text\na,b,c\n", "line 1: .*'text' twice"),
         ("d.csv", b'text,label\n"two\nlines",a\nx,y,b\n', r"line 4: 3 fields where the header has 2 .*double quotes"),
         ("d.csv", "text,label\ncaf\xe9,a\n".encode("cp1252"), "line 2: .*byte 15 .* 0xe9.*data.encoding: cp1252"),
         ("d.jsonl", b'{"text": "a"}\n{"text": ', r"d\.jsonl, line 2: not valid JSON"),
-        ("d.jsonl", b"[1]", r"d\.jsonl, line 1: expected an object"),
+        ("d.jsonl", b"[1]", r"d\.jsonl, row 1: expected a list of objects"),
         ("d.json", b'{"text": 1', "line 1: not valid JSON"),
         ("d.json", b"[1, 2]", "expected a list of objects"),
         ("d.jsonl", b'{"text": "\\ud83d"}', "column 'text': .*lone surrogate"),

@@ -1,0 +1,1 @@
+"""Formats of data files, each with its recognizer by content and its reader."""

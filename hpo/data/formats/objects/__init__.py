@@ -1,0 +1,1 @@
+"""JSON: its layouts, and the exports of annotation tools."""
