@@ -109,4 +109,5 @@ def _definition(processor: Any) -> Any:
         parts = json.loads(backend.to_str())
         definition = {key: part for key, part in parts.items() if key not in ("truncation", "padding")}
     texts = [processor.chat_template, processor.init_kwargs.get("source_prefix")]
-    return [name, processor.padding_side, processor.truncation_side, texts, definition]
+    inputs = [processor.model_input_names, processor.split_special_tokens]
+    return [name, processor.padding_side, processor.truncation_side, texts, inputs, definition]

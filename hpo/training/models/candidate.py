@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from hpo.data.media.audio import MAX_SECONDS
 from hpo.errors import ModelError
 from hpo.tasks.base import Task
 from hpo.tasks.task_data import TaskData
-from hpo.training.models.hub import from_pretrained_arguments, hub_is_unreachable
+from hpo.training.models.compatibility import align_processor, check_new_weights
+from hpo.training.models.hub import from_pretrained_arguments
 from hpo.training.models.layers import LayerStack, find_stack, head_dropouts
+from hpo.training.models.load_errors import explain_load_error
 from hpo.training.models.processor import load_processor, load_tokenizer
 
 
@@ -171,24 +172,26 @@ def load_candidate(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise _explain(ref, auto_class, error) from error
-    except Exception as error:
-        # SafetensorError, raised for a torn file, derives from Exception directly.
-        if type(error).__name__ == "SafetensorError":
-            raise ModelError(f"{ref.label}: its weights cannot be read: {error}. The file is damaged.") from error
-        raise
+    except Exception as error:  # of the libraries, and of a model's own code
+        raise explain_load_error(ref, auto_class, error) from error
     new = set(info["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
+    check_new_weights(ref, model, new)
     processor = read_processor(ref)
-    _adjust_config(model.config, processor)
+    align_processor(ref, model, processor)
+    _adjust_config(model, processor)
     return Candidate(ref, model.eval(), processor, find_stack(model), _max_positions(model, processor), frozenset(new))
 
 
-def _adjust_config(config: Any, processor: Any) -> None:
+def _adjust_config(model: Any, processor: Any) -> None:
     """Set in place the config values that training needs and pre-trained models lack or set otherwise."""
-    if hasattr(processor, "pad_token_id") and config.pad_token_id is None:
-        # Decoders such as GPT-2 find each text's last token by it and reject batches without.
-        config.pad_token_id = processor.pad_token_id
+    config = model.config
+    if hasattr(processor, "pad_token_id"):
+        # Decoders such as GPT-2 find each text's last token by it and reject batches without; several architectures
+        # (Gemma 3, CodeGen) have no such attribute, or have it in the text part of their config only. RoBERTa-like
+        # ones count positions from their own, which is not changed.
+        for part in {id(part): part for part in (config, config.get_text_config())}.values():
+            if getattr(part, "pad_token_id", None) is None or not _counted_positions(model):
+                part.pad_token_id = processor.pad_token_id
     if getattr(config, "label_names", None) is not None:  # timm's name for the classes, saved with the model
         config.label_names = list(config.id2label.values())
     for setting, value in CONFIG_OVERRIDES.items():
@@ -196,68 +199,13 @@ def _adjust_config(config: Any, processor: Any) -> None:
             setattr(config, setting, value)
 
 
-def _explain(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
-    """Return the error that says why `from_pretrained` failed and what to do."""
-    from huggingface_hub.errors import GatedRepoError
-
-    text = str(error)
-    if isinstance(error, ImportError):
-        if "timm" in text:
-            return ModelError(
-                f"{ref.label}: a model of timm needs packages that are not installed, torchvision among them: "
-                "pip install 'hpo-finetune[timm]'."
-            )
-        return ModelError(f"{ref.label}: it needs a package that is not installed: {' '.join(text.split())[:200]}")
-    if isinstance(error.__cause__, GatedRepoError):
-        return ModelError(
-            f"{ref.label}: this model is gated. Ask for access on its page (huggingface.co/{ref.name}), "
-            "then run `hf auth login`."
-        )
-    if "Unrecognized configuration class" in text:
-        return ModelError(f"{ref.label}: its architecture has no head for this task ({auto_class} is needed).")
-    if "trust_remote_code" in text:
-        return ModelError(
-            f"{ref.label}: this model includes its own code. If you trust it, allow it in the study file: "
-            f"models: [{{name: {ref.name}, trust_remote_code: true}}]."
-        )
-    return _explain_folder(ref, text) if ref.is_local else _explain_hub(ref, text)
-
-
-def _explain_folder(ref: ModelRef, text: str) -> ModelError:
-    folder = Path(ref.name) / ref.subfolder
-    if list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
-        return ModelError(
-            f"{ref.label}: its weights are pickled (.bin), which can run code when loaded. Convert them to "
-            f"safetensors, or allow them: models: [{{name: {ref.name}, allow_pickle: true}}]."
-        )
-    if not (folder / "config.json").is_file():
-        return ModelError(f"{ref.label}: {folder} holds no config.json; is it a Hugging Face model folder?")
-    return ModelError(f"{ref.label}: cannot be loaded from {folder}: {text.splitlines()[0]}")
-
-
-def _explain_hub(ref: ModelRef, text: str) -> ModelError:
-    if hub_is_unreachable():
-        near = get_close_matches(ref.name, _local_models(), n=2, cutoff=0.4)
-        hint = f" Nearest here: {', '.join(near)}." if near else ""
-        return ModelError(
-            f"{ref.label}: no such folder, not in the hub's cache, and the hub is unreachable (offline).{hint}"
-        )
-    return ModelError(
-        f"{ref.label}: the hub has no such model, or it lacks safetensors weights: {text.splitlines()[0]}"
-    )
-
-
-def _local_models() -> list[str]:
-    """Return the names of models in folders below the current one and in the hub's cache."""
-    from huggingface_hub import constants
-
-    folders = [
-        str(config.parent) for pattern in ("*", "*/*", "*/*/*") for config in Path().glob(f"{pattern}/config.json")
+def _counted_positions(model: nn.Module) -> list[nn.Embedding]:
+    """Return the position embeddings that count from the padding token's id on, as RoBERTa's do."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None
     ]
-    cached = [
-        p.name.removeprefix("models--").replace("--", "/") for p in Path(constants.HF_HUB_CACHE).glob("models--*")
-    ]
-    return folders + cached
 
 
 def _max_positions(model: nn.Module, processor: Any) -> int | None:
@@ -267,9 +215,9 @@ def _max_positions(model: nn.Module, processor: Any) -> int | None:
         return None
     config = model.config
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            limit = module.num_embeddings - module.padding_idx - 1
+    limit = limit if limit and limit > 0 else None  # XLNet's -1: no limit
+    for table in _counted_positions(model):
+        limit = table.num_embeddings - (table.padding_idx or 0) - 1
     if stated < 1_000_000:
         limit = min(limit, stated) if limit else stated
     return int(limit) if limit else None

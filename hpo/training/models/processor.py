@@ -23,7 +23,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
     """Load the model's tokenizer, and set a padding token where it has none."""
     tokenizer = _load(ref, "AutoTokenizer", "tokenizer")
     # Without its files, AutoTokenizer silently returns one with special tokens only: every word would be unknown.
-    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 8:
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise _missing(ref, "tokenizer")
     if tokenizer.pad_token_id is None:
         # Decoders such as GPT-2 were trained without padding; under the attention mask any token can be used.
@@ -91,12 +91,13 @@ def _load(ref: ModelRef, auto_class: str, noun: str, **more: Any) -> Any:
         source = {"local_files_only": Path(ref.processor).is_dir(), "trust_remote_code": ref.trust_remote_code}
     try:
         return getattr(transformers, auto_class).from_pretrained(ref.processor or ref.name, **source, **more)
-    except (OSError, ValueError, KeyError) as error:
-        raise _missing(ref, noun) from error
+    except Exception as error:  # of the libraries: a torn file, a package that is missing, a model's own code
+        raise _missing(ref, noun, error) from error
 
 
-def _missing(ref: ModelRef, noun: str) -> ModelError:
+def _missing(ref: ModelRef, noun: str, error: Exception | None = None) -> ModelError:
+    cause = "" if error is None else f" ({' '.join(str(error).split())[:160]})"
     return ModelError(
         f"{ref.label}: it has no {noun} that can be loaded. Name one in the study file: "
-        f"models: [{{name: {ref.name}, processor: HUB_ID_OR_FOLDER}}]."
+        f"models: [{{name: {ref.name}, processor: HUB_ID_OR_FOLDER}}].{cause}"
     )
