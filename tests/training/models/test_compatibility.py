@@ -46,7 +46,7 @@ def test_body_that_the_checkpoint_lacks_raises(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"small: 16 tensors of the 55 of its body would be random.*encoder.layer.2"):
         load(folder)
     change_config(folder, num_hidden_layers=2, hidden_size=24)
-    with pytest.raises(ModelError, match="of its body would be random: .*another shape"):
+    with pytest.raises(ModelError, match=r"of its body would be random: .*another shape"):
         load(folder)
     change_config(folder, hidden_size=16)
     assert not any(name.startswith("bert.") for name in load(folder).new_weights)
@@ -70,7 +70,7 @@ def test_config_of_wrong_types_and_torn_pickles_raise_model_error(tmp_path: Path
     (folder / "model.safetensors").unlink()
     for torn in (b"\x80\x02nonsense", b"PK\x03\x04" + b"0" * 90, b""):
         (folder / "pytorch_model.bin").write_bytes(torn)
-        with pytest.raises(ModelError, match="small: its pickled weights in .* cannot be read"):
+        with pytest.raises(ModelError, match=r"small: its pickled weights in .* cannot be read"):
             load(folder, allow_pickle=True)
 
 
