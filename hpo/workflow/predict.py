@@ -36,10 +36,11 @@ class Predictor:
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         """Load the model in `folder`. `device` is `cpu`, `cuda`, `cuda:1`, …; None: a GPU where there is one.
 
-        Raises `StudyError` where the folder holds no final model of hpo.
+        Raises `StudyError` where the folder holds no final model of hpo, or one whose files were damaged.
         """
         self.folder = Path(folder)
         self.record = FinalModel.read(self.folder)
+        self.record.check_files()
         self.task: Task = get_task(_from_folder(self.record.task, self.folder))
         self._device = device
 

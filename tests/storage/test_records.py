@@ -10,7 +10,7 @@ from hpo.core.paths import named_folder
 from hpo.errors import StudyError
 from hpo.storage.records import study as study_records
 from hpo.storage.records import trial as trial_records
-from hpo.storage.records.final_model import ConfirmedTrial, DataRecord, FinalModel, FinalScores
+from hpo.storage.records.final_model import CARD, ConfirmedTrial, DataRecord, FinalModel, FinalScores
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import CurvePoint, TrialRecord
 
@@ -87,6 +87,49 @@ def test_final_model_round_trip_through_a_folder_that_was_moved(tmp_path: Path) 
     assert math.isnan(FinalModel.read(tmp_path).seconds["search"])
     with pytest.raises(StudyError, match="no final model at"):
         FinalModel.read(tmp_path / "missing")
+
+
+def saved(folder: Path) -> FinalModel:
+    """Return the record of a folder with the files of a model."""
+    for name, text in {"config.json": "{}", "model.safetensors": "weights", "adapter/a.bin": "a", CARD: "card"}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return final_model(folder).write(folder)
+
+
+def test_files_of_a_final_model_are_checked_but_not_its_card(tmp_path: Path) -> None:
+    written = saved(tmp_path)
+    (tmp_path / CARD).write_text("edited")
+    (tmp_path / "added.txt").write_text("by the user")
+    read = FinalModel.read(tmp_path)
+    read.check_files()
+    assert read == written and set(read.files) == {"config.json", "model.safetensors", "adapter/a.bin"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, "model.safetensors is missing"),
+        ("model.safetensors", "weigh", "model.safetensors has 5 bytes instead of 7"),
+        ("model.safetensors", "WEIGHTS", "model.safetensors has other content"),
+        ("config.json", None, "config.json is missing"),
+        ("config.json", "[]", "config.json has other content"),
+        ("adapter/a.bin", "", "adapter/a.bin has 0 bytes instead of 1"),
+        ("hpo.json", None, "There is no final model"),
+        ("hpo.json", '{"study": "s",', "hpo.json cannot be read"),
+        ("hpo.json", "[1]", "hpo.json cannot be read .it holds list"),
+        ("hpo.json", "{}", "hpo.json cannot be read .its key 'study'"),
+        ("hpo.json", "[" * 100_000, "hpo.json cannot be read"),
+        ("hpo.json", "\udc80", "hpo.json cannot be read"),
+    ],
+)
+def test_damaged_final_model_raises_with_the_file(tmp_path: Path, file: str, content: str | None, message: str) -> None:
+    saved(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(StudyError, match=f"{message}.*hpo retrain"):
+        FinalModel.read(tmp_path).check_files()
 
 
 def test_unconfirmed_trial_has_the_mean_of_the_search() -> None:

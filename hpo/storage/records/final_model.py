@@ -1,17 +1,19 @@
-"""The record of a final model, which is also the file `hpo.json` in its folder."""
+"""The record of a final model, which is also the file `hpo.json` in its folder, with a digest of each other file."""
 
+import hashlib
 import json
 import statistics
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, computed_field, field_serializer
+from pydantic import Field, ValidationError, computed_field, field_serializer
 
 from hpo.config.constraints import Footprint
 from hpo.errors import StudyError
 from hpo.storage.records.base import Record, Redacted
 
 FILE_NAME = "hpo.json"
+CARD = "README.md"  # users edit it
 TASK_FILE = "task.py"  # of a user's own task
 METRIC_FILE = "metric.py"  # of a user's own metric
 READING = {"text", "image", "audio", "label", "label_delimiter", "drop_empty", "encoding"}  # keys of `data_config`
@@ -98,6 +100,19 @@ class Confusion(Record):
     matrix: tuple[tuple[int, ...], ...]
 
 
+class SavedFile(Record):
+    """A file of a final model's folder, as it was saved."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read the file at `path`."""
+        with path.open("rb") as file:
+            return cls(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
 class FinalModel(Record):
     """A final model: how it was chosen and trained, what it scores, and what prediction needs to know of its data."""
 
@@ -123,6 +138,7 @@ class FinalModel(Record):
     baseline: Baseline | None = None
     confusion: Confusion | None = None
     seconds: dict[str, float] = Field({})  # by phase: search, retrain
+    files: dict[str, SavedFile] = Field({})  # the folder's files by path, without this record and the card
 
     @property
     def value(self) -> float:
@@ -134,16 +150,54 @@ class FinalModel(Record):
         """Store the folder relative to the study's run folder, which may be moved with HPO_HOME."""
         return folder.name
 
-    def write(self, folder: Path) -> None:
-        """Write the record into the model's folder; the folder itself may be moved. Raises `OSError`."""
-        text = self.model_dump_json(indent=1, exclude={"model_dir"})
+    def write(self, folder: Path) -> Self:
+        """Write the record into the model's folder, as its last file; the folder itself may be moved.
+
+        Return the record with the digests of the folder's files. Raises `OSError`.
+        """
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = {path.relative_to(folder).as_posix(): path for path in paths}
+        files = {name: SavedFile.of(path) for name, path in names.items() if name not in (FILE_NAME, CARD)}
+        record = self.model_copy(update={"files": files})
+        text = record.model_dump_json(indent=1, exclude={"model_dir"})
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
+        return record
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the record of the final model in `folder`. Raises `StudyError` when there is none."""
+        """Read the record of the final model in `folder`. Raises `StudyError` when there is none, or it is damaged."""
         try:
-            text = (folder / FILE_NAME).read_text(encoding="utf-8")
+            written = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+            if not isinstance(written, dict):
+                raise ValueError(f"it holds {type(written).__name__}, not an object")
+            return cls.model_validate({**written, "model_dir": folder})
         except (FileNotFoundError, NotADirectoryError):
             raise StudyError(f"There is no final model at {folder}; `hpo retrain` trains it again.") from None
-        return cls.model_validate({**json.loads(text), "model_dir": folder})
+        except ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            reason = f"its key '{key}' is missing or wrong"
+        except (OSError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0]
+        raise StudyError(
+            f"The final model at {folder} is damaged: {FILE_NAME} cannot be read ({reason}). "
+            "`hpo retrain` trains it again."
+        )
+
+    def check_files(self) -> None:
+        """Compare the folder's files with their digests. Raises `StudyError` that names the first that differs."""
+        for name, saved in self.files.items():
+            path = self.model_dir / name
+            try:
+                size = path.stat().st_size
+                if size == saved.size and SavedFile.of(path) == saved:
+                    continue
+                other_size = f"{size:,} bytes instead of {saved.size:,}"
+                problem = f"{name} has {other_size if size != saved.size else 'other content than was saved'}"
+            except FileNotFoundError:
+                problem = f"{name} is missing"
+            except OSError as error:
+                problem = f"{name} cannot be read ({error.strerror})"
+            raise StudyError(
+                f"The final model at {self.model_dir} is damaged or was changed: {problem}. `{self.command}` trains it "
+                "again."
+            )

@@ -18,6 +18,7 @@ from hpo.errors import StudyError
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement
 from hpo.storage.records.final_model import (
+    CARD,
     METRIC_FILE,
     READING,
     TASK_FILE,
@@ -138,8 +139,7 @@ def finish_final_model(
         confusion=confusion,
         seconds=_search_seconds(search) | {"retrain": time.monotonic() - started},
     )
-    _save(trained, context, final, target)
-    return final
+    return _save(trained, context, final, target)
 
 
 def _measure_on_test(
@@ -188,8 +188,8 @@ def bootstrap_interval(found: Evaluation, context: StudyContext) -> tuple[float,
     return float(low), float(high)
 
 
-def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, target: Path) -> None:
-    """Write model, processor, card and record into a scratch folder, then rename it to `target`."""
+def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, target: Path) -> FinalModel:
+    """Write model, processor, card and record into a scratch folder, then rename it to `target`; return the record."""
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -198,12 +198,13 @@ def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, targe
     if trained.adapter is not None and context.config.keep_adapter:
         trained.adapter.save(scratch / ADAPTER, trained.model)
     trained.plan.candidate.processor.save_pretrained(scratch)
-    (scratch / "README.md").write_text(model_card(context.config.redacted(), final), encoding="utf-8")
-    final.write(scratch)
+    (scratch / CARD).write_text(model_card(context.config.redacted(), final), encoding="utf-8")
     copy_file(context.config.task, scratch / TASK_FILE)
     copy_file(context.config.metric, scratch / METRIC_FILE)
+    written = final.write(scratch)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
+    return written
 
 
 def _confirmed_model(winner: ConfirmedTrial, params: TrialParams, context: StudyContext, folder: Path) -> TrainedModel:
