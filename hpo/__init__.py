@@ -10,6 +10,8 @@ Names load lazily, so that `import hpo` loads neither torch nor transformers nor
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hpo.core.hub_caches import use_writable_caches
+
 if TYPE_CHECKING:
     from hpo.config.search_space import SearchSpace as SearchSpace
     from hpo.config.study import StudyConfig as StudyConfig
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from hpo.workflow.studies import status as status
 
 __version__ = "0.1.0"
+
+use_writable_caches()  # here, since the libraries read the variables when they are imported
 
 _MODULES = {
     "hpo.config.search_space": ("SearchSpace",),

@@ -6,6 +6,7 @@ import re
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 OWNER = ".study"  # the file in a run folder that holds the identity of its study
 
@@ -17,7 +18,7 @@ def home() -> Path:
 
 def default_storage() -> str:
     """Return the database URL for studies that name none: the environment variable HPO_STORAGE, or SQLite in `home`."""
-    return os.environ.get("HPO_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
+    return os.environ.get("HPO_STORAGE") or f"sqlite:///{quote(str(home() / 'hpo.db'))}"
 
 
 def new_identity() -> str:

@@ -65,6 +65,7 @@ class Worker:
         self._warning: str | None = None
         self._closed = threading.Event()
         self._holder = LeaseHolder(self._register(device))
+        self.number = self._count_before()
         storage.set_lease_holder(self._holder, RetryPolicy(MAX_OUTAGE_SECONDS, stop))
         self._thread = threading.Thread(target=self._send_heartbeats, name="hpo-heartbeats", daemon=True)
         self._thread.start()
@@ -83,6 +84,12 @@ class Worker:
             session.add(row)
             session.flush()
             return row.worker_id
+
+    def _count_before(self) -> int:
+        """Return how many workers the study had before this one: unlike an id, the same in any database."""
+        with self.storage.reading() as session:
+            earlier = WorkerRow.study_id == self._study_id, WorkerRow.worker_id < self.worker_id
+            return session.scalar(select(func.count()).select_from(WorkerRow).where(*earlier)) or 0
 
     @property
     def retry_policy(self) -> RetryPolicy:

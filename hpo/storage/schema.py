@@ -19,7 +19,7 @@ from hpo.redact import redact_url
 from hpo.storage.models import SCHEMA_VERSION, Base, SchemaRow
 from hpo.storage.optuna_internals import alembic_folder
 from hpo.storage.retry import FIRST_DELAY, REFUSALS, is_transient
-from hpo.storage.urls import hide_password
+from hpo.storage.urls import engine_url, hide_password
 
 # Polled: a statement that waits for the lock would exceed the statement timeout.
 _SERVER_LOCKS = {
@@ -146,7 +146,7 @@ def _create_tables(engine: Engine, url: URL, options: dict[str, Any]) -> None:
         if url.get_backend_name() == "sqlite":
             # Stored in the file. With it, readers and the writer do not wait for each other.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    RDBStorage(escape_template(url), dict(options)).engine.dispose()
+    RDBStorage(engine_url(url), dict(options)).engine.dispose()
     Base.metadata.create_all(engine)
     if url.get_backend_name() == "mysql":
         with engine.begin() as connection:
@@ -197,11 +197,6 @@ def _optuna_revisions() -> tuple[str | None, set[str]]:
     config.set_main_option("script_location", str(alembic_folder()).replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
     return script.get_current_head(), {revision.revision for revision in script.walk_revisions()}
-
-
-def escape_template(url: URL) -> str:
-    """Return the URL for `RDBStorage`, which reads braces, for example in a password, as a template."""
-    return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
 def _cannot_use(url: URL, cause: BaseException | None) -> str:

@@ -1,11 +1,14 @@
 """Optuna's database storage with an exact budget and with leases, both checked inside the writing transactions."""
 
+import shutil
+import tempfile
 import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,7 +28,7 @@ from hpo.storage.models import LeaseRow, StudyRow
 from hpo.storage.optuna_internals import ExtensibleRDBStorage, models, study_id, uncached_storage
 from hpo.storage.retry import Method, RetryPolicy, StorageUnavailable, is_transient, retried
 from hpo.storage.transactions import BudgetSpent, LeaseHolder, LeaseLost, check_budget, check_lease, lease_of
-from hpo.storage.urls import engine_options, hide_password, parse_url
+from hpo.storage.urls import copy_database, engine_options, engine_url, hide_password, is_read_only, parse_url
 
 __all__ = ["BudgetSpent", "LeaseLost", "Storage", "StorageUnavailable", "open_storage", "storage_of"]
 
@@ -71,6 +74,8 @@ class Storage(ExtensibleRDBStorage):
     reserves budget and lease in the transaction that creates it, or raises `BudgetSpent`; and each write to a
     trial checks in its own transaction that the worker still holds it, or raises `LeaseLost`.
 
+    A SQLite file that cannot be written is opened as a copy, which can be read only.
+
     During an outage a worker's calls are retried by `retry_policy`, except its reports: they are kept in an outbox,
     and the training continues.
     """
@@ -78,15 +83,18 @@ class Storage(ExtensibleRDBStorage):
     def __init__(self, url: str, *, wait_seconds: float = 30.0) -> None:
         self._address = parse_url(url)
         options = engine_options(self._address)
-        schema.prepare(self._address, options, wait_seconds)
+        self._is_copy, opened = is_read_only(self._address), self._address
+        if self._is_copy:
+            folder = tempfile.mkdtemp(prefix="hpo-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            opened = copy_database(self._address, Path(folder))
+        schema.prepare(opened, options, wait_seconds)
         self._thread = threading.local()
         self._holder: LeaseHolder | None = None
         self._outbox: dict[tuple[int, int], float] = {}  # reports by trial and step, in their order
         self.retry_policy = RetryPolicy()
         self.is_unavailable = False  # at the worker's last heartbeat
-        super().__init__(
-            schema.escape_template(self._address), options, skip_compatibility_check=True, skip_table_creation=True
-        )
+        super().__init__(engine_url(opened), options, skip_compatibility_check=True, skip_table_creation=True)
         if self._address.get_backend_name() == "sqlite":
             self.engine.dispose()  # the connections of __init__ have no listeners
             self._tune_sqlite(self.engine)
@@ -94,7 +102,7 @@ class Storage(ExtensibleRDBStorage):
             weakref.finalize(self, self.engine.dispose)  # close the server's sessions with the storage
 
     def __reduce__(self) -> Any:
-        return type(self), (self.url,)
+        return type(self), (self._address.render_as_string(hide_password=False),)
 
     def __str__(self) -> str:
         return redact_url(self._address.render_as_string(hide_password=False))
@@ -156,6 +164,11 @@ class Storage(ExtensibleRDBStorage):
 
         With a `trial_id`, the lease holder must hold that trial.
         """
+        if self._is_copy:
+            raise StorageError(
+                f"storage: {self} cannot be written: the file, its folder or the file system is read-only. What only "
+                "reads works: hpo list, status, best, predict. Copy the results to write them."
+            )
         self._thread.writing = True
         session: Session = self.scoped_session()
         try:

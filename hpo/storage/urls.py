@@ -1,6 +1,8 @@
 """Storage URLs: checked before anything connects, and shown without their secrets."""
 
+import os
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,18 +69,18 @@ def parse_url(text: str) -> URL:
     if family not in DRIVERS:
         raise ConfigError(f"storage: {shown} names {family}; hpo supports sqlite, postgresql and mysql. {EXAMPLES}")
     if family == "sqlite":
-        return _read_sqlite(url, shown)
+        return _read_sqlite(url, text, shown)
     _check_server(url, shown)
     return url
 
 
-def _read_sqlite(url: URL, shown: str) -> URL:
+def _read_sqlite(url: URL, text: str, shown: str) -> URL:
     if url.host:
         raise ConfigError(
             f"storage: {shown} has too few slashes: three before a relative path (sqlite:///studies/hpo.db), four "
             "before an absolute one (sqlite:////home/me/studies/hpo.db)."
         )
-    path = url.database or ":memory:"
+    path = _database_path(text) or ":memory:"
     if path == ":memory:" or path.startswith("file:"):
         raise ConfigError(f"storage: {shown} is not a file that several workers can share. {EXAMPLES}")
     file = Path(path).expanduser().absolute()
@@ -88,7 +90,46 @@ def _read_sqlite(url: URL, shown: str) -> URL:
             f"storage: {file} is on a network file system ({kind}), where SQLite loses data when several processes "
             "write. Use a folder on a local disk (HPO_HOME moves all results), or PostgreSQL for several machines."
         )
-    return url.set(database=str(file))
+    return URL.create(url.drivername, database=str(file))
+
+
+def _database_path(text: str) -> str:
+    """Return the path in a SQLite URL. An unescaped question mark may be part of it: SQLAlchemy cuts the path there."""
+    path = text.partition("://")[2].removeprefix("/")
+    before, question, query = path.rpartition("?")
+    return unquote(before if question and "/" not in query and "=" in query else path)
+
+
+def is_read_only(url: URL) -> bool:
+    """Whether the URL is that of a SQLite file which this process may read, but not write."""
+    file = Path(str(url.database))
+    if url.get_backend_name() != "sqlite" or not file.is_file():
+        return False
+    # SQLite writes its log beside the file.
+    return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+def copy_database(url: URL, folder: Path) -> URL:
+    """Copy a SQLite file with its log into `folder`; return the URL of the copy."""
+    file = Path(str(url.database))
+    for _ in range(5):
+        before = _stamp(file)
+        for part in (file, file.with_name(f"{file.name}-wal")):
+            if part.exists():
+                shutil.copyfile(part, folder / part.name)
+        if _stamp(file) == before:  # else another process has written meanwhile
+            break
+    return URL.create(url.drivername, database=str(folder / file.name))
+
+
+def _stamp(file: Path) -> list[tuple[int, int]]:
+    found = [part.stat() for part in (file, file.with_name(f"{file.name}-wal")) if part.exists()]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in found]
+
+
+def engine_url(url: URL) -> str:
+    """Return the URL for `RDBStorage`, which reads braces, for example in a password, as a template."""
+    return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
 def _check_server(url: URL, shown: str) -> None:

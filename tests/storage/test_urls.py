@@ -143,6 +143,32 @@ def test_braces_in_a_path_are_not_a_template(tmp_path: Path) -> None:
     assert (tmp_path / "a{b}" / "hpo.db").exists()
 
 
+def test_folder_with_a_question_mark_is_no_end_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "what? 100% {a}#b"
+    monkeypatch.setenv("HPO_HOME", str(folder))
+    monkeypatch.delenv("HPO_STORAGE", raising=False)
+    optuna.create_study(study_name="s", storage=open_storage())
+    assert (folder / "hpo.db").is_file() and [file.name for file in tmp_path.iterdir()] == [folder.name]
+    again = pickle.loads(pickle.dumps(open_storage()))
+    assert len(again.get_all_studies()) == 1
+    assert parse_url("sqlite:////home/what?/hpo.db").database == "/home/what?/hpo.db"
+
+
+def test_file_that_cannot_be_written_is_read_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results"
+    url = f"sqlite:///{folder / 'hpo.db'}"
+    study = optuna.create_study(study_name="s", storage=open_storage(url))
+    study.add_trial(optuna.trial.create_trial(value=0.5))  # in the write-ahead log
+    # Root may write everything, and only a user who may mount has a read-only file system.
+    monkeypatch.setattr(urls.os, "access", lambda path, _mode: Path(path) not in (folder, folder / "hpo.db"))
+    before = {file: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
+    reader = open_storage(url)
+    assert str(reader) == url and optuna.load_study(study_name="s", storage=reader).best_value == 0.5
+    with pytest.raises(StorageError, match="cannot be written: the file, its folder or the file system"):
+        optuna.create_study(study_name="t", storage=reader)
+    assert {file: file.read_bytes() for file in before} == before
+
+
 def test_storage_is_pickled_by_its_url(storage: Storage, study: optuna.Study) -> None:
     copy = pickle.loads(pickle.dumps(storage))
     assert copy.url == storage.url

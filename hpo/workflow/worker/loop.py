@@ -151,8 +151,8 @@ class WorkerLoop:
         self.storage.remove_session()
 
     def _search(self) -> bool:
-        # The worker's id is mixed in: with one seed, two workers would sample the same configurations.
-        seed = (self.config.seed * 7919 + self.worker.worker_id) % 2**31
+        # The worker's number is mixed in: with one seed, two workers would sample the same configurations.
+        seed = (self.config.seed * 7919 + self.worker.number) % 2**31
         study = optuna.load_study(
             study_name=self.search.study_name,
             storage=self.storage,

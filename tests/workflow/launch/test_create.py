@@ -58,6 +58,15 @@ def test_study_deleted_by_optuna_leaves_no_study_and_no_weights(
     assert again.model_dir.is_dir() and again.model_dir != deleted.model_dir
 
 
+def test_one_seed_samples_the_same_in_any_database(
+    one_trial: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = one_trial | {"budget": {"max_trials": 2}}
+    hpo.run(one_trial, name="earlier")
+    here = hpo.run(study, storage=f"sqlite:///{tmp_path / 'empty.db'}").study.trials
+    assert [trial.params for trial in hpo.run(study).study.trials] == [trial.params for trial in here]
+
+
 @pytest.mark.parametrize(
     ("direction", "trials", "message"),
     [
