@@ -39,7 +39,8 @@ def load_file(config: DataConfig, path: Path) -> RawSplits:
     for key, rows in content.splits.items():
         split = split_of(key)
         if split is not None and split not in splits:
-            splits[split], origins[split] = resolve_media(rows, path.parent), f"{path.name}[{key}]"
+            splits[split], _ = resolve_media(rows, path.parent)
+            origins[split] = f"{path.name}[{key}]"
     return RawSplits(splits["train"], splits.get("validation"), splits.get("test"), origins, content.notes)
 
 
@@ -92,8 +93,8 @@ def _read_splits(
     read, notes = {}, []
     for split, paths in files.items():
         rows, said = _read_parts(paths, config, already or {})
-        read[split] = resolve_media(rows, paths[0].parent)
-        notes += [note for note in said if note not in notes]
+        read[split], found = resolve_media(rows, paths[0].parent)
+        notes += [note for note in (*said, *found) if note not in notes]
     if "train" not in read:
         raise DataError("data.train: no file is left for training: name one.")
     if aside:

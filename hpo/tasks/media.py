@@ -27,6 +27,7 @@ from hpo.data.media.files import (
     media_values,
     read_items,
 )
+from hpo.data.media.locate import resolve_media
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.inference import run_inference
@@ -182,7 +183,7 @@ class MediaTask(Task):
         if path.suffix.lower() == ".txt":
             names = [line.strip() for line in decode(path, encoding).splitlines() if line.strip()]
             return [str(locate(name, [path.parent, Path()], str(path))) for name in names]
-        rows = read_file(path, encoding)
+        rows, _ = resolve_media(read_file(path, encoding), path.parent)
         trained = columns[self.kind]
         column = trained if trained in rows.column_names else find_media_column(rows, self.kind, None, path.name)
         return list(read_items(rows, column, [path.parent, Path()], path.name))

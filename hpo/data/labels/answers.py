@@ -111,7 +111,12 @@ def _check_span(text: str, offset: int, context: str, where: str) -> None:
 def _spans(value: Any, start: Any, where: str) -> tuple[list[str], list[int] | None]:
     """Return the non-empty answers of a row, and their offsets where they are given."""
     found, starts = _detect_form(value, start)
-    texts = [found] if isinstance(found, str) else [str(text) for text in found or ()]
+    if isinstance(found, bool):
+        raise DataError(
+            f"{where}: the answer is {str(found).lower()}, not a part of the context. Yes/no questions are pairs of texts "
+            "to classify: set `task: text-classification`, and name the two texts and the label."
+        )
+    texts = [str(text) for text in found or ()] if found is None or isinstance(found, list) else [str(found)]
     offsets = _convert_offsets(starts)
     if offsets is None:
         return [text for text in texts if text], None

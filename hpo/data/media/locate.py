@@ -1,6 +1,7 @@
 """Images and audio that a table names by file name or id: found below the table's folder or its parent."""
 
 import os
+import re
 from collections import defaultdict
 from pathlib import Path, PurePath
 
@@ -15,40 +16,61 @@ MEDIA = frozenset().union(*EXTENSIONS.values())
 DEPTH = 4  # folders below the table's that are searched
 MOST = 2_000_000  # entries that are looked at
 SAMPLE = 20
+HINT = re.compile(r"image|img|photo|picture|file|audio|clip|wav|path", re.IGNORECASE)
 
 
-def resolve_media(rows: Dataset, folder: Path) -> Dataset:
-    """Return rows with the paths of media files that their columns name, without a folder or without an extension.
+def resolve_media(rows: Dataset, folder: Path) -> tuple[Dataset, list[str]]:
+    """Return rows with the paths of media files that a column names, without a folder or an extension, and notes.
 
-    A column is resolved where each of its first values is the name or the stem of an image or an audio file.
+    A column is resolved where each of its first values is the name or the stem of an image or an audio file: below
+    the table's folder, and names with their extension also below its parent.
     """
-    found: dict[str, dict[str, list[Path]]] = {}
     for column in rows.column_names:
-        if not holds_strings(rows, column) or not _names_files(rows, column, folder):
+        kind = _kind_of_names(rows, column, folder)
+        if kind is None:
             continue
-        if not found:
-            found = {"files": _index(folder) or _index(folder.absolute().parent, 2)}
-        index = found["files"]
-        values = rows.data.table.column(column).to_pylist()
-        sample = [value for value in values if value][:SAMPLE]
+        index = _index(folder)
+        sample = _sample(rows, column)
+        if kind == "names" and not all(_key(value) in index for value in sample):
+            index = _index(folder.absolute().parent, 2)
         if index and all(_key(value) in index for value in sample):
-            paths = [_find(value, index, column, row) for row, value in enumerate(values, 1)]
-            table = rows.data.table
-            position = table.column_names.index(column)
-            rows = Dataset(table.set_column(position, column, pa.array(paths, pa.string())))
-    return rows
+            return _with_paths(rows, column, index)
+    return rows, []
 
 
-def _names_files(rows: Dataset, column: str, folder: Path) -> bool:
-    """Return whether the first values look like names of files that are not found as they are written."""
-    values = rows.data.table.column(column)[: 5 * SAMPLE].to_pylist()
-    sample = [value for value in values if value][:SAMPLE]
-    if not sample or any("\n" in value or len(value) > 300 for value in sample):
-        return False
-    if all(Path(value).suffix.lower() in MEDIA for value in sample):
-        return not (folder / Path(sample[0]).expanduser()).is_file()
-    ids = all(value.strip() and " " not in value and "://" not in value for value in sample)
-    return ids and len(set(sample)) == len(sample) and len(sample) > 1
+def _with_paths(rows: Dataset, column: str, index: dict[str, list[Path]]) -> tuple[Dataset, list[str]]:
+    values = rows.data.table.column(column).to_pylist()
+    paths = [_find(value, index, column, row) for row, value in enumerate(values, 1)]
+    table = rows.data.table
+    position = table.column_names.index(column)
+    first = next(path for path in paths if path)
+    notes = [f"column '{column}': its files were found by name, such as {first}"]
+    table = table.set_column(position, column, pa.array(paths, pa.string()))
+    others = [name for name in table.column_names if name != column]
+    if re.fullmatch(r"column_\d+", column):  # no header
+        names = {column: "file"}
+        if PurePath(first).suffix.lower() in EXTENSIONS["audio"] and others:
+            names[others[-1]] = "text"  # LJSpeech: id | transcript | normalized transcript
+            notes.append(f"transcripts: the last column, '{others[-1]}'")
+        table = table.rename_columns([names.get(name, name) for name in table.column_names])
+    return Dataset(table), notes
+
+
+def _sample(rows: Dataset, column: str) -> list[str]:
+    return [value for value in rows.data.table.column(column)[: 5 * SAMPLE].to_pylist() if value][:SAMPLE]
+
+
+def _kind_of_names(rows: Dataset, column: str, folder: Path) -> str | None:
+    """Return whether the first values look like `names` of files that are not found as written, or like `stems`."""
+    sample = _sample(rows, column) if holds_strings(rows, column) else []
+    if not sample or any("\n" in value or len(value) > 300 or "://" in value for value in sample):
+        return None
+    if all(PurePath(value).suffix.lower() in MEDIA for value in sample):
+        return None if (folder / Path(sample[0]).expanduser()).is_file() else "names"
+    # Row numbers are no names of files, unless the column says so.
+    ids = all(" " not in value for value in sample) and len(set(sample)) == len(sample) > 1
+    named = HINT.search(column) is not None
+    return "stems" if ids and (named or not any(value.isdecimal() for value in sample)) else None
 
 
 def _index(folder: Path, depth: int = DEPTH) -> dict[str, list[Path]]:
