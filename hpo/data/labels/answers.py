@@ -113,8 +113,8 @@ def _spans(value: Any, start: Any, where: str) -> tuple[list[str], list[int] | N
     found, starts = _detect_form(value, start)
     if isinstance(found, bool):
         raise DataError(
-            f"{where}: the answer is {str(found).lower()}, not a part of the context. Yes/no questions are pairs of texts "
-            "to classify: set `task: text-classification`, and name the two texts and the label."
+            f"{where}: the answer is {str(found).lower()}, not a part of the context. Yes/no questions are "
+            "pairs of texts to classify: set `task: text-classification`, and name the two texts and the label."
         )
     texts = [str(text) for text in found or ()] if found is None or isinstance(found, list) else [str(found)]
     offsets = _convert_offsets(starts)

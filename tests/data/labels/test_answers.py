@@ -42,6 +42,8 @@ def test_without_offsets_the_first_occurrence_is_used(answer: Any) -> None:
         ({"text": ["Anna"], "answer_start": [7]}, "row 1: the answer 'Anna' is not at character 7"),
         ("Carla", "row 1: the answer 'Carla' is not in its context"),
         ({"text": ["Anna", "Anna"], "answer_start": [6]}, "row 1: 2 answers and 1 answer_start"),
+        (False, "row 1: the answer is false, .*`task: text-classification`"),
+        (42, "row 1: the answer '42' is not in its context"),
         ("", r"1 of 1 question without an answer \(row 1"),
     ],
 )
