@@ -30,7 +30,7 @@ from hpo.data.media.files import (
 from hpo.data.media.locate import resolve_media
 from hpo.errors import DataError
 from hpo.tasks.base import Task
-from hpo.tasks.inference import run_inference
+from hpo.tasks.inference import pad_batch, run_inference
 from hpo.tasks.objective import Batch
 from hpo.tasks.task_data import Examples, Labels, SourceColumns
 
@@ -166,7 +166,7 @@ class MediaTask(Task):
         self, model: Any, processor: Any, name: str, features: Sequence[NDArray[Any]], batch_size: int
     ) -> list[dict[str, Any]]:
         def collate(indices: list[int]) -> Batch:
-            return self.prepare_batch(pad_batch(name, [features[index] for index in indices]), processor)
+            return self.prepare_batch(pad_arrays(name, [features[index] for index in indices]), processor)
 
         def forward(batch: "Mapping[str, torch.Tensor]", indices: list[int]) -> list[dict[str, Any]]:
             return self.postprocess(self.logits(model, batch).float(), model.config, processor)
@@ -208,15 +208,6 @@ def _column(arrays: Sequence[NDArray[Any]]) -> pa.Array:
     return column
 
 
-def pad_batch(name: str, arrays: Sequence[NDArray[Any]]) -> Batch:
-    """Return a batch as in training: arrays of one shape stacked, others padded with zeros, with their mask."""
-    import torch
-
-    if arrays[0].ndim > 1:
-        stacked = np.stack(arrays)
-        return {name: torch.from_numpy(stacked if stacked.dtype == np.uint8 else stacked.astype(np.float32))}
-    sizes = np.array([len(array) for array in arrays])
-    mask = np.arange(sizes.max())[None, :] < sizes[:, None]
-    values = np.zeros(mask.shape, np.float32)
-    values[mask] = np.concatenate(arrays)
-    return {name: torch.from_numpy(values), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+def pad_arrays(name: str, arrays: Sequence[NDArray[Any]]) -> Batch:
+    """Return a batch of the input `name`: arrays of one shape stacked, waveforms padded with zeros, with their mask."""
+    return pad_batch({name: np.stack(arrays) if arrays[0].ndim > 1 else arrays}, {})

@@ -174,6 +174,38 @@ def test_saved_model_predicts_as_in_evaluation(
         assert [CASES[task].as_prediction(answer, data) for answer in answers] == expected
 
 
+@pytest.mark.parametrize("task", [task for task in TASKS if CASES[task].files is None])
+def test_predictions_do_not_depend_on_the_padding_of_the_tokenizer(
+    task: str, prepared: Callable[[str], TaskData], tmp_path: Path
+) -> None:
+    """A tokenizer that pads on the left, as those of Llama, Gemma and Qwen: in a batch as one by one."""
+    from transformers import AutoTokenizer
+
+    save_small(tmp_path / "model", CASES[task].quick)
+    file = tmp_path / "model" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
+    given = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert given.padding_side == "left"
+
+    data = prepared(task)
+    plan = make_plan(task, CASES[task].quick, data, tmp_path)
+    kind, model = plan.task, plan.candidate.build(0).eval()
+    kind.configure_model(model, plan.train)
+    kind.finalize_model(model, data)
+    plan.candidate.processor.save_pretrained(tmp_path / "final")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "final")
+    assert saved.padding_side == ("left" if task == "causal-lm" else "right")
+    rows = inputs_of(data)[:12]
+    for tokenizer in (given, saved):
+        together, alone = (kind.predict(model, tokenizer, rows, 32, size) for size in (12, 1))
+        assert [CASES[task].as_prediction(answer, data) for answer in together] == [
+            CASES[task].as_prediction(answer, data) for answer in alone
+        ]
+        assert [answer.get("score") for answer in together] == [
+            pytest.approx(answer["score"], abs=1e-4) if "score" in answer else None for answer in alone
+        ]
+
+
 def inputs_of(data: TaskData) -> list[Any]:
     media = [role for role in ("image", "audio") if role in data.columns]
     if media:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hpo.data.media.audio import MAX_SECONDS, decode_audio, read_audio
 from hpo.data.media.files import Item
 from hpo.errors import DataError
-from hpo.tasks.media import MediaTask, pad_batch
+from hpo.tasks.media import MediaTask, pad_arrays
 from hpo.tasks.objective import Batch
 
 TOKENS_PER_SECOND = 50  # models compute a vector for each 20 ms
@@ -46,7 +46,7 @@ class AudioTask(MediaTask):
         rate = extractor_of(processor).sampling_rate
         clips = [np.sin(np.arange(round(seconds * rate)) / 20).astype(np.float32) for seconds in (0.5, 0.3)]
         name, arrays = self._features(clips, processor)
-        batch = pad_batch(name, arrays)
+        batch = pad_arrays(name, arrays)
         try:
             with torch.inference_mode():
                 self.logits(model, self.prepare_batch(batch, processor))

@@ -99,6 +99,7 @@ class CausalLM(Task):
         return f"{'Completions' if 'label' in rows.column_names else 'Texts'} of {words:.0f} words"
 
     def adapt_processor(self, processor: Any, data: TaskData) -> Any:
+        processor.padding_side = "left"  # of prompts: a text is continued from its end
         if "messages" in data.train.column_names and processor.chat_template is None:
             processor.chat_template = PLAIN_TEMPLATE
         return processor

@@ -1,12 +1,12 @@
 """Text generation: a model's generation settings, generated tokens, and the loss of tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.tasks.inference import run_inference
+from hpo.tasks.inference import Side, pad_batch, run_inference
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,7 @@ def set_generation(model: Any, tokenizer: Any, lengths: NDArray[Any], num_beams:
     own["eos_token_id"] = list(dict.fromkeys(end for end in (*ends, end_of_text(tokenizer)) if end is not None))
     if len(own["eos_token_id"]) == 1:
         own["eos_token_id"] = own["eos_token_id"][0]
-    if own["pad_token_id"] is None:
-        own["pad_token_id"] = tokenizer.pad_token_id
+    own["pad_token_id"] = tokenizer.pad_token_id  # fills finished texts of a batch; decoding skips this one
     longest = int(np.ceil(np.quantile(lengths, COVERED)))
     model.generation_config = GenerationConfig(
         **{name: value for name, value in own.items() if value is not None},
@@ -66,16 +65,14 @@ def write_texts(
     tokenizer: Any,
     prompts: Sequence[Sequence[int]],
     batch_size: int,
-    padding_side: Literal["left", "right"],
+    padding_side: Side,
     **settings: Any,
 ) -> list[str]:
     """Return the text that a model generates for each of `prompts` (tokens), in order; `settings` as in `generate`."""
 
     def collate(indices: list[int]) -> "Mapping[str, torch.Tensor]":
-        inputs = tokenizer.pad(
-            {"input_ids": [list(prompts[index]) for index in indices]}, padding_side=padding_side, return_tensors="pt"
-        )
-        return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        tokens = [np.asarray(prompts[index], np.int64) for index in indices]
+        return pad_batch({"input_ids": tokens}, {"input_ids": tokenizer.pad_token_id}, padding_side)
 
     def forward(batch: "Mapping[str, torch.Tensor]", indices: list[int]) -> list[str]:
         return decode(tokenizer, generate(model, batch, **settings))

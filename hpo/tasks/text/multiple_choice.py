@@ -25,7 +25,7 @@ from hpo.data.labels.choices import (
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.baselines import fit_words, score_baseline
-from hpo.tasks.inference import run_inference
+from hpo.tasks.inference import run_encoded
 from hpo.tasks.objective import Batch, Predictions
 from hpo.tasks.task_data import Encoded, Examples, SourceColumns, TaskData
 from hpo.tasks.text.base import check_exists
@@ -158,27 +158,22 @@ class MultipleChoice(Task):
         """
         import torch
 
+        if not rows:
+            return []
         if any(isinstance(row, str) or isinstance(row[-1], str) or len(row[-1]) < 2 for row in rows):
             raise DataError("An input is (question, [choice, choice, …]), with two choices at least.")
         questions, choices = [" ".join(row[:-1]) for row in rows], [list(row[-1]) for row in rows]
 
-        def collate(indices: list[int]) -> Mapping[str, torch.Tensor]:
-            most = max(len(choices[index]) for index in indices)
-            padded = pad_choices([choices[index] for index in indices], most)
-            texts = _paired([questions[index] for index in indices], padded)
-            inputs = tokenizer(*texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
-            return {name: tensor.view(len(indices), most, -1) for name, tensor in inputs.items()}
+        counts = [count_choices(row) for row in choices]
+        columns = {"text": questions, "text_pair": pad_choices(choices, max(map(len, choices)))}
+        encoded = self.encode(Dataset.from_dict(columns), tokenizer, max_length)
 
-        def forward(batch: Mapping[str, torch.Tensor], indices: list[int]) -> list[tuple[float, int]]:
-            logits = self.logits(model, batch).float()
-            counts = torch.tensor([count_choices(choices[index]) for index in indices], device=logits.device)
-            scores, best = _mask_padding(logits, counts).softmax(1).max(1)
+        def reduce(logits: torch.Tensor, indices: list[int]) -> list[tuple[float, int]]:
+            own = torch.tensor([counts[index] for index in indices], device=logits.device)
+            scores, best = _mask_padding(logits, own).softmax(1).max(1)
             return list(zip(scores.tolist(), best.tolist(), strict=True))
 
-        lengths = [
-            len(row) * len(question) + sum(map(len, row)) for question, row in zip(questions, choices, strict=True)
-        ]
-        predictions = run_inference(model, lengths, collate, forward, batch_size)
+        predictions = run_encoded(self, model, tokenizer, encoded, reduce, batch_size)
         return [
             {"label": row[best], "score": score, "choice": best, "text": question}
             for question, row, (score, best) in zip(questions, choices, predictions, strict=True)

@@ -11,6 +11,8 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hpo.tasks.inference import pad_batch
+
 Indices = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 Tokens = Literal["all", "first", "last"]
@@ -136,19 +138,7 @@ class Features:
 
         `attention_mask` is 0 at padding; it is added here unless the task encoded one.
         """
-        batch: Batch = {}
-        for name, (values, offsets) in self.columns.items():
-            if offsets is None:
-                batch[name] = torch.from_numpy(_widened(np.asarray(values[rows])))
-                continue
-            sizes = offsets[rows + 1] - offsets[rows]
-            mask = np.arange(sizes.max())[None, :] < sizes[:, None]
-            found = _widened(np.concatenate([values[offsets[row] : offsets[row + 1]] for row in rows]))
-            padded = np.full((*mask.shape, *found.shape[1:]), self.pad_values.get(name, 0), dtype=found.dtype)
-            padded[mask] = found
-            batch[name] = torch.from_numpy(padded)
-            if name != "labels" and "attention_mask" not in self.columns:
-                batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        batch = pad_batch({name: _take(column, rows) for name, column in self.columns.items()}, self.pad_values)
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[rows])
         return self.prepare_batch(batch)
@@ -190,11 +180,12 @@ def _concatenated(one: Column, other: Column) -> Column:
     return ConcatenatedArray(values, more) if large else np.concatenate([values, more]), offsets
 
 
-def _widened(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values in the type that models take: 16-bit floats as float32, tokens as int64, pixels as bytes."""
-    if values.dtype == np.uint8:
-        return values
-    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+def _take(column: Column, rows: Indices) -> list[NDArray[Any]] | NDArray[Any]:
+    """Return a column's values of `rows`: an array each, or one array where all inputs have one shape."""
+    values, offsets = column
+    if offsets is None:
+        return np.asarray(values[rows])
+    return [values[offsets[row] : offsets[row + 1]] for row in rows]
 
 
 def pop_labels(model: Any, batch: Batch) -> torch.Tensor:

@@ -20,8 +20,12 @@ def load_processor(ref: ModelRef, kind: str) -> Any:
 
 
 def load_tokenizer(ref: ModelRef) -> Any:
-    """Load the model's tokenizer, and set a padding token where it has none."""
+    """Load the model's tokenizer, and set a padding token where it has none.
+
+    It pads on the right, as training does, also when it is saved and loaded by transformers alone.
+    """
     tokenizer = _load(ref, "AutoTokenizer", "tokenizer")
+    tokenizer.padding_side = "right"
     # Without its files, AutoTokenizer silently returns one with special tokens only: every word would be unknown.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise _missing(ref, "tokenizer")
