@@ -137,6 +137,7 @@ class _Run:
         """Check the models against the study; the models that a `known` study dropped stay dropped."""
         with console.progress("checking the models"), gc_disabled():
             from hpo.workflow.checks.constraints import apply_constraints
+            from hpo.workflow.checks.passes import apply_passes
             from hpo.workflow.checks.study import inspect_models, study_warnings
             from hpo.workflow.context import StudyContext, check_remote_checkpoints
 
@@ -144,6 +145,9 @@ class _Run:
             context = StudyContext.create(config, supervisor.placement.execution_here(), data, self.identity)
             context, dropped = (context, []) if known else apply_constraints(context)
             inspect_models(context)
+            if known is None:
+                context, doubtful = apply_passes(context)
+                dropped = [*dropped, *doubtful]
         check_remote_checkpoints(config, self.identity)
         for line in [*data.notes, *dropped, *study_warnings(context)]:
             console.note(f"  {line}")

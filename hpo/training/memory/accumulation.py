@@ -1,9 +1,12 @@
 """Accumulates the gradient of a full batch over micro-batches that fit in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpo.tasks.base import Task
 from hpo.training.batches.batching import micro_batches
@@ -74,7 +77,7 @@ class Accumulation:
     def _add(self, part: dict[str, torch.Tensor], count: float) -> torch.Tensor:
         batch = {name: tensor.to(self.execution.device, non_blocking=True) for name, tensor in part.items()}
         labels = pop_labels(self.model, batch)
-        with self.execution.autocast():
+        with running_statistics(self.model, len(labels)), self.execution.autocast():
             logits = self._task.logits(self.model, batch)
         loss = self._task.loss(logits.float(), labels, self._label_smoothing) / count
         loss.backward()
@@ -90,6 +93,22 @@ class Accumulation:
             return False
         self.execution = self.execution.with_checkpoint_activations()
         return True
+
+
+@contextmanager
+def running_statistics(model: nn.Module, rows: int) -> Iterator[None]:
+    """Have BatchNorm use its running statistics where a batch has one row, of which it has none: torch raises there.
+
+    Such a batch is the rest of an epoch (65 images in batches of 16), or a micro-batch.
+    """
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.training] if rows == 1 else []
+    for part in norms:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part in norms:
+            part.train()
 
 
 def checkpoint_activations(model: Any) -> bool:

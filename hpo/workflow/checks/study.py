@@ -20,6 +20,7 @@ from hpo.search.finite_space import FiniteSpace
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.checks.constraints import apply_constraints
+from hpo.workflow.checks.passes import apply_passes
 from hpo.workflow.checks.techniques import check_techniques
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.context import StudyContext, check_remote_checkpoints, describe_data
@@ -93,8 +94,10 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
         check_direction(context.scorer, config.direction)
         check_remote_checkpoints(config)
         context, dropped = apply_constraints(context)
+        plans = inspect_models(context)
+        context, doubtful = apply_passes(context)
     with console.progress("timing each model on the data"):
-        plans = time_models(context, inspect_models(context))
+        plans = time_models(context, [plan for plan in plans if plan.model in context.config.labels])
     times = forecast(context, plans, len(placement.slots))
     return StudyCheck(
         name=config.name,
@@ -103,7 +106,7 @@ def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
         notes=tuple(context.data.notes),
         models=tuple(plans),
         forecast=times,
-        warnings=(*dropped, *study_warnings(context), *too_little_time(context, plans, times)),
+        warnings=(*dropped, *doubtful, *study_warnings(context), *too_little_time(context, plans, times)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from hpo.errors import TrialError
+from hpo.errors import HpoError, TrialError
 from hpo.training.memory.out_of_memory import is_out_of_memory
 
 # Messages of GPU libraries after which every further call of the process fails.
@@ -17,6 +17,8 @@ _LOST_DEVICE = (
     "cuDNN error",
     "unspecified launch failure",
 )
+# The files of torch that call a module's `forward`, and the backward pass.
+_PASSES = {torch.nn.modules.module.__file__, torch.autograd.graph.__file__}
 _FULL_DISK = ("No space left on device", "database or disk is full")
 
 
@@ -32,7 +34,22 @@ def reason_to_fail(error: BaseException) -> str | None:
     for cause in _chain(error):
         if is_out_of_memory(cause):
             return f"OutOfMemory: {str(cause).strip() or 'the process cannot allocate more memory'}"
+    if is_raised_in_model(error) and not is_disk_full(error):
+        message = " ".join(str(error).split())[:400]
+        return f"ModelError: a forward or backward pass of the model failed: {type(error).__name__}: {message}"
     return None
+
+
+def is_raised_in_model(error: BaseException) -> bool:
+    """Whether a library's or a model's own exception left a module's forward pass or the backward pass of a loss.
+
+    Then it costs the trials of that model: another model of the study may do without.
+    """
+    traceback, files = error.__traceback__, set()
+    while traceback is not None:
+        files.add(traceback.tb_frame.f_code.co_filename)
+        traceback = traceback.tb_next
+    return isinstance(error, Exception) and not isinstance(error, HpoError) and bool(files & _PASSES)
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -56,6 +56,7 @@ class TrialRun:
         self._folder = context.trial_folder(stage_folder(study), trial.number)
         self._identity = context.identity
         self._folds = len(context.data.folds)
+        self._task = context.task.name
         self._remote = remote
         self._attempt = Attempt(worker.attempt, stop, self._record_checkpoint)
 
@@ -129,6 +130,11 @@ class TrialRun:
             reason = reason_to_fail(error)
             if reason is None:
                 raise
+        if reason.startswith("ModelError"):
+            record = TrialRecord.of(self._worker.storage.get_trial(trial_id(self._trial)))
+            model = record.params.get("model", "the model")
+            reason = reason.replace("ModelError:", f"ModelError: {model}: {self._task}:", 1)
+            log.warning("trial %s failed: %s", self._trial.number, reason)
         # Only outside the except block is the memory of the failed run free again.
         TrialRecord(failure=reason).save(self._trial)
         return TrialState.FAIL, None
