@@ -33,7 +33,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, ov
 
 @app.command(epilog="Example:  hpo init data/reviews.csv --model ./my-bert --model FacebookAI/roberta-base")
 def init(
-    data: Annotated[str, typer.Argument(help="A csv, tsv, jsonl or parquet file, a folder of them, or a hub dataset.")],
+    data: Annotated[str, typer.Argument(help="A file (csv, json, parquet, xlsx, …), a folder, or a hub dataset.")],
     model: Annotated[list[str] | None, typer.Option(help="A candidate: hub id or folder. May be repeated.")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the proposed models: small, base or large.")] = None,
     text: Annotated[
@@ -50,13 +50,28 @@ def init(
     space: Annotated[
         str | None, typer.Option(help="A ready-made search space, if not the one that suits task and data.")
     ] = None,
+    encoding: Annotated[str | None, typer.Option(help="The text encoding of the files, if not utf-8.")] = None,
+    header: Annotated[
+        bool | None, typer.Option(help="Whether the first line of a table names its columns, if it is not recognized.")
+    ] = None,
+    drop_empty: Annotated[
+        bool | None, typer.Option("--drop-empty", help="Drop rows with an empty text, or questions without an answer.")
+    ] = None,
+    label_delimiter: Annotated[
+        str | None, typer.Option(help="The separator of several labels in one cell, if it is not recognized.")
+    ] = None,
+    train: Annotated[str | None, typer.Option(help="The file or split to train on, if it is not recognized.")] = None,
+    validation: Annotated[str | None, typer.Option(help="The file or split to select on.")] = None,
+    test: Annotated[str | None, typer.Option(help="The file or split to test on, once.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; else studies/DATA.yaml.")] = None,
 ) -> None:
     """Inspect DATA and write a study file that runs as it is."""
     from hpo.workflow.init import write_study_file
 
     with console.progress("reading the data"):
-        path = write_study_file(data, model or (), size, output, text or (), label or (), task, group, space)
+        reading = {"encoding": encoding, "header": header, "drop_empty": drop_empty, "label_delimiter": label_delimiter}
+        reading |= {"train": train, "validation": validation, "test": test}
+        path = write_study_file(data, model or (), size, output, text or (), label or (), task, group, space, reading)
     console.note(f"Wrote {path}. Read it, then: hpo check {shlex.quote(str(path))}")
 
 
@@ -180,6 +195,9 @@ def predict(
     name: Annotated[
         str | None, typer.Option("--study", help="The study, or a final model's folder; else the latest.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The text encoding of FILE, if not that of the training data.")
+    ] = None,
     storage: StorageUrl = None,
 ) -> None:
     """Predict with a study's final model."""
@@ -190,7 +208,7 @@ def predict(
         raise ConfigError('Give texts, or --file FILE. Example: hpo predict "some text"')
     with console.progress("predicting"):
         predictor = open_predictor(name, storage)
-        rows = predictor.predict_file(file) if file is not None else predictor.predict_arguments(texts or [])
+        rows = predictor.predict_file(file, encoding) if file is not None else predictor.predict_arguments(texts or [])
     console.show_predictions(rows)
 
 

@@ -1,11 +1,12 @@
 """`hpo init`: inspects the data and writes a commented study file that runs as it is."""
 
 import os
-import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig
@@ -18,6 +19,9 @@ from hpo.errors import ConfigError, DataError, did_you_mean
 from hpo.tasks.base import ENCODERS, Task
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.task_data import TaskData
+from hpo.workflow.flags import as_flags
+
+READING = {"encoding", "header", "drop_empty", "label_delimiter", "train", "validation", "test"}
 
 TEMPLATE = """\
 # Written by `hpo init`. It runs as it is:
@@ -32,7 +36,7 @@ task: {task}
 {found}data:
   path: {path}
 {inputs}  label: {label}
-{group}  validation_size: 0.15   # share of train, where the data has no validation split of its own
+{group}{reading}  validation_size: 0.15   # share of train, where the data has no validation split of its own
   test_size: 0.15         # the same for test, which is touched once, at the end
 
 # The candidates: hub ids or local folders.
@@ -70,13 +74,15 @@ def write_study_file(
     task: str | None = None,
     group: str | None = None,
     space: str | None = None,
+    reading: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Write a study file for `data` and return its path.
 
     `models` are the candidates; without any, well-known ones of `size` are proposed. `text` and `label` name columns
     that are not recognized, `task` the task, or a Python file that defines one. `group` is the column whose values no
-    two splits may share, `space` a ready-made search space. Raises `DataError`, and `ConfigError` where the file exists
-    or an option is invalid.
+    two splits may share, `space` a ready-made search space, `reading` other keys of `data` (`encoding`, `drop_empty`,
+    `train`, …), which are written to the file. Raises `DataError`, and `ConfigError` where the file exists or an option
+    is invalid.
     """
     local = Path(data).expanduser()
     name = folder_name(local.resolve().stem if local.exists() else data)
@@ -85,13 +91,13 @@ def write_study_file(
         raise ConfigError(f"{target} exists already. Give another name with --output, or delete it.")
     _check_space(space)
     columns = {"text": tuple(text) if len(text) > 1 else next(iter(text), None), "label": tuple(label) or None}
-    source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns)
+    given = {key: value for key, value in reading.items() if value is not None}
+    source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns, **given)
     try:
         meant = get_task(task) if task is not None else infer_task(load_splits(source).train, source)
         prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
-        message = re.sub(r"`data\.(text|image|audio)`|data\.text(?=:)", "--text", str(error))
-        raise DataError(message.replace("`data.label`", "--label").replace("data.group", "--group")) from error
+        raise DataError(as_flags(str(error))) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
     target.parent.mkdir(parents=True, exist_ok=True)
     named = _relative(task, target.parent) if task is not None and is_file(task) else meant.name
@@ -127,6 +133,10 @@ def _fill(
         label=inline(list(source.label) if isinstance(source.label, tuple) else data.columns.get("label", ""))
         or "null",
         group=f"  group: {inline(source.group)}   # no two splits share a value of it\n" if source.group else "",
+        reading="".join(
+            f"  {key}: {str(value).lower() if isinstance(value, bool) else inline(value)}\n"
+            for key, value in source.model_dump(include=READING, exclude_defaults=True).items()
+        ),
         found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
         metrics=_comment(f"Optimized on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),

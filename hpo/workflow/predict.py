@@ -21,6 +21,7 @@ from hpo.tasks.base import Task
 from hpo.tasks.inputs import read_inputs
 from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData
+from hpo.workflow.flags import PREDICT, as_flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +124,16 @@ class Predictor:
             )
         return self._predict(inputs)
 
-    def predict_file(self, path: Path) -> list[dict[str, Any]]:
-        """Predict for the inputs in a csv, tsv, jsonl, parquet or txt file, or a folder of files."""
-        return self._predict(self.task.read_inputs(path, self.record.data.columns))
+    def predict_file(self, path: Path, encoding: str | None = None) -> list[dict[str, Any]]:
+        """Predict for the inputs in a table, a txt file, or a folder of files.
+
+        `encoding` is that of text files; None: that of the training data. Raises `DataError`.
+        """
+        used = encoding or self.record.data_config.get("encoding", "utf-8")
+        try:
+            return self._predict(self.task.read_inputs(path, self.record.data.columns, used))
+        except DataError as error:
+            raise DataError(as_flags(str(error), PREDICT)) from error
 
     def _predict(self, inputs: Sequence[Any], task: Task | None = None) -> list[dict[str, Any]]:
         if not inputs:

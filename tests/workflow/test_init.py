@@ -85,7 +85,7 @@ def test_odd_names_are_quoted(tmp_path: Path) -> None:
     assert config.data.path == str(data)
     assert (config.data.text, config.data.label) == ("the: text", "1e-5")
     assert f"hpo run '{path}'" in path.read_text()
-    with pytest.raises(DataError, match=r"which column holds the label\? .* Name it in --label\."):
+    with pytest.raises(DataError, match=r"which column holds the label\? .* Name it in `--label`\."):
         write_study_file(str(write_csv(tmp_path / "x.csv", ["one", "two", "three"], rows_of(names, texts=2))), ["m"])
 
 

@@ -16,7 +16,16 @@ FILE_NAME = "hpo.json"
 CARD = "README.md"  # users edit it
 TASK_FILE = "task.py"  # of a user's own task
 METRIC_FILE = "metric.py"  # of a user's own metric
-READING = {"text", "image", "audio", "label", "label_delimiter", "drop_empty", "encoding"}  # keys of `data_config`
+READING = {
+    "text",
+    "image",
+    "audio",
+    "label",
+    "label_delimiter",
+    "drop_empty",
+    "encoding",
+    "header",
+}  # keys of `data_config`
 
 
 class RankedOutcome(Record):
