@@ -334,7 +334,8 @@ def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """Run the command line. An `HpoError` is printed as one message, without a traceback unless --debug is given."""
+    """Run the command line. An error is printed as one message, without a traceback unless --debug is given."""
+    console.encode_all()
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -346,6 +347,25 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        if debug:
+            raise
+        console.error(_explain_bug(error))
+        raise SystemExit(1) from None
+
+
+def _explain_bug(error: Exception) -> str:
+    """Return what an unexpected error was, where it was raised, and what to do."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{Path(__file__).parent}" in frame.filename]
+    where = f" (in {Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    reason = next((line for line in str(error).splitlines() if line.strip()), "no message")[:500]
+    return (
+        f"unexpected {type(error).__name__}{where}: {reason}\nThe same command with --debug shows the traceback; "
+        "`hpo run` resumes a study with what was saved."
+    )
 
 
 if __name__ == "__main__":

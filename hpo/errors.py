@@ -20,6 +20,7 @@ is a bug, and ends the study with a traceback.
 
 The command line prints an `HpoError` without a traceback (`--debug` shows it) and exits with the error's `exit_code`:
 
+    1    a bug: an exception that is no `HpoError`
     2    the user can correct it: the configuration, the data, a model, the study's name
     3    the database cannot be reached or used
     75   the process must be started again: its device failed, or its scheduler asked the worker to leave

@@ -163,6 +163,13 @@ class StudyConfig(Config):
     def _name(cls, name: str) -> str:
         return check_study_name(name)
 
+    @field_validator("devices")
+    @classmethod
+    def _some_device(cls, devices: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not devices:
+            raise ValueError("must name at least one device: auto, cpu, cuda, or a list such as [cuda:0, cuda:1]")
+        return devices
+
     @field_validator("warm_start", mode="before")
     @classmethod
     def _one_or_more(cls, given: Any) -> Any:

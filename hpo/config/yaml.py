@@ -12,9 +12,14 @@ from typing import Any
 
 from hpo.errors import ConfigError
 
+MOST_VALUES = 100_000  # of a study file, with its aliases expanded
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from a file. Raises `ConfigError` that names the file and the line."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ConfigError(f"{path.absolute()} is {kind}, not a YAML file.")
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -42,10 +47,35 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem or error.context}.") from None
     except (YAMLError, ValueError) as error:  # a character that YAML forbids; a date such as 2026-13-45
         raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0].rstrip('.')}.") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: its brackets are nested too deeply.") from None
+    _check_size(loaded, where)
     if not isinstance(loaded, dict):
         found = "nothing" if loaded is None else type(loaded).__name__
         raise ConfigError(f"{where}: expected `key: value` lines, found {found}.")
     return loaded
+
+
+def _check_size(loaded: Any, where: str) -> None:
+    """Raise `ConfigError` where aliases (`*name`) make a short file expand to very many values, or contain itself.
+
+    Ten lines of ten aliases each are ten billion values, on whose validation the process would hang.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = MOST_VALUES + 1  # until it is known: a value that contains itself has no size
+            inner = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(map(size, inner))
+        return sizes[id(value)]
+
+    if size(loaded) > MOST_VALUES:
+        raise ConfigError(
+            f"{where}: its aliases (*name) expand to more than {MOST_VALUES:,} values. Write them out, without aliases."
+        )
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:

@@ -99,9 +99,15 @@ def write_study_file(
     except DataError as error:  # there is no study file yet in which to name a column
         raise DataError(as_flags(str(error))) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)
-    target.parent.mkdir(parents=True, exist_ok=True)
     named = _relative(task, target.parent) if task is not None and is_file(task) else meant.name
-    target.write_text(_fill(prepared, source, data, chosen, remark, target, meant, named, space), encoding="utf-8")
+    text = _fill(prepared, source, data, chosen, remark, target, meant, named, space)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{target.absolute()} cannot be written: {error.strerror}. Name another file with --output."
+        ) from error
     return target
 
 

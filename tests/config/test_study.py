@@ -168,3 +168,20 @@ def test_secret_that_would_be_recorded_is_refused_and_not_shown(changed: dict[st
     with pytest.raises(ConfigError, match="would be recorded") as raised:
         load_config(written(**changed))
     assert "S3CR3T" not in str(raised.value) and "CR3T" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"budget": {"max_trials": True}}, "max_trials: must be an integer"),
+        ({"budget": {"max_hours": True}}, "max_hours: must be a number"),
+        ({"workers": False}, "workers: must be an integer"),
+        ({"seed": True}, "seed: must be an integer"),
+        ({"data": {"path": "d.csv", "test_size": True}}, "test_size: must be a number"),
+        ({"devices": []}, "devices: must name at least one device"),
+        ({"devices": ""}, "devices: must name at least one device"),
+    ],
+)
+def test_truth_is_no_number_and_nothing_no_device(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(**changed))

@@ -1,5 +1,6 @@
 """Strict YAML: types of scalars, errors with their line, and round trips."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_unreadable_file_is_named_in_full(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "latin.yaml").write_bytes("name: Zoë".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.yaml.*byte 0xeb"):
         read_yaml(Path("latin.yaml"))
-    with pytest.raises(ConfigError, match="directory"):
+    with pytest.raises(ConfigError, match="is a folder, not a YAML file"):
         read_yaml(tmp_path)
 
 
@@ -68,3 +69,33 @@ def test_to_yaml_round_trips_in_order() -> None:
     values = {"z": 1e-5, "a": ["no", None, True], "m": {"text": "line\nline", "odd": "a: b"}, "e": {}, "l": []}
     assert parse_yaml(to_yaml(values), "") == values
     assert list(parse_yaml(to_yaml(values), "")) == list(values)
+
+
+def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.yaml")
+    with pytest.raises(ConfigError, match="a pipe or a device, not a YAML file"):
+        read_yaml(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 5000 + "]" * 5000, "a: " + "{b: " * 3000 + "1" + "}" * 3000])
+def test_deep_nesting_raises_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply") as raised:
+        parse_yaml(text, "study.yaml")
+    assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)),
+        "a: &a [*a]",
+    ],
+)
+def test_aliases_that_expand_without_end_raise(text: str) -> None:
+    with pytest.raises(ConfigError, match="aliases"):
+        parse_yaml(text, "study.yaml")
+
+
+def test_ordinary_aliases_are_read() -> None:
+    assert parse_yaml("a: &a {x: 1}\nb: *a\nc: [*a, *a]", "")["c"] == [{"x": 1}, {"x": 1}]

@@ -33,6 +33,9 @@ def decode_audio(item: Item) -> tuple[NDArray[np.float32], int]:
         raise ValueError("it contains no audio")
     if len(channels) < frames:
         raise ValueError(f"it is truncated: it has {len(channels)} of {frames} samples")
+    undefined = len(channels) - int(np.isfinite(channels).all(axis=1).sum())
+    if undefined:
+        raise ValueError(f"{undefined} of its {len(channels)} samples are not numbers (NaN or infinite)")
     return channels.mean(axis=1), own
 
 

@@ -4,10 +4,13 @@ Names and texts come from users and data, so markup is disabled and control char
 late, since `hpo --help` does not need it.
 """
 
+import codecs
 import io
 import logging
 import os
+import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from hpo.storage.records.study import Ranking
     from hpo.storage.status import StudyStatus
 
-TABLE_WIDTH_IN_A_PIPE = 140
+TABLE_WIDTH_IN_A_PIPE, NARROWEST = 140, 20
+PLAIN = "hpo-plain"  # the name of the encodings' error handler
+_ASCII = {"–": "-", "—": "-", "−": "-", "±": "+/-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "“": '"', "”": '"'}
+_ASCII |= {"‘": "'", "’": "'", "·": "*", "•": "*", "█": "#", "━": "-", "µ": "u", "✓": "+", "✗": "x"}
 
 _quiet = 0  # blocks of `quiet` that are open, in any thread
 
@@ -45,10 +51,34 @@ def _console(stderr: bool = False) -> "Console":
     """Return a console for the current stream; rich respects NO_COLOR and COLUMNS."""
     from rich.console import Console
 
+    encode_all()
     console = Console(stderr=stderr, quiet=_quiet > 0, markup=False, emoji=False, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) < NARROWEST:
+        console.width = NARROWEST  # with COLUMNS=0 rich prints nothing
+    elif not console.is_terminal and not columns.isdigit():
         console.width = TABLE_WIDTH_IN_A_PIPE
     return console
+
+
+def encode_all() -> None:
+    """Print what the encoding of stdout or stderr lacks (in the C locale: all but ASCII) as ASCII, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != PLAIN and not stream.encoding.startswith("utf"):
+            stream.reconfigure(errors=PLAIN)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII for the characters that cannot be encoded: an encoding's error handler."""
+    assert isinstance(error, UnicodeEncodeError)
+    shown = ""
+    for char in error.object[error.start : error.end]:
+        letters = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+        shown += _ASCII.get(char) or letters or ("-" if unicodedata.name(char, "").startswith("BOX") else "?")
+    return shown, error.end
+
+
+codecs.register_error(PLAIN, _plain)
 
 
 def show(*renderables: "RenderableType") -> None:
@@ -71,6 +101,7 @@ def as_text(*renderables: "RenderableType") -> str:
 
 def emit(text: str) -> None:
     """Print text for another program (JSON, YAML, CSV) unchanged: not wrapped, colored or escaped."""
+    encode_all()
     print(text)
 
 

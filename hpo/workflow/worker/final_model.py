@@ -113,7 +113,7 @@ def finish_final_model(
     `confirmed[0]` is the model's own configuration; `started`, by the monotonic clock, is when its training started.
     """
     footprint = measure_footprint(trained.model, trained.plan.train, context.task, trained.plan.execution.device)
-    scores, baseline, confusion = _measure_on_test(trained, context, search, target.name)
+    scores, baseline, confusion = _measure_on_test(trained, context, search)
     refit = "none" if trained.plan.validation is not None else "train+validation"
     final = FinalModel(
         study=search.study_name,
@@ -139,33 +139,27 @@ def finish_final_model(
         confusion=confusion,
         seconds=_search_seconds(search) | {"retrain": time.monotonic() - started},
     )
-    return _save(trained, context, final, target)
+    written = _save(trained, context, final, target)
+    if scores is not None:  # not before: where the disk was full, the same command evaluates again, and counts it once
+        _count_evaluation(search, target.name, scores.metrics[context.scorer.name])
+    return written
 
 
 def _measure_on_test(
-    trained: TrainedModel, context: StudyContext, search: optuna.Study, model_dir: str
+    trained: TrainedModel, context: StudyContext, search: optuna.Study
 ) -> tuple[FinalScores | None, Baseline | None, Confusion | None]:
-    """Evaluate on the test split, and a simple baseline too; all None without a test split.
-
-    Each evaluation on test is recorded in the study: a test split used often becomes a validation split.
-    """
+    """Evaluate on the test split, and a simple baseline too; all None without a test split."""
     if context.data.test is None:
         return None, None, None
     plan = trained.plan
     features = context.features("test", plan.params.model)
     trained.model.to(plan.execution.device)  # a model read from disk, or trained in 4 bits, is on the host
     found = evaluate(trained.model, features, context.task, context.scorer, plan.execution)
-    value, now = found.metrics[context.scorer.name], time.strftime("%Y-%m-%d %H:%M:%S")
-    evaluations = (
-        *StudyRecord.of(search).test_evaluations,
-        HeldOutEvaluation(model_dir=model_dir, value=value, when=now),
-    )
-    StudyRecord(test_evaluations=evaluations).save(search)
     scores = FinalScores(
         metrics=found.metrics,
         interval=bootstrap_interval(found, context),
         rows=len(found.references),
-        evaluations=len(evaluations),
+        evaluations=len(StudyRecord.of(search).test_evaluations) + 1,
     )
     baseline = context.task.baseline(context.data, context.config.metric)
     confusion = context.task.confusion_matrix(found.predictions, found.references, context.data)
@@ -174,6 +168,13 @@ def _measure_on_test(
         None if baseline is None else Baseline(name=baseline[0], value=baseline[1]),
         None if confusion is None else Confusion(**confusion),
     )
+
+
+def _count_evaluation(search: optuna.Study, model_dir: str, value: float) -> None:
+    """Record an evaluation on test in the study: a test split used often becomes a validation split."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    evaluation = HeldOutEvaluation(model_dir=model_dir, value=value, when=now)
+    StudyRecord(test_evaluations=(*StudyRecord.of(search).test_evaluations, evaluation)).save(search)
 
 
 def bootstrap_interval(found: Evaluation, context: StudyContext) -> tuple[float, float] | None:

@@ -33,3 +33,10 @@ def test_empty_and_truncated_files_raise_value_error(stereo: Path, tmp_path: Pat
         decode_audio(as_item(tmp_path / "empty.wav"))
     with pytest.raises(ValueError, match=r"truncated: it has 1,000 of [\d,]+ bytes"):
         decode_audio(as_item(stereo.read_bytes()[:1000]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_samples_that_are_no_numbers_raise_before_training(value: float, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, value, 0.2], np.float32), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="1 of its 3 samples are not numbers"):
+        decode_audio({"path": str(tmp_path / "a.wav"), "bytes": None})

@@ -33,3 +33,9 @@ def test_16_bit_grayscale_is_scaled() -> None:
 def test_truncated_image_raises() -> None:
     with pytest.raises((OSError, SyntaxError)):
         open_image(as_item(encoded(Image.new("RGB", (64, 64)))[:60]))
+
+
+def test_image_of_very_many_pixels_raises_without_a_warning() -> None:
+    large = encoded(Image.new("1", (12_000, 12_000)))
+    with pytest.raises(ValueError, match="12,000 x 12,000 pixels; at most 89 million"):
+        open_image(as_item(large))

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -122,3 +124,27 @@ def test_importing_the_console_imports_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+ASCII_OUTPUT = """
+from hpo.reporting.console import console
+console.note("0.9 ± 0.1 – “é” → ü 日 █")
+console.error("wrong … ±")
+console.emit("– done")
+console.show_studies([])
+"""
+
+
+@pytest.mark.parametrize("changed", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_ascii_output_is_degraded_and_not_an_error(changed: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    command = [sys.executable, "-c", ASCII_OUTPUT.encode("ascii", "backslashreplace").decode()]
+    done = subprocess.run(command, env=environment | changed, capture_output=True, check=True)
+    assert b"0.9 +/- 0.1 - " in done.stdout and b"-> u ? #" in done.stdout and b"- done" in done.stdout
+    assert b"Error: wrong ... +/-" in done.stderr
+
+
+def test_no_columns_do_not_swallow_the_output(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    console.note("read this")
+    assert "read this" in capsys.readouterr().out
