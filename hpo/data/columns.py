@@ -1,5 +1,6 @@
 """The columns of the texts and the label: those that the study names, or those recognized by their names."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,13 @@ PAIRS = (
     ("text1", "text2"),
     ("text_a", "text_b"),
     ("text", "text_pair"),
+    ("text", "text_b"),
     ("question", "answer"),
     ("question", "sentence"),
     ("question", "passage"),
     ("query", "passage"),
 )
+SECOND = ("_b", "_pair", "_2", "2")  # ends of the name of the second text of a pair
 TEXTS = (
     *("text", "sentence", "content", "review", "document", "message", "comment", "tweet", "utterance", "abstract"),
     *("body", "description", "post", "question", "query", "prompt", "headline", "title", "sms", "input", "words"),
@@ -29,6 +32,7 @@ TEXTS = (
 LABELS = (
     *("label", "labels", "label_name", "label_text", "gold_label", "class", "class_name", "category", "target"),
     *("intent", "sentiment", "emotion", "topic", "tag", "rating", "output", "y"),
+    *("quality", "is_duplicate", "paraphrase", "entailment", "stance"),
     *("score", "similarity", "similarity_score", "relatedness_score"),
 )
 # Columns that hpo adds: the number of each row's group, from which folds are created; and each row's fold, from 0.
@@ -144,10 +148,32 @@ def _recognize_texts(rows: Dataset, besides: str | None) -> tuple[str, ...]:
         if first in spelled and second in spelled:
             return spelled[first], spelled[second]
     by_name = columns_named(rows, TEXTS, besides=[besides] if besides is not None else [])
-    if by_name:
-        return (by_name[0],)
     strings = [name for name in spelled.values() if holds_strings(rows, name)]
+    if by_name:
+        seconds = [name for name in strings if name.lower() in {f"{by_name[0].lower()}{end}" for end in SECOND}]
+        return (by_name[0], *seconds[:1])
+    numbered = _numbered_pair(strings)
+    if numbered:
+        return numbered
     return (strings[0],) if len(strings) == 1 else ()
+
+
+def _numbered_pair(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the two columns whose names differ only in a mark of the first and the second; () unless one pair does.
+
+    >>> _numbered_pair(["id", "#1 String", "#2 String"])
+    ('#1 String', '#2 String')
+    """
+    marks = (("1", "2"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+    pairs = {
+        (name, other)
+        for name in names
+        for one, two in marks
+        for match in re.finditer(rf"(?<![a-zA-Z]){one}(?![a-zA-Z])|(?<=[a-z]){one}$", name)
+        if (one.isdecimal() or "_" in name or " " in name or len(one) > 1)
+        and (other := name[: match.start()] + two + name[match.end() :]) in names
+    }
+    return next(iter(pairs)) if len(pairs) == 1 else ()
 
 
 def _recognize_label(rows: Dataset, texts: tuple[str, ...], origin: str) -> str:

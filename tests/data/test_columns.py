@@ -62,3 +62,18 @@ def test_columns_named_ignores_case_and_follows_the_order_of_names() -> None:
 def test_group_column_is_copied_for_the_given_rows() -> None:
     assert group_column(table(text=["a"])) == {}
     assert group_column(table(_group=[4, 5, 6]), [2, 0]) == {"_group": [6, 4]}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("text", "text_b"), ("#1 String", "#2 String"), ("title_left", "title_right"), ("desc_1", "desc_2"), ("q1", "q2")],
+)
+def test_two_texts_are_a_pair(names: tuple[str, str]) -> None:
+    first, second = names
+    found = find_columns(table(**{"id": ["x"], first: ["a"], second: ["b"], "label": [0]}), "d.csv", None, None)
+    assert found.text == names
+
+
+def test_one_text_beside_numbered_values_is_no_pair() -> None:
+    rows = table(text=["a"], label_1=["x"], label_2=["y"], tag_1=["u"], tag_2=["v"], label=["z"])
+    assert find_columns(rows, "d.csv", None, None).text == ("text",)

@@ -1,5 +1,6 @@
 """Texts as lists of words with one tag per word, as for named entities."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from hpo.errors import DataError
 # In the order of preference; compared without case.
 WORDS = ("tokens", "words", "token", "word", "text", "sentence")
 TAGS = ("ner_tags", "tags", "ner", "labels", "label", "pos_tags", "chunk_tags", "upos", "pos", "iob_tags", "bio_tags")
+
+# IOB and IOBES as they are, and what BILOU (Last, Unit) and BMES, BMEWO (Middle, Whole) call the same.
+PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S", "M": "I", "W": "S"}
+PREFIXED = re.compile(r"([A-Z])[-_].+")
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,33 @@ def read_tags(splits: Mapping[str, Dataset], words: str, tags: str, origins: Map
     found = {tag for columns in read.values() for row in columns["label"] for tag in row}
     _check_not_blank(read["train"]["label"], found, origins["train"])
     names = _order_tags(found, splits["train"].features[tags])
+    notes += _prefix_notes(names)
     index = {name: number for number, name in enumerate(names)}
     tagged = {
         split: Dataset.from_dict({**columns, "label": [[index[tag] for tag in row] for row in columns["label"]]})
         for split, columns in read.items()
     }
     return Tags(tagged, tuple(names), tuple(notes))
+
+
+def are_entity_tags(names: Sequence[str]) -> bool:
+    """Return whether tags are those of entities, in IO, IOB, IOBES, BILOU or BMES."""
+    others = [name for name in names if name != "O"]
+    prefixes = [name.partition("-")[0] for name in others if name.partition("-")[2]]
+    return bool(prefixes) and len(prefixes) == len(others) and bool(set(prefixes) & set(PREFIXES))
+
+
+def _prefix_notes(names: Sequence[str]) -> list[str]:
+    """Return a note on tags that look like those of entities but have a prefix that no known scheme has."""
+    if not any(PREFIXED.fullmatch(name) and name[0] in PREFIXES for name in names):
+        return []
+    unknown = [n for n in names if PREFIXED.fullmatch(n) and (n[0] not in PREFIXES or n[1] == "_")]
+    if not unknown:
+        return []
+    return [
+        f"tags with an unknown prefix: {first_few(unknown)}: each is an entity of one word. Known are "
+        f"{', '.join(f'{prefix}-' for prefix in PREFIXES)}"
+    ]
 
 
 def check_tags(splits: Mapping[str, Dataset], names: Sequence[str], origins: Mapping[str, str]) -> list[str]:

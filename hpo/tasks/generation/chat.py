@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
-from hpo.data.labels.prompts import ASSISTANT, Message
+from hpo.data.labels.prompts import ASSISTANT, Message, is_learned
 from hpo.errors import DataError
 from hpo.tasks.generation.generate import end_of_text
 
@@ -59,38 +59,45 @@ def tokenize_chat(chat: Sequence[Message], tokenizer: Any, to_answer: bool = Fal
     import jinja2
 
     def render(messages: Sequence[Message], prompt: bool) -> str:
-        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
+        plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+        text: str = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt)
         return text
 
     try:
-        turns = [(render(chat, True), "")] if to_answer else _turns(chat, render)
+        turns = [(render(chat, True), "", False)] if to_answer else _turns(chat, render)
     except jinja2.TemplateError as error:
         raise DataError(f"The tokenizer's chat template rejects a conversation: {error}") from error
     parts = [Part(start_of_text(tokenizer) if tokenizer.chat_template == PLAIN_TEMPLATE else [], False)]
-    for before, answer in turns:
-        parts += [Part(_tokens(before, tokenizer), False), Part(_tokens(answer, tokenizer), True)]
+    for before, answer, learned in turns:
+        parts += [Part(_tokens(before, tokenizer), False), Part(_tokens(answer, tokenizer), learned)]
     end = _end(tokenizer)
     if not to_answer and not set(end) & set(parts[-1].tokens):
-        parts[-1] = Part([*parts[-1].tokens, *end], True)
-    answers = [message["content"] for message in chat if message["role"] == ASSISTANT][-len(turns) :]
-    return parts, sum(len(answer.encode()) for answer in answers)
+        parts[-1] = Part([*parts[-1].tokens, *end], parts[-1].learned)
+    answers = [message for message in chat if message["role"] == ASSISTANT][-len(turns) :]
+    return parts, sum(len(answer["content"].encode()) for answer in answers if is_learned(answer))
 
 
-def _turns(chat: Sequence[Message], render: Callable[[Sequence[Message], bool], str]) -> list[tuple[str, str]]:
-    """Return the text before each of the assistant's messages, and the message, as the template renders them."""
+def _turns(chat: Sequence[Message], render: Callable[[Sequence[Message], bool], str]) -> list[tuple[str, str, bool]]:
+    """Return the text before each of the assistant's messages, the message, and whether it is learned, as rendered."""
     indices = [index for index, message in enumerate(chat) if message["role"] == ASSISTANT]
     found, done = [], ""
     for index in indices:
         before, after = render(chat[:index], True), render(chat[: index + 1], False)
         if not (before.startswith(done) and after.startswith(before)):
             break
-        found.append((before[len(done) :], after[len(before) :]))
+        found.append((before[len(done) :], after[len(before) :], is_learned(chat[index])))
         done = after
     if len(found) == len(indices):
         return found
+    if not is_learned(chat[indices[-1]]):
+        raise DataError(
+            "The tokenizer's chat template renders earlier answers differently once the conversation continues: "
+            "only the last answer can be learned, but that of a conversation has the weight 0. End the conversation "
+            "before it."
+        )
     before, after = render(chat[: indices[-1]], True), render(chat[: indices[-1] + 1], False)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
-    return [(after[:shared], after[shared:])]
+    return [(after[:shared], after[shared:], True)]
 
 
 @lru_cache(maxsize=32)

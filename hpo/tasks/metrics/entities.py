@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from hpo.data.labels.tags import PREFIXES
 from hpo.tasks.metrics.base import DirectMetric
 
 Entity = tuple[str, int, int]
@@ -70,7 +71,9 @@ class EntityMetrics(DirectMetric):
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """Return (kind, first word, last word) of each entity in tags such as B-person, I-person, O; also E- and S-.
+    """Return (kind, first word, last word) of each entity in tags such as B-person, I-person, O.
+
+    Tags are IO, IOB, IOBES, BILOU or BMES (`PREFIXES`).
 
     >>> entities(["B-place", "I-place", "O", "B-person"])
     [('place', 0, 1), ('person', 3, 3)]
@@ -95,7 +98,7 @@ def _parts(tag: str) -> tuple[str, str]:
     prefix, _, kind = tag.partition("-")
     if tag == "O":
         return "O", ""
-    return (prefix, kind or "_") if prefix in ("B", "I", "E", "S") else ("S", tag)
+    return (PREFIXES[prefix], kind or "_") if prefix in PREFIXES else ("S", tag)
 
 
 def _f1(hits: int, found: int, expected: int) -> float:

@@ -15,7 +15,15 @@ from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, missing_column
 from hpo.data.formats.detect import read_file
 from hpo.data.labels.multi_label import holds_lists
-from hpo.data.labels.tags import WORDS, check_tags, find_tag_columns, rarest_tag, read_tags, recognize_column
+from hpo.data.labels.tags import (
+    WORDS,
+    are_entity_tags,
+    check_tags,
+    find_tag_columns,
+    rarest_tag,
+    read_tags,
+    recognize_column,
+)
 from hpo.errors import DataError
 from hpo.tasks.base import Task
 from hpo.tasks.class_weights import balanced_weights, total_weight, weighted
@@ -106,7 +114,7 @@ class TokenClassification(Task):
         return describe_classes(data.label_names, "tags")
 
     def suggest_metric(self, data: TaskData) -> tuple[str, str]:
-        if any(name.startswith("B-") for name in data.label_names):
+        if are_entity_tags(data.label_names):
             return "f1", "f1 of full entities: a part of one is not a match."
         return "accuracy", "accuracy, since the tags are not those of entities (B-…, I-…, O)."
 

@@ -108,3 +108,11 @@ def test_splits_are_recognized_inside_names_and_others_are_named(names: tuple[st
     raw = load_splits(DataConfig(path=str(tmp_path)))
     assert raw.origins == dict(zip(("train", "validation", "test"), names, strict=True))
     assert "not used: other.csv" in str(raw.notes)
+
+
+def test_conll_with_the_tags_before_the_words_is_refused(tmp_path: Path) -> None:
+    for name, line in (("train.bio", "{1}\t{0}\n"), ("d.txt", "{1}\t{0}\n"), ("d.conll", "{0} {1} {0}\n")):
+        words = [("Ann", "B-PER"), ("likes", "O"), ("Oslo", "B-LOC"), ("Bo", "B-PER"), ("too", "O")]
+        (tmp_path / name).write_text("".join(line.format(*word) for word in words))
+        with pytest.raises(DataError, match=r"the tags \(B-PER, …\) are in column [12] of [23].*`awk "):
+            read_content(tmp_path / name, "utf-8")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
-from hpo.data.labels.tags import Tags, check_tags, find_tag_columns, rarest_tag, read_tags
+from hpo.data.labels.tags import Tags, are_entity_tags, check_tags, find_tag_columns, rarest_tag, read_tags
 from hpo.errors import DataError
 
 
@@ -62,3 +62,13 @@ def test_unknown_tags_are_noted_and_a_single_tag_is_refused() -> None:
     assert rarest_tag(train) == [1, 0]
     with pytest.raises(DataError, match="every word has the tag 'O'"):
         check_tags({"train": train.select([1])}, ("O", "a"), {"train": "train"})
+
+
+def test_tags_of_entities_are_recognized_in_any_scheme() -> None:
+    assert are_entity_tags(["O", "I-LOC", "I-PER"]) and are_entity_tags(["O", "B-a", "L-a", "U-a"])
+    assert not are_entity_tags(["NOUN", "VERB"]) and not are_entity_tags(["O", "0", "1"])
+
+
+def test_unknown_prefixes_are_noted() -> None:
+    rows = Dataset.from_dict({"w": [["a", "b", "c"]], "t": [["B-x", "Q-x", "O"]]})
+    assert read_tags({"train": rows}, "w", "t", {"train": "d"}).notes[0].startswith("tags with an unknown prefix: Q-x:")

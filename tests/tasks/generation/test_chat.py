@@ -68,3 +68,16 @@ def test_plain_template() -> None:
     assert rendered == "user: good\nassistant: bad film</s>\nuser: the film\nassistant: poor</s>"
     prompt = Template(PLAIN_TEMPLATE).render(messages=CHAT[:1], eos_token="</s>", add_generation_prompt=True)
     assert prompt == "user: good\nassistant:" and rendered.startswith(prompt)
+
+
+def test_an_answer_of_weight_0_is_read_but_not_learned(candidate: Candidate) -> None:
+    tokenizer = candidate.processor
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    try:
+        chat = [CHAT[0], {**CHAT[1], "weight": 0}, *CHAT[2:]]
+        parts, size = tokenize_chat(chat, tokenizer)
+    finally:
+        tokenizer.chat_template = None
+    learned = [tokenizer.decode(part.tokens) for part in parts if part.learned]
+    assert len(learned) == 1 and "poor" in learned[0] and size == len("poor")
+    assert any("bad film" in tokenizer.decode(part.tokens) for part in parts)

@@ -39,3 +39,23 @@ def test_metrics_equal_seqeval(seed: int) -> None:
 
 def test_tags_without_prefix_are_entities_of_one_word() -> None:
     assert entities(["NOUN", "NOUN", "O"]) == [("NOUN", 0, 0), ("NOUN", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("tags", "same"),
+    [
+        (["B-x", "I-x", "L-x", "U-x", "O", "B-x", "O"], ["B-x", "I-x", "E-x", "S-x", "O", "B-x", "O"]),
+        (["B-x", "M-x", "E-x", "W-x", "S-x"], ["B-x", "I-x", "E-x", "S-x", "S-x"]),
+    ],
+)
+def test_tags_of_other_schemes_are_the_same_entities(tags: list[str], same: list[str]) -> None:
+    assert entities(tags) == entities(same)
+
+
+def test_a_part_of_an_entity_is_no_hit_in_any_scheme() -> None:
+    for true, predicted in (
+        (("B-x", "I-x", "L-x", "O"), ("B-x", "I-x", "O", "O")),
+        (("B-x", "M-x", "M-x", "E-x"), ("B-x", "M-x", "O", "E-x")),
+    ):
+        found = EntityMetrics().compute(predictions=[predicted], references=[true])
+        assert found is not None and found["f1"] == 0
