@@ -40,6 +40,7 @@ from hpo.training.plan import TrainingPlan
 from hpo.workflow.context import Attempt, StudyContext, describe_data
 from hpo.workflow.worker.confirm import confirmed_model_folder
 from hpo.workflow.worker.objective import OnReport, train_trial
+from hpo.workflow.worker.saved_model import Sample
 from hpo.workflow.worker.stages import ConfirmJob, best_first_trial, stage_folder
 
 RESAMPLES = 2000
@@ -190,11 +191,15 @@ def bootstrap_interval(found: Evaluation, context: StudyContext) -> tuple[float,
 
 
 def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, target: Path) -> FinalModel:
-    """Write model, processor, card and record into a scratch folder, then rename it to `target`; return the record."""
+    """Write model, processor, card and record into a scratch folder, then rename it to `target`; return the record.
+
+    Raises `ModelError` where the saved model predicts otherwise than the trained one was evaluated.
+    """
     scratch = target.with_name(f".{target.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     context.task.finalize_model(trained.model, context.data)
+    sample = Sample.evaluate(trained.model, trained.plan, context)
     save_model(trained.model, scratch)
     if trained.adapter is not None and context.config.keep_adapter:
         trained.adapter.save(scratch / ADAPTER, trained.model)
@@ -203,6 +208,7 @@ def _save(trained: TrainedModel, context: StudyContext, final: FinalModel, targe
     copy_file(context.config.task, scratch / TASK_FILE)
     copy_file(context.config.metric, scratch / METRIC_FILE)
     written = final.write(scratch)
+    sample.check(scratch)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return written
