@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hpo.core.hub_caches import use_writable_caches
+from hpo.core.version import VERSION
 
 if TYPE_CHECKING:
     from hpo.config.search_space import SearchSpace as SearchSpace
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from hpo.workflow.studies import list_studies as list_studies
     from hpo.workflow.studies import status as status
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 use_writable_caches()  # here, since the libraries read the variables when they are imported
 

@@ -1,1 +1,1 @@
-"""The configuration of a study: its schema, search spaces, first trials, parsing and validation."""
+"""The configuration of a study: its schema, search space, first trials, parsing, validation, and the files it names."""

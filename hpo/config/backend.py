@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hpo.config.base import Config
-from hpo.core.user_code import plugin_names
+from hpo.config.user_code import plugin_names
+from hpo.config.validation import Config
 
 BUILT_IN = ("local", "inline", "ray", "slurm")
 PLUGINS = "hpo.backends"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hpo.config.base import Config
+from hpo.config.validation import Config
 
 
 class Constraints(Config):

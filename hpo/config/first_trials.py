@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from hpo.config.base import Config
 from hpo.config.trial_params import TrialParams
-from hpo.config.validation import explain
+from hpo.config.validation import Config, explain
 from hpo.errors import ConfigError
 
 

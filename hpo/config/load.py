@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from hpo.config.space_files import read_space_file
 from hpo.config.study import StudyConfig
+from hpo.config.user_code import is_file, resolve
 from hpo.config.validation import explain
 from hpo.config.yaml import parse_yaml, read_yaml
-from hpo.core.user_code import is_file, resolve
 from hpo.errors import ConfigError
 
 

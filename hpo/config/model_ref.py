@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hpo.config.base import Config
+from hpo.config.validation import Config
 from hpo.errors import ConfigError
 
 

@@ -7,16 +7,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hpo.config.backend import BackendConfig
-from hpo.config.base import Config
 from hpo.config.constraints import Constraints
 from hpo.config.first_trials import check_first_trial
 from hpo.config.model_ref import ModelRef, label_models
 from hpo.config.search_space import SearchSpace, yaml_name
 from hpo.config.space_parser import parse_search_space
-from hpo.config.validation import check_study_name
+from hpo.config.validation import Config, check_study_name
 from hpo.core.direction import Direction
+from hpo.core.redact import has_secret
 from hpo.errors import ConfigError, did_you_mean
-from hpo.redact import has_secret
 
 # The keys whose values may contain a URL or a shell line, and are recorded.
 _MAY_HOLD_SECRETS: dict[str, Any] = {

@@ -1,13 +1,14 @@
-"""Messages for validation errors, and the validation of study names."""
+"""The base class of all configuration models, the messages of their validation errors, and the names of studies."""
 
+import types
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from hpo.core.redact import redact_url
 from hpo.errors import ConfigError, did_you_mean
-from hpo.redact import redact_url
 
 # By pydantic's error type. Other types keep pydantic's message.
 _PHRASES = {
@@ -27,6 +28,23 @@ _PHRASES = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
 }
+
+
+class Config(BaseModel):
+    """A frozen model that rejects unknown keys, and reads a number as a string where one is expected (`label: 3`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, given: Any, info: ValidationInfo) -> Any:
+        """Reject `max_trials: true`, which Python would count as 1."""
+        if isinstance(given, bool) and info.field_name:
+            expected = cls.model_fields[info.field_name].annotation
+            kinds = get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
+            if {int, float} & set(kinds) and bool not in kinds:
+                raise ValueError(f"must be {'an integer' if int in kinds else 'a number'}")
+        return given
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

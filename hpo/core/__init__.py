@@ -1,1 +1,1 @@
-"""Paths, processes, caches, formatting and packaged files. Imports the standard library only."""
+"""Paths, processes, caches, formatting, secrets and packaged files. Imports the standard library only."""

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from hpo.core.redact import MASK, has_secret, redact, redact_url
 from hpo.errors import ConfigError
-from hpo.redact import MASK, has_secret, redact, redact_url
 from hpo.storage.pg_timeout import with_response_timeout
 
 EXAMPLES = (

@@ -6,8 +6,7 @@ from datasets import Dataset
 
 from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig, StudyConfig
-from hpo.config.yaml import read_yaml
-from hpo.core.user_code import (
+from hpo.config.user_code import (
     create,
     is_file,
     load_class,
@@ -16,6 +15,7 @@ from hpo.core.user_code import (
     source_digest,
     split_reference,
 )
+from hpo.config.yaml import read_yaml
 from hpo.errors import ConfigError, did_you_mean
 from hpo.tasks.audio.audio_classification import AudioClassification
 from hpo.tasks.audio.speech_recognition import SpeechRecognition

@@ -15,6 +15,7 @@ from hpo.config.first_trials import ModelTraits
 from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
 from hpo.core.paths import checkpoints_folder, home, unique_name
+from hpo.core.version import VERSION
 from hpo.data.splits.create import take
 from hpo.data.splits.kfold import FoldIndices
 from hpo.data.splits.subsample import sample_rows
@@ -232,10 +233,8 @@ def versions() -> dict[str, str]:
     import subprocess
     from importlib.metadata import version
 
-    from hpo import __version__
-
     names = "torch transformers peft datasets tokenizers optuna numpy scikit-learn".split()
-    found = {"hpo-finetune": __version__} | {name: version(name) for name in names}
+    found = {"hpo-finetune": VERSION} | {name: version(name) for name in names}
     found["python"] = platform.python_version()
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)

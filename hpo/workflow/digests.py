@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpo.config.study import StudyConfig
-from hpo.core.user_code import is_file, split_reference
+from hpo.config.user_code import is_file, split_reference
 from hpo.errors import StudyError
 from hpo.storage.records.study import StudyRecord
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from hpo.config.space_files import ready_made_spaces
 from hpo.config.study import DataConfig
+from hpo.config.user_code import is_file
 from hpo.config.yaml import inline
 from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
-from hpo.core.user_code import is_file
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
 from hpo.tasks.base import ENCODERS, Task

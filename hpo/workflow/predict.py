@@ -11,7 +11,7 @@ from datasets import Dataset, disable_progress_bars
 
 from hpo.config.model_ref import ModelRef
 from hpo.config.study import DataConfig
-from hpo.core.user_code import is_file, resolve
+from hpo.config.user_code import is_file, resolve
 from hpo.data.columns import missing_column
 from hpo.data.in_memory import is_table
 from hpo.data.splits.labeled import labeled_splits

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from hpo.config.base import Config
-from hpo.config.validation import check_study_name, explain
+from hpo.config.validation import Config, check_study_name, explain
 from hpo.errors import ConfigError
 
 

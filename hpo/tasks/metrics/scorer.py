@@ -7,8 +7,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
+from hpo.config.user_code import is_file, load_class, split_reference
 from hpo.core.direction import Direction, higher_is_better
-from hpo.core.user_code import is_file, load_class, split_reference
 from hpo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

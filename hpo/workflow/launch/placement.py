@@ -10,8 +10,8 @@ from hpo.backends.base import Backend
 from hpo.backends.local import LocalBackend
 from hpo.config.backend import PLUGINS
 from hpo.config.study import StudyConfig
+from hpo.config.user_code import load_plugin
 from hpo.core.paths import default_storage, home, run_folder
-from hpo.core.user_code import load_plugin
 from hpo.errors import ConfigError, StorageError
 from hpo.training.execution import NOT_FOR_CPUS, Execution, assign_devices, available_devices, choose_execution, cores
 

@@ -11,9 +11,9 @@ import optuna
 from torch import nn
 
 from hpo.config.trial_params import TrialParams
+from hpo.config.user_code import copied_reference, copy_file
 from hpo.core.direction import loss_sign
 from hpo.core.paths import folder_owner, run_folder
-from hpo.core.user_code import copied_reference, copy_file
 from hpo.errors import StudyError
 from hpo.reporting.card import model_card
 from hpo.search.ranking import agreement

@@ -20,8 +20,8 @@ from optuna.trial import TrialState
 from hpo.config.trial_params import Report, TrialParams
 from hpo.core.paths import claim_run_folder, default_storage
 from hpo.core.process import thread_handler
+from hpo.core.redact import RedactedFormatter, print_exception
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
-from hpo.redact import RedactedFormatter, print_exception
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.ranking import RankedSampler

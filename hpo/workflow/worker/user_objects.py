@@ -13,7 +13,7 @@ import cloudpickle
 import optuna
 
 from hpo.config.study import StudyConfig
-from hpo.core.user_code import create, load_class
+from hpo.config.user_code import create, load_class
 from hpo.errors import ConfigError, StudyError
 from hpo.search.factory import OBJECT
 from hpo.workflow.callbacks import Callback

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.core.user_code import create, load_class, load_plugin, resolve
+from hpo.config.user_code import create, load_class, load_plugin, resolve
 from hpo.errors import ConfigError
 
 
@@ -12,7 +12,7 @@ class Base:
     pass
 
 
-HEADER = "from tests.core.test_user_code import Base\n"
+HEADER = "from tests.config.test_user_code import Base\n"
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> str:
@@ -25,7 +25,7 @@ def _one_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the files import the very class of this module, which pytest imports under a name of its own."""
     import sys
 
-    monkeypatch.setitem(sys.modules, "tests.core.test_user_code", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "tests.config.test_user_code", sys.modules[__name__])
 
 
 def test_the_only_subclass_is_found_and_imported_once(tmp_path: Path) -> None:
