@@ -7,20 +7,15 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from hpo.core.format import count, first_few, row_numbers
-from hpo.data.columns import column_values, missing_column
+from hpo.core.format import count, first_few
+from hpo.data.columns import column_values, holds_strings, missing_column
 from hpo.data.formats.objects.rows import MIXED
+from hpo.data.labels.label_lists import holds_lists, holds_written_lists, read_lists
 from hpo.data.splits.kfold import check_fold_classes
 from hpo.errors import DataError
 
 DELIMITERS = ("|", ";", ",")
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
-
-
-def holds_lists(rows: Dataset, column: str) -> bool:
-    """Return whether a column's values are lists."""
-    kind = rows.data.table.schema.field(column).type
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def find_delimiter(values: Sequence[Any]) -> str | None:
@@ -33,6 +28,19 @@ def find_delimiter(values: Sequence[Any]) -> str | None:
     return None
 
 
+def holds_delimited(rows: Dataset, column: str) -> bool:
+    """Return whether texts clearly are several labels: parts of some texts are also labels of their own."""
+    if not holds_strings(rows, column):
+        return False
+    texts = [str(value) for value in column_values(rows, column) if value]
+    delimiter = find_delimiter(texts)
+    if delimiter is None:
+        return False
+    parts = {part.strip() for text in texts if delimiter in text for part in text.split(delimiter)}
+    alone = {text.strip() for text in texts if delimiter not in text}
+    return len(parts) >= 2 and len(parts & alone) * 2 >= len(parts) and len(alone - parts) <= len(parts)
+
+
 def read_label_sets(
     splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], delimiter: str | None
 ) -> tuple[dict[str, list[list[int]]], tuple[str, ...], list[str]]:
@@ -41,15 +49,19 @@ def read_label_sets(
     A row may have no labels. The classes are sorted, or have the order of their `ClassLabel` feature. Raises
     `DataError` where rows have one label each, or no list.
     """
-    notes = []
+    notes: list[str] = []
     train = splits["train"]
-    if not holds_lists(train, column) and delimiter is None:
-        delimiter = _detect_delimiter(train, column, origins["train"])
-        notes.append(f"labels: several in a text, separated by '{delimiter}'")
-    sets = {
-        split: _read_column(rows, column, f"{origins[split]}, column '{column}'", delimiter)
-        for split, rows in splits.items()
-    }
+    _check_lists(splits, column, origins)
+    if holds_lists(train, column) or (delimiter is None and holds_written_lists(train, column)):
+        sets, notes = read_lists(splits, column, origins)
+    else:
+        if delimiter is None:
+            delimiter = _detect_delimiter(train, column, origins["train"])
+            notes.append(f"labels: several in a text, separated by '{delimiter}'")
+        sets = {
+            split: [_split_text(str(value or ""), delimiter) for value in column_values(rows, column)]
+            for split, rows in splits.items()
+        }
     names = _order_classes(sets, train.features[column])
     vectors = {split: _convert_to_vectors(rows, names) for split, rows in sets.items()}
     unlabeled = {split: sum(not row for row in rows) for split, rows in sets.items()}
@@ -122,19 +134,13 @@ def _detect_delimiter(rows: Dataset, column: str, origin: str) -> str:
     return delimiter
 
 
-def _read_column(rows: Dataset, column: str, where: str, delimiter: str | None) -> list[list[str]]:
-    """Return the distinct labels of each row, in their order."""
-    if rows.data.table.schema.field(column).type == MIXED:
-        raise DataError(f"{where}: some rows contain a list and others do not: give each row a list.")
-    values = column_values(rows, column)
-    if not holds_lists(rows, column):
-        return [_split_text(str(value or ""), delimiter) for value in values]
-    missing = [row for row, value in enumerate(values, 1) if value is None]
-    if missing:
-        raise DataError(f"{where}: no list of labels in {row_numbers(missing)}. A row may have an empty one.")
-    inner = getattr(rows.features[column], "feature", None)
-    name = inner.int2str if isinstance(inner, ClassLabel) else str
-    return [list(dict.fromkeys(name(label) for label in value)) for value in values]
+def _check_lists(splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str]) -> None:
+    for split, rows in splits.items():
+        if rows.data.table.schema.field(column).type == MIXED:
+            raise DataError(
+                f"{origins[split]}, column '{column}': some rows contain a list and others do not, or the lists hold "
+                "values of several types: give each row a list of names."
+            )
 
 
 def _split_text(text: str, delimiter: str | None) -> list[str]:

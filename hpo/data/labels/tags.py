@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset
 
 from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
-from hpo.data.labels.multi_label import holds_lists
+from hpo.data.labels.label_lists import holds_lists
 from hpo.errors import DataError
 
 # In the order of preference; compared without case.

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, find_columns
-from hpo.data.labels.multi_label import check_label_sets, holds_lists, join_columns, rarest_label, read_label_sets
+from hpo.data.labels.label_lists import holds_lists, holds_written_lists
+from hpo.data.labels.multi_label import (
+    check_label_sets,
+    holds_delimited,
+    join_columns,
+    rarest_label,
+    read_label_sets,
+)
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.baselines import tfidf_baseline
@@ -60,7 +67,9 @@ class MultiLabelClassification(TextTask):
             label = find_columns(rows, "", config.text, config.label).label
         except DataError:
             return False
-        return holds_lists(rows, label) or config.label_delimiter is not None
+        if holds_lists(rows, label) or config.label_delimiter is not None:
+            return True
+        return holds_written_lists(rows, label) or holds_delimited(rows, label)
 
     def load(self, config: DataConfig, seed: int) -> RawSplits:
         """Open the splits; several label columns of 0 and 1 are joined to one column of lists, `labels`."""

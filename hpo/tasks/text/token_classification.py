@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, missing_column
 from hpo.data.formats.detect import read_file
-from hpo.data.labels.multi_label import holds_lists
+from hpo.data.labels.label_lists import holds_lists
 from hpo.data.labels.tags import (
     WORDS,
     are_entity_tags,

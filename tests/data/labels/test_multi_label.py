@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from hpo.data.labels.multi_label import check_label_sets, find_delimiter, join_columns, rarest_label, read_label_sets
+from hpo.data.labels.multi_label import (
+    check_label_sets,
+    find_delimiter,
+    holds_delimited,
+    join_columns,
+    rarest_label,
+    read_label_sets,
+)
 from hpo.errors import DataError
 
 
@@ -63,3 +70,45 @@ def test_classes_are_checked() -> None:
         held_out = {"train": Dataset.from_dict({"label": [[1, 0], [1, 0]]}), "test": Dataset.from_dict({"label": rows})}
         with pytest.raises(DataError, match=message):
             check_label_sets(held_out, ("a", "b"), origins)
+
+
+@pytest.mark.parametrize("kind", [float, int, bool, str])
+def test_multi_hot_vectors_are_a_class_for_each_position(kind: type) -> None:
+    flags = [[0, 0, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
+    labels = [str(row) if kind is str else [kind(flag) for flag in row] for row in flags]
+    vectors, names, notes = read(labels)
+    assert (vectors, names) == (flags, ("0", "1", "2"))
+    assert any("a 0 or 1 for each of 3 classes" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["['a', 'b']", "['b']", "[]"],
+        ['["a", "b"]', '["b"]', ""],
+        ["['a' 'b']", "['b']", "[]"],
+        ["[a, b]", "[b]", "[]"],
+        [[{"name": "a", "id": 3}, {"name": "b", "id": 4}], [{"name": "b", "id": 4}], []],
+    ],
+)
+def test_lists_written_as_text_and_objects_in_lists_are_names(labels: list[Any]) -> None:
+    assert read(labels)[:2] == ([[1, 1], [0, 1], [0, 0]], ("a", "b"))
+
+
+def test_lists_of_ids_are_no_vectors() -> None:
+    assert read([[0, 1], [1], [2.0]])[:2] == ([[1, 1, 0], [0, 1, 0], [0, 0, 1]], ("0", "1", "2"))
+    for labels, message in (([[0.2, 0.8], [0.5, 0.5]], "row 1: the label 0.2 is a fraction"), ([["a", None]], "empty")):
+        with pytest.raises(DataError, match=message):
+            read(labels)
+
+
+@pytest.mark.parametrize(
+    ("texts", "several"),
+    [
+        (["1", "4", "0,4", "0,3", "0", "3"], True),
+        (["Boston, MA", "Dallas, TX", "Boston, MA"], False),
+        (["a", "b", "a"], False),
+    ],
+)
+def test_comma_lists_suggest_several_labels(texts: list[str], several: bool) -> None:
+    assert holds_delimited(Dataset.from_dict({"y": texts}), "y") == several
