@@ -89,8 +89,9 @@ def _check_held_out(
 
 
 def count_conflicts(splits: Mapping[str, Dataset]) -> list[str]:
-    """Return a note on texts that have different labels within a split: they limit every score."""
+    """Return a note on texts, or files, that have different labels within a split: they limit every score."""
     found = []
+    noun = "file" if any("digest" in rows.column_names for rows in splits.values()) else "text"
     for split, rows in splits.items():
         labels = defaultdict(set)
         for key, label in zip(text_keys(rows), column_values(rows, "label"), strict=True):
@@ -102,4 +103,4 @@ def count_conflicts(splits: Mapping[str, Dataset]) -> list[str]:
         return []
     total = sum(rows for _, rows in found)
     each = ", ".join(f"{rows} in {split}" for split, rows in found)
-    return [f"{count(total, 'text')} with more than one label ({each}): no model can predict all of them correctly"]
+    return [f"{count(total, noun)} with more than one label ({each}): no model can predict all of them correctly"]

@@ -10,7 +10,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hpo.config.study import DataConfig
-from hpo.data.checks import check_classes
+from hpo.data.checks import check_classes, count_conflicts
 from hpo.data.columns import column_values
 from hpo.data.labels.classes import read_classes
 from hpo.tasks.base import Task
@@ -60,7 +60,7 @@ class Classification(Task):
     def check_splits(
         self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
     ) -> list[str]:
-        return check_classes(splits, label_names, origins)
+        return [*check_classes(splits, label_names, origins), *count_conflicts(splits)]
 
     def strata(self, rows: Dataset) -> list[int]:
         return column_values(rows, "label")

@@ -52,7 +52,10 @@ class MediaTask(Task):
 
     @abstractmethod
     def measure(self, item: Item) -> float:
-        """Decode a file and return its duration in seconds, 0 for an image. May raise any error of its decoder."""
+        """Decode a file and return its seconds, or 1 for an image of one color, else 0.
+
+        May raise any error of its decoder.
+        """
         ...
 
     def describe_files(self, measures: Sequence[float], origin: str) -> list[str]:

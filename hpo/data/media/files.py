@@ -36,6 +36,7 @@ SIGNATURES = {
     "image": (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF....WEBP", b"II*\0", b"MM\0*"),
     "audio": (b"RIFF....WAVE", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM"),
 }
+FORMAT = 2  # of the index: increase it when what `decode` measures changes
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
@@ -168,7 +169,7 @@ def check_files(
 
     A file whose size and time are those in the index `index` is not read again.
     """
-    path = home() / "cache" / "media" / f"{hashlib.sha256(f'{kind} {index}'.encode()).hexdigest()[:24]}.json"
+    path = home() / "cache" / "media" / f"{hashlib.sha256(f'{kind} {FORMAT} {index}'.encode()).hexdigest()[:24]}.json"
     known = _read_index(path)
     with ThreadPoolExecutor() as threads:
         checked = list(threads.map(lambda item: _check(item, known, decode), items))

@@ -1,11 +1,8 @@
 """Text classification: one or two texts → one of several classes."""
 
-from collections.abc import Mapping, Sequence
-
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
-from hpo.data.checks import count_conflicts
 from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.classification import Classification
 from hpo.tasks.task_data import TaskData
@@ -20,11 +17,6 @@ class TextClassification(Classification, TextTask):
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:
         return True
-
-    def check_splits(
-        self, splits: Mapping[str, Dataset], label_names: Sequence[str], origins: Mapping[str, str]
-    ) -> list[str]:
-        return [*super().check_splits(splits, label_names, origins), *count_conflicts(splits)]
 
     def baseline(self, data: TaskData, metric: str) -> tuple[str, float] | None:
         return tfidf_baseline(data, self.scorer(metric))

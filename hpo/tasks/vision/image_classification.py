@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.core.format import count
 from hpo.data.media.files import Item, media_values
-from hpo.data.media.images import open_image
+from hpo.data.media.images import has_one_color, open_image
 from hpo.errors import ModelError
 from hpo.tasks.augmentation.image import AUGMENTATIONS, augment_images
 from hpo.tasks.baselines import logistic_baseline
@@ -56,8 +57,11 @@ class ImageClassification(Classification, MediaTask):
     limitations = "It knows the classes above only, and assigns one of them to any image."
 
     def measure(self, item: Item) -> float:
-        open_image(item)
-        return 0.0
+        return float(has_one_color(open_image(item)))
+
+    def describe_files(self, measures: Sequence[float], origin: str) -> list[str]:
+        blank = sum(map(bool, measures))
+        return [f"{origin}: {blank} of {count(len(measures), 'image')} have one color only"] if blank else []
 
     def check_model(self, model: Any, processor: Any) -> str:
         """Compare the cached and then normalized pixels with the processor's own output."""

@@ -21,7 +21,7 @@ from hpo.tasks.task_data import TaskData
 from hpo.training.batches.features import Features
 from hpo.training.batches.tensor_files import TensorFiles, open_tensors
 
-FORMAT = 2  # increase it when the output of `encode` changes
+FORMAT = 3  # increase it when the output of `encode` changes
 
 
 class EncodingCache:

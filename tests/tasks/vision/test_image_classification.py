@@ -84,6 +84,19 @@ def processor_of(folder: Path) -> Any:
     return load_processor(ModelRef(name=str(folder / "processor")), "AutoImageProcessor")
 
 
+def test_blank_images_and_conflicting_labels_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    rows = ["image,label"]
+    for number in range(20):
+        pixels = np.full((4, 4, 3), 9 * number, np.uint8)
+        pixels[0, 0] = 255 if number else 0  # the first has one color
+        Pillow.fromarray(pixels).save(tmp_path / "files" / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]}")
+    (tmp_path / "d.csv").write_text("\n".join([*rows, *(["19.png,a", "19.png,b"] * 2)]))
+    notes = str(get_task("image-classification").prepare(DataConfig(path=str(tmp_path / "d.csv")), 0).notes)
+    assert "1 of 24 images have one color only" in notes and "1 file with more than one label" in notes
+
+
 def test_created_splits_share_no_file(folder: Path) -> None:
     files(folder)[0].with_name("copy.png").write_bytes(files(folder)[0].read_bytes())
     made = prepare(folder / "train")
