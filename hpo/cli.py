@@ -105,23 +105,32 @@ def run(
     hours: Annotated[float | None, typer.Option(help="Total wall hours, over all runs of the study.")] = None,
     storage: StorageUrl = None,
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed trials again.")] = False,
 ) -> None:
     """Run a study to its final model, or resume it where it stopped."""
     with gc_disabled():
         from hpo.workflow.run import run as run_study
 
-    result = run_study(file, overrides=settings or (), name=name, trials=trials, hours=hours, storage=storage)
+    result = run_study(
+        file,
+        overrides=settings or (),
+        name=name,
+        trials=trials,
+        hours=hours,
+        storage=storage,
+        retry_failed=retry_failed,
+    )
     console.show_result(result.record, _next_commands(result, file))
 
 
 @app.command(epilog="Example:  hpo status --watch")
 def status(
     name: Name = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the study is finished or stopped.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until nobody works on the study.")] = False,
     storage: StorageUrl = None,
 ) -> None:
     """Show the progress of a study: trials, best so far, workers, failures, disk use."""
-    from hpo.storage.status import read_status
+    from hpo.storage.status import ACTIVE_PHASES, read_status
     from hpo.storage.storage import open_storage
     from hpo.workflow.studies import open_study
 
@@ -130,7 +139,7 @@ def status(
     if watch:
         console.live(
             lambda: read_status(database, study, disk=True),
-            lambda: read_status(database, study).phase in ("finished", "stopped"),
+            lambda: read_status(database, study).phase not in ACTIVE_PHASES,
         )
     else:
         console.show_status(read_status(database, study, disk=True))

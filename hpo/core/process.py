@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
@@ -73,7 +74,7 @@ def thread_handler(act: Callable[[int], object], *, then: Handler | None = None)
 
 @contextmanager
 def on_interrupt(act: Callable[[], object], *, once: bool = False) -> Iterator[None]:
-    """Call `act` in a new thread on Ctrl-C; with `once`, a second Ctrl-C raises `KeyboardInterrupt`.
+    """Call `act` in a new thread on Ctrl-C or SIGTERM; with `once`, a second one ends the process as without this.
 
     Python raises `KeyboardInterrupt` wherever the main thread is; inside a finalizer or a weak reference's callback,
     the exception is printed and lost. Does nothing outside the main thread, or where Ctrl-C is ignored.
@@ -82,8 +83,12 @@ def on_interrupt(act: Callable[[], object], *, once: bool = False) -> Iterator[N
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, thread_handler(lambda _: act(), then=before if once else None))
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
+    for number, handler in handlers.items():
+        signal.signal(number, thread_handler(lambda _: act(), then=handler if once else None))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,27 +1,35 @@
 """The budget and state of a study: its limits, what it has used, its phase and whether a stop was requested."""
 
+import json
+import os
 from datetime import datetime
 
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
+from hpo.core.process import machine, own_start
 from hpo.errors import StudyError
 from hpo.storage.models import LeaseRow, StudyRow
 from hpo.storage.optuna_internals import models, study_id
+from hpo.storage.records.trial import ATTEMPT, FAILURE, INFRASTRUCTURE
 from hpo.storage.storage import Storage, storage_of
 from hpo.storage.transactions import BudgetSpent, count_reserved
 
 __all__ = [
     "BudgetSpent",
     "add_seconds",
+    "clear_parent",
     "exhaust_budget",
     "list_studies",
     "prune_waiting",
     "request_stop",
+    "requeue_failed",
     "seconds_left",
     "seconds_run",
     "set_budget",
+    "set_parent",
     "set_phase",
 ]
 
@@ -44,9 +52,18 @@ def exhaust_budget(study: optuna.Study) -> None:
         session.add(row)
 
 
-def add_seconds(study: optuna.Study, seconds: float) -> None:
-    """Add `seconds` of wall time to what the study has used."""
-    _update(study, seconds_run=StudyRow.seconds_run + seconds)
+def add_seconds(study: optuna.Study, seconds: float, expected: float | None = None) -> bool:
+    """Add `seconds` of wall time to what the study has used.
+
+    With `expected`, only if that is what it has used so far; returns whether it was. Two processes that count the same
+    time thus count it once.
+    """
+    with storage_of(study).transaction() as session:
+        row = update(StudyRow).where(StudyRow.study_id == study_id(study))
+        if expected is not None:
+            row = row.where(StudyRow.seconds_run == expected)
+        result = session.connection().execute(row.values(seconds_run=StudyRow.seconds_run + seconds))
+        return bool(result.rowcount)
 
 
 def seconds_run(study: optuna.Study) -> float:
@@ -60,9 +77,55 @@ def seconds_left(study: optuna.Study) -> float | None:
     return None if row.max_seconds is None else max(0.0, row.max_seconds - row.seconds_run)
 
 
-def set_phase(study: optuna.Study, phase: str) -> None:
-    """Set the phase of the study: search, confirm, retrain, finished or stopped."""
-    _update(study, phase=phase)
+def set_phase(study: optuna.Study, phase: str, reason: str | None = None) -> None:
+    """Set the phase: search, confirm, retrain, finished, stopped or failed, with the `reason` of a failure."""
+    _update(study, phase=phase, phase_reason=reason)
+
+
+def set_parent(study: optuna.Study) -> None:
+    """Record this process as the parent of the study's run."""
+    _update(study, parent_machine=machine(), parent_pid=os.getpid(), parent_start=own_start())
+
+
+def clear_parent(study: optuna.Study) -> None:
+    """Record the end of the run, unless another process has become the parent since."""
+    own = StudyRow.parent_machine == machine(), StudyRow.parent_pid == os.getpid()
+    with storage_of(study).transaction() as session:
+        row = update(StudyRow).where(StudyRow.study_id == study_id(study), *own)
+        session.connection().execute(row.values(parent_machine=None, parent_pid=None, parent_start=None))
+
+
+def requeue_failed(study: optuna.Study, *, search: bool = False) -> int:
+    """Return the failed runs of the confirm and final stages to the queue; with `search`, failed trials of it too.
+
+    They keep their numbers, by which the confirm stage finds its jobs, and resume from their checkpoints where these
+    exist. Returns how many. Call this before another process, or Optuna's cache in this one, has read them.
+    """
+    own = study_id(study)
+    with storage_of(study).transaction() as session:
+        models.StudyModel.find_or_raise_by_id(own, session, for_update=True)
+        studies = select(StudyRow.study_id).where(StudyRow.parent_id == own)
+        of_study = models.TrialModel.study_id.in_(studies) | ((models.TrialModel.study_id == own) & search)
+        failed = session.scalars(
+            select(models.TrialModel).where(of_study, models.TrialModel.state == TrialState.FAIL)
+        ).all()
+        for trial in failed:
+            trial.state, trial.datetime_complete = TrialState.WAITING, None
+            attempt = _attribute(session, trial, ATTEMPT)
+            session.execute(delete(LeaseRow).where(LeaseRow.trial_id == trial.trial_id))
+            if attempt is not None:  # else it never started
+                session.add(
+                    LeaseRow(trial_id=trial.trial_id, attempt=int(json.loads(str(attempt.value_json))), deaths=0)
+                )
+            for key in (FAILURE, INFRASTRUCTURE):
+                stored = _attribute(session, trial, key)
+                if stored is not None:
+                    session.delete(stored)
+        return len(failed)
+
+
+def _attribute(session: Session, trial: models.TrialModel, key: str) -> models.TrialUserAttributeModel | None:
+    return models.TrialUserAttributeModel.find_by_trial_and_key(trial, key, session)
 
 
 def request_stop(study: optuna.Study, stop: bool = True) -> None:

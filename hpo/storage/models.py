@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from hpo.storage.optuna_internals import models
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _STUDY_ID: Any = models.StudyModel.__table__.c.study_id
 _TRIAL_ID: Any = models.TrialModel.__table__.c.trial_id
@@ -43,6 +43,11 @@ class StudyRow(Base):
     max_seconds: Mapped[float | None] = mapped_column(Float(53))
     seconds_run: Mapped[float] = mapped_column(Float(53), default=0.0)
     phase: Mapped[str] = mapped_column(String(32), default="search")
+    phase_reason: Mapped[str | None] = mapped_column(Text)  # why the study is in this phase, where that is an error
+    # The process of the latest `hpo run`; None after its end.
+    parent_machine: Mapped[str | None] = mapped_column(String(255))
+    parent_pid: Mapped[int | None]
+    parent_start: Mapped[str | None] = mapped_column(String(32))
     stop_requested: Mapped[bool] = mapped_column(default=False)
 
 

@@ -1,6 +1,7 @@
 """The current status of a study, read with a few SQL statements: under a second for 5,000 trials."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from hpo.storage.storage import Storage
 from hpo.storage.transactions import count_copied
 
 NEWEST_FAILURES = 5
+ACTIVE_PHASES = ("search", "confirm", "retrain")
+ABSENT_SECONDS = 60.0  # since the heartbeat of a worker on a machine that cannot be asked whether it lives
 
 _NAMES = {
     TrialState.RUNNING: "running",
@@ -60,11 +63,12 @@ class StudyStatus:
     name: str
     metric: str
     direction: Direction
-    phase: str  # search, confirm, retrain, finished, stopped
+    phase: str  # search, confirm, retrain, finished, stopped, failed; interrupted: nobody works on it any more
     counts: dict[str, int]  # running, waiting, complete, pruned, failed
     max_trials: int  # including those copied from other studies
     max_hours: float | None
     hours_run: float
+    reason: str | None = None  # of the phase, where it is an error
     best_trial: int | None = None
     best_value: float | None = None
     best_params: dict[str, Any] = field(default_factory=dict)
@@ -103,7 +107,8 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             name=name,
             metric=metric,
             direction=direction,
-            phase=row.phase,
+            phase=_phase(row, workers),
+            reason=row.phase_reason,
             counts=counts,
             max_trials=sum(counts.values()) if row.max_trials is None else row.max_trials + copied,
             max_hours=None if row.max_seconds is None else row.max_seconds / 3600,
@@ -120,6 +125,16 @@ def read_status(storage: Storage, name: str, *, disk: bool = False) -> StudyStat
             warnings=warnings,
             disk=_disk_use(session, study_id, name) if disk else None,
         )
+
+
+def _phase(row: StudyRow, workers: Sequence[WorkerStatus]) -> str:
+    """Return the phase that was recorded last, or `interrupted` if neither `hpo run` nor a worker is there for it."""
+    if row.phase not in ACTIVE_PHASES or any(worker.heartbeat_age < ABSENT_SECONDS for worker in workers):
+        return row.phase
+    if row.parent_machine is None or row.parent_pid is None:
+        return "interrupted"
+    gone = is_known_dead(row.parent_machine, row.parent_pid, row.parent_start or "")
+    return "interrupted" if gone else row.phase
 
 
 def _unknown(storage: Storage, name: str, exists: bool) -> str:

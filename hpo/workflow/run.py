@@ -1,7 +1,7 @@
 """Runs a study from its configuration to the final model: validates everything, creates the study, has it trained."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +11,12 @@ import optuna
 from hpo.config.study import StudyConfig
 from hpo.core.imports import gc_disabled
 from hpo.core.paths import new_identity, run_folder
-from hpo.errors import StudyError
+from hpo.errors import HpoError, StorageError, StudyError
 from hpo.reporting.console import console
-from hpo.storage.budget import list_studies, set_phase
+from hpo.storage.budget import clear_parent, list_studies, set_phase
 from hpo.storage.records.study import StudyRecord
-from hpo.storage.storage import Storage, open_storage
+from hpo.storage.status import read_status
+from hpo.storage.storage import Storage, open_storage, storage_of
 from hpo.storage.studies import remove_orphans
 from hpo.tasks.metrics.scorer import check_direction
 from hpo.tasks.registry import get_task
@@ -42,6 +43,7 @@ def run(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
     callbacks: Sequence[Callback] = (),
+    retry_failed: bool = False,
     quiet: bool = False,
 ) -> Result:
     """Run a study, or resume it: search, confirm, train the final model. Returns its `Result`.
@@ -59,6 +61,7 @@ def run(
             with random numbers of their own.
         pruner: An Optuna pruner instead of the one that `source` names.
         callbacks: Objects in addition to the callbacks that `source` names.
+        retry_failed: Return the failed trials of the search to the queue, after what made them fail was corrected.
         quiet: Print nothing.
 
     A finished study is not run again, except with more trials or hours. Raises an `HpoError` for every mistake before
@@ -73,7 +76,7 @@ def run(
         config = objects.recorded_in(config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with ExitStack() as shutdown:
-            return _Run(config, open_storage(config.storage), objects, loaded, shutdown).run()
+            return _Run(config, open_storage(config.storage), objects, loaded, shutdown, retry_failed).run()
 
 
 @dataclass
@@ -85,6 +88,7 @@ class _Run:
     objects: UserObjects
     callbacks: tuple[Callback, ...]
     shutdown: ExitStack
+    retry_failed: bool
     identity: str = field(default_factory=new_identity)  # the study's; of a known one, that in its record
 
     def run(self) -> Result:
@@ -102,6 +106,7 @@ class _Run:
         known = existing_study(self.storage, config, data, scorer.direction)
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
+            _complete_ending(known)
             return load_result(known)
         if known is not None:
             self.identity = StudyRecord.of(known).identity
@@ -114,7 +119,14 @@ class _Run:
         try:
             self._train(study, context, supervisor)
             result = self._finish(study)
+        except HpoError as error:
+            with suppress(StorageError):
+                if StudyRecord.of(study).result is None and not _is_stopped(study):
+                    set_phase(study, "failed", str(error))
+            raise
         finally:
+            with suppress(StorageError):
+                clear_parent(study)
             hooks.on_study_end(study, result)
         return result
 
@@ -158,7 +170,8 @@ class _Run:
         from hpo.workflow.launch.create import create_study
         from hpo.workflow.rank import rank_if_wanted
 
-        return create_study(context, self.storage, None if known else rank_if_wanted(context))
+        ranking = None if known else rank_if_wanted(context)
+        return create_study(context, self.storage, ranking, retry_failed=self.retry_failed)
 
     def _train(self, study: optuna.Study, context: "StudyContext", supervisor: "Supervisor") -> None:
         """Have the workers run all stages of the study."""
@@ -175,6 +188,19 @@ class _Run:
         set_phase(study, "finished")
         write_reports(study)
         return load_result(study)
+
+
+def _is_stopped(study: optuna.Study) -> bool:
+    return read_status(storage_of(study), study.study_name).phase == "stopped"
+
+
+def _complete_ending(study: optuna.Study) -> None:
+    """Write what a run that was killed after its result was recorded did not write."""
+    folder = run_folder(study.study_name, StudyRecord.of(study).identity)
+    if not all((folder / name).is_file() for name in ("report.html", "trials.csv")):
+        write_reports(study)
+    if read_status(storage_of(study), study.study_name).phase != "finished":
+        set_phase(study, "finished")
 
 
 def write_reports(study: optuna.Study) -> Path:

@@ -1,5 +1,6 @@
 """The budget and state of a study: which trials count, and what may start."""
 
+import threading
 from collections.abc import Callable
 
 import optuna
@@ -13,13 +14,15 @@ from hpo.storage.budget import (
     list_studies,
     prune_waiting,
     request_stop,
+    requeue_failed,
     seconds_left,
     seconds_run,
     set_budget,
     set_phase,
 )
 from hpo.storage.lease import Worker
-from hpo.storage.storage import Storage
+from hpo.storage.records.trial import TrialRecord
+from hpo.storage.storage import Storage, open_storage
 from hpo.storage.transactions import INFRASTRUCTURE, BudgetSpent
 
 MakeStudy = Callable[..., optuna.Study]
@@ -118,3 +121,24 @@ def test_list_studies_omits_child_studies(storage: Storage, make_study: MakeStud
         set_phase(stranger, "finished")
     with pytest.raises(StudyError, match="not created by hpo"):
         seconds_run(stranger)
+
+
+def test_failed_runs_of_later_stages_return_to_the_queue_under_their_numbers(
+    storage: Storage, study: optuna.Study
+) -> None:
+    confirm = storage.create_child_study("study/confirm", study, 2)
+    runs = [confirm.ask() for _ in range(2)]
+    TrialRecord(attempt=3, failure="3 workers died on it").save(runs[0])
+    confirm.tell(runs[0], state=TrialState.FAIL)
+    confirm.tell(runs[1], 0.5)
+    failed = study.ask()
+    study.tell(failed, state=TrialState.FAIL)
+    assert requeue_failed(study) == 1
+    stored = optuna.load_study(study_name=confirm.study_name, storage=open_storage(storage.url)).trials
+    assert [trial.state for trial in stored] == [TrialState.WAITING, TrialState.COMPLETE]
+    assert "failure" not in stored[0].user_attrs
+    again = Worker(open_storage(storage.url), confirm, "cpu", threading.Event())
+    trial = again.claim(optuna.load_study(study_name=confirm.study_name, storage=again.storage))
+    assert trial is not None and trial.number == 0 and again.attempt == 4
+    again.close()
+    assert requeue_failed(study, search=True) == 1

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, event, insert, text
 from sqlalchemy.orm import Session
 
 from hpo.errors import StudyError
-from hpo.storage.budget import add_seconds, set_budget, set_phase
+from hpo.storage.budget import add_seconds, clear_parent, set_budget, set_parent, set_phase
 from hpo.storage.lease import Worker
 from hpo.storage.models import WorkerRow
 from hpo.storage.status import StudyStatus, read_status
@@ -88,6 +88,7 @@ def test_status_at_5000_trials(storage: Storage, study: optuna.Study) -> None:
     set_budget(study, 6000, 7200.0)
     add_seconds(study, 1800)
     set_phase(study, "confirm")
+    set_parent(study)
     confirm = storage.create_child_study("study/confirm", study, 6)
     final = storage.create_child_study("study/final", study, 1, phase="retrain")
     for _ in range(2):
@@ -173,3 +174,14 @@ def test_unknown_study_raises_with_the_known_ones(storage: Storage, study: optun
     optuna.create_study(study_name="stranger", storage=storage)
     with pytest.raises(StudyError, match="not created by hpo"):
         read_status(storage, "stranger")
+
+
+def test_study_without_a_parent_or_worker_is_interrupted(storage: Storage, study: optuna.Study) -> None:
+    assert read_status(storage, study.study_name).phase == "interrupted"
+    set_parent(study)
+    assert read_status(storage, study.study_name).phase == "search"
+    clear_parent(study)
+    assert read_status(storage, study.study_name).phase == "interrupted"
+    set_phase(study, "failed", "All confirming runs failed")
+    status = read_status(storage, study.study_name)
+    assert (status.phase, status.reason) == ("failed", "All confirming runs failed")

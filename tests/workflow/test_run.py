@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config.load import load_config
 from hpo.core.paths import named_folder
-from hpo.errors import ConfigError, DataError
+from hpo.errors import ConfigError, DataError, OutOfMemory, StudyError
+from hpo.storage.budget import set_phase
 from hpo.storage.records.final_model import FinalModel
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
@@ -102,3 +103,38 @@ def test_search_of_a_finite_space_ends_when_all_was_tried(study: dict[str, Any],
     assert len({tuple(sorted(trial.params.items())) for trial in trials}) == 4
     assert len(trials) <= most  # Grid search does not count the two first trials
     assert result.winner.scores
+
+
+def test_failed_final_training_is_run_again_by_the_same_command(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpo.workflow.worker import loop
+
+    def fail(*_: Any) -> None:
+        raise OutOfMemory("not even one example fits")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_final_model", fail)
+        with pytest.raises(StudyError, match="not even one example fits"):
+            hpo.run(study)
+    status = hpo.status(study["name"])
+    assert status.phase == "failed" and "not even one example fits" in str(status.reason)
+    result = hpo.run(study)
+    assert hpo.status(study["name"]).phase == "finished" and result.model_dir.is_dir()
+
+
+def test_search_whose_trials_were_all_pruned_ends_with_a_model(study: dict[str, Any]) -> None:
+    """Hours may end before the first trial is complete: confirming trains the best of the pruned ones fully."""
+    pruner = {"name": "ThresholdPruner", "lower": 2.0}
+    result = hpo.run({**study, "pruner": pruner, "budget": {"max_trials": 2}, "first_trials": [{"epochs": 3}]})
+    assert {trial.state for trial in result.study.trials} == {TrialState.PRUNED}
+    assert result.model_dir.is_dir() and result.winner.scores
+
+
+def test_run_that_was_killed_before_its_reports_writes_them(study: dict[str, Any]) -> None:
+    result = hpo.run(study)
+    folder = result.model_dir.parent
+    (folder / "report.html").unlink()
+    set_phase(result.study, "stopped")
+    hpo.run(study)
+    assert (folder / "report.html").is_file() and hpo.status(study["name"]).phase == "finished"

@@ -20,6 +20,8 @@ PHASES = {
     "retrain": "training the final model",
     "finished": "finished",
     "stopped": "stopped",
+    "failed": "failed",
+    "interrupted": "interrupted: `hpo run` resumes it",
 }
 STATES = {"complete": "green", "pruned": "yellow", "failed": "red", "running": "cyan", "waiting": "bright_black"}
 # A local worker sends a heartbeat every few seconds; a late one is marked long before the lease expires.
@@ -67,6 +69,8 @@ def panel(status: "StudyStatus") -> RenderableType:
     for trial, reason in status.failures:
         parts.append(Text(f"trial {trial} failed: {one_line(reason)}", "red", overflow="ellipsis", no_wrap=True))
     parts += [Text(one_line(warning), "yellow") for warning in status.warnings]
+    if status.reason:
+        parts += [Text(), Text(printable(status.reason), "red")]
     if status.disk is not None:
         parts += [Text(), _disk(status.disk)]
     state = [PHASES.get(status.phase, status.phase), duration(status.hours_run * 3600)]

@@ -101,6 +101,15 @@ def direction_of(study: optuna.Study) -> Direction:
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the complete trials of a study, best first; of equal ones the earlier first."""
+    return _sorted_trials(study, TrialState.COMPLETE)
+
+
+def pruned_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the pruned trials of a study that reported a value, best first. Their value is their last report."""
+    return _sorted_trials(study, TrialState.PRUNED)
+
+
+def _sorted_trials(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
     sign = loss_sign(direction_of(study))
-    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
-    return sorted(complete, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
+    scored = [trial for trial in study.get_trials(deepcopy=False, states=(state,)) if trial.value is not None]
+    return sorted(scored, key=lambda trial: (sign * float(trial.value or 0.0), trial.number))

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from hpo.config.yaml import to_yaml
 from hpo.core.paths import claim_run_folder
 from hpo.search.warm_start import copies
-from hpo.storage.budget import request_stop, set_budget, set_phase
+from hpo.storage.budget import request_stop, requeue_failed, set_budget, set_parent, set_phase
 from hpo.storage.records.study import Ranking, StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import Storage
@@ -19,11 +19,14 @@ from hpo.workflow.launch.resume import existing_study, source_studies
 from hpo.workflow.worker.stages import FIRST_TRIAL
 
 
-def create_study(context: StudyContext, storage: Storage, ranking: Ranking | None = None) -> optuna.Study:
+def create_study(
+    context: StudyContext, storage: Storage, ranking: Ranking | None = None, *, retry_failed: bool = False
+) -> optuna.Study:
     """Create the study of `context.config` in `storage`, or prepare the one of this name to be resumed.
 
-    The models that `ranking` puts first are tried first. Raises `StudyError` for studies in `warm_start` that cannot be
-    used, and for an existing study of something else, which another process may have created at the same moment.
+    The models that `ranking` puts first are tried first; `retry_failed` returns the failed trials to the queue. Raises
+    `StudyError` for studies in `warm_start` that cannot be used, and for an existing study of something else, which
+    another process may have created at the same moment.
     """
     config = context.config
     if existing_study(storage, config, context.data, context.scorer.direction) is None:
@@ -31,7 +34,7 @@ def create_study(context: StudyContext, storage: Storage, ranking: Ranking | Non
     # Also after creating it: another process may have been first, with another configuration.
     study = existing_study(storage, config, context.data, context.scorer.direction)
     assert study is not None
-    _resume(study, context)
+    _resume(study, context, retry_failed)
     folder = claim_run_folder(config.name, StudyRecord.of(study).identity)
     (folder / "study.yaml").write_text(to_yaml(config.redacted()), encoding="utf-8")
     return study
@@ -73,8 +76,8 @@ def _queued(params: dict[str, object]) -> FrozenTrial:
     return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=origin)
 
 
-def _resume(study: optuna.Study, context: StudyContext) -> None:
-    """Give the study the budget of `context.config`, and record what may have changed."""
+def _resume(study: optuna.Study, context: StudyContext, retry_failed: bool) -> None:
+    """Give the study the budget of `context.config`, queue what failed, and record what may have changed."""
     config = context.config
     if not study.metric_names:
         with warnings.catch_warnings():
@@ -84,6 +87,8 @@ def _resume(study: optuna.Study, context: StudyContext) -> None:
     StudyRecord(versions=versions(), result=None, config=config.redacted()).save(study)
     set_budget(study, config.budget.max_trials, _max_seconds(context))
     request_stop(study, False)
+    requeue_failed(study, search=retry_failed)
+    set_parent(study)
     set_phase(study, "search")
 
 

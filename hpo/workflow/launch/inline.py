@@ -1,7 +1,6 @@
 """The inline backend: one worker in the process of the caller, for notebooks, debuggers and tests."""
 
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,7 +9,8 @@ import optuna
 from hpo.core.paths import default_storage
 from hpo.core.process import on_interrupt
 from hpo.reporting.console import console
-from hpo.storage.budget import add_seconds, set_phase
+from hpo.storage.budget import set_phase
+from hpo.storage.clock import StudyClock
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable
 from hpo.workflow.callbacks import Callback
@@ -53,13 +53,10 @@ def work_inline(
 
 def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> None:
     """Count the wall time of an inline run and show its progress, until `over` is set."""
-    counted = time.monotonic()
+    clock = StudyClock(study, keeps=True)
 
     def count_time() -> bool:
-        nonlocal counted
-        now = time.monotonic()
-        add_seconds(study, now - counted)
-        counted = now
+        clock.tick()
         return over.is_set()
 
     while True:

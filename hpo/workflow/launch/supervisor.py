@@ -1,7 +1,6 @@
 """The supervisor of a run: starts, watches, restarts and stops the worker processes."""
 
 import threading
-import time
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -13,7 +12,8 @@ from hpo.core.paths import default_storage
 from hpo.core.process import on_interrupt
 from hpo.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.reporting.console import console
-from hpo.storage.budget import add_seconds, set_phase
+from hpo.storage.budget import set_phase
+from hpo.storage.clock import StudyClock
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, StorageUnavailable
@@ -35,7 +35,6 @@ class Supervisor:
         self._backend = placement.backend
         self._restarts = dict.fromkeys(range(len(placement.slots)), 0)  # of each slot, in a row
         self._failure: HpoError | None = None
-        self._counted = time.monotonic()
         self._status: StudyStatus | None = None
         self._ended: list[WorkerExit] = []  # unexpected exits that are not handled yet
         self._to_start: list[int] = []  # slots
@@ -53,7 +52,7 @@ class Supervisor:
         On Ctrl-C all running trials are saved and released, then `KeyboardInterrupt` is raised; on a second one the
         processes are killed.
         """
-        interrupted = threading.Event()
+        interrupted, self._clock = threading.Event(), StudyClock(study, keeps=True)
         try:
             with on_interrupt(interrupted.set, once=True):
                 self._start(list(self._restarts))
@@ -95,9 +94,7 @@ class Supervisor:
         self._one_is_done = self._one_is_done or any(ended.code == 0 for ended in exits)
         self._ended += [ended for ended in exits if ended.code not in (0, STOPPED)]
         try:
-            now = time.monotonic()
-            add_seconds(study, now - self._counted)
-            self._counted = now
+            self._clock.tick()
             while self._ended:
                 self._handle_exit(study, self._ended[0])
                 del self._ended[0]

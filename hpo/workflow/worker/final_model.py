@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState
 from torch import nn
 
 from hpo.config.trial_params import TrialParams
@@ -71,7 +72,9 @@ def train_final_model(
     if context.config.refit == "none":
         trained = _confirmed_model(winner, params, context, folder)
     else:
-        epochs = TrialRecord.of(search.get_trials(deepcopy=False)[winner.trial]).epochs_trained
+        source = search.get_trials(deepcopy=False)[winner.trial]
+        complete = source.state == TrialState.COMPLETE  # a pruned one did not choose its epochs
+        epochs = TrialRecord.of(source).epochs_trained if complete else None
         plan = refit_plan(params, epochs, context, folder, execution, attempt)
         run = train_trial(trial, plan, on_report, lambda _: None).fine_tuning
         trained = TrainedModel(run.model, run.adapter, run.plan)

@@ -26,6 +26,7 @@ from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.ranking import RankedSampler
 from hpo.storage.budget import exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
+from hpo.storage.clock import StudyClock
 from hpo.storage.lease import Worker
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
@@ -140,6 +141,7 @@ class WorkerLoop:
 
     def _watch(self, over: threading.Event) -> None:
         """Detect a requested stop, and reclaim the trials of dead workers while this one is training."""
+        clock = StudyClock(self.search)
         reclaimed = time.monotonic()
         while not over.wait(POLL_SECONDS):
             if self.worker.stop_requested:
@@ -147,6 +149,7 @@ class WorkerLoop:
             if time.monotonic() - reclaimed >= RECLAIM_SECONDS:
                 with suppress(StorageError):  # unavailable or full: the silence of workers is counted from zero again
                     reclaim(self.storage, self.search)
+                    clock.tick()  # counts only where no `hpo run` does
                 reclaimed = time.monotonic()
         self.storage.remove_session()
 

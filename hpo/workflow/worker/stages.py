@@ -20,7 +20,7 @@ from hpo.core.direction import loss_sign
 from hpo.core.paths import folder_name
 from hpo.errors import StudyError
 from hpo.storage.records.final_model import ConfirmedTrial
-from hpo.storage.records.study import StudyRecord, complete_trials, direction_of
+from hpo.storage.records.study import StudyRecord, complete_trials, direction_of, pruned_trials
 from hpo.storage.records.trial import TrialRecord
 
 CONFIRM_SHARE = 0.2  # of a study's hours, at most: with few hours, more trials are worth more than six more runs
@@ -42,18 +42,22 @@ def is_idle(study: optuna.Study) -> bool:
 
 
 def best_distinct_trials(study: optuna.Study, top: int) -> list[FrozenTrial]:
-    """Return the best `top` complete trials with different resolved parameters. Raises `StudyError` for none."""
+    """Return the best `top` trials with different resolved parameters. Raises `StudyError` for none.
+
+    They are complete. Where none is, because the hours ended first, they are the best of the pruned ones: confirming
+    trains them fully, so that a short budget still ends with a model.
+    """
     chosen: list[FrozenTrial] = []
     params: list[dict[str, object]] = []
-    for trial in complete_trials(study):
+    for trial in complete_trials(study) or pruned_trials(study):
         own = TrialRecord.of(trial).params
         if own not in params:
             chosen.append(trial)
             params.append(own)
     if not chosen:
         raise StudyError(
-            f"No trial of '{study.study_name}' is complete, so there is nothing to confirm. `hpo status` shows the "
-            "failures; `hpo run … --trials N` runs more trials."
+            f"No trial of '{study.study_name}' has a score, so there is nothing to confirm. `hpo status` shows the "
+            "failures; once their cause is corrected, `hpo run … --retry-failed` runs them again."
         )
     return chosen[:top]
 
