@@ -5,8 +5,9 @@
 Four bundled models, the quickstart's search space with LoRA, four rungs an epoch. Configuration N is the Nth random
 sample, the same on every dataset. Seconds are CPU seconds, which other work on the machine does not affect; features of
 frozen layers are cached between configurations. Each configuration is appended to `INTO/DATASET.jsonl` when it ends,
-and the same command resumes. `--pack` writes all files of `INTO` to `benchmarks/data/fine_tuning.parquet`. `--begin`
-records the ranking of the models and the first trials of a search on each dataset, and writes them beside the table.
+and the same command resumes. `--pack` writes all files of `INTO` to `benchmarks/data/fine_tuning.parquet`.
+`--first-trials` records the ranking of the models and the first trials of a search on each dataset, and writes them
+beside the table.
 """
 
 import argparse
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--validation-rows", type=int, default=300)
     parser.add_argument("--into", type=Path, required=True, help="folder of the recorded JSON lines files")
     parser.add_argument("--pack", action="store_true", help="write the table at the end")
-    parser.add_argument("--begin", action="store_true", help="also record the first trials of a search, and write them")
+    parser.add_argument("--first-trials", action="store_true", help="also record a search's first trials")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments.into.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,7 @@ def main() -> None:
             recorder.record(number)
     if arguments.pack:
         pack(arguments.into, DATA / "fine_tuning.parquet")
-    if arguments.begin:
+    if arguments.first_trials:
         first_trials = {recorder.name: recorder.record_first_trials() for recorder in recorders}
         FIRST_TRIALS.write_text(json.dumps(first_trials) + "\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from hpo.core.direction import Direction, loss_sign
 
 DATA = Path(__file__).parent / "data"
-FIRST_TRIALS = DATA / "beginnings.json"  # written by `record_curves.py`
+FIRST_TRIALS = DATA / "first_trials.json"  # written by `record_curves.py`
 Params = dict[str, Any]
 
 FAR = 1e3  # more than any squared distance between configurations of the same model

@@ -79,7 +79,7 @@ def init(
 def check(file: StudyFile, settings: Settings = None) -> None:
     """Validate a study without training it.
 
-    Shows its data, its models and a forecast of its time.
+    Shows its data, its models and a forecast of its duration.
     """
     from hpo.workflow.checks.study import check as check_study
 
@@ -90,7 +90,7 @@ def check(file: StudyFile, settings: Settings = None) -> None:
 def rank(file: StudyFile, settings: Settings = None) -> None:
     """Rank a study's models on its data without training them.
 
-    By how well their frozen features predict the labels. `hpo run` does it too, and tries the first ones first.
+    The score is how well a model's frozen features predict the labels. `hpo run` ranks too, and tries the best first.
     """
     from hpo.workflow.rank import rank as rank_models
 
@@ -102,7 +102,7 @@ def run(
     file: StudyFile,
     settings: Settings = None,
     trials: Annotated[int | None, typer.Option(help="Total trials, over all runs of the study.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Total wall hours, over all runs of the study.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Total wall-clock hours, over all runs of the study.")] = None,
     storage: StorageUrl = None,
     name: Annotated[str | None, typer.Option(help="The study's name; else the file's.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the failed trials again.")] = False,
@@ -184,7 +184,7 @@ def retrain(
 ) -> None:
     """Train a trial's configuration to a final model.
 
-    On train + validation. The model is evaluated on test, which is counted, and saved in the study's folder.
+    Trains on train + validation. The model is evaluated on test, which is counted, and saved in the study's folder.
     """
     from hpo.workflow.retrain import retrain as train_again
 
@@ -196,7 +196,8 @@ def retrain(
 @app.command(epilog='Example:  hpo predict "what a great film" "never again"')
 def predict(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts, two for each pair, or paths of images or audio files.")
+        list[str] | None,
+        typer.Argument(help="Texts (two for a pair; a question and its choices), or paths of images or audio files."),
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A csv, tsv, jsonl, parquet or txt file of inputs, or a folder of files.")
@@ -273,7 +274,7 @@ def worker(
 ) -> None:
     """Add one worker to a study, until it is finished.
 
-    On this machine, or on any that reaches the database and finds data and models at the same paths.
+    Runs on this machine, or on any that reaches the database and finds data and models at the same paths.
     """
     with gc_disabled():
         from hpo.workflow.worker.loop import run_worker

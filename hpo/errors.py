@@ -39,7 +39,7 @@ EX_TEMPFAIL = 75
 class HpoError(Exception):
     """Base class of all expected errors. The message says what was wrong, where, what is allowed and what to do.
 
-    `exit_code` is the command line's exit status: 2, unless a subclass says otherwise. Secrets in the message are
+    `exit_code` is the command line's exit status: 2 unless overridden. Secrets in the message are
     hidden.
     """
 

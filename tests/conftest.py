@@ -1,4 +1,4 @@
-"""What all tests share: no hub, results in a temporary folder, and small models built on the spot."""
+"""Fixtures of all tests: no hub, results in a temporary folder, and small models built on the spot."""
 
 import os
 from collections.abc import Generator, Iterator

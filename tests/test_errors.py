@@ -1,4 +1,4 @@
-"""The tree that `hpo.errors` draws is that of its classes, and each says when it is raised and how hpo exits."""
+"""The tree documented in `hpo.errors` is that of its classes; each documents when it is raised and its exit code."""
 
 import re
 
@@ -9,7 +9,7 @@ from hpo.errors import HpoError, did_you_mean
 from hpo.storage import retry, transactions
 
 
-def drawn() -> dict[str, str]:
+def documented() -> dict[str, str]:
     """The parent of each class in the drawing."""
     parents: dict[str, str] = {}
     above: list[str] = []
@@ -29,7 +29,7 @@ def subclasses(kind: type[HpoError]) -> list[type[HpoError]]:
 def test_the_drawing_is_the_tree() -> None:
     assert retry.StorageUnavailable and transactions.BudgetSpent  # imported: theirs are part of it
     own = [kind for kind in subclasses(HpoError) if kind.__module__.startswith("hpo.")]
-    assert drawn() == {kind.__name__: kind.__bases__[0].__name__ for kind in own}
+    assert documented() == {kind.__name__: kind.__bases__[0].__name__ for kind in own}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in subclasses(HpoError) if kind.__module__ == "hpo.errors"])

@@ -35,7 +35,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with reviews.csv, results in its studies/, and `hpo` of this environment on the PATH."""
     good = ["fine", "great", "moving", "clever", "warm", "bright"]
     bad = ["dull", "poor", "noisy", "empty", "cold", "flat"]
@@ -58,25 +58,25 @@ def run(command: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_commands_for_your_own_data(workplace: Path) -> None:
+def test_the_commands_for_your_own_data(folder: Path) -> None:
     commands = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     for command in filter(None, commands):
         if command.startswith("hpo "):
             output = run(command)
             if command.startswith("hpo predict"):
                 assert output.split()[0] in ("positive", "negative")
-    assert (workplace / "studies/runs/reviews/report.html").is_file()
+    assert (folder / "studies/runs/reviews/report.html").is_file()
 
 
 @pytest.mark.slow
-def test_the_python_example(workplace: Path) -> None:
-    (workplace / "example.py").write_text(blocks("python")[0])
+def test_the_python_example(folder: Path) -> None:
+    (folder / "example.py").write_text(blocks("python")[0])
     output = run(f"{shlex.quote(sys.executable)} example.py")
     assert "learning_rate" in output
-    assert (workplace / "studies/runs/reviews-python/final/model.safetensors").is_file()
+    assert (folder / "studies/runs/reviews-python/final/model.safetensors").is_file()
 
 
-def test_the_study_file(workplace: Path) -> None:
+def test_the_study_file(folder: Path) -> None:
     written = parse_yaml(blocks("yaml")[0], "README.md")
     written["models"][1].pop("revision")  # a local folder has none
     config = load_config({"name": "readme", **written})

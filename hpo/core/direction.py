@@ -1,4 +1,4 @@
-"""The direction of an objective: the one place that decides whether a higher or a lower value is better."""
+"""The direction of an objective: the only module that decides whether a higher or a lower value is better."""
 
 from typing import Literal
 

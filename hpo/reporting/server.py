@@ -60,7 +60,7 @@ class Guard:
         return self._app(environ, start_response)
 
     def _is_known(self, host: str) -> bool:
-        """Whether a Host header names this machine: by a known name, or by an address, which no one can rebind."""
+        """Return whether a Host header names this machine, by a known name or by an address, never rebound."""
         name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
         if port and not port.isdigit():
             return False

@@ -44,7 +44,7 @@ def first_trials(config: StudyConfig, models: Mapping[str, ModelTraits], ranked:
     Those that the study names, each with every one of `models` that it suits, in their order. If it names none, the
     study's `portfolio`: one good default for each model before variants, moved into the search space, and no more than
     a part of the budget. If `models` are `ranked`, the defaults of the first one only: full trainings of all others
-    cost more than they are worth (`benchmarks/data/README.md`).
+    cost more than they gain (`benchmarks/data/README.md`).
 
     Raises `ConfigError` for a named value that no trial of the search space can have.
     """

@@ -101,7 +101,7 @@ def _database_path(text: str) -> str:
 
 
 def is_read_only(url: URL) -> bool:
-    """Whether the URL is that of a SQLite file which this process may read, but not write."""
+    """Return whether the URL is that of a SQLite file which this process may read, but not write."""
     file = Path(str(url.database))
     if url.get_backend_name() != "sqlite" or not file.is_file():
         return False

@@ -35,9 +35,10 @@ class Task(Preparation, Objective, Prediction):
     - `Task` itself for other inputs: `read_examples`, `encode`, `loss`, `reduce_logits`, `build_metric`, `predict` and
       `read_inputs`.
 
-    Every task sets `name`, `auto_class`, `pipeline_tag`, `default_metric` and `metric_directions`. Creating a task
-    without one of them, or without an abstract method, raises `TypeError` with its name. A task is created without
-    arguments and keeps no state of a run. A study names one of its own by file: `task: ./my_task.py`.
+    Every task sets `name`, `auto_class`, `pipeline_tag`, `default_metric` and `metric_directions`; one whose labels are
+    not class numbers sets `metric_sample` too, and one that reads several label columns overrides `find_columns`.
+    Creating a task without one of the five, or without an abstract method, raises `TypeError` with its name. A task is
+    created without arguments and keeps no state of a run. A study names one by file: `task: ./my_task.py`.
     """
 
     source_digest: str = ""

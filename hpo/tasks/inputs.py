@@ -1,4 +1,4 @@
-"""What a user passes to `predict`, as the inputs that a task's `predict` takes.
+"""Conversion of what a user passes to `predict` into the inputs that a task's `predict` takes.
 
 Nothing is guessed: what is not clearly an input, or a row with the columns that the model was trained on, raises.
 """

@@ -48,7 +48,7 @@ class Objective(ABC):
     supports_ranking: bool = False
     """Whether models can be ranked by how well their frozen features separate the labels (`hpo rank`)."""
     generation: Generation | None = None
-    """How predictions are generated, where they are texts that a model writes (`generate`)."""
+    """Generation settings, where predictions are texts that a model generates (`generate`)."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -26,11 +26,11 @@ class Preparation(ABC):
     name: str
     """The task's name in a study file."""
     strata_name: str = "label"
-    """What notes call the values that splits are stratified by."""
+    """Name in notes of the values that splits are stratified by."""
     input_key: str = "text"
     """The key under `data` in a study file that names the input columns."""
     label_noun: str = "labels"
-    """What notes and errors call the labels."""
+    """Name of the labels in notes and errors."""
     several_label_columns: bool = False
     """Whether `data.label` may name several columns."""
     encode_batch_size: int | None = None

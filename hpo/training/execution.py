@@ -1,4 +1,4 @@
-"""How this machine computes: device, number format, threads and memory; chosen once and recorded in each trial."""
+"""Execution settings of this machine: device, number format, threads, memory; chosen once, recorded in each trial."""
 
 import functools
 import os

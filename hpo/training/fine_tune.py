@@ -84,7 +84,7 @@ class FineTuning:
 
     @property
     def execution(self) -> Execution:
-        """How the run computes: the plan's execution and what the run has decided itself, such as a micro-batch."""
+        """The plan's execution settings with those that the run chose itself, such as a micro-batch."""
         return self._accumulation.execution
 
     def reports(self) -> Generator[Report, None, None]:

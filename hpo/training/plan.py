@@ -18,7 +18,7 @@ from hpo.training.models.candidate import Candidate
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What one run trains, on which data and device, and when it stops or saves."""
+    """One training run: parameters, data, device, and when it stops or saves."""
 
     params: TrialParams
     task: Task

@@ -1,4 +1,4 @@
-"""What one process needs to run trials of a study, loaded once and shared by all of them."""
+"""The context of a study in one process: data, models and settings, loaded once and shared by its trials."""
 
 import math
 import threading
@@ -246,5 +246,5 @@ def versions() -> dict[str, str]:
 
 
 def is_usable(value: float) -> bool:
-    """Whether a metric's value can be compared: Optuna would keep an infinite one as the best value."""
+    """Return whether a metric's value can be compared: Optuna would keep an infinite one as the best value."""
     return math.isfinite(value)

@@ -150,7 +150,7 @@ class Result:
         return f"<table>{facts}</table>{shown.to_html(border=0, float_format=score)}"
 
     def _facts(self) -> dict[str, str]:
-        """What a short table shows of the result."""
+        """Return the rows of the short table that displays the result."""
         record, winner = self.record, self.record.winner
         test = NOTHING
         if record.test is not None:

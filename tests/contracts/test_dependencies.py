@@ -20,7 +20,7 @@ DISTRIBUTIONS = {
 }
 OF_A_NOTEBOOK = {"ipython"}  # imported only inside one
 # Imported by name, or by other packages: metrics by evaluate, models by transformers, drivers by SQLAlchemy.
-INDIRECT = {"jiwer", "pymysql", "soundfile", "timm"}
+INDIRECT = {"jiwer", "openpyxl", "pymysql", "soundfile", "timm"}
 
 
 def normalized(name: str) -> str:

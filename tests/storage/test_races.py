@@ -24,7 +24,7 @@ TIMEOUT = 900.0  # seconds: sixteen processes import at once, on a machine that 
 
 @dataclass
 class Outcome:
-    """What one process did."""
+    """The outcome of one process."""
 
     error: str = ""
     budget: list[int] = field(default_factory=list)

@@ -53,7 +53,7 @@ def test_params_of_a_trial_without_a_plan_are_the_sampled_ones() -> None:
     assert record.attributes() == {"user_attrs": {}, "system_attrs": {}}
 
 
-def test_record_of_a_copy_is_without_what_only_its_own_study_knows() -> None:
+def test_record_of_a_copy_omits_what_only_its_own_study_records() -> None:
     copy = TrialRecord(worker="3", attempt=2, origin="first trial", seed=4, params={"a": 1}).copied("s #7")
     assert copy.attributes() == {
         "user_attrs": {"copied_from": "s #7", "seed": 4},

@@ -1,4 +1,4 @@
-"""What `predict` accepts, task by task: each input becomes what was asked, and anything else raises."""
+"""Inputs that `predict` accepts, for each task; anything else raises."""
 
 import io
 from pathlib import Path
@@ -173,20 +173,20 @@ def test_images(tmp_path: Path) -> None:
 
     columns, task = {"image": "photo", "label": "label"}, "image-classification"
     pixels = np.zeros((4, 4, 3), np.uint8)
-    picture = Image.fromarray(pixels)
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
     assert inputs(task, columns, path) == inputs(task, columns, tmp_path / "a.png") == [path]
     assert inputs(task, columns, [path, Path(path)]) == [path, path]
     assert inputs(task, columns, pd.DataFrame({"photo": [path]})) == inputs(task, columns, {"photo": path}) == [path]
     made = [
-        picture,
+        image,
         pixels,
-        [picture],
+        [image],
         [pixels],
-        {"photo": picture},
+        {"photo": image},
         np.stack([pixels]),
-        pd.DataFrame({"photo": [picture]}),
+        pd.DataFrame({"photo": [image]}),
     ]
     for data in made:
         (found,) = inputs(task, columns, data)

@@ -138,7 +138,7 @@ def test_hooks_run_in_the_workers_and_the_objects_reach_them(
     assert config["sampler"] == {"name": "python:RandomSampler"} and config["callbacks"][1] == "python:Failing"
 
 
-def test_a_worker_without_the_objects_says_what_is_missing(study: dict[str, Any], tmp_path: Path) -> None:
+def test_worker_without_the_objects_names_what_is_missing(study: dict[str, Any], tmp_path: Path) -> None:
     from hpo.workflow.worker.loop import WorkerLoop, WorkerSpec
 
     hpo.run(study | {"budget": {"max_trials": 1}}, sampler=optuna.samplers.RandomSampler(), callbacks=[Callback()])

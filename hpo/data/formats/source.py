@@ -1,4 +1,4 @@
-"""A data file as the recognizers and readers of formats see it: its first bytes, its text, and what was read of it."""
+"""A data file for the recognizers and readers of formats: its first bytes, its text, and the rows read from it."""
 
 import codecs
 import io

@@ -67,7 +67,7 @@ def _kind_of_names(rows: Dataset, column: str, folder: Path) -> str | None:
         return None
     if all(PurePath(value).suffix.lower() in MEDIA for value in sample):
         return None if (folder / Path(sample[0]).expanduser()).is_file() else "names"
-    # Row numbers are no names of files, unless the column says so.
+    # Row numbers are no names of files, unless the column's name implies it.
     ids = all(" " not in value for value in sample) and len(set(sample)) == len(sample) > 1
     named = HINT.search(column) is not None
     return "stems" if ids and (named or not any(value.isdecimal() for value in sample)) else None

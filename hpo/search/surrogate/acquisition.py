@@ -28,8 +28,8 @@ def improvement_per_cost(
 
     The final score of a training is normal with `mean` and `std`. Its first report costs `first_cost` and leaves
     `std_after`; then the training is either stopped, or continued for `rest_cost`, where it improves on `best` or not.
-    The result is the highest price of a unit of cost at which the first report still pays off: a Gittins index (1979)
-    of two stages.
+    The result is the largest rate of improvement per unit cost that the first report is expected to reach: a two-stage
+    Gittins index (1979).
     """
     moved = np.sqrt(np.maximum(std**2 - std_after**2, 0))
     gains = expected_improvement(

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 Array = np.ndarray
 Number = FloatDistribution | IntDistribution
 
-UNIFORM, NEIGHBORS = 256, 16  # candidates: in the whole space, and around each of the best configurations
+UNIFORM, NEIGHBORS = 256, 16  # candidates: in the full space, and around each of the best configurations
 P_NUMBER, P_CATEGORY = 0.4, 0.3  # probabilities that a neighbor's number or category differs
 NEAR, NEARER = 0.2, 0.05  # standard deviations of a neighbor's numbers
 

@@ -1,1 +1,1 @@
-"""What hpo records of a study, of its trials and of its final model; no other folder names their attributes."""
+"""Records of a study, its trials and its final model; no other folder names their attributes."""

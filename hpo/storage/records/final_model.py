@@ -123,7 +123,7 @@ class SavedFile(Record):
 
 
 class FinalModel(Record):
-    """A final model: how it was chosen and trained, what it scores, and what prediction needs to know of its data."""
+    """A final model: how it was chosen and trained, its scores, and what prediction needs of its data."""
 
     study: str
     identity: str = ""  # of the study, which another study of that name does not share

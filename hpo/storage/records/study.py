@@ -22,7 +22,7 @@ IDENTITY = f"{SYSTEM_PREFIX}identity"
 
 
 class RankedModel(Record):
-    """A candidate before the first trial. `score` is better when higher; where it is None, `reason` says why."""
+    """A candidate before the first trial. `score` is better when higher; where it is None, `reason` gives the cause."""
 
     model: str
     parameters: int
@@ -53,7 +53,7 @@ class HeldOutEvaluation(Record):
 
 
 class StudyRecord(AttributeRecord):
-    """What hpo records of a study."""
+    """The record of a study."""
 
     identity: Annotated[str, SystemAttribute] = ""  # random; also in every file of the study
     metric: str = "value"

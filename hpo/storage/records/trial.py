@@ -34,7 +34,7 @@ class CurvePoint(Record):
 
 
 class TrialRecord(AttributeRecord):
-    """What hpo records of a trial. A field is unset until the trial gets there."""
+    """The record of a trial. A field is unset until the trial reaches that point."""
 
     worker: str = ""  # ID on HOST (DEVICE)
     attempt: int = 1  # how often the trial was assigned to a worker

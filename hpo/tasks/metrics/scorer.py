@@ -88,7 +88,11 @@ def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
 
 def _tried(scorer: Scorer, sample: tuple[Any, Any]) -> Scorer:
     """Return the scorer after a first call: a metric that fails raises now rather than at the first rung."""
-    scorer(object_array(sample[0]), object_array(sample[1]))
+    try:
+        scorer(object_array(sample[0]), object_array(sample[1]))
+    except ConfigError as error:
+        hint = "" if sample is not CLASSES else " A task of your own with other labels sets `metric_sample`."
+        raise ConfigError(f"{error}\nIt was tried on a few predictions and references.{hint}") from error
     return scorer
 
 

@@ -17,7 +17,7 @@ author={Popović, Maja}, year={2015}}"""
 
 
 class TranslationMetrics(TextMetric):
-    """bleu and chrf from 0 to 100, over the whole corpus, as computed by sacrebleu with its defaults.
+    """bleu and chrf from 0 to 100, over the full corpus, as computed by sacrebleu with its defaults.
 
     Predictions are texts, references tuples of texts.
     """

@@ -30,7 +30,7 @@ FOLD = "fold-"
 
 @dataclass
 class Progress:
-    """What a run resumes from besides tensors. The training loop updates it in place."""
+    """The state besides tensors that a run resumes from. The training loop updates it in place."""
 
     step: int = 0  # optimizer steps completed
     epoch: int = 0  # the current epoch, from 0

@@ -9,7 +9,7 @@ from hpo.training.models.hub import hub_is_unreachable
 
 
 def explain_load_error(ref: ModelRef, auto_class: str, error: Exception) -> ModelError:
-    """Return the error that says why `from_pretrained` failed and what to do."""
+    """Return the error that explains why `from_pretrained` failed and what to do."""
     from huggingface_hub.errors import GatedRepoError
 
     text = str(error) or type(error).__name__

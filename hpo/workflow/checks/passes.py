@@ -104,8 +104,8 @@ def _check_tokens(candidate: Candidate, features: Features) -> list[str]:
     share = float((words == tokenizer.unk_token_id).mean()) if len(words) else 0.0
     if share == 1.0:
         raise ModelError(
-            f"{label}: its tokenizer maps every text of the data to {tokenizer.unk_token}: no word can be told from "
-            "another. It is the wrong tokenizer (`processor:` names another one), or one for another language or case."
+            f"{label}: its tokenizer maps every text of the data to {tokenizer.unk_token}: they cannot be "
+            "distinguished. The tokenizer is wrong (`processor:` names another), or for another language or case."
         )
     if share > UNKNOWN_SHARE:
         return [f"{label}: its tokenizer does not know {share:.0%} of the tokens of the texts ({tokenizer.unk_token})"]

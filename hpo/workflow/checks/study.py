@@ -35,7 +35,7 @@ TIMED_SECONDS = 10.0  # enough for one model: a large one on a busy CPU needs mi
 class ModelPlan:
     """One candidate as the study will use it. `seconds_per_epoch`: unfrozen, one worker; None where not timed.
 
-    `max_length` is in tokens, or samples of sound; None for images.
+    `max_length` is in tokens, or audio samples; None for images.
     """
 
     model: str
@@ -64,7 +64,7 @@ class StudyCheck:
 
     @property
     def seconds(self) -> float:
-        """The forecast of the whole study."""
+        """The forecast duration of the study."""
         return sum(self.forecast.values())
 
     def __repr__(self) -> str:
@@ -161,7 +161,7 @@ def study_warnings(context: StudyContext) -> list[str]:
     if largest > rows:
         found.append(f"batch_size: up to {largest}, more than the {rows} training rows: such a batch holds them all.")
     queue, most = context.first_trials(), config.budget.max_trials
-    found += [queue.note] * bool(queue.note and not context.ranked)  # else the ranking says what goes first
+    found += [queue.note] * bool(queue.note and not context.ranked)  # else the ranking decides the order
     first = len(queue.points)
     if first >= most:
         left_out = f", and {count(first - most, 'of them is', 'of them are')} not tried" if first > most else ""

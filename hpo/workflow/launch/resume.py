@@ -20,7 +20,7 @@ _COMPARABLE = ("task", "metric", "direction", "max_length", "fidelity", "generat
 
 
 def is_finished(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether the study has its result and `config` asks for no more trials or hours than it had."""
+    """Return whether the study has its result and `config` asks for no more trials or hours than it had."""
     record = StudyRecord.of(study)
     if record.result is None:
         return False

@@ -41,7 +41,7 @@ def reason_to_fail(error: BaseException) -> str | None:
 
 
 def is_raised_in_model(error: BaseException) -> bool:
-    """Whether a library's or a model's own exception left a module's forward pass or the backward pass of a loss.
+    """Return whether the exception of a library or model left a module's forward pass or a loss's backward pass.
 
     Then it costs the trials of that model: another model of the study may do without.
     """
@@ -53,7 +53,7 @@ def is_raised_in_model(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a GPU failed for the rest of the process's life (a sticky error), so that a new process is needed.
+    """Return whether a GPU failed for the rest of the process's life (a sticky error), so that a new process is needed.
 
     A full GPU is not lost: the allocation is refused, and the next call works.
     """
@@ -66,7 +66,7 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for lack of space: by the system's error code, or the message of safetensors or SQLite."""
+    """Return whether a write failed for lack of space: by error code, or the message of safetensors or SQLite."""
     return any(
         getattr(cause, "errno", None) == errno.ENOSPC or any(message in str(cause) for message in _FULL_DISK)
         for cause in _chain(error)

@@ -63,7 +63,7 @@ RECLAIM_SECONDS = 3.0  # each reclaim locks the study's workers for a moment
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker process is given; the study's configuration itself is in the database."""
+    """The arguments of a worker process; the study's configuration itself is in the database."""
 
     study: str
     storage: str | None  # None: HPO_STORAGE of the process
@@ -244,7 +244,7 @@ class WorkerLoop:
         return False
 
     def _out_of_time(self, phase: str, study: optuna.Study) -> bool:
-        """Whether no trial of this stage may start any more, so that the following ones fit into the study's hours.
+        """Return whether this stage may start no more trials, so that the next stages fit into the study's hours.
 
         At least one configuration is confirmed.
         """
@@ -258,7 +258,7 @@ class WorkerLoop:
         return left <= reserved.run + reserved.final and has_confirmed_trial(study, self.config.constraints)
 
     def _is_exhausted(self, study: optuna.Study) -> bool:
-        """Whether every configuration of a finite search space was tried; more trials would be duplicates."""
+        """Return whether every configuration of a finite search space was tried; more trials would be duplicates."""
         space = self._finite_space
         return space is not None and self._retry(lambda: space.is_exhausted(study.get_trials(deepcopy=False)))
 

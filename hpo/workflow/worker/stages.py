@@ -23,7 +23,7 @@ from hpo.storage.records.final_model import ConfirmedTrial
 from hpo.storage.records.study import StudyRecord, complete_trials, direction_of, pruned_trials
 from hpo.storage.records.trial import TrialRecord
 
-CONFIRM_SHARE = 0.2  # of a study's hours, at most: with few hours, more trials are worth more than six more runs
+CONFIRM_SHARE = 0.2  # of a study's hours, at most: with few hours, more trials gain more than six more runs
 FIRST_TRIAL = "first trial"  # the origin of trials that were queued before the search
 FINAL_SECONDS = 2.0  # for the interval on test, a baseline and the files of the final model, with small models
 
@@ -37,7 +37,7 @@ class ConfirmJob:
 
 
 def is_idle(study: optuna.Study) -> bool:
-    """Whether no trial of `study` is running."""
+    """Return whether no trial of `study` is running."""
     return not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
@@ -120,7 +120,7 @@ def rank_confirmed(
 
 
 def has_confirmed_trial(confirm: optuna.Study, constraints: Constraints) -> bool:
-    """Whether a configuration within the constraints has a complete confirming run."""
+    """Return whether a configuration within the constraints has a complete confirming run."""
     measured = [TrialRecord.of(trial).footprint for trial in complete_trials(confirm)]
     return any(footprint is None or not constraints.violations(footprint) for footprint in measured)
 

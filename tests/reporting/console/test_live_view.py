@@ -51,8 +51,8 @@ def test_panel_fits_the_width(width: int) -> None:
 
 
 def test_svg_of_the_live_view_is_self_contained(tmp_path: Path) -> None:
-    pictures = runpy.run_path(str(Path(__file__).parents[3] / "docs" / "pictures.py"))
-    pictures["live_picture"](STATUS, tmp_path / "live.svg")
+    images = runpy.run_path(str(Path(__file__).parents[3] / "docs" / "images.py"))
+    images["live_image"](STATUS, tmp_path / "live.svg")
     svg = (tmp_path / "live.svg").read_text(encoding="utf-8")
     assert "0.704" in svg and "url(http" not in svg and "href=" not in svg
     xml.dom.minidom.parseString(svg)

@@ -26,7 +26,7 @@ TITLES = (
 
 
 class Page(HTMLParser):
-    """What a browser would load and display."""
+    """The parts of a page that a browser loads and displays."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -33,8 +33,8 @@ def test_hub_feature_is_read_without_its_decoder(folder: Path, tmp_path: Path) -
     (tmp_path / "hub").mkdir()
     for split in ("train", "validation", "test"):
         files = sorted(path for path in (folder / split).rglob("*") if path.is_file())
-        sounds = item_array([{"bytes": path.read_bytes(), "path": path.name} for path in files])
-        table = pa.table({"audio": sounds, "label": pa.array([int(path.parent.name == "low") for path in files])})
+        clips = item_array([{"bytes": path.read_bytes(), "path": path.name} for path in files])
+        table = pa.table({"audio": clips, "label": pa.array([int(path.parent.name == "low") for path in files])})
         kept = table.replace_schema_metadata(kinds.arrow_schema.metadata)
         pq.write_table(kept, tmp_path / "hub" / f"{split}.parquet")
     of_bytes = TASK.prepare(DataConfig(path=str(tmp_path / "hub")), 0)

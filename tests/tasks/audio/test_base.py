@@ -50,11 +50,11 @@ def test_clips_are_truncated_and_cached_in_16_bits(folder: Path, tmp_path: Path)
     assert np.diff(cut.columns["input_values"][1]).max() == 500 < np.diff(offsets).max()
     rows = np.array([3, 1, 7])
     batch = features.collate(rows)
-    sounds = [read_audio(data.train[int(row)]["audio"], RATE) for row in rows]
-    own = processor(sounds, sampling_rate=RATE, padding=True, return_tensors="pt")
+    clips = [read_audio(data.train[int(row)]["audio"], RATE) for row in rows]
+    own = processor(clips, sampling_rate=RATE, padding=True, return_tensors="pt")
     torch.testing.assert_close(batch["input_values"], own["input_values"], atol=2e-3, rtol=1e-3)
     assert torch.equal(batch["attention_mask"], own["attention_mask"].long())
-    assert features.lengths[rows].tolist() == [round(50 * len(sound) / RATE) for sound in sounds]
+    assert features.lengths[rows].tolist() == [round(50 * len(clip) / RATE) for clip in clips]
     both = features.concatenate(store.get("validation", processor, 30 * RATE))
     assert torch.equal(both.collate(rows)["input_values"], batch["input_values"])
 

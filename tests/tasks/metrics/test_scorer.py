@@ -88,6 +88,7 @@ def test_user_metric_is_maximized_by_default(tmp_path: Path) -> None:
         (OWN.format(direction='direction = "up"', result=COUNTED), "write 'maximize' or 'minimize'"),
         (OWN.format(direction="", result="1 / 0"), "'m' failed: ZeroDivisionError"),
         (OWN.format(direction="", result="{}"), "not a name and a number"),
+        (OWN.format(direction="", result="{}"), "sets `metric_sample`"),
     ],
 )
 def test_invalid_user_metric_raises_before_training(content: str, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whose study it is: of one name in two databases, created by another program, by two at once, or deleted."""
+"""Ownership of a study: one name in two databases, another program's, two creators at once, deletion."""
 
 from pathlib import Path
 from typing import Any

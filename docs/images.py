@@ -1,7 +1,7 @@
-"""Make the README's pictures: the live view of a study as it is now, its report, and optuna-dashboard on it.
+"""Create the README's images: the live view of a study as it is now, its report, and optuna-dashboard on it.
 
-python docs/pictures.py live NAME       # docs/live.svg; best while the study runs
-python docs/pictures.py pages NAME      # docs/report.png and docs/dashboard.png, with a Chromium of this system
+python docs/images.py live NAME       # docs/live.svg; best while the study runs
+python docs/images.py pages NAME      # docs/report.png and docs/dashboard.png, with a Chromium of this system
 """
 
 import io
@@ -23,12 +23,12 @@ PORT = 8129
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
-def live_picture(status: StudyStatus, path: Path, width: int = 96) -> None:
+def live_image(status: StudyStatus, path: Path, width: int = 96) -> None:
     """Write the live view of `status`, `width` characters wide, as an SVG that loads nothing."""
     console = Console(record=True, file=io.StringIO(), width=width, markup=False, emoji=False, force_terminal=True)
     console.print(panel(status))
     svg = console.export_svg(title="hpo run")
-    # rich's picture asks a server for its font; any monospaced font of the reader's will do.
+    # rich's SVG loads its font from a server; any monospaced font of the reader is enough.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     path.write_text(svg, encoding="utf-8")
 
@@ -75,7 +75,7 @@ def main() -> None:
     if what == "pages":
         pages(name)
     else:
-        live_picture(read_status(open_storage(), name), HERE / "live.svg")
+        live_image(read_status(open_storage(), name), HERE / "live.svg")
 
 
 if __name__ == "__main__":
