@@ -194,3 +194,70 @@ def write_reviews(folder: Path, train: int = 96, other: int = 32) -> Path:
                 lines.append(f"{text},{'positive' if good else 'negative'}")
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+REMOTE_CONFIG = """
+from transformers import PreTrainedConfig
+
+class TinyConfig(PreTrainedConfig):
+    model_type = "tiny-remote"
+
+    def __init__(self, vocab_size=17, width=16, pad_token_id=0, **more):
+        self.vocab_size, self.width = vocab_size, width
+        super().__init__(**more)
+        self.pad_token_id = pad_token_id
+"""
+REMOTE_MODEL = """
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+from .configuration_tiny import TinyConfig
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+    base_model_prefix = "body"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList([nn.Linear(config.width, config.width)])
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embedding(input_ids)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)
+        return hidden
+
+class TinyClassifier(PreTrainedModel):
+    config_class = TinyConfig
+    base_model_prefix = "body"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.body = TinyModel(config)
+        self.classifier = nn.Linear(config.width, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask[..., None]
+        return SequenceClassifierOutput(logits=self.classifier((self.body(input_ids) * mask).sum(1) / mask.sum(1)))
+"""
+
+
+def save_remote_model(folder: Path) -> Path:
+    """Save a model with code of its own in `folder`, as a repository on the hub has it; return the folder."""
+    import json
+
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir()
+    save_tokenizer(folder)
+    (folder / "configuration_tiny.py").write_text(REMOTE_CONFIG)
+    (folder / "modeling_tiny.py").write_text(REMOTE_MODEL)
+    classes = {"AutoConfig": "configuration_tiny.TinyConfig", "AutoModel": "modeling_tiny.TinyModel"}
+    classes["AutoModelForSequenceClassification"] = "modeling_tiny.TinyClassifier"
+    (folder / "config.json").write_text(json.dumps({"model_type": "tiny-remote", "auto_map": classes}))
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    AutoModel.from_config(config, trust_remote_code=True).save_pretrained(folder)
+    return folder

@@ -31,7 +31,7 @@ def model_card(config: Mapping[str, Any], result: FinalModel) -> str:
         f"# {escape(config['name'])}",
         _opening(config, winner, base),
         "## Use",
-        _use(config, winner),
+        _use(config, result),
         "## Result",
         _result(result, metric),
         "## How it was chosen",
@@ -88,10 +88,17 @@ def _opening(config: Mapping[str, Any], winner: ConfirmedTrial, base: str) -> st
     )
 
 
-def _use(config: Mapping[str, Any], winner: ConfirmedTrial) -> str:
-    usage = get_task(config["task"]).usage
+def _use(config: Mapping[str, Any], result: FinalModel) -> str:
+    usage, winner = get_task(config["task"]).usage, result.winner
+    if result.trust_remote_code:
+        usage = usage.replace('"path/to/this/folder"', '"path/to/this/folder", trust_remote_code=True')
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))
     shown = code_block(f"from transformers import {', '.join(names)}\n\n{usage}", "python")
+    if result.trust_remote_code:
+        shown += (
+            "\n\nThe model has Python code of its own, which this folder holds. `trust_remote_code=True` runs it: read "
+            "it first."
+        )
     if config.get("keep_adapter") and winner.params.get("peft") == "lora":
         shown += "\n\nThe LoRA adapter is merged; the adapter alone, for `peft.PeftModel`, is in `adapter/`."
     return shown

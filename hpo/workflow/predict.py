@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Predictor:
     """A final model with its task, on the GPU where there is one.
 
-    The folder of a user's own task holds the Python file that defines it, which is run: load folders you trust.
+    The folder of a user's own task holds the Python file that defines it, and that of a model with code of its own
+    that code; both are run: load folders you trust.
     """
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
@@ -53,7 +54,8 @@ class Predictor:
         from hpo.training.execution import available_devices
 
         transformers.utils.logging.disable_progress_bar()
-        model = self.task.build_model(str(self.folder), local_files_only=True).eval()
+        trusted = self.record.trust_remote_code
+        model = self.task.build_model(str(self.folder), local_files_only=True, trust_remote_code=trusted).eval()
         return model.to(self._device or available_devices()[0])
 
     @cached_property
@@ -61,7 +63,7 @@ class Predictor:
         """The tokenizer, image processor or feature extractor that makes the model's inputs."""
         from hpo.training.models.processor import load_processor
 
-        ref = ModelRef(name=str(self.folder), label="the final model")
+        ref = ModelRef(name=str(self.folder), label="the final model", trust_remote_code=self.record.trust_remote_code)
         return load_processor(ref, self.task.final_processor_class)
 
     def predict(self, data: Any) -> list[dict[str, Any]]:

@@ -139,6 +139,7 @@ class FinalModel(Record):
     data: DataRecord
     data_config: dict[str, Any] = Field({})  # how columns and labels were read
     max_length: int  # tokens, or audio samples, of an input; 0 where the task has no such limit
+    trust_remote_code: bool = False  # whether the model's own Python code, which the folder holds, is run to load it
     versions: dict[str, str] = Field({})
     footprint: Footprint | None = None
     violations: str = ""  # the constraints that it exceeds

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hpo.training.batches.features import Features
+from hpo.training.models.layers import token_embedding
 
 # The smaller matrix pays for the look-up of its rows where at most this share of the vocabulary is used.
 LARGEST_SHARE = 0.7
@@ -54,8 +55,8 @@ def trim_embedding(model: Any, features: list[Features], more: Sequence[int] = (
     """
     if "input_ids" not in features[0].columns or hasattr(model, "prepare_decoder_input_ids_from_labels"):
         return None
-    embedding = model.get_input_embeddings()
-    if not _has_independent_rows(model, embedding):
+    embedding = token_embedding(model)
+    if embedding is None or not _has_independent_rows(model, embedding):
         return None
     used = np.zeros(embedding.num_embeddings, dtype=bool)
     used[list(more)] = True

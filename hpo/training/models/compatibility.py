@@ -11,7 +11,7 @@ from torch import nn
 from hpo.config.model_ref import ModelRef
 from hpo.core.format import count
 from hpo.errors import ModelError
-from hpo.training.models.layers import find_heads
+from hpo.training.models.layers import find_heads, token_embedding
 
 # Weights of the body that many checkpoints lack, and that fine-tuning may initialize: a pooler belongs to the head, and
 # the others are read by pre-training objectives only.
@@ -60,9 +60,10 @@ def align_processor(ref: ModelRef, model: Any, processor: Any) -> None:
 
 def _check_embeddings(ref: ModelRef, model: Any, tokenizer: Any) -> None:
     """Replace a padding token that has no embedding; raise `ModelError` for ordinary tokens that have none."""
-    rows = embedding_rows(model)
-    if rows is None:
+    table = token_embedding(model)
+    if table is None:
         return
+    rows = table.num_embeddings
     special = set(tokenizer.all_special_tokens)
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows and token not in special)
     if beyond:
@@ -82,15 +83,6 @@ def _check_embeddings(ref: ModelRef, model: Any, tokenizer: Any) -> None:
                 "embedding, and no other special token can pad. Resize the embedding and save the model."
             )
         tokenizer.pad_token = usable[0]
-
-
-def embedding_rows(model: Any) -> int | None:
-    """Return the number of rows of a model's token embedding; None where it has no table of tokens."""
-    try:
-        table = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-    return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
 def _drop_token_types(model: Any, tokenizer: Any) -> None:

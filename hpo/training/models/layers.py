@@ -56,6 +56,15 @@ def find_heads(model: Any) -> list[str]:
     return [name for name, parameters in children.items() if parameters and not inside & set(parameters)]
 
 
+def token_embedding(model: Any) -> nn.Embedding | None:
+    """Return a model's table of token embeddings; None where it has none, or code of its own that does not name it."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return table if isinstance(table, nn.Embedding) else None
+
+
 def head_dropouts(model: Any) -> list[nn.Dropout]:
     """Return the dropout layers of the head."""
     inside = {id(part) for module in _body(model) for part in module.modules()}

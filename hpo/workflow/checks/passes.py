@@ -13,7 +13,8 @@ from hpo.errors import HpoError, ModelError
 from hpo.training.batches.features import Features, pop_labels
 from hpo.training.memory.accumulation import running_statistics
 from hpo.training.models.candidate import Candidate
-from hpo.training.models.compatibility import check_finite, embedding_rows
+from hpo.training.models.compatibility import check_finite
+from hpo.training.models.layers import token_embedding
 from hpo.workflow.context import StudyContext
 
 SAMPLE = 64  # training rows of texts to look for unknown tokens in
@@ -91,8 +92,9 @@ def _check_tokens(candidate: Candidate, features: Features) -> list[str]:
     if "input_ids" not in features.columns or not hasattr(tokenizer, "get_vocab"):
         return []
     tokens = np.asarray(features.columns["input_ids"][0]).reshape(-1)
-    rows = embedding_rows(candidate.model)
-    if rows is not None and int(tokens.max(initial=0)) >= rows:
+    table = token_embedding(candidate.model)
+    rows = int(tokens.max(initial=0)) + 1 if table is None else table.num_embeddings
+    if int(tokens.max(initial=0)) >= rows:
         token = tokenizer.convert_ids_to_tokens(int(tokens.max()))
         raise ModelError(
             f"{label}: the token {token!r} of the data is beyond the {rows} rows of the model's embedding."

@@ -134,6 +134,7 @@ def finish_final_model(
         command=f"hpo retrain {search.study_name} --trial {confirmed[0].trial}",
         data=describe_data(context.data),
         max_length=context.max_length(trained.plan.params.model),
+        trust_remote_code=context.config.model_ref(trained.plan.params.model).trust_remote_code,
         versions=StudyRecord.of(search).versions,
         footprint=footprint,
         violations=context.config.constraints.violations(footprint),
@@ -227,7 +228,8 @@ def _confirmed_model(winner: ConfirmedTrial, params: TrialParams, context: Study
             f"refit: none: the confirmed model of trial {winner.trial} is not at {kept}, or is of another study. "
             f"`hpo retrain {context.config.name} --trial {winner.trial}` trains it again."
         )
-    model = context.task.build_model(str(kept), local_files_only=True)
+    trusted = context.config.model_ref(params.model).trust_remote_code
+    model = context.task.build_model(str(kept), local_files_only=True, trust_remote_code=trusted)
     return TrainedModel(model, AdapterWeights.load(kept / ADAPTER), context.plan(params, seed, folder))
 
 
