@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
@@ -13,7 +14,7 @@ from hpo.data.splits.create import create_splits, text_keys
 from hpo.data.splits.labeled import labeled_splits
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
-from hpo.tasks.task_data import Examples, SourceColumns, TaskData, describe_classes, fingerprint
+from hpo.tasks.task_data import Examples, SourceColumns, TaskData, describe_classes, fingerprint, summarize
 
 
 class Preparation(ABC):
@@ -58,7 +59,7 @@ class Preparation(ABC):
         self.check_splits(examples.splits, names, origins)
         splits, created = create_splits(examples.splits, config, seed, self.strata, self.group_keys, self.strata_name)
         warnings = self.check_splits(splits, names, origins)
-        return TaskData(
+        data = TaskData(
             train=splits["train"],
             validation=splits["validation"],
             test=splits.get("test"),
@@ -67,6 +68,9 @@ class Preparation(ABC):
             notes=(*columns.notes, *raw.notes, *unlabeled, *examples.notes, *created, *warnings),
             fingerprint=fingerprint(self.name, {s: self.hashed_rows(rows) for s, rows in splits.items()}, names),
         )
+        others = (*columns.others, *([config.group] if config.group else []))
+        read = replace(columns, others=others)
+        return replace(data, summary=summarize(self.name, read, raw.present(), data.sizes, self.describe(data)))
 
     def check_config(self, config: DataConfig) -> None:
         """Raise `DataError` where `config` names columns that this task cannot read, before anything is loaded."""

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hpo.data.columns import Columns
+from hpo.core.format import first_few
+from hpo.data.columns import FOLD, GROUP, Columns
 from hpo.data.splits.kfold import FoldIndices, fold_indices
 
 
@@ -31,6 +32,8 @@ class TaskData:
     notes: tuple[str, ...]
     fingerprint: str
     scale: tuple[float, float] = (0.0, 1.0)
+    summary: tuple[str, ...] = ()
+    """Three lines: the task and its columns, with those not used; the rows by split; the labels."""
 
     @property
     def splits(self) -> dict[str, Dataset]:
@@ -68,6 +71,8 @@ class SourceColumns:
     inputs: tuple[str, ...]
     label: str | None
     notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    """Columns that are read besides, such as the offsets of answers."""
 
     @classmethod
     def from_columns(cls, columns: Columns) -> "SourceColumns":
@@ -123,6 +128,24 @@ class Encoded(Protocol):
     def processor(self) -> Any:
         """The processor it was encoded with, such as a tokenizer."""
         ...
+
+
+def summarize(
+    task: str, columns: SourceColumns, raw: Mapping[str, Dataset], sizes: Mapping[str, int], labels: str
+) -> tuple[str, ...]:
+    """Return `TaskData.summary`: what of the source splits `raw` is used, and what is not."""
+    known = list(dict.fromkeys(name for rows in raw.values() for name in rows.column_names))
+    prefix = columns.roles.get("choices")
+    read = {*columns.roles.values(), *columns.inputs, columns.label, *columns.others, GROUP, FOLD}
+    unused = [name for name in known if name not in read and not (prefix and name.startswith(prefix))]
+    roles = ", ".join(f"{role} '{column}'" for role, column in columns.roles.items())
+    dropped = sum(map(len, raw.values())) - sum(sizes.values())
+    rows = ", ".join(f"{number:,} {split}" for split, number in sizes.items())
+    return (
+        f"{task}: {roles}; columns not used: {first_few(unused, 10) if unused else 'none'}",
+        f"rows: {rows}; {f'{dropped:,}' if dropped > 0 else 'none'} dropped",
+        f"{labels[:1].upper()}{labels[1:]}",
+    )
 
 
 def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[str]) -> str:

@@ -222,7 +222,7 @@ def describe_data(data: TaskData) -> DataRecord:
         sizes=data.sizes if data.test is not None else {**data.sizes, "test": 0},
         labels=tuple(data.label_names),
         columns=dict(data.columns),
-        notes=tuple(data.notes),
+        notes=(*data.summary, *data.notes),
         fingerprint=data.fingerprint,
     )
 

@@ -16,6 +16,7 @@ from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
 from hpo.data.sources import load_splits
 from hpo.errors import ConfigError, DataError, did_you_mean
+from hpo.reporting.console import console
 from hpo.tasks.base import ENCODERS, Task
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.task_data import TaskData
@@ -108,6 +109,8 @@ def write_study_file(
         raise ConfigError(
             f"{target.absolute()} cannot be written: {error.strerror}. Name another file with --output."
         ) from error
+    for line in prepared.summary:
+        console.note(line)
     return target
 
 
@@ -126,7 +129,6 @@ def _fill(
     texts = [column for role, column in data.columns.items() if role not in ("label", *inputs)]
     if texts:
         inputs["text"] = inline(texts if len(texts) > 1 else texts[0])
-    sizes = ", ".join(f"{rows:,} {split}" for split, rows in data.sizes.items())
     metric, reason = task.suggest_metric(data)
     offered = ", ".join(task.metric_names)
     file = ready_made_spaces()[space or task.suggest_space(data)]
@@ -143,7 +145,7 @@ def _fill(
             f"  {key}: {str(value).lower() if isinstance(value, bool) else inline(value)}\n"
             for key, value in source.model_dump(include=READING, exclude_defaults=True).items()
         ),
-        found=_comment(f"{sizes} rows. {task.describe(data)}.", *data.notes),
+        found=_comment(*data.summary, *data.notes),
         metrics=_comment(f"Optimized on validation: {offered}, or a Python file of your own with an evaluate.Metric."),
         models="".join(f"  - {inline(_relative(model, target.parent))}\n" for model in models),
         remark=_comment(remark),

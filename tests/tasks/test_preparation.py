@@ -274,3 +274,16 @@ def test_booleans_are_classes(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "d.parquet")
     data = get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.parquet")), 0)
     assert data.label_names == ("False", "True")
+
+
+def test_three_lines_report_what_is_used_and_what_is_not(tmp_path: Path) -> None:
+    lines = [
+        f'{{"id": {i}, "text": "{f"text {i}" if i < 30 else ""}", "label": "{"ab"[i % 2]}", "note": "x"}}'
+        for i in range(40)
+    ]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    task = get_task("text-classification")
+    data = task.prepare(DataConfig(path=str(tmp_path / "d.jsonl"), drop_empty=True), seed=0)
+    assert data.summary[0] == "text-classification: text 'text', label 'label'; columns not used: id, note"
+    assert data.summary[1].startswith("rows: ") and data.summary[1].endswith("; 10 dropped")
+    assert data.summary[2] == "2 classes: a, b"

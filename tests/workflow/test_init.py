@@ -57,7 +57,8 @@ def test_written_file_is_readable(workshop: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     path = write_study_file(str(workshop / "reviews"), ["org/a"], output=Path("mine.yaml"))
     text = path.read_text()
-    assert "# 240 train, 32 validation, 32 test rows. 2 classes: negative, positive.\n" in text
+    assert "# text-classification: text 'text', label 'label'; columns not used: none\n" in text
+    assert "# rows: 240 train, 32 validation, 32 test; none dropped\n# 2 classes: negative, positive\n" in text
     assert f"#   hpo run {path}" in text
     lines = text.splitlines()
     assert max(map(len, lines)) <= 120

@@ -156,13 +156,18 @@ def _check_unsupported(rows: Dataset, columns: Mapping[str, str], where: str) ->
             )
 
 
+def verdict_columns(rows: Dataset, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the columns, besides those with a role, of booleans that mark an answer as good or bad."""
+    named = columns_named(rows, VERDICTS, besides=list(columns.values()))
+    return tuple(name for name in named if pa.types.is_boolean(rows.data.table.schema.field(name).type))
+
+
 def _find_bad(rows: Dataset, columns: Mapping[str, str], where: str) -> tuple[set[int], list[str]]:
     """Return the indices of rows whose answer is marked as bad (`label: false`, as for KTO), and a note."""
-    for name in columns_named(rows, VERDICTS, besides=list(columns.values())):
-        if pa.types.is_boolean(rows.data.table.schema.field(name).type):
-            bad = {index for index, value in enumerate(column_values(rows, name)) if value is False}
-            share = f"{len(bad)} of {count(len(rows), 'row')} of {where}"
-            return bad, [f"{share} dropped: '{name}' is false, a bad answer"] if bad else []
+    for name in verdict_columns(rows, columns):
+        bad = {index for index, value in enumerate(column_values(rows, name)) if value is False}
+        share = f"{len(bad)} of {count(len(rows), 'row')} of {where}"
+        return bad, [f"{share} dropped: '{name}' is false, a bad answer"] if bad else []
     return set(), []
 
 

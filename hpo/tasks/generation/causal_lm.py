@@ -21,6 +21,7 @@ from hpo.data.labels.prompts import (
     read_chat,
     read_prompts,
     recognize_prompts,
+    verdict_columns,
 )
 from hpo.tasks.base import Task
 from hpo.tasks.generation.chat import PLAIN_TEMPLATE, Part, tokenize_chat, tokenize_completion, tokenize_text
@@ -81,7 +82,7 @@ class CausalLM(Task):
     def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
         roles, notes = find_prompt_columns(rows, origin, config)
         inputs = tuple(column for role, column in roles.items() if role != "label")
-        return SourceColumns(roles, inputs, roles.get("label"), tuple(notes))
+        return SourceColumns(roles, inputs, roles.get("label"), tuple(notes), verdict_columns(rows, roles))
 
     def read_examples(
         self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig

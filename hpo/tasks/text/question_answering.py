@@ -14,7 +14,7 @@ from hpo.config.study import DataConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_named, missing_column
 from hpo.data.formats.detect import read_file
-from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, find_answer_columns, read_questions
+from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, START, find_answer_columns, read_questions
 from hpo.data.splits.create import normalize_text
 from hpo.errors import DataError
 from hpo.tasks.base import Task
@@ -79,7 +79,7 @@ class QuestionAnswering(Task):
         assert not isinstance(config.label, tuple)
         columns, notes = find_answer_columns(rows, origin, config.text, config.label)
         roles = dict(zip(("text", "text_pair", "label"), columns, strict=True))
-        return SourceColumns(roles, columns[:2], columns[2], tuple(notes))
+        return SourceColumns(roles, columns[:2], columns[2], tuple(notes), (START,))
 
     def read_examples(
         self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
