@@ -89,7 +89,8 @@ def _opening(config: Mapping[str, Any], winner: ConfirmedTrial, base: str) -> st
 
 
 def _use(config: Mapping[str, Any], result: FinalModel) -> str:
-    usage, winner = get_task(config["task"]).usage, result.winner
+    """Return code that uses the model; it truncates as training did."""
+    winner, usage = result.winner, get_task(config["task"]).usage.replace("{max_length}", str(result.max_length))
     if result.trust_remote_code:
         usage = usage.replace('"path/to/this/folder"', '"path/to/this/folder", trust_remote_code=True')
     names = sorted(set(re.findall(r"\b(?:pipeline|Auto\w+)\b", usage)))

@@ -21,7 +21,10 @@ class Prediction(ABC):
     pipeline_tag: str
     """The name of the task on the Hugging Face Hub."""
     usage: str
-    """Python code for the model card that uses the final model with transformers alone."""
+    """Python code for the model card that uses the final model with transformers alone.
+
+    `{max_length}` in it is replaced by the length that training truncated inputs to.
+    """
     limitations: str = "Predictions for inputs unlike the training data are unreliable."
     """A sentence for the model card on what predictions are not."""
 

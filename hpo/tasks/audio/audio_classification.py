@@ -22,7 +22,7 @@ MODELS = {
 }
 USAGE = """\
 classify = pipeline("audio-classification", model="path/to/this/folder")
-classify("clip.wav")  # ffmpeg reads the file"""
+classify("clip.wav")  # ffmpeg reads the file, all of it; the model was trained on the first {max_length} samples"""
 
 
 class AudioClassification(Classification, AudioTask):

@@ -45,7 +45,7 @@ MODELS = {
 }
 USAGE = """\
 transcribe = pipeline("automatic-speech-recognition", model="path/to/this/folder")
-transcribe("clip.wav")  # ffmpeg reads the file"""
+transcribe("clip.wav")  # ffmpeg reads the file, all of it; the model was trained on the first {max_length} samples"""
 
 
 class SpeechRecognition(AudioTask):

@@ -39,8 +39,10 @@ LONGEST = 128  # tokens that a model of plain texts generates
 
 USAGE = """\
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-inputs = tokenizer("a prompt\\n", return_tensors="pt")  # or tokenizer.apply_chat_template(messages, …)
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", truncation_side="left")
+room = max({max_length} // 4, {max_length} - model.generation_config.max_new_tokens)  # for the prompt
+# of messages: tokenizer.apply_chat_template(messages, add_generation_prompt=True, …)
+inputs = tokenizer("a prompt\\n", truncation=True, max_length=room, return_tensors="pt")
 tokenizer.decode(model.generate(**inputs)[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)"""
 
 

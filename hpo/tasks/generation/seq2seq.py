@@ -32,7 +32,7 @@ USAGE = """\
 model = AutoModelForSeq2SeqLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 prefix = tokenizer.init_kwargs.get("source_prefix", "")
-inputs = tokenizer(prefix + "a text", return_tensors="pt")
+inputs = tokenizer(prefix + "a text", truncation=True, max_length={max_length}, return_tensors="pt")
 tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True)"""
 
 

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# Of tasks on one or two texts; a pipeline alone does not truncate.
+PIPELINE = """\
+{name} = pipeline(
+    "text-classification", model="path/to/this/folder", truncation=True, max_length={{max_length}}{options}
+)
+{name}("a text")"""
+
 TextInput = str | tuple[str, str]
 
 
@@ -36,7 +43,7 @@ class TextTask(Task):
 
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
-    usage = 'classify = pipeline("text-classification", model="path/to/this/folder")\nclassify("a text")'
+    usage = PIPELINE.format(name="classify", options="")
 
     @abstractmethod
     def read_labels(

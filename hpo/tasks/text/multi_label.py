@@ -26,7 +26,7 @@ from hpo.tasks.baselines import tfidf_baseline
 from hpo.tasks.class_weights import balanced_weights, weighted
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Labels, SourceColumns, TaskData, describe_classes
-from hpo.tasks.text.base import TextTask
+from hpo.tasks.text.base import PIPELINE, TextTask
 
 if TYPE_CHECKING:
     import evaluate
@@ -57,7 +57,7 @@ class MultiLabelClassification(TextTask):
     metric_sample = (np.array([[0, 1], [1, 1], [1, 0]]), np.array([[0, 1], [1, 0], [0, 1]]))
     supports_ranking = True
     supports_class_weights = True
-    usage = 'classify = pipeline("text-classification", model="path/to/this/folder", top_k=None)\nclassify("a text")'
+    usage = PIPELINE.format(name="classify", options=", top_k=None")
     limitations = "It knows the classes above only, and assigns those with a score above 0.5, which may be none."
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:

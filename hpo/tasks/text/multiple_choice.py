@@ -39,7 +39,8 @@ USAGE = """\
 model = AutoModelForMultipleChoice.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 choices = ["a choice", "another choice"]
-inputs = tokenizer(["a question"] * len(choices), choices, padding=True, return_tensors="pt")
+texts = ["a question"] * len(choices), choices
+inputs = tokenizer(*texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")
 scores = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0]
 choices[scores.argmax()]"""
 

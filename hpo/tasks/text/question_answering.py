@@ -37,7 +37,9 @@ SHORTEST = 32  # tokens of an input: fewer leave no room for a context beside th
 USAGE = """\
 model = AutoModelForQuestionAnswering.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-inputs = tokenizer("a question", "a context", return_tensors="pt")
+# This reads the start of a context of more tokens; `hpo predict` reads all of it, in windows.
+texts = "a question", "a context"
+inputs = tokenizer(*texts, truncation="only_second", max_length={max_length}, return_tensors="pt")
 output = model(**inputs)
 first, last = output.start_logits[0].argmax(), output.end_logits[0].argmax()
 tokenizer.decode(inputs["input_ids"][0, first : last + 1])"""

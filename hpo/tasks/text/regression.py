@@ -17,7 +17,7 @@ from hpo.errors import DataError
 from hpo.tasks.baselines import ridge_baseline
 from hpo.tasks.objective import Predictions
 from hpo.tasks.task_data import Labels, TaskData
-from hpo.tasks.text.base import TextTask
+from hpo.tasks.text.base import PIPELINE, TextTask
 
 if TYPE_CHECKING:
     import evaluate
@@ -48,10 +48,7 @@ class Regression(TextTask):
     metric_aliases = MappingProxyType({"pearsonr": "pearson", "spearmanr": "spearman"})
     metric_sample = ([0.1, 0.9, 0.6, 0.3], [0.0, 1.0, 0.5, 0.5])
     supports_ranking = True
-    usage = (
-        'measure = pipeline("text-classification", model="path/to/this/folder", function_to_apply="none")\n'
-        'measure("a text")[0]["score"]'
-    )
+    usage = PIPELINE.format(name="measure", options=', function_to_apply="none"') + '[0]["score"]'
     limitations = "It predicts a number for any text, also for one unlike its training texts."
 
     def matches(self, rows: Dataset, config: DataConfig) -> bool:

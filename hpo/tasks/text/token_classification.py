@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED = -100
+USAGE = """\
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", model_max_length={max_length})
+# stride: a text of more tokens is read in several inputs, as in training
+options = {"tokenizer": tokenizer, "aggregation_strategy": "first", "stride": 0}
+tag = pipeline("token-classification", model="path/to/this/folder", **options)
+tag("a text")"""
 PIECES = re.compile(r"\w+|[^\w\s]")
 
 
@@ -73,10 +79,7 @@ class TokenClassification(Task):
     metric_sample = ([(0, 1, 0), (1, 1)], [(0, 1, 1), (1, 0)])
     supports_ranking = True
     supports_class_weights = True
-    usage = (
-        'tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")\n'
-        'tag("a text")'
-    )
+    usage = USAGE
     limitations = (
         "It knows the tags above only. It learned from texts split into words and punctuation as its data was."
     )
