@@ -139,6 +139,9 @@ class FineTuning:
         if plan.params.augmentations or plan.params.word_dropout > 0:
             self._record_prefix_cache("not used: augmentation changes the examples in every epoch")
             return
+        if plan.candidate.stack.parallel:
+            self._record_prefix_cache("not used: the parts of its layers are in several lists")
+            return
         started = time.perf_counter()
         frozen = self._setup.frozen
         forward = PartialForward(self.model, plan.candidate.stack, plan.frozen_layers, frozen, self.execution)

@@ -13,7 +13,7 @@ from hpo.search.ranking import best_first
 from hpo.storage.records.study import RankedModel, Ranking
 from hpo.training.batches.features import IGNORE_INDEX, Features, Indices
 from hpo.training.execution import all_cores
-from hpo.training.models.layers import stack_items
+from hpo.training.models.layers import layer_parts
 from hpo.training.ranking.layer_features import extract_layer_features
 from hpo.training.ranking.transferability import transferability
 from hpo.workflow.checks.constraints import apply_constraints
@@ -124,5 +124,10 @@ def _rows(context: StudyContext) -> Indices:
 def _work(context: StudyContext, label: str, features: Features) -> float:
     """Return the operations of one pass through the layers: two for each token and weight."""
     candidate = context.candidates[label]
-    weights = sum(p.numel() for p in stack_items(candidate.model, candidate.stack).parameters())
+    weights = sum(
+        p.numel()
+        for layer in layer_parts(candidate.model, candidate.stack)
+        for part in layer
+        for p in part.parameters()
+    )
     return 2.0 * weights * float(features.lengths.sum())

@@ -67,8 +67,15 @@ class ImageClassification(Classification, MediaTask):
         """Compare the cached and then normalized pixels with the processor's own output."""
         from PIL import Image
 
+        channels = _channels(processor)
+        read = getattr(getattr(model, "config", None), "num_channels", channels)
+        if read != channels:
+            return (
+                f"it reads images of {read} channels, and its image processor makes {channels}: "
+                "color images (3) and gray ones (1) are supported"
+            )
         noise = np.random.default_rng(0).integers(0, 256, (67, 91, 3), dtype=np.uint8)
-        image = Image.fromarray(noise)
+        image = _converted([Image.fromarray(noise)], processor)[0]
         own = processor(images=[image], return_tensors="pt")["pixel_values"]
         ours = self.prepare_batch({"pixel_values": _pixels([image], processor)}, processor)["pixel_values"]
         if ours.shape != own.shape or float((ours - own).abs().max()) > 1e-3:
@@ -78,13 +85,17 @@ class ImageClassification(Classification, MediaTask):
     def extract_features(
         self, items: Sequence[Item], processor: Any, max_length: int
     ) -> tuple[str, list[NDArray[Any]]]:
-        return "pixel_values", list(_pixels([open_image(item) for item in items], processor).numpy())
+        return "pixel_values", list(
+            _pixels(_converted([open_image(item) for item in items], processor), processor).numpy()
+        )
 
     def compute_costs(self, features: Sequence[NDArray[Any]], processor: Any) -> list[int]:
         return [max(1, array.shape[1] * array.shape[2] // PATCH) for array in features]
 
     def augment(self, batch: Batch, names: Sequence[str]) -> Batch:
-        return {**batch, "pixel_values": augment_images(batch["pixel_values"], names)}
+        pixels = batch["pixel_values"]
+        colors = pixels.expand(-1, 3, -1, -1).contiguous()  # gray ones are augmented as colors
+        return {**batch, "pixel_values": augment_images(colors, names)[:, : pixels.shape[1]]}
 
     def prepare_batch(self, batch: Batch, processor: Any) -> Batch:
         """Rescale and normalize bytes [images, channels, height, width] to floats."""
@@ -104,6 +115,18 @@ class ImageClassification(Classification, MediaTask):
             return np.stack([np.asarray(image, np.float32).ravel() / 255 for image in small])
 
         return logistic_baseline("logistic regression on pixels", vectors, data, self.scorer(metric))
+
+
+def _channels(processor: Any) -> int:
+    """Return the channels of the images that a processor makes: 1 where it normalizes one, as for models of MNIST."""
+    return len(getattr(processor, "image_mean", None) or (0, 0, 0))
+
+
+def _converted(images: Sequence[Any], processor: Any) -> Sequence[Any]:
+    """Return color images as gray ones, with a channel dimension, where the model reads one channel."""
+    if _channels(processor) != 1:
+        return images
+    return [np.asarray(image.convert("L"))[:, :, None] for image in images]
 
 
 def _pixels(images: Sequence[Any], processor: Any) -> "torch.Tensor":

@@ -19,10 +19,15 @@ from hpo.errors import ModelError
 
 @dataclass(frozen=True)
 class LayerStack:
-    """The stack's path in the model, e.g. `bert.encoder.layer`, and its number of layers."""
+    """The stack's path in the model, e.g. `bert.encoder.layer`, and its number of layers.
+
+    Where a model keeps the parts of its layers in several lists of one length (Flaubert's and XLM's attentions, norms
+    and feed-forward parts), `path` is the last of them and `parallel` the others.
+    """
 
     path: str
     count: int
+    parallel: tuple[str, ...] = ()
 
 
 def find_stack(model: nn.Module) -> LayerStack:
@@ -37,7 +42,27 @@ def find_stack(model: nn.Module) -> LayerStack:
     if not lists:
         raise ModelError(f"{type(model).__name__} has no stack of layers (nn.ModuleList or nn.Sequential) to freeze.")
     stack = max(lists, key=lambda module: sum(p.numel() for p in module.parameters()))
-    return LayerStack(path=names[id(stack)], count=len(list(stack.children())))
+    path, layers = names[id(stack)], len(list(stack.children()))
+    parent = path.rpartition(".")[0]
+    *parallel, path = _parallel(model, parent, layers) or [path]
+    return LayerStack(path, layers, tuple(parallel))
+
+
+def _parallel(model: nn.Module, parent: str, layers: int) -> list[str]:
+    """Return the paths of the lists with one length in the module `parent`, where a layer's parts are in several.
+
+    An encoder's and a decoder's layers are in different modules; lists of whole layers (two towers) hold attention
+    each, and are not parts of one layer.
+    """
+    lists = {
+        name: part
+        for name, part in model.get_submodule(parent).named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == layers and any(True for _ in part.parameters())
+    }
+    norms = [name for name, part in lists.items() if all(isinstance(item, nn.LayerNorm) for item in part)]
+    if not norms or layers < 2:
+        return []
+    return [f"{parent}.{name}" if parent else name for name in lists]
 
 
 def _backbone(model: nn.Module) -> Any:
@@ -94,6 +119,12 @@ def stack_items(model: nn.Module, stack: LayerStack) -> nn.ModuleList | nn.Seque
     return items
 
 
+def layer_parts(model: nn.Module, stack: LayerStack) -> list[list[nn.Module]]:
+    """Return the modules of each layer, in the order of their registration: one, or several in parallel lists."""
+    lists = [list(model.get_submodule(path).children()) for path in (*stack.parallel, stack.path)]
+    return [list(parts) for parts in zip(*lists, strict=True)]
+
+
 def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str, torch.Tensor]) -> list[nn.Module]:
     """Freeze the bottom `count` layers and the parameters that their output depends on; return the frozen modules.
 
@@ -108,7 +139,8 @@ def freeze(model: nn.Module, stack: LayerStack, count: int, example: Mapping[str
     before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))[:count]
     # These first: a parameter tied to one of them (a decoder's embeddings) then does not count as a dependency.
-    frozen = [module.requires_grad_(False) for module in (*before, *items)]
+    parts = [part for layer in layer_parts(model, stack)[:count] for part in layer]
+    frozen = [module.requires_grad_(False) for module in (*before, *parts)]
     for parameter in _parameters_read(items[-1], model, _loose_parameters(model, stack), example):
         parameter.requires_grad_(False)
     return frozen + [module.requires_grad_(False) for module in _modules_read(items[-1], model, after, example)]
@@ -125,7 +157,11 @@ def _loose_parameters(model: nn.Module, stack: LayerStack) -> list[nn.Parameter]
 
 
 def neighbor_modules(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return the modules registered before the stack and those after it, at each level of the path to it."""
+    """Return the modules registered before the stack and those after it, at each level of the path to it.
+
+    Parts of the layers in lists beside the stack are neither.
+    """
+    parts = [model.get_submodule(path) for path in stack.parallel]
     sides: tuple[list[nn.Module], list[nn.Module]] = ([], [])
     parent = model
     for part in stack.path.split("."):
@@ -133,7 +169,7 @@ def neighbor_modules(model: nn.Module, stack: LayerStack) -> tuple[list[nn.Modul
         for name, child in parent.named_children():
             if name == part:
                 passed = True
-            else:
+            elif not any(child is other for other in parts):
                 sides[passed].append(child)
         parent = parent.get_submodule(part)
     return sides
@@ -175,8 +211,8 @@ def find_depths(model: nn.Module, stack: LayerStack, example: Mapping[str, torch
     before, after = neighbor_modules(model, stack)
     items = list(stack_items(model, stack))
     depths = {id(p): stack.count + 1 for p in model.parameters()}
-    for index, item in enumerate(items):
-        depths |= {id(p): index + 1 for p in item.parameters()}
+    for index, layer in enumerate(layer_parts(model, stack)):
+        depths |= {id(p): index + 1 for part in layer for p in part.parameters()}
     depths |= {id(p): 0 for module in before for p in module.parameters()}
     rest = [p for module in after for p in module.parameters() if p.requires_grad and depths[id(p)] > stack.count]
     rest += _loose_parameters(model, stack)

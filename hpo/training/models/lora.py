@@ -18,7 +18,7 @@ from torch import nn
 
 from hpo.config.trial_params import TrialParams
 from hpo.training.models.candidate import Candidate
-from hpo.training.models.layers import LayerStack, find_heads, neighbor_modules, stack_items
+from hpo.training.models.layers import LayerStack, find_heads, layer_parts, neighbor_modules
 from hpo.training.models.quantization import dequantize, quantize
 
 ATTENTION = re.compile("att(n|ention)", re.IGNORECASE)
@@ -190,7 +190,7 @@ def _matrices(model: nn.Module, stack: LayerStack, which: str) -> list[tuple[str
     Where the layers have no linear module, their convolutions; where none belongs to attention, all. The choice does
     not depend on the frozen layers.
     """
-    kinds = _matrix_types(stack_items(model, stack))
+    kinds = _matrix_types([part for layer in layer_parts(model, stack) for part in layer])
     before = {id(part) for module in neighbor_modules(model, stack)[0] for part in module.modules()}
     output: Any = getattr(model, "get_output_embeddings", lambda: None)()
     found = [
@@ -202,9 +202,9 @@ def _matrices(model: nn.Module, stack: LayerStack, which: str) -> list[tuple[str
     return attention if which == "attention" and attention else found
 
 
-def _matrix_types(layers: nn.Module) -> tuple[type[nn.Module], ...]:
+def _matrix_types(layers: Iterable[nn.Module]) -> tuple[type[nn.Module], ...]:
     """Return the types of the modules to adapt: linear ones, or convolutions where the layers have no linear module."""
     from transformers.pytorch_utils import Conv1D
 
     linear: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
-    return linear if any(isinstance(part, linear) for part in layers.modules()) else (nn.Conv2d,)
+    return linear if any(isinstance(part, linear) for layer in layers for part in layer.modules()) else (nn.Conv2d,)

@@ -15,7 +15,7 @@ from hpo.training.execution import Execution
 from hpo.training.memory.micro_batch import free_bytes
 from hpo.training.memory.out_of_memory import does_not_fit, with_fewer_tokens
 from hpo.training.models.candidate import Candidate
-from hpo.training.models.layers import hidden_state, stack_items
+from hpo.training.models.layers import hidden_state, layer_parts, stack_items
 
 Floats = NDArray[np.float32]
 
@@ -72,7 +72,9 @@ def _most_tokens(model: nn.Module, candidate: Candidate, features: Features, exe
     """
     if execution.device != "cpu" or "input_ids" not in features.columns:
         return execution.evaluation_tokens
-    widest = max(max(p.shape) for item in stack_items(model, candidate.stack) for p in item.parameters())
+    widest = max(
+        max(p.shape) for layer in layer_parts(model, candidate.stack) for part in layer for p in part.parameters()
+    )
     return int(max(0.0, free_bytes(1)) / 2 / (3 * 4 * widest))
 
 

@@ -1,6 +1,7 @@
 """Image classification: any layout, mode and size of images, corrupt files, and cached pixels."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from hpo.errors import DataError, ModelError
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.task_data import TaskData
 from hpo.training.batches.encoding_cache import EncodingCache
-from hpo.training.models.processor import load_processor
+from hpo.training.models.candidate import load_candidate
+from hpo.training.models.processor import load_image_processor, load_processor
 from tests.contracts.task_data import write_rows
-from tests.small_models import save_image_processor
+from tests.small_models import SIDE, save_image_processor, save_model
 
 TASK = get_task("image-classification")
 
@@ -207,3 +209,17 @@ def test_real_signs_and_their_baseline(shared_datasets: Path) -> None:
     assert data.sizes == {"train": 540, "validation": 100, "test": 160}
     baseline = TASK.baseline(data, "accuracy")
     assert baseline is not None and baseline[1] > 0.6  # the folder's own note: 0.694
+
+
+def test_model_of_gray_images_reads_them_in_one_channel(tmp_path: Path) -> None:
+    ref = ModelRef(name=str(save_model(tmp_path, "vit", num_channels=1)), label="gray")
+    found = load_candidate(ref, "AutoModelForImageClassification", {"num_labels": 2}, load_image_processor)
+    assert TASK.check_model(found.model, found.processor) == ""
+    file = tmp_path / "image.png"
+    Pillow.new("RGB", (20, 30), (200, 0, 0)).save(file)
+    _, (pixels,) = TASK.extract_features([as_item(str(file))], found.processor, 0)
+    assert pixels.shape == (1, SIDE, SIDE) and set(pixels.ravel()) == {60}  # 0.299 of 200
+    batch = TASK.augment({"pixel_values": torch.from_numpy(pixels[None])}, ["flip"])
+    assert found.model(**TASK.prepare_batch(batch, found.processor)).logits.shape == (1, 2)
+    found.processor.save_pretrained(tmp_path / "final")
+    assert json.loads((tmp_path / "final/preprocessor_config.json").read_text())["image_mean"] == [0.5]

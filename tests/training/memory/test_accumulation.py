@@ -12,6 +12,7 @@ import torch
 from hpo.errors import OutOfMemory
 from hpo.training.fine_tune import FineTuning
 from hpo.training.frozen.cache import PrefixCache
+from hpo.training.memory.accumulation import running_statistics
 from hpo.training.models.layers import stack_items
 from hpo.training.plan import TrainingPlan
 from tests.training.conftest import CACHED
@@ -143,3 +144,16 @@ def test_recomputed_activations_have_the_same_gradient(name: str, cached: bool, 
     assert len(calls) == 3 * once  # once more in the backward pass
     assert again == pytest.approx(loss, rel=1e-6)
     assert_same(found, expected)
+
+
+def test_batch_norm_uses_its_running_statistics_for_a_batch_of_one() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3)).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(torch.ones(1, 3))
+    before = int(model[0].num_batches_tracked)
+    with running_statistics(model, 1):
+        assert torch.allclose(model(torch.ones(1, 3)), torch.ones(1, 3), atol=1e-4)
+    assert model[0].training and model[0].num_batches_tracked == before
+    with running_statistics(model, 2):
+        model(torch.ones(2, 3))
+    assert model[0].num_batches_tracked == before + 1

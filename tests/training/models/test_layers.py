@@ -1,14 +1,26 @@
 """The layer stack and the frozen parameters of each supported architecture."""
 
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hpo.config.trial_params import TrialParams
 from hpo.errors import ModelError
 from hpo.training.models.candidate import Candidate
-from hpo.training.models.layers import find_heads, find_stack, freeze, hidden_state, stack_items, train_mode
+from hpo.training.models.layers import (
+    find_depths,
+    find_heads,
+    find_stack,
+    freeze,
+    hidden_state,
+    layer_parts,
+    stack_items,
+    train_mode,
+)
+from hpo.training.models.lora import _matrices
 from tests.small_models import ARCHITECTURES, AUDIO, SIDE, VISION
 
 PATHS = {
@@ -177,3 +189,19 @@ def test_heads_are_the_modules_outside_the_body(name: str, head: str, expected: 
 
     config = transformers.AutoConfig.for_model(name, vocab_size=16, pad_token_id=0, **ARCHITECTURES[name])
     assert find_heads(getattr(transformers, f"AutoModelFor{head}").from_config(config)) == expected
+
+
+@pytest.mark.parametrize("name", ["flaubert", "xlm"])
+def test_layers_whose_parts_are_in_several_lists_are_frozen_and_adapted_as_layers(name: str) -> None:
+    settings = {"vocab_size": 50, "emb_dim": 16, "n_layers": 4, "n_heads": 2, "max_position_embeddings": 64}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **settings))
+    stack = find_stack(model)
+    assert stack.count == 4 and len(layer_parts(model, stack)[0]) == 4
+    assert len([target for target, _ in _matrices(model, stack, "attention")]) == 4 * 4
+    depths = find_depths(model, stack, EXAMPLE)
+    freeze(model, stack, 1, EXAMPLE)
+    for path, parameter in model.named_parameters():
+        layer = re.search(r"\.(\d)\.", path)
+        below = "embeddings" in path or "layer_norm_emb" in path or (layer and layer[1] == "0")
+        assert parameter.requires_grad == (not below), path
+        assert depths[id(parameter)] == (int(layer[1]) + 1 if layer else 0 if below else 5), path
