@@ -161,7 +161,7 @@ class _Run:
                 context, doubtful = apply_passes(context)
                 dropped = [*dropped, *doubtful]
         check_remote_checkpoints(config, self.identity)
-        for line in [*data.summary, *data.notes, *dropped, *study_warnings(context)]:
+        for line in [*context.data.summary, *context.data.notes, *dropped, *study_warnings(context)]:
             console.note(f"  {line}")
         return context
 

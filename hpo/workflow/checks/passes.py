@@ -15,6 +15,7 @@ from hpo.training.memory.accumulation import running_statistics
 from hpo.training.models.candidate import Candidate
 from hpo.training.models.compatibility import check_finite
 from hpo.training.models.layers import token_embedding
+from hpo.workflow.checks.truncation import count_truncated
 from hpo.workflow.context import StudyContext
 
 SAMPLE = 64  # training rows of texts to look for unknown tokens in
@@ -38,7 +39,9 @@ def apply_passes(context: StudyContext) -> tuple[StudyContext, list[str]]:
         raise ModelError("\n".join(str(error) for error in failed.values())) from next(iter(failed.values()))
     config = context.config.drop_models({label: str(error) for label, error in failed.items()})
     dropped = [f"{label} is dropped: {str(error).removeprefix(f'{label}: ')}" for label, error in failed.items()]
-    return replace(context, config=config), [*dropped, *notes]
+    truncated = [note for label in config.labels for note in count_truncated(context, label)]
+    data = replace(context.data, notes=(*context.data.notes, *truncated))
+    return replace(context, config=config, data=data), [*dropped, *notes]
 
 
 def _try(context: StudyContext, label: str) -> list[str]:

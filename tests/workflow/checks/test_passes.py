@@ -91,3 +91,11 @@ def test_exception_in_a_models_pass_fails_its_trials_only(
     assert found.params["model"] == "deep"
     reasons = {t.user_attrs.get("failure") for t in found.study.trials if t.state.name == "FAIL"}
     assert len(reasons) == 1 and "shallow: text-classification: a forward or backward pass" in str(reasons)
+
+
+def test_truncated_texts_are_counted_and_noted_with_the_data(study: dict[str, Any]) -> None:
+    assert not any("truncated" in note for note in apply_passes(context_of(study))[0].data.notes)
+    context, _ = apply_passes(context_of({**study, "max_length": 4}))
+    notes = [note for note in context.data.notes if "truncated" in note]
+    assert [note.partition(":")[0] for note in notes] == list(context.config.labels)
+    assert "truncated to 4 tokens" in notes[0]
