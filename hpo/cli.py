@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hpo.core.imports import freeze_gc, gc_disabled
+from hpo.core.process import keep_interrupts
 from hpo.errors import HpoError
 from hpo.reporting.console import console
 
@@ -345,6 +346,7 @@ def _next_commands(result: Any, file: Path) -> list[tuple[str, str]]:
 
 def main() -> None:
     """Run the command line. An error is printed as one message, without a traceback unless --debug is given."""
+    keep_interrupts()
     console.encode_all()
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]

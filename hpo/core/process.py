@@ -3,6 +3,7 @@
 import _thread
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,24 @@ def is_known_alive(worker_machine: str, pid: int, start: str) -> bool:
 def own_start() -> str:
     """Return the start time of this process; an empty string where the system has no /proc."""
     return process_start(os.getpid()) or ""
+
+
+def keep_interrupts() -> None:
+    """Repeat a Ctrl-C that is lost: Python drops what is raised inside a callback of a weak reference.
+
+    Of 54 presses during imports one was printed as "Exception ignored in" and the command went on.
+    """
+    report = sys.unraisablehook
+
+    def repeat(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            report(lost)
+            return
+        again = threading.Timer(0.05, _thread.interrupt_main)  # when the callback has returned
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = repeat
 
 
 def thread_handler(act: Callable[[int], object], *, then: Handler | None = None) -> Handler:

@@ -60,6 +60,7 @@ def add_study(
                 storage.add_trial_row(study.study_id, trial, session)
     except IntegrityError:  # on a server, two processes insert the name at once: one of them is refused
         return False
+    storage.empty_log()
     return True
 
 

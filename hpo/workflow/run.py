@@ -10,10 +10,11 @@ import optuna
 
 from hpo.config.study import StudyConfig
 from hpo.core.imports import gc_disabled
-from hpo.core.paths import new_identity, run_folder
+from hpo.core.paths import folders_of, new_identity, run_folder
 from hpo.errors import HpoError, StorageError, StudyError
 from hpo.reporting.console import console
 from hpo.storage.budget import clear_parent, list_studies, set_phase
+from hpo.storage.database_file import DatabaseRemoved
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, open_storage, storage_of
@@ -25,6 +26,7 @@ from hpo.workflow.callbacks import Callback, CallbackList
 from hpo.workflow.configure import Source, configure
 from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
 from hpo.workflow.result import Result, load_result
+from hpo.workflow.studies import NOT_IN_DATABASE
 from hpo.workflow.worker.user_objects import UserObjects, load_callbacks
 
 if TYPE_CHECKING:
@@ -108,7 +110,10 @@ class _Run:
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             _complete_ending(known)
             return load_result(known)
-        if known is not None:
+        if known is None:
+            for folder in folders_of(config.name):
+                console.warn(f"{folder} has the files of a study '{config.name}' {NOT_IN_DATABASE}")
+        else:
             self.identity = StudyRecord.of(known).identity
         supervisor = supervisor or self._start_workers()
         context = self._check(data, supervisor, known)
@@ -119,16 +124,35 @@ class _Run:
         try:
             self._train(study, context, supervisor)
             result = self._finish(study)
+        except KeyError as error:  # of Optuna
+            if config.name in list_studies(self.storage):
+                raise
+            raise StudyError(
+                f"Study '{config.name}' was deleted while it ran; the same command starts it again."
+            ) from error
+        except DatabaseRemoved as error:
+            raise StorageError(f"{error} {self._after_removal()}") from None
         except HpoError as error:
             with suppress(StorageError):
                 if StudyRecord.of(study).result is None and not _is_stopped(study):
                     set_phase(study, "failed", str(error))
             raise
         finally:
-            with suppress(StorageError):
+            with suppress(StorageError, KeyError):  # KeyError: of a deleted study
                 clear_parent(study)
             hooks.on_study_end(study, result)
         return result
+
+    def _after_removal(self) -> str:
+        """Save what the removed database held; return what was saved, and what to do."""
+        copy = self.storage.save_copy()
+        if copy is None:
+            return "The search is stopped. Restore the file from a backup; the checkpoints of its trials are kept."
+        file = str(copy).rpartition(".saved-")[0]
+        return (
+            f"The search is stopped and its work saved: move {copy} to {file}, and remove {file}-wal and {file}-shm "
+            "where they exist; then the same command resumes it."
+        )
 
     def _start_workers(self) -> "Supervisor":
         """Assign the workers' slots, and start their processes."""

@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hpo.core.direction import loss_sign
+from hpo.core.paths import OWNER, home
 from hpo.errors import StorageError, StudyError, did_you_mean
 from hpo.storage import budget
 from hpo.storage.records.final_model import FinalModel
@@ -18,6 +19,12 @@ from hpo.storage.studies import remove_orphans
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# How a study is lost without an error: SQLite opens a database without its log as what it was before.
+NOT_IN_DATABASE = (
+    "that this database does not hold. If it did, its file was removed or replaced, or its write-ahead log "
+    "(hpo.db-wal) was removed: restore both from a backup."
+)
 
 
 def list_studies(storage: str | None = None) -> list[StudyStatus]:
@@ -44,6 +51,9 @@ def open_study(storage: Storage, name: str | None) -> optuna.Study:
     """Open the study `name`, or the latest one. Raises `StudyError`."""
     known = budget.list_studies(storage)
     if not known:
+        left = sorted(path.parent for path in (home() / "runs").glob(f"*/{OWNER}"))
+        if left:
+            raise StudyError(f"There are no studies. {left[-1]} has the files of one {NOT_IN_DATABASE}")
         raise StudyError("There are no studies yet. Start one with `hpo init DATA`, then `hpo run STUDY.yaml`.")
     if name is None:
         name = known[-1]

@@ -97,3 +97,28 @@ def test_a_killed_process_is_dead_before_it_is_joined() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.join()
+
+
+LOSE = """
+import time, weakref
+from hpo.core.process import keep_interrupts
+
+class Anything: pass
+
+def press(_):
+    raise KeyboardInterrupt
+
+keep_interrupts()
+anything = Anything()
+reference = weakref.ref(anything, press)
+try:
+    del anything
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("kept")
+"""
+
+
+def test_ctrl_c_inside_a_callback_of_a_weak_reference_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOSE], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("kept\n", "")

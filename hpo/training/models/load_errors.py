@@ -52,11 +52,19 @@ def _explain_folder(ref: ModelRef, text: str) -> ModelError:
 
 
 def _explain_hub(ref: ModelRef, text: str) -> ModelError:
+    path = Path(ref.name)
+    if path.is_absolute():  # written as a path, so that it is no name on the hub
+        kind = "is a file" if path.exists() else "does not exist"
+        beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, beside, n=2, cutoff=0.4)
+        hint = f" Beside it: {', '.join(near)}." if near else ""
+        return ModelError(f"{ref.label}: the folder {path} {kind}.{hint}")
     if hub_is_unreachable():
         near = get_close_matches(ref.name, _local_models(), n=2, cutoff=0.4)
         hint = f" Nearest here: {', '.join(near)}." if near else ""
         return ModelError(
-            f"{ref.label}: no such folder, not in the hub's cache, and the hub is unreachable (offline).{hint}"
+            f"{ref.label}: no such folder ({path.absolute()}), not in the hub's cache, and the hub is unreachable "
+            f"(offline).{hint}"
         )
     return ModelError(f"{ref.label}: the hub has no such model, or it lacks safetensors weights: {_first_line(text)}")
 

@@ -11,6 +11,7 @@ from hpo.core.process import on_interrupt
 from hpo.reporting.console import console
 from hpo.storage.budget import set_phase
 from hpo.storage.clock import StudyClock
+from hpo.storage.database_file import DatabaseRemoved
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable
 from hpo.workflow.callbacks import Callback
@@ -60,7 +61,7 @@ def _follow(study: optuna.Study, storage: Storage, over: threading.Event) -> Non
         return over.is_set()
 
     while True:
-        with suppress(StorageUnavailable):  # counted, and shown, when the database is reachable again
+        with suppress(StorageUnavailable, DatabaseRemoved):  # counted, and shown, when the database is reachable again
             console.live(lambda: read_status(storage, study.study_name), count_time, CLOCK_SECONDS, over.wait)
             return
         if over.wait(CLOCK_SECONDS):

@@ -14,6 +14,7 @@ from hpo.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.reporting.console import console
 from hpo.storage.budget import set_phase
 from hpo.storage.clock import StudyClock
+from hpo.storage.database_file import DatabaseRemoved
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import StudyStatus, read_status
 from hpo.storage.storage import Storage, StorageUnavailable
@@ -61,6 +62,9 @@ class Supervisor:
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             self._stop(study)
+            raise
+        except DatabaseRemoved:
+            self._backend.stop()  # the running trials save their checkpoints
             raise
         if self._failure is not None:
             raise self._failure

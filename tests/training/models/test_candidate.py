@@ -193,3 +193,9 @@ def test_head_dropout_is_set_in_the_head_only(
     found = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
     assert [name for name, p in found.items() if p == 0.5] == expected
     assert {p for name, p in found.items() if name not in expected} <= {0.25}
+
+
+def test_missing_folder_is_named_in_full_with_those_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "bert-base").mkdir()
+    with pytest.raises(ModelError, match=rf"the folder {tmp_path}/bert-bose does not exist. Beside it: bert-base"):
+        load_candidate(ModelRef(name=str(tmp_path / "bert-bose"), label="m"), "AutoModelForSequenceClassification", {})
