@@ -54,7 +54,7 @@ class DataConfig(Config):
     folds: int | None = Field(
         None, ge=2, description="k-fold validation on train: a trial's value is the mean of its folds."
     )
-    drop_empty: bool = Field(False, description="Drop rows whose text is empty, instead of raising an error.")
+    drop_empty: bool = Field(False, description="Drop rows whose text or label is empty (a class of - or -1 too).")
     encoding: str = Field("utf-8", description="Text encoding of csv, tsv, jsonl and other text files.")
     header: bool | None = Field(None, description="Whether a table's first line names the columns; null: detected.")
 

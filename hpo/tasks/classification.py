@@ -27,6 +27,7 @@ class Classification(Task):
     """One class per input. A mixin: a task derives from it and from the class that reads its inputs."""
 
     default_metric = "accuracy"
+    blank_labels = (None, "", "-", "-1", -1)
     metric_directions = MappingProxyType(
         {
             "accuracy": "maximize",

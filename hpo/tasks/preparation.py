@@ -11,7 +11,7 @@ from hpo.config.study import DataConfig
 from hpo.data.columns import column_values, find_columns
 from hpo.data.sources import load_splits
 from hpo.data.splits.create import create_splits, text_keys
-from hpo.data.splits.labeled import labeled_splits
+from hpo.data.splits.labeled import drop_unlabeled, labeled_splits
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.task_data import Examples, SourceColumns, TaskData, describe_classes, fingerprint, summarize
@@ -32,6 +32,8 @@ class Preparation(ABC):
     """The key under `data` in a study file that names the input columns."""
     label_noun: str = "labels"
     """Name of the labels in notes and errors."""
+    blank_labels: Sequence[Any] = ()
+    """Values of the label column that stand for no label; `data.drop_empty` drops their rows."""
     several_label_columns: bool = False
     """Whether `data.label` may name several columns."""
     encode_batch_size: int | None = None
@@ -54,8 +56,14 @@ class Preparation(ABC):
         raw = self.load(config, seed)
         columns = self.find_columns(raw.train, raw.origins["train"], config)
         labeled, unlabeled = labeled_splits(raw, columns.inputs, columns.label, self.input_key, self.label_noun)
-        examples = self.read_examples(labeled, columns, raw.origins, config)
-        names, origins = examples.label_names, {split: raw.origins[split] for split in examples.splits}
+        origins = dict(raw.origins)
+        if config.drop_empty and self.blank_labels and columns.label is not None:
+            for split, rows in labeled.items():
+                labeled[split], dropped = drop_unlabeled(rows, columns.label, self.blank_labels, origins[split])
+                unlabeled += dropped
+                origins[split] += " (without its rows that have no label)" if dropped else ""
+        examples = self.read_examples(labeled, columns, origins, config)
+        names, origins = examples.label_names, {split: origins[split] for split in examples.splits}
         self.check_splits(examples.splits, names, origins)
         splits, created = create_splits(examples.splits, config, seed, self.strata, self.group_keys, self.strata_name)
         warnings = self.check_splits(splits, names, origins)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 # Missing values in a column of numbers; in a column of strings they are strings, such as the country code `NA`.
 MISSING = frozenset({"nan", "na", "n/a", "null", "none", "?"})
 KINDS = {"str": "word", "int": "whole number", "float": "fraction", "bool": "truth value", "number": "number"}
+MANY = 300  # classes, above which their names are not compared in pairs
 IGNORED = -100  # the index that cross entropy ignores: if every label is ignored, the loss is 0 and "wins"
 TYPES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_integer, "integer"),
@@ -145,7 +147,21 @@ def _case_notes(names: Sequence[str]) -> list[str]:
         other = folded.setdefault(name.casefold(), name)
         if other != name:
             notes.append(f"classes '{other}' and '{name}' differ only in case: kept as two")
-    return notes
+    if "-" in names:
+        notes.append("class '-' often marks rows without a label: `data.drop_empty: true` drops them")
+    return notes + _near_duplicates(list(folded)) if len(folded) <= MANY else notes
+
+
+def _near_duplicates(names: Sequence[str]) -> list[str]:
+    """Return notes on names of at least five letters that differ in one letter added, left out or swapped."""
+    words = [name for name in names if len(name) >= 5 and not any(letter.isdigit() for letter in name)]
+    return [
+        f"classes '{one}' and '{other}' differ by a letter: kept as two, or is one misspelled?"
+        for index, one in enumerate(words)
+        for other in words[index + 1 :]
+        if abs(len(one) - len(other)) <= 1
+        and SequenceMatcher(None, one, other).ratio() > 1 - 1.1 / min(len(one), len(other))
+    ]
 
 
 def _mixed_types(where: str, labels: Sequence[tuple[str, str] | None]) -> DataError:
@@ -169,7 +185,7 @@ def _require_labels(labels: Sequence[Label], where: str) -> list[str | int]:
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {count(len(labels), 'row')} without a label ({row_numbers(missing)}). Add the "
-            "labels, or remove these rows."
+            "labels, or remove these rows (`data.drop_empty: true`)."
         )
     return [label for label in labels if label is not None]
 
@@ -186,5 +202,5 @@ def _check_ids(values: Mapping[str, Sequence[str | int]], column: str, origins: 
         if negative:
             raise DataError(
                 f"{where}: {count(len(negative), 'negative id')}, such as {labels[negative[0] - 1]} "
-                f"({row_numbers(negative)}). Ids count from 0; remove rows without a label."
+                f"({row_numbers(negative)}). Ids count from 0; `data.drop_empty: true` drops rows of -1."
             )

@@ -5,9 +5,11 @@ from typing import Any
 
 from datasets import Dataset
 
+from hpo.core.format import count
 from hpo.data.columns import column_values, missing_column
+from hpo.data.splits.create import take
 from hpo.data.splits.raw import RawSplits
-from hpo.errors import did_you_mean
+from hpo.errors import DataError, did_you_mean
 
 
 def labeled_splits(
@@ -27,6 +29,17 @@ def labeled_splits(
         else:
             splits[split] = rows
     return splits, notes
+
+
+def drop_unlabeled(rows: Dataset, label: str, blank: Sequence[Any], origin: str) -> tuple[Dataset, list[str]]:
+    """Return the rows whose label is none of `blank`, nor NaN, and a note on the others. Raises `DataError`."""
+    values = [value.strip() if isinstance(value, str) else value for value in column_values(rows, label)]
+    kept = [index for index, value in enumerate(values) if value not in blank and value == value]
+    if len(kept) == len(rows):
+        return rows, []
+    if not kept:
+        raise DataError(f"{origin}, column '{label}': no row has a label.")
+    return take(rows, kept), [f"{len(rows) - len(kept)} of {count(len(rows), 'row')} of {origin} dropped: no label"]
 
 
 def _require_columns(

@@ -68,3 +68,10 @@ def test_mixed_json_column_raises_with_an_example_of_each_type() -> None:
     rows = Dataset(pa.table({"y": pa.array([{"type": "int", "json": "1"}, {"type": "str", "json": '"1"'}], MIXED)}))
     with pytest.raises(DataError, match=r'1 whole number \(1 in row 1\), 1 word \("1" in row 2\)'):
         read_classes({"train": rows}, "y", {"train": "d.jsonl"})
+
+
+def test_names_that_differ_by_a_letter_are_noted() -> None:
+    rows = Dataset.from_dict({"y": ["positive", "postive", "negative", "class_1", "class_2", "-"]})
+    notes = read_classes({"train": rows}, "y", {"train": "d.csv"}).notes
+    assert [note.partition(" differ")[0] for note in notes if "letter" in note] == ["classes 'positive' and 'postive'"]
+    assert any("class '-' often marks" in note for note in notes)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from hpo.data.splits.labeled import labeled_splits
+from hpo.data.splits.labeled import drop_unlabeled, labeled_splits
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 
@@ -57,3 +57,9 @@ def test_missing_column_raises_except_in_test() -> None:
 
 def test_task_without_labels_uses_every_split() -> None:
     assert list(labeled_splits(raw(["x"], None, ["y"]), ("text",), None)[0]) == ["train", "test"]
+
+
+def test_rows_without_a_label_are_dropped_and_counted() -> None:
+    rows = Dataset.from_dict({"text": ["a", "b", "c", "d"], "label": ["x", "-", " ", None]})
+    kept, notes = drop_unlabeled(rows, "label", (None, "", "-", "-1", -1), "d.csv")
+    assert kept["text"][:] == ["a"] and notes == ["3 of 4 rows of d.csv dropped: no label"]
