@@ -1,15 +1,18 @@
 """Disk use of a study on this machine, and eviction from caches that exceed their budget."""
 
+import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.core.paths import checkpoints_folder, home, run_folder
 
 CACHE_BYTES = 20 * 2**30  # budget of each of the two large caches in HPO_HOME: encoded data, features of frozen layers
-LEFTOVER_SECONDS = 86400.0  # an unfinished entry older than this has no process that still writes it
+LEASE = ".lease"  # the end of the name of a file that is locked while a process writes an entry
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def evict(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_seconds: f
     """Remove the least recently used entries of a cache until `needed` more bytes fit into its budget.
 
     An entry is a folder, whose modification time is that of its last use (`touch`). Entries used within
-    `unused_seconds` are kept. A dot in an entry's name marks it as unfinished: it is kept while a process may still
-    write it, and removed after a day.
+    `unused_seconds` are kept. A dot in an entry's name marks it as unfinished: it is kept while a process writes it
+    (`scratch_folder`), whatever the clock shows, and removed otherwise.
     """
     now, found = time.time(), []
     for entry in cache.iterdir():
@@ -70,9 +73,40 @@ def evict(cache: Path, needed: int, budget: int = CACHE_BYTES, unused_seconds: f
     for last_used, size, entry in sorted(found):
         age = now - last_used
         unfinished = "." in entry.name
-        if (unfinished and age > LEFTOVER_SECONDS) or (not unfinished and total > budget and age >= unused_seconds):
+        if (unfinished and not _is_leased(entry)) or (not unfinished and total > budget and age >= unused_seconds):
             shutil.rmtree(entry, ignore_errors=True)
             total -= size
+
+
+@contextmanager
+def scratch_folder(entry: Path) -> Iterator[Path]:
+    """Create a folder beside a cache entry, to be written and then renamed to it; removed where it was not renamed.
+
+    No other process evicts it meanwhile: this one holds a lease, a lock that ends with the process.
+    """
+    scratch = entry.with_name(f"{entry.name}.{os.getpid()}")
+    lease = scratch.with_name(f"{scratch.name}{LEASE}")
+    with lease.open("a") as held:  # before the folder exists
+        fcntl.flock(held, fcntl.LOCK_EX)
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir()
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            lease.unlink(missing_ok=True)
+
+
+def _is_leased(scratch: Path) -> bool:
+    """Return whether a process writes an unfinished entry; remove the lease of one that was killed."""
+    lease = scratch.with_name(f"{scratch.name}{LEASE}")
+    try:
+        with lease.open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lease.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def touch(entry: Path) -> None:

@@ -17,7 +17,7 @@ from hpo.storage.optuna_internals import models
 from hpo.storage.records.study import IDENTITY, StudyRecord
 from hpo.storage.storage import Storage
 
-__all__ = ["add_study", "check_owner", "remove_orphans"]
+__all__ = ["add_study", "check_owner", "remove_children", "remove_orphans"]
 
 _Study: Any = models.StudyModel
 _ATTRIBUTES: dict[str, Any] = {
@@ -134,6 +134,16 @@ def _identity(session: Session, study_id: int) -> str:
         select(attributes.value_json).where(attributes.study_id == study_id, attributes.key == IDENTITY)
     )
     return "" if text is None else str(json.loads(text))
+
+
+def remove_children(storage: Storage, parent: int, phase: str) -> None:
+    """Delete the child studies of one purpose (confirm or retrain) of a study, by its key."""
+    with storage.reading() as session:
+        found = session.scalars(
+            select(StudyRow.study_id).where(StudyRow.parent_id == parent, StudyRow.phase == phase)
+        ).all()
+    for study_id in found:
+        storage.delete_study(study_id)
 
 
 def remove_orphans(storage: Storage) -> list[str]:

@@ -24,7 +24,7 @@ from hpo.tasks.registry import get_task
 from hpo.tasks.task_data import TaskData
 from hpo.workflow.callbacks import Callback, CallbackList
 from hpo.workflow.configure import Source, configure
-from hpo.workflow.launch.resume import existing_study, is_finished, with_dropped_models
+from hpo.workflow.launch.resume import as_recorded, changes, existing_study, is_finished
 from hpo.workflow.result import Result, load_result
 from hpo.workflow.studies import NOT_IN_DATABASE
 from hpo.workflow.worker.user_objects import UserObjects, load_callbacks
@@ -106,6 +106,8 @@ class _Run:
             scorer = task.scorer(config.metric, data)
             check_direction(scorer, config.direction)
         known = existing_study(self.storage, config, data, scorer.direction)
+        for line in changes(known, config) if known is not None else ():
+            console.note(f"  {line}")
         if known is not None and is_finished(known, config):
             console.note(f"Study '{config.name}' is finished: nothing was run.")
             _complete_ending(known)
@@ -177,7 +179,7 @@ class _Run:
             from hpo.workflow.checks.study import inspect_models, study_warnings
             from hpo.workflow.context import StudyContext, check_remote_checkpoints
 
-            config = with_dropped_models(self.config, known) if known else self.config
+            config = as_recorded(self.config, known) if known else self.config
             context = StudyContext.create(config, supervisor.placement.execution_here(), data, self.identity)
             context, dropped = (context, []) if known else apply_constraints(context)
             inspect_models(context)

@@ -83,7 +83,7 @@ def best_configuration(name: str | None, storage: str | None) -> dict[str, Any]:
         winner = record.result.winner
         trial, value, params = winner.trial, winner.mean, winner.params
     else:
-        complete = complete_trials(study)
+        complete = [trial for trial in complete_trials(study) if TrialRecord.of(trial).is_resolved]
         if not complete:
             raise StudyError(f"No trial of '{study.study_name}' is complete yet; see `hpo status`.")
         trial, value, params = complete[0].number, float(complete[0].value or 0.0), TrialRecord.of(complete[0]).params

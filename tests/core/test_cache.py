@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.core.cache import DiskUse, disk_use, evict, folder_bytes
+from hpo.core.cache import DiskUse, disk_use, evict, folder_bytes, scratch_folder
 from hpo.core.paths import checkpoints_folder, home, named_folder
 
 IDENTITY = "0123456789abcdef0123456789abcdef"
@@ -46,7 +46,14 @@ def test_the_least_recently_used_entries_are_evicted(tmp_path: Path) -> None:
     assert folder_bytes(tmp_path) == 100
 
 
-def test_unfinished_entries_are_evicted_after_a_day(tmp_path: Path) -> None:
-    leftover, unfinished = entry(tmp_path, "key.4242", 100, 90_000), entry(tmp_path, "key.4243", 100, 3600)
-    evict(tmp_path, 1000, budget=10)
-    assert not leftover.exists() and unfinished.exists()
+def test_unfinished_entries_are_evicted_unless_a_process_writes_them_whatever_their_age(tmp_path: Path) -> None:
+    leftover = entry(tmp_path, "key.4242", 100, 0)
+    with scratch_folder(tmp_path / "new") as scratch:
+        os.utime(scratch, (0, 0))  # the clock jumped forward
+        evict(tmp_path, 1000, budget=10)
+        assert scratch.exists() and not leftover.exists()
+        scratch.rename(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path / "failed"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -7,14 +7,12 @@ process encodes while the others wait.
 import functools
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo.core.cache import CACHE_BYTES, evict, touch
+from hpo.core.cache import CACHE_BYTES, evict, scratch_folder, touch
 from hpo.data.splits.create import take
 from hpo.tasks.base import Task
 from hpo.tasks.task_data import TaskData
@@ -60,13 +58,11 @@ class EncodingCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
             if not folder.is_dir():
-                scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
-                shutil.rmtree(scratch, ignore_errors=True)
-                scratch.mkdir()
-                self._encode(rows, processor, max_length, scratch)
-                # Keep the entries of the last day: workers that share a study open a split one after the other.
-                evict(self._folder, 0, self._budget, unused_seconds=86400.0)
-                scratch.rename(folder)  # last: a folder of this name is complete
+                with scratch_folder(folder) as scratch:
+                    self._encode(rows, processor, max_length, scratch)
+                    # Keep the entries of the last day: workers that share a study open a split one after the other.
+                    evict(self._folder, 0, self._budget, unused_seconds=86400.0)
+                    scratch.rename(folder)  # last: a folder of this name is complete
             touch(folder)
         encoded, tensors = Dataset.load_from_disk(str(folder)), open_tensors(folder)
         found = Features.from_dataset(encoded, getattr(processor, "pad_token_id", 0), folder.name, rows, tensors)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpo.core.cache import CACHE_BYTES, evict, touch
+from hpo.core.cache import CACHE_BYTES, evict, scratch_folder, touch
 from hpo.training.batches.batching import evaluation_batches
 from hpo.training.batches.features import Features, Indices, Tokens, pop_labels
 from hpo.training.frozen.partial_forward import (
@@ -218,28 +218,26 @@ class PrefixCache:
         source, lower = self._nearest_below(forward, digest, features, check)
         size = int(selected.state_counts().sum()) * check.width * forward.storage_dtype.itemsize
         evict(self._folder, size, self._budget)
-        scratch = entry.with_name(f"{entry.name}.{os.getpid()}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
         try:
-            with (scratch / "hidden.bin").open("wb") as file:
-                # A full disk raises here. While a memory map is written, it would kill the process.
-                os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
-            values = _map(scratch / "hidden.bin", size, check, forward, shared=True)
-            _fill(values, forward, source, selected, check, stop)
-            manifest = {
-                "layers": forward.layers,
-                "dtype": str(forward.storage_dtype),
-                "tokens": check.tokens,
-                "shape": check.shape,
-                "size": size,
-            }
-            (scratch / "manifest.json").write_text(json.dumps(manifest))
-            scratch.rename(entry)
+            with scratch_folder(entry) as scratch:
+                with (scratch / "hidden.bin").open("wb") as file:
+                    # A full disk raises here. While a memory map is written, it would kill the process.
+                    allocate = getattr(os, "posix_fallocate", None)
+                    allocate(file.fileno(), 0, size) if allocate else file.truncate(size)
+                values = _map(scratch / "hidden.bin", size, check, forward, shared=True)
+                _fill(values, forward, source, selected, check, stop)
+                manifest = {
+                    "layers": forward.layers,
+                    "dtype": str(forward.storage_dtype),
+                    "tokens": check.tokens,
+                    "shape": check.shape,
+                    "size": size,
+                }
+                (scratch / "manifest.json").write_text(json.dumps(manifest))
+                scratch.rename(entry)
         finally:
             if lower is not None:
                 lower.remove()
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _nearest_below(
         self, forward: PartialForward, digest: str, features: Features, check: SplitCheck

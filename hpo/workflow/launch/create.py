@@ -9,13 +9,14 @@ from hpo.config.yaml import to_yaml
 from hpo.core.paths import claim_run_folder
 from hpo.search.warm_start import copies
 from hpo.storage.budget import request_stop, requeue_failed, set_budget, set_parent, set_phase
+from hpo.storage.optuna_internals import study_id
 from hpo.storage.records.study import Ranking, StudyRecord
 from hpo.storage.records.trial import TrialRecord
-from hpo.storage.storage import Storage
-from hpo.storage.studies import add_study
+from hpo.storage.storage import Storage, storage_of
+from hpo.storage.studies import add_study, remove_children
 from hpo.workflow.context import StudyContext, describe_data, versions
 from hpo.workflow.digests import digests
-from hpo.workflow.launch.resume import existing_study, source_studies
+from hpo.workflow.launch.resume import STAGES, existing_study, source_studies
 from hpo.workflow.worker.stages import FIRST_TRIAL
 
 
@@ -29,11 +30,14 @@ def create_study(
     another process may have created at the same moment.
     """
     config = context.config
-    if existing_study(storage, config, context.data, context.scorer.direction) is None:
+    known = existing_study(storage, config, context.data, context.scorer.direction)
+    if known is None:
         _add(context, storage, ranking)
     # Also after creating it: another process may have been first, with another configuration.
     study = existing_study(storage, config, context.data, context.scorer.direction)
     assert study is not None
+    if known is not None:
+        _queue_new(study, context)
     _resume(study, context, retry_failed)
     folder = claim_run_folder(config.name, StudyRecord.of(study).identity)
     (folder / "study.yaml").write_text(to_yaml(config.redacted()), encoding="utf-8")
@@ -76,6 +80,16 @@ def _queued(params: dict[str, object]) -> FrozenTrial:
     return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=origin)
 
 
+def _queue_new(study: optuna.Study, context: StudyContext) -> None:
+    """Queue the first trials that were added to the configuration since the study was created."""
+    if list(context.config.first_trials) == StudyRecord.of(study).config["first_trials"]:
+        return
+    room = context.config.budget.max_trials - len(study.get_trials(deepcopy=False))
+    origin = TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
+    for params in context.first_trials().points[: max(room, 0)] if context.config.first_trials else ():
+        study.enqueue_trial(params, user_attrs=origin, skip_if_exists=True)
+
+
 def _resume(study: optuna.Study, context: StudyContext, retry_failed: bool) -> None:
     """Give the study the budget of `context.config`, queue what failed, and record what may have changed."""
     config = context.config
@@ -84,6 +98,9 @@ def _resume(study: optuna.Study, context: StudyContext, retry_failed: bool) -> N
             # Marked experimental; all it does is name the axis in the dashboard.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([context.scorer.name])
+    before, now = StudyRecord.of(study).config, config.redacted()
+    if any(before.get(key) != now[key] for key in STAGES):
+        remove_children(storage_of(study), study_id(study), "retrain")  # their model may be replaced, and then back
     StudyRecord(versions=versions(), result=None, config=config.redacted()).save(study)
     set_budget(study, config.budget.max_trials, _max_seconds(context))
     request_stop(study, False)

@@ -44,6 +44,7 @@ from hpo.workflow.worker.confirm import confirm_objective
 from hpo.workflow.worker.final_model import train_final_model
 from hpo.workflow.worker.objective import Objective, OnReport
 from hpo.workflow.worker.stages import (
+    ConfirmJob,
     confirm_jobs,
     confirm_name,
     final_name,
@@ -173,7 +174,7 @@ class WorkerLoop:
 
     def _confirm(self) -> bool:
         jobs = confirm_jobs(self.search, self.config)
-        study = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
+        study = self._confirm_study(jobs)
         on_report = self._on_report("confirm")
 
         def objective(trial: optuna.Trial, attempt: Attempt) -> float:
@@ -181,11 +182,16 @@ class WorkerLoop:
 
         return self._run_stage("confirm", study, objective)
 
+    def _confirm_study(self, jobs: list[ConfirmJob]) -> optuna.Study:
+        name = confirm_name(self.search, jobs, self.config.refit)
+        return self.storage.create_child_study(name, self.search, len(jobs))
+
     def _final(self) -> bool:
         jobs = confirm_jobs(self.search, self.config)
-        confirm = self.storage.create_child_study(confirm_name(self.search, jobs), self.search, len(jobs))
+        confirm = self._confirm_study(jobs)
         confirmed = rank_confirmed(self.search, confirm, jobs, self.config.constraints)
-        study = self.storage.create_child_study(final_name(confirm, confirmed[0].trial), self.search, 1, "retrain")
+        name = final_name(confirm, confirmed[0].trial, self.config.keep_adapter)
+        study = self.storage.create_child_study(name, self.search, 1, "retrain")
         execution = choose_execution(self._spec.device, self._spec.final_threads, self._spec.sharing)
         on_report = self._on_report("retrain")
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import optuna
 
+from hpo.config.search_space import Float, Int
 from hpo.config.trial_params import Report, TrialParams
-from hpo.errors import Diverged
+from hpo.errors import Diverged, TrialError
 from hpo.search.suggest import suggest
 from hpo.storage.optuna_internals import optuna_storage, trial_id
 from hpo.storage.records.trial import CurvePoint, TrialRecord
@@ -38,7 +39,7 @@ class Objective:
     def __call__(self, trial: optuna.Trial, attempt: Attempt) -> float:
         """Return the trial's validation score. Raises `optuna.TrialPruned`, `Stopped` or a `TrialError`."""
         context = self._context
-        params = suggest(trial, context.config.search_space, context.config.labels)
+        params = _suggest(trial, context)
         folder = context.trial_folder(stage_folder(trial.study), trial.number)
         plan = context.plan(params, context.config.seed, folder, attempt=attempt)
         return train_trial(trial, plan, self._on_report, self._check).value
@@ -50,6 +51,25 @@ class Objective:
         if storage.unless_unavailable(self._out_of_time):
             TrialRecord(failure="stopped at a rung: the study's hours are spent").save(trial)
             raise optuna.TrialPruned
+
+
+def _suggest(trial: optuna.Trial, context: StudyContext) -> TrialParams:
+    """Return the trial's parameters. Raises `TrialError` where the trial was queued with ones outside the space.
+
+    They are checked first: Optuna would store a value outside its range, and could not read the trial again.
+    """
+    space = context.config.search_space
+    stored = optuna_storage(trial.study).get_trial(trial_id(trial)).system_attrs
+    for name, value in stored.get("fixed_params", {}).items():
+        parameter = space.parameters.get(name)
+        if isinstance(parameter, Float | Int):
+            low, high = parameter.low, parameter.effective_high
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise TrialError(f"it was queued with {name} = {value!r}, outside the search space ({low} to {high})")
+    try:
+        return suggest(trial, space, context.config.labels)
+    except ValueError as error:
+        raise TrialError(f"it was queued with parameters that the search space does not have: {error}") from None
 
 
 class TrainedRun:

@@ -50,8 +50,9 @@ def best_distinct_trials(study: optuna.Study, top: int) -> list[FrozenTrial]:
     chosen: list[FrozenTrial] = []
     params: list[dict[str, object]] = []
     for trial in complete_trials(study) or pruned_trials(study):
-        own = TrialRecord.of(trial).params
-        if own not in params:
+        record = TrialRecord.of(trial)
+        own = record.params
+        if record.is_resolved and own not in params:  # else added by another program, without a configuration of hpo's
             chosen.append(trial)
             params.append(own)
     if not chosen:
@@ -72,15 +73,19 @@ def confirm_jobs(study: optuna.Study, config: StudyConfig) -> list[ConfirmJob]:
     return [ConfirmJob(trial.number, seed) for seed in seeds for trial in best]
 
 
-def confirm_name(study: optuna.Study, jobs: list[ConfirmJob]) -> str:
-    """Return the confirm study's name: other jobs (after more trials) are another study."""
+def confirm_name(study: optuna.Study, jobs: list[ConfirmJob], refit: str) -> str:
+    """Return the confirm study's name: other jobs (after more trials) are another study.
+
+    So is one whose models are kept, with `refit: none`.
+    """
+    kept = "-kept" if refit == "none" else ""
     trials = "-".join(str(number) for number in dict.fromkeys(job.trial for job in jobs))
-    return f"{study.study_name}/confirm-{trials}-x{len({job.seed for job in jobs})}"
+    return f"{study.study_name}/confirm-{trials}-x{len({job.seed for job in jobs})}{kept}"
 
 
-def final_name(confirm: optuna.Study, winner: int) -> str:
-    """Return the final study's name: one for each winner of each confirmation."""
-    return f"{confirm.study_name}/final-{winner}"
+def final_name(confirm: optuna.Study, winner: int, keep_adapter: bool = False) -> str:
+    """Return the final study's name: one for each winner of each confirmation, with and without its adapter."""
+    return f"{confirm.study_name}/final-{winner}{'-adapter' if keep_adapter else ''}"
 
 
 def rank_confirmed(
