@@ -41,7 +41,7 @@ def test_changed_metric_direction_or_weights_are_refused(one_trial: dict[str, An
     with pytest.raises(StudyError, match=rf"models\.shallow: the content of {model} has changed"):
         hpo.run(study, trials=2)
     with pytest.raises(StudyError, match="other files than those on this machine"):
-        retrain(result.study)
+        retrain(result.name)
     shutil.rmtree(model)
     again = tmp_path / "elsewhere" / "shallow"
     shutil.copytree(one_trial["models"][0], again)
