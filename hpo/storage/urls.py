@@ -5,6 +5,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,7 +14,6 @@ from sqlalchemy.exc import ArgumentError
 
 from hpo.core.redact import MASK, has_secret, redact, redact_url
 from hpo.errors import ConfigError
-from hpo.storage.pg_timeout import with_response_timeout
 
 EXAMPLES = (
     "Examples: sqlite:////home/me/studies/hpo.db, "
@@ -182,6 +182,25 @@ def engine_options(url: URL) -> dict[str, Any]:
     )
     timeouts = {"read_timeout": RESPONSE_SECONDS, "write_timeout": RESPONSE_SECONDS}
     return {**options, "connect_args": {"connect_timeout": CONNECT_SECONDS, "init_command": setup, **timeouts}}
+
+
+def with_response_timeout(seconds: float) -> Any:
+    """Return psycopg for SQLAlchemy's `create_engine(module=...)`, with connections that wait at most `seconds`.
+
+    The timeouts of the server and of TCP do not fire while the server process is suspended, because its kernel still
+    acknowledges. A connection that times out is closed, and `psycopg.OperationalError` is raised.
+    """
+    import psycopg
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, seconds if timeout is None else timeout)
+            except psycopg.errors._WaitTimeout:
+                self.pgconn.finish()  # sends nothing to the server, which would not respond to that either
+                raise psycopg.OperationalError(f"the server did not respond for {seconds:g} seconds") from None
+
+    return SimpleNamespace(**{**vars(psycopg), "connect": Connection.connect})
 
 
 def network_file_system(folder: Path, mounts: str | None = None) -> str | None:

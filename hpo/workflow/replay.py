@@ -8,12 +8,12 @@ import optuna
 
 from hpo.config.trial_params import TrialParams
 from hpo.errors import StudyError
+from hpo.storage.records.digests import changed_files
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.training.cross_validation import start_training
 from hpo.training.execution import Execution, available_devices
 from hpo.workflow.context import StudyContext, versions
-from hpo.workflow.digests import changed_files
 from hpo.workflow.studies import find_trial
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.trial_params import TrialParams
 from hpo.core.paths import claim_run_folder
 from hpo.errors import StudyError
+from hpo.storage.records.digests import check_digests
 from hpo.storage.records.final_model import ConfirmedTrial, FinalModel
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
@@ -17,7 +18,6 @@ from hpo.storage.storage import open_storage
 from hpo.training.execution import available_devices, choose_execution, cores
 from hpo.training.fine_tune import FineTuning
 from hpo.workflow.context import StudyContext
-from hpo.workflow.digests import check_digests
 from hpo.workflow.studies import find_trial, open_study
 from hpo.workflow.worker.final_model import TrainedModel, finish_final_model, refit_plan
 

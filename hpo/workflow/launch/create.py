@@ -10,12 +10,12 @@ from hpo.core.paths import claim_run_folder
 from hpo.search.warm_start import copies
 from hpo.storage.budget import request_stop, requeue_failed, set_budget, set_parent, set_phase
 from hpo.storage.optuna_internals import study_id
+from hpo.storage.records.digests import digests
 from hpo.storage.records.study import Ranking, StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.storage import Storage, storage_of
 from hpo.storage.studies import add_study, remove_children
 from hpo.workflow.context import StudyContext, describe_data, versions
-from hpo.workflow.digests import digests
 from hpo.workflow.launch.resume import STAGES, existing_study, source_studies
 from hpo.workflow.worker.stages import FIRST_TRIAL
 

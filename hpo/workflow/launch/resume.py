@@ -9,11 +9,11 @@ from hpo.config.study import StudyConfig
 from hpo.core.direction import Direction
 from hpo.errors import StudyError, did_you_mean
 from hpo.storage.budget import list_studies
+from hpo.storage.records.digests import changed_files
 from hpo.storage.records.study import StudyRecord, direction_of
 from hpo.storage.storage import Storage
 from hpo.storage.studies import check_owner
 from hpo.tasks.task_data import TaskData
-from hpo.workflow.digests import changed_files
 
 # What two studies must share for their values to be comparable.
 _COMPARABLE = ("task", "metric", "direction", "max_length", "fidelity", "generation")

@@ -30,6 +30,7 @@ from hpo.storage.clock import StudyClock
 from hpo.storage.lease import Worker
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim
+from hpo.storage.records.digests import check_digests
 from hpo.storage.records.study import StudyRecord
 from hpo.storage.records.trial import TrialRecord
 from hpo.storage.status import read_status
@@ -38,7 +39,6 @@ from hpo.storage.transactions import is_stopped
 from hpo.training.execution import assign_devices, choose_execution, cores
 from hpo.workflow.callbacks import Callback, CallbackList, TrialInfo
 from hpo.workflow.context import Attempt, StudyContext, open_remote_checkpoints
-from hpo.workflow.digests import check_digests
 from hpo.workflow.studies import open_study
 from hpo.workflow.worker.confirm import confirm_objective
 from hpo.workflow.worker.final_model import train_final_model
