@@ -1,6 +1,7 @@
 """The columns of the texts and the label: those that the study names, or those recognized by their names."""
 
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,11 @@ def missing_column(key: str, name: str, known: Iterable[str], origin: str) -> Da
         f"{key}: {origin} has no column '{name}'.{did_you_mean(name, known)} Columns: {', '.join(known)}."
         f"{_header_hint(known)}"
     )
+
+
+def as_rows(table: pa.Table) -> Dataset:
+    """Return a table as rows, without the hash of its content that `Dataset` computes: 300 MB take 4 s and a copy."""
+    return Dataset(table, fingerprint=secrets.token_hex(8))
 
 
 def holds_strings(rows: Dataset, column: str) -> bool:

@@ -1,6 +1,9 @@
 """The data that a study names: a file, a folder of files, a folder of classes, or a hub dataset, with its splits."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from hpo.config.study import DataConfig
@@ -14,12 +17,29 @@ from hpo.errors import DataError
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+_READ: ContextVar[dict[str, RawSplits] | None] = ContextVar("read", default=None)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within this context, a source that is opened again is not read again."""
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
 def load_splits(config: DataConfig, seed: int = 0) -> RawSplits:
     """Read the splits of `config.path`; with `config.group`, create the missing ones from complete groups of train.
 
     Raises `DataError` naming the file and line of a mistake, or the paths that were tried.
     """
-    raw = open_splits(config)
+    known = _READ.get()
+    key = config.model_dump_json(exclude={"text", "label", "image", "audio", "group", "folds", "drop_empty"})
+    raw = open_splits(config) if known is None or key not in known else known[key]
+    if known is not None:
+        known[key] = raw
     if config.folds is not None and raw.validation is not None:
         raise DataError(
             f"data.folds: {raw.origins['validation']} is a validation split already, and folds replace it: move its "

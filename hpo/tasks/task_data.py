@@ -13,6 +13,8 @@ from hpo.core.format import first_few
 from hpo.data.columns import FOLD, GROUP, Columns
 from hpo.data.splits.kfold import FoldIndices, fold_indices
 
+BATCH = 20_000  # rows that exist as objects of Python at once
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -154,8 +156,10 @@ def fingerprint(task: str, splits: Mapping[str, Dataset], label_names: Sequence[
     for split, rows in sorted(splits.items()):
         names = sorted(rows.column_names)
         digest.update(json.dumps([split, names, len(rows)]).encode())
-        for row in zip(*(rows.with_format(None)[name][:] for name in names), strict=True):
-            digest.update(json.dumps(row).encode())
+        plain = rows.with_format(None)
+        for start in range(0, len(rows), BATCH):
+            for row in zip(*(plain[name][start : start + BATCH] for name in names), strict=True):
+                digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 
 

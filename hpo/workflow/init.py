@@ -14,7 +14,7 @@ from hpo.config.user_code import is_file
 from hpo.config.yaml import inline
 from hpo.core.assets import asset_folder
 from hpo.core.paths import folder_name
-from hpo.data.sources import load_splits
+from hpo.data.sources import load_splits, read_once
 from hpo.errors import ConfigError, DataError, did_you_mean
 from hpo.reporting.console import console
 from hpo.tasks.base import ENCODERS, Task
@@ -95,8 +95,9 @@ def write_study_file(
     given = {key: value for key, value in reading.items() if value is not None}
     source = DataConfig(path=str(local.resolve()) if local.exists() else data, group=group, **columns, **given)
     try:
-        meant = get_task(task) if task is not None else infer_task(load_splits(source).train, source)
-        prepared = meant.prepare(source, seed=0)
+        with read_once():
+            meant = get_task(task) if task is not None else infer_task(load_splits(source).train, source)
+            prepared = meant.prepare(source, seed=0)
     except DataError as error:  # there is no study file yet in which to name a column
         raise DataError(as_flags(str(error))) from error
     chosen, remark = (tuple(map(_given_model, models)), "") if models else propose_models(size, meant)

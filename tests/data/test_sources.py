@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hpo.config.study import DataConfig
-from hpo.data.sources import load_splits
+from hpo.data.sources import load_splits, read_once
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.registry import get_task
@@ -147,3 +147,10 @@ def test_hub_errors_are_reported_after_one_request(
             server.server_close()
     assert message in str(raised.value) and "'someone/reviews' is not a file or folder here" in str(raised.value)
     assert len(requests) == (1 if status else 0)
+
+
+def test_source_is_read_once_within_the_context(tmp_path: Path) -> None:
+    config = DataConfig(path=str(one_row(tmp_path / "reviews.csv")))
+    with read_once():
+        assert load_splits(config).train is load_splits(config.model_copy(update={"label": "label"})).train
+    assert load_splits(config).train is not load_splits(config).train

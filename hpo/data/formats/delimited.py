@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hpo.data.columns import as_rows
 from hpo.data.formats.headers import first_line_is_data, headerless_note, name_columns
 from hpo.data.formats.sentences import group_sentences
 from hpo.data.formats.source import Content, Format, SourceFile, decode
@@ -104,7 +105,7 @@ def _read_table(source: SourceFile, delimiter: str, quoting: Any) -> Dataset:
     table = pa.table({name: pa.chunked_array(parts, pa.string()) for name, parts in zip(names, chunks, strict=True)})
     if any(pc.any(pc.match_substring(column, "\0")).as_py() for column in table.columns):
         decode(source.path, source.encoding)  # raises, with the line of the NUL character
-    return Dataset(_without_blank_columns(table))
+    return as_rows(_without_blank_columns(table))
 
 
 def _rows(source: SourceFile, reader: Any, delimiter: str) -> Iterator[list[str]]:

@@ -1,17 +1,21 @@
 """Train, validation and test: the given splits, the missing ones sampled from train, and no text in two of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.core.format import count
-from hpo.data.columns import FOLD, GROUP, column_values
+from hpo.data.columns import FOLD, GROUP, as_rows, column_values
 from hpo.data.splits.stratify import connected_groups, stratified_folds, stratified_split
 from hpo.errors import DataError
 
 TEXT_ROLES = ("text", "text_pair")
+BATCH = 20_000
+_KEYS: WeakKeyDictionary[Dataset, list[str]] = WeakKeyDictionary()  # of rows that several steps compare
 
 
 def normalize_text(*texts: str) -> str:
@@ -20,11 +24,22 @@ def normalize_text(*texts: str) -> str:
 
 
 def text_keys(rows: Dataset) -> list[str]:
-    """Return the normalized text, or pair of texts, of each row; for rows of media files, the digest of each file."""
+    """Return a digest of the normalized text, or pair of texts, of each row; of media files, the digest of each."""
     if "digest" in rows.column_names:
         return column_values(rows, "digest")
-    columns = [column_values(rows, role) for role in TEXT_ROLES if role in rows.column_names]
-    return [normalize_text(*map(_joined, texts)) for texts in zip(*columns, strict=True)]
+    if rows not in _KEYS:
+        _KEYS[rows] = list(_digests(rows))
+    return _KEYS[rows]
+
+
+def _digests(rows: Dataset) -> Iterator[str]:
+    names = [role for role in TEXT_ROLES if role in rows.column_names]
+    plain = rows.with_format(None)
+    for start in range(0, len(rows), BATCH):
+        columns = [plain[name][start : start + BATCH] for name in names]
+        for texts in zip(*columns, strict=True):
+            text = normalize_text(*map(_joined, texts)).encode(errors="surrogatepass")
+            yield blake2b(text, digest_size=8).hexdigest()  # of 1.4 million texts, two are equal once in 10⁷ times
 
 
 def _joined(text: str | list[str]) -> str:
@@ -33,7 +48,7 @@ def _joined(text: str | list[str]) -> str:
 
 def take(rows: Dataset, indices: Sequence[int]) -> Dataset:
     """Return a copy of the rows at `indices`; unlike `Dataset.select`, it stores no index mapping."""
-    return Dataset(rows.data.table.take(pa.array(indices, pa.int64())))
+    return as_rows(rows.data.table.take(pa.array(indices, pa.int64())))
 
 
 def create_splits(

@@ -11,8 +11,8 @@ from datasets import Dataset
 
 from hpo.config.study import DataConfig
 from hpo.core.format import count
-from hpo.data.checks import find_empty, read_texts
-from hpo.data.columns import column_values, find_text_columns, group_column, missing_column
+from hpo.data.checks import blank_rows, read_texts, report_empty, text_column
+from hpo.data.columns import as_rows, column_values, find_text_columns, group_column, missing_column
 from hpo.data.formats.detect import read_file
 from hpo.data.formats.source import decode
 from hpo.data.splits.create import TEXT_ROLES, take
@@ -71,10 +71,10 @@ class TextTask(Task):
         self, splits: Mapping[str, Dataset], columns: SourceColumns, origins: Mapping[str, str], config: DataConfig
     ) -> Examples:
         kept, where, notes = dict(splits), dict(origins), []
-        texts: dict[str, list[list[str]]] = {}
+        texts: dict[str, list[pa.ChunkedArray]] = {}
         for split, rows in splits.items():
-            texts[split] = [read_texts(rows, name, origins[split]) for name in columns.inputs]
-            empty, dropped = find_empty(texts[split], origins[split], config.drop_empty)
+            texts[split] = [text_column(rows, name, origins[split]) for name in columns.inputs]
+            empty, dropped = report_empty(blank_rows(texts[split]), len(rows), origins[split], config.drop_empty)
             notes += dropped
             if empty:
                 indices = [index for index in range(len(rows)) if index not in empty]
@@ -82,13 +82,15 @@ class TextTask(Task):
                     raise DataError(f"{origins[split]}: the text of every row is empty.")
                 kept[split] = take(rows, indices)
                 where[split] += f" (without its {count(len(empty), 'empty row')})"
-                texts[split] = [[column[index] for index in indices] for column in texts[split]]
+                texts[split] = [column.take(pa.array(indices)) for column in texts[split]]
         assert columns.label is not None
         labels = self.read_labels(kept, columns.label, where, config)
         canonical = {
-            split: Dataset.from_dict(
-                {**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": labels.values[split]}
-                | group_column(rows)
+            split: as_rows(
+                pa.table(
+                    {**dict(zip(TEXT_ROLES, texts[split], strict=False)), "label": pa.array(labels.values[split])}
+                    | {name: pa.array(values) for name, values in group_column(rows).items()}
+                )
             )
             for split, rows in kept.items()
         }

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
+from hpo.data.columns import as_rows
 from hpo.errors import DataError
 
 # A JSON column of several types: the type and the JSON of each value, to distinguish `1` from `"1"`.
@@ -28,7 +29,7 @@ def objects_to_rows(path: Path, objects: Iterable[Mapping[str, Any]]) -> Dataset
             batch = []
     if batch or not chunks:
         _append(path, chunks, batch, done)
-    return Dataset(pa.table({name: _joined(parts) for name, parts in chunks.items()}))
+    return as_rows(pa.table({name: _joined(parts) for name, parts in chunks.items()}))
 
 
 def _append(path: Path, chunks: dict[str, list[pa.Array]], batch: list[Mapping[str, Any]], done: int) -> None:
