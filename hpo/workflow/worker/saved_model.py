@@ -90,7 +90,9 @@ class Sample:
         if "input_ids" in batch and is_plain and self.task.final_processor_class == "AutoTokenizer":
             from transformers import AutoTokenizer
 
-            padded = repadded(batch, AutoTokenizer.from_pretrained(saved.folder, local_files_only=True))
+            trusted = saved.record.trust_remote_code
+            plain = AutoTokenizer.from_pretrained(saved.folder, local_files_only=True, trust_remote_code=trusted)
+            padded = repadded(batch, plain)
             found = difference(self.evaluated, logits_of(self.task, model, padded))
         return f"in a batch padded by its tokenizer, as by a pipeline of transformers, its {found}" if found else ""
 
