@@ -135,7 +135,7 @@ class _Run:
         except DatabaseRemoved as error:
             raise StorageError(f"{error} {self._after_removal()}") from None
         except HpoError as error:
-            with suppress(StorageError):
+            with suppress(StorageError, KeyError):
                 if StudyRecord.of(study).result is None and not _is_stopped(study):
                     set_phase(study, "failed", str(error))
             raise
