@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+BOXES = ("xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2")
+
 
 class MediaTask(Task):
     """An image or audio file → a label.
@@ -102,6 +104,16 @@ class MediaTask(Task):
     def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
         named = getattr(config, self.kind) or (config.text if isinstance(config.text, str) else None)
         column = find_media_column(rows, self.kind, named, origin)
+        boxes = columns_named(rows, BOXES)
+        if (
+            self.kind == "image"
+            and config.label is None
+            and (len(boxes) >= 4 or columns_named(rows, ("bbox", "bboxes")))
+        ):
+            raise DataError(
+                f"{origin}: each row is an object in an image, with its box ({', '.join(boxes) or 'bbox'}): object "
+                "detection is not a task of hpo. To classify full images, write a table with one row per image."
+            )
         label = self._label_column(rows, config, origin)
         return SourceColumns({self.kind: column, "label": label}, (column,), label)
 

@@ -20,6 +20,7 @@ from hpo.data.labels.multi_label import (
     rarest_label,
     read_label_sets,
 )
+from hpo.data.media.files import EXTENSIONS, holds_media
 from hpo.data.splits.raw import RawSplits
 from hpo.errors import DataError
 from hpo.tasks.baselines import tfidf_baseline
@@ -85,7 +86,14 @@ class MultiLabelClassification(TextTask):
 
     def find_columns(self, rows: Dataset, origin: str, config: DataConfig) -> SourceColumns:
         label = "labels" if isinstance(config.label, tuple) else config.label
-        return SourceColumns.from_columns(find_columns(rows, origin, config.text, label))
+        columns = find_columns(rows, origin, config.text, label)
+        media = [kind for kind in EXTENSIONS for name in columns.text if holds_media(rows, name, kind)]
+        if media:
+            raise DataError(
+                f"{origin}, column '{columns.text[0]}': paths of {media[0]} files, but several labels per row are "
+                "supported for texts only. Name one label column, and run a study for each."
+            )
+        return SourceColumns.from_columns(columns)
 
     def read_labels(
         self, splits: Mapping[str, Dataset], column: str, origins: Mapping[str, str], config: DataConfig

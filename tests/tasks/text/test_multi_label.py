@@ -10,6 +10,7 @@ from hpo.config.study import DataConfig
 from hpo.errors import DataError
 from hpo.tasks.registry import infer_task
 from hpo.tasks.task_data import TaskData
+from hpo.tasks.text.multi_label import MultiLabelClassification
 from tests.tasks.small_data import Read, numbered
 
 
@@ -59,3 +60,9 @@ def test_invalid_label_set_raises(rows: list[dict[str, Any]], config: dict[str, 
 def test_several_label_columns_are_inferred_as_multi_label() -> None:
     rows = Dataset.from_dict({"text": ["one", "two"], "a": [0, 1], "b": [1, 1]})
     assert infer_task(rows, DataConfig(path="rows.csv", label=("a", "b"))).name == "multi-label-classification"
+
+
+def test_paths_of_images_are_not_read_as_texts() -> None:
+    rows = Dataset.from_dict({"image_id": ["a.png", "b.png"], "labels": [["x"], ["y"]]})
+    with pytest.raises(DataError, match="paths of image files"):
+        MultiLabelClassification().find_columns(rows, "d.csv", DataConfig(path="d.csv", text="image_id"))

@@ -18,6 +18,7 @@ from hpo.data.media.images import open_image
 from hpo.errors import DataError, ModelError
 from hpo.tasks.registry import get_task, infer_task
 from hpo.tasks.task_data import TaskData
+from hpo.tasks.vision.image_classification import ImageClassification
 from hpo.training.batches.encoding_cache import EncodingCache
 from hpo.training.models.candidate import load_candidate
 from hpo.training.models.processor import load_image_processor, load_processor
@@ -223,3 +224,10 @@ def test_model_of_gray_images_reads_them_in_one_channel(tmp_path: Path) -> None:
     assert found.model(**TASK.prepare_batch(batch, found.processor)).logits.shape == (1, 2)
     found.processor.save_pretrained(tmp_path / "final")
     assert json.loads((tmp_path / "final/preprocessor_config.json").read_text())["image_mean"] == [0.5]
+
+
+def test_a_table_of_boxes_is_reported_as_detection() -> None:
+    columns = {name: [1, 2] for name in ("xmin", "ymin", "xmax", "ymax")}
+    rows = Dataset.from_dict({"filename": ["a.jpg", "b.jpg"], "class": ["cat", "dog"], **columns})
+    with pytest.raises(DataError, match="object detection is not a task"):
+        ImageClassification().find_columns(rows, "d.csv", DataConfig(path="d.csv"))
