@@ -16,7 +16,7 @@ import hpo
 
 STUDY = """\
 task: ./task.py
-metric: ./metric.py
+metric: ./my_metric.py
 callbacks: [./callback.py]
 data: pairs.csv
 models: [{models}/bert-3x128, {models}/electra-6x112]
@@ -40,7 +40,7 @@ WORDS = {
 def main(folder: Path, trials: int = 4) -> hpo.Result:
     here = Path(__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("task.py", "metric.py", "callback.py"):
+    for name in ("task.py", "my_metric.py", "callback.py"):
         shutil.copy(here / name, folder)
     rows = [
         f"{adjective} {noun},{kind},{size}"

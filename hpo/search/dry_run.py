@@ -25,7 +25,7 @@ def dry_run(sampler: BaseSampler, pruner: BasePruner, space: SearchSpace, models
     """
     finite = FiniteSpace.of(space, models)
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # nobody asked about these trials
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # these trials are not part of a study
     try:
         study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
         for number in range(N_TRIALS):

@@ -108,7 +108,8 @@ class Predictor:
         with tempfile.TemporaryDirectory() as folder:
             rows = read_labeled_rows(task, data, record, Path(folder))
             prepared = TaskData(rows, rows, rows, record.data.labels, record.data.columns, (), "")
-            scorer = task.scorer(_from_folder(record.metric_source or record.metric, self.folder), prepared)
+            metric = _from_folder(record.metric_source or record.metric, self.folder)
+            scorer = replace(task.scorer(metric, prepared), name=record.metric)  # not that of the file's copy
             encodings = EncodingCache(Path(folder) / "encoded", task, prepared)
             features = encodings.get("test", self.processor, record.max_length or 0)
             # Not in bfloat16, as predictions are not: a regression head with a mean of 500 would round them to 2.

@@ -15,7 +15,7 @@ FILES = Path(__file__).resolve().parents[2] / "examples" / "own_task"
 
 def test_own_task_metric_and_callback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = load("own_task/run").main(tmp_path / "study", trials=2)
-    assert result.metrics["both"] <= result.metrics["metric"] > 0.6
+    assert result.metrics["both"] <= result.metrics["my_metric"] > 0.6
     assert "huge lion → " in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "study" / "reports.jsonl").read_text().splitlines()]
     assert {line["trial"] for line in lines if line["study"] == "study"} == {0, 1}

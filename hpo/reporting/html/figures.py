@@ -198,7 +198,9 @@ def confusion_section(confusion: Confusion | None) -> Section:
         "Confusion matrix", "The final model on the test split: rows are true classes, columns predicted."
     )
     if not confusion:
-        return empty_section(section, "the final model has not been evaluated on the test split")
+        return empty_section(
+            section, "there is no final model with a test score yet, or its task has no classes to confuse"
+        )
     labels, matrix = confusion.labels, confusion.matrix
     if len(labels) > MOST_CLASSES:
         lead = f"A matrix of {len(labels)} classes is not readable; the final model most often confuses these pairs."

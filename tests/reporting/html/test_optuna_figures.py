@@ -1,6 +1,7 @@
 """Optuna's figures: from an escaped copy of the study in memory."""
 
 import optuna
+import pytest
 
 from hpo.reporting.html.optuna_figures import escaped_copy, importances_section, slices_section
 from tests.reporting.studies import make_study
@@ -11,6 +12,16 @@ def test_copy_is_escaped_and_has_no_attributes() -> None:
     copy = escaped_copy(study, study.get_trials())
     assert [trial.value for trial in copy.trials] == [trial.value for trial in study.trials]
     assert all("<" not in trial.params["model"] and trial.user_attrs == {} for trial in copy.trials)
+
+
+def test_copy_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    study = make_study()
+    optuna.logging.enable_propagation()
+    try:
+        escaped_copy(study, study.get_trials())
+    finally:
+        optuna.logging.disable_propagation()
+    assert not caplog.records
 
 
 def test_parameters_that_never_vary_are_not_drawn() -> None:

@@ -1,4 +1,4 @@
-"""A metric of your own: a study names it as `metric: ./metric.py`, and the first value is optimized."""
+"""A metric of your own: a study names it as `metric: ./my_metric.py`, and the first value is optimized."""
 
 from typing import Any
 
