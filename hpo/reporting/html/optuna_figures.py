@@ -34,9 +34,14 @@ def escaped_copy(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.S
 
     It is read once from the database, not by each figure.
     """
-    storage = optuna.storages.InMemoryStorage()
-    storage.create_new_study([study.direction], study.study_name)  # `create_study` would log it
-    copy = optuna.load_study(study_name=study.study_name, storage=storage)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a notebook shows that a study was created
+    try:
+        copy = optuna.create_study(
+            direction=study.direction, study_name=study.study_name, storage=optuna.storages.InMemoryStorage()
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
     for trial in trials:
         copy.add_trial(
             FrozenTrial(

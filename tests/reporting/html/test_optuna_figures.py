@@ -17,6 +17,7 @@ def test_copy_is_escaped_and_has_no_attributes() -> None:
 def test_copy_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     study = make_study()
     optuna.logging.enable_propagation()
+    caplog.clear()
     try:
         escaped_copy(study, study.get_trials())
     finally:
