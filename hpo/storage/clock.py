@@ -1,4 +1,4 @@
-"""The clock of a study's hours: one process at a time advances it, and another takes over when that one is gone."""
+"""The clock of a study's hours: one process at a time advances it; when that process exits, another one does."""
 
 import time
 
@@ -6,15 +6,15 @@ import optuna
 
 from hpo.storage.budget import add_seconds, seconds_run
 
-TAKEOVER_SECONDS = 10.0  # without an advance; the keeper advances the clock every 3 s at least
+STALE_SECONDS = 10.0  # without an advance; the process that keeps the clock advances it every 3 s or more often
 
 
 class StudyClock:
     """One process's view of the clock. Call `tick` every few seconds.
 
-    The database holds the seconds only. Whoever sees them unchanged for `TAKEOVER_SECONDS` of its own monotonic time
-    advances them by that time, and whoever sees another's advance stops: no time is counted twice, and none is lost
-    when the process that counts is killed.
+    The database holds the seconds only. A process that reads them unchanged for `STALE_SECONDS` of its own monotonic
+    time advances them by that time and keeps the clock; one that reads another's advance stops keeping it. So no time
+    is counted twice, and none is lost when the process that keeps the clock is killed.
     """
 
     def __init__(self, study: optuna.Study, *, keeps: bool = False) -> None:
@@ -29,7 +29,7 @@ class StudyClock:
         stored, now = seconds_run(self._study), time.monotonic()
         if self._known is not None and stored != self._known:
             self._keeps = False
-        elif self._keeps or now - self._since >= TAKEOVER_SECONDS:
+        elif self._keeps or now - self._since >= STALE_SECONDS:
             if self._known is not None or self._keeps:
                 self._keeps = add_seconds(self._study, now - self._since, expected=stored)
                 stored = seconds_run(self._study)

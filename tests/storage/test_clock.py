@@ -5,7 +5,7 @@ import pytest
 
 from hpo.storage import clock
 from hpo.storage.budget import seconds_run
-from hpo.storage.clock import TAKEOVER_SECONDS, StudyClock
+from hpo.storage.clock import STALE_SECONDS, StudyClock
 
 pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
@@ -52,9 +52,9 @@ def test_one_worker_counts_after_the_parent_was_killed(study: optuna.Study, time
     parent, workers = StudyClock(study, keeps=True), [StudyClock(study) for _ in range(3)]
     advance(time, 30, parent, *workers)
     advance(time, 120, *workers)
-    assert seconds_run(study) == pytest.approx(150, abs=TAKEOVER_SECONDS / 2)
+    assert seconds_run(study) == pytest.approx(150, abs=STALE_SECONDS / 2)
     advance(time, 60, *workers[1:])  # the worker that counted is killed as well
-    assert seconds_run(study) == pytest.approx(210, abs=TAKEOVER_SECONDS)
+    assert seconds_run(study) == pytest.approx(210, abs=STALE_SECONDS)
 
 
 def test_time_without_any_process_does_not_count(study: optuna.Study, time: Time) -> None:
