@@ -47,8 +47,13 @@ def check_finite(ref: ModelRef, model: nn.Module) -> None:
 def align_processor(ref: ModelRef, model: Any, processor: Any) -> None:
     """Set in place what the model needs of its tokenizer or image processor; it is saved with the final model.
 
-    Raises `ModelError` where the tokenizer has tokens without an embedding.
+    Raises `ModelError` where the tokenizer has tokens without an embedding, and for a head that reads padding.
     """
+    if hasattr(model, "sequence_summary") and getattr(model.config, "summary_type", None) == "last":
+        raise ModelError(
+            f"{ref.label}: {type(model).__name__} classifies from the last position of a batch, which is padding after "
+            "every text but the longest: hpo pads on the right. It is not supported here: choose another model."
+        )
     if hasattr(processor, "get_vocab"):
         _check_embeddings(ref, model, processor)
         _drop_token_types(model, processor)

@@ -143,8 +143,12 @@ def test_config_without_a_padding_token_gets_the_tokenizers(tmp_path: Path) -> N
     assert found.model.config.get_text_config().pad_token_id == found.processor.pad_token_id == 0
 
 
-def test_a_negative_number_of_positions_is_no_limit(tmp_path: Path) -> None:
+def test_xlnet_has_no_limit_of_positions_and_no_head_that_reads_padding(tmp_path: Path) -> None:
     settings = {"vocab_size": len(WORDS), "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}
     AutoModelForSequenceClassification.from_config(AutoConfig.for_model("xlnet", **settings)).save_pretrained(tmp_path)
     save_model(tmp_path / "bert", "bert")
-    assert resolve_max_length(load(tmp_path, processor=str(tmp_path / "bert")), None) == 64  # the tokenizer's
+    ref = ModelRef(name=str(tmp_path), label="small", processor=str(tmp_path / "bert"))
+    tags = load_candidate(ref, "AutoModelForTokenClassification", CLASSES)
+    assert resolve_max_length(tags, None) == 64  # the tokenizer's; the config says -1
+    with pytest.raises(ModelError, match="classifies from the last position of a batch"):
+        load(tmp_path, processor=ref.processor)
