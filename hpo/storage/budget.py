@@ -167,7 +167,9 @@ def _row(study: optuna.Study) -> StudyRow:
     with storage_of(study).reading() as session:
         row = session.get(StudyRow, study_id(study))
         if row is None:
-            raise StudyError(f"The study {study.study_name!r} has no budget: it was deleted meanwhile, or not created by hpo.")
+            raise StudyError(
+                f"The study {study.study_name!r} has no budget: it was deleted meanwhile, or not created by hpo."
+            )
         session.expunge(row)
         return row
 
@@ -176,6 +178,8 @@ def _update(study: optuna.Study, **values: object) -> None:
     with storage_of(study).transaction() as session:
         row = session.get(StudyRow, study_id(study), with_for_update=True)
         if row is None:
-            raise StudyError(f"The study {study.study_name!r} has no budget: it was deleted meanwhile, or not created by hpo.")
+            raise StudyError(
+                f"The study {study.study_name!r} has no budget: it was deleted meanwhile, or not created by hpo."
+            )
         for name, value in values.items():
             setattr(row, name, value)
