@@ -111,6 +111,12 @@ class OutOfMemory(TrialError):
     """A single example does not fit in memory: smaller micro-batches cannot help. Exit code 2."""
 
 
+def enumerated(names: Iterable[str], most: int = 20) -> str:
+    """Return the first names with commas, and the number of the others: 10,000 columns gave a message of 69 kB."""
+    known = [name if len(name) <= 80 else f"{name[:79]}…" for name in names]
+    return ", ".join(known[:most]) + (f" and {len(known) - most:,} more" if len(known) > most else "")
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the nearest of `known`, or an empty string where none is near."""
     names = {name.lower(): name for name in known}

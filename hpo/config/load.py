@@ -22,11 +22,12 @@ def load_config(
     """Read a study's configuration from a YAML file or a mapping.
 
     `overrides` are strings such as `budget.max_trials=8`, whose value is parsed as YAML, or (key, value) pairs.
+    A mapping may hold paths, ranges, and scalars and arrays of NumPy, which are read as text, lists and numbers.
     Relative paths of data, models and a metric file are resolved against the file's folder, or for a mapping against
     the current folder. The study's name defaults to that of the file. Raises `ConfigError` that names the key.
     """
     if isinstance(source, StudyConfig | Mapping):
-        written = source.to_dict() if isinstance(source, StudyConfig) else dict(source)
+        written = source.to_dict() if isinstance(source, StudyConfig) else _plain(source)
         folder, where = Path.cwd(), ""
     else:
         path = Path(source)
@@ -35,12 +36,29 @@ def load_config(
     try:
         for override in overrides:
             key, value = parse_override(override) if isinstance(override, str) else override
-            written = set_key(_expand(written, folder), key, value)
+            written = set_key(_expand(written, folder), key, _plain(value))
         return StudyConfig.model_validate(_resolve_paths(_expand(written, folder), folder))
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, StudyConfig)}") from None
     except ConfigError as error:
         raise ConfigError(f"{where}{error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a Python program as YAML would give it: paths as text, ranges and arrays as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if not hasattr(value, "tolist"):
+        return value
+    # NumPy's, pandas' or torch's. The shortest digits of the own precision: float32's 1e-3 is no 0.0010000000474974513.
+    if getattr(value, "ndim", None) == 0 and getattr(getattr(value, "dtype", None), "kind", "") == "f":
+        return float(str(value))
+    # A list of an array's scalars keeps their precision; `tolist` of a scalar is Python's own number.
+    return value.tolist() if getattr(value, "ndim", None) == 0 else [_plain(inner) for inner in value]
 
 
 def _expand(written: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Scalar = bool | int | float | str | None
 
@@ -66,6 +66,13 @@ class Categorical(_Parameter):
 
 
 class _Range(_Parameter):
+    @field_validator("step", mode="before", check_fields=False)
+    @classmethod
+    def _no_truth_as_step(cls, given: Any) -> Any:
+        if isinstance(given, bool):
+            raise ValueError("must be a number")
+        return given
+
     def _check(self, low: float, high: float, log: bool, step: float | None) -> None:
         if low > high:
             raise ValueError(f"low {low:g} is above high {high:g}")

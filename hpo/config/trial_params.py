@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hpo.config.validation import Config
+
 # Parameters that have an effect only if another parameter has this value.
 REQUIRES: dict[str, tuple[str, Any]] = dict.fromkeys(
     ("lora_r", "lora_alpha", "lora_dropout", "lora_targets", "use_dora", "use_rslora", "quantization"), ("peft", "lora")
@@ -12,14 +14,12 @@ REQUIRES: dict[str, tuple[str, Any]] = dict.fromkeys(
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "warmup_stable_decay"]
 
 
-class TrialParams(BaseModel):
+class TrialParams(Config):
     """The hyperparameters of one fine-tuning run, named as in Hugging Face's libraries. All but `model` have a default.
 
     `frozen_layers` counts layers from the bottom: 0 trains everything, 1 or more also freezes the embeddings. A search
     samples it as `frozen_share`, a share of the model's layers, since models differ in depth.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field(description="The candidate model's label, as in `models`.")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")

@@ -8,14 +8,18 @@ import importlib.util
 import inspect
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any, TypeVar
 
 from hpo.errors import ConfigError, did_you_mean
 
 Class = TypeVar("Class")
+USER_MODULE = "hpo_user_"  # the start of the names of modules that are users' files
 
 
 def is_file(reference: str) -> bool:
@@ -65,10 +69,27 @@ def create(kind: Any, key: str) -> Any:
     """Return an instance of a user's class, created without arguments. Raises `ConfigError`."""
     try:
         return kind()
-    except Exception as error:  # whatever a user's code raises
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         where = inspect.getfile(kind)
         raise ConfigError(
             f"{key}: {kind.__name__} of {where} cannot be created: {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Raise `ConfigError` with file and line where a user's file calls `sys.exit`: a search would end in silence."""
+    try:
+        yield
+    except SystemExit as error:
+        frames = [(frame, line) for frame, line in walk_tb(error.__traceback__)]
+        own = [found for found in frames if str(found[0].f_globals.get("__name__")).startswith(USER_MODULE)]
+        if not own:
+            raise
+        frame, line = own[-1]
+        raise ConfigError(
+            f"{frame.f_code.co_filename}, line {line}: {frame.f_code.co_name} ends the process (SystemExit: "
+            f"{error.code}). Raise an exception instead."
         ) from error
 
 
@@ -96,7 +117,7 @@ def _import_file(path: Path, key: str) -> ModuleType:
         near = did_you_mean(path.name, [p.name for p in path.absolute().parent.glob("*.py")])
         raise ConfigError(f"{key}: there is no file {path.absolute()}.{near}")
     identity = hashlib.sha256(f"{path.resolve()} {source_digest(path)}".encode()).hexdigest()[:12]
-    name = f"hpo_user_{path.stem}_{identity}"
+    name = f"{USER_MODULE}{path.stem}_{identity}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -130,7 +151,7 @@ def load_plugin(group: str, name: str, key: str) -> Any:
         return None
     try:
         return found.load()
-    except Exception as error:  # whatever the package raises
+    except (Exception, SystemExit) as error:  # whatever the package raises
         package = found.dist.name if found.dist else "an unknown package"
         raise ConfigError(
             f"{key}: '{name}' of {package} ({found.value}) cannot be imported: {type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hpo.errors import DataError, did_you_mean
+from hpo.errors import DataError, did_you_mean, enumerated
 
 # In the order of preference; compared without case.
 PAIRS = (
@@ -92,7 +92,7 @@ def find_text_columns(
     if not found:
         known = rows.column_names
         raise DataError(
-            f"{origin}: which column holds the text? Columns: {', '.join(known)}. Name it in `data.text`, or two "
+            f"{origin}: which column holds the text? Columns: {enumerated(known)}. Name it in `data.text`, or two "
             f"columns as a list.{_header_hint(known)}"
         )
     return found
@@ -108,7 +108,7 @@ def missing_column(key: str, name: str, known: Iterable[str], origin: str) -> Da
     """Return the error for a column that does not exist: it lists the `known` ones and names the nearest."""
     known = list(known)
     return DataError(
-        f"{key}: {origin} has no column '{name}'.{did_you_mean(name, known)} Columns: {', '.join(known)}."
+        f"{key}: {origin} has no column '{name}'.{did_you_mean(name, known)} Columns: {enumerated(known)}."
         f"{_header_hint(known)}"
     )
 
@@ -192,7 +192,7 @@ def _recognize_label(rows: Dataset, texts: tuple[str, ...], origin: str) -> str:
     if len(known) - len(texts or known[:1]) == 1 and len(others) == 1:
         return others[0]
     raise DataError(
-        f"{origin}: which column holds the label? Columns: {', '.join(known)}. Name it in `data.label`."
+        f"{origin}: which column holds the label? Columns: {enumerated(known)}. Name it in `data.label`."
         f"{_header_hint(known)}"
     )
 

@@ -9,7 +9,7 @@ from hpo.config.study import DataConfig
 from hpo.data.formats.split_names import SPLITS
 from hpo.data.local import nearest_file
 from hpo.data.splits.raw import RawSplits
-from hpo.errors import DataError, did_you_mean
+from hpo.errors import DataError, did_you_mean, enumerated
 
 
 def load_hub(config: DataConfig) -> RawSplits:
@@ -63,7 +63,7 @@ def _hub_split(config: DataConfig, split: str, known: Iterable[str]) -> str | No
     if named is not None and named not in known:
         raise DataError(
             f"data.{split}: {config.path} has no split '{named}'.{did_you_mean(named, known)} Splits: "
-            f"{', '.join(known)}."
+            f"{enumerated(known)}."
         )
     return named or next((name for name in SPLITS[split] if name in known), None)
 

@@ -14,7 +14,7 @@ from hpo.data.formats.split_names import SPLITS, split_of
 from hpo.data.media.class_folders import read_class_folders
 from hpo.data.media.locate import resolve_media
 from hpo.data.splits.raw import RawSplits
-from hpo.errors import DataError, did_you_mean
+from hpo.errors import DataError, did_you_mean, enumerated
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the shards of a split
 METADATA_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # that `save_to_disk` writes besides rows
@@ -98,7 +98,7 @@ def _read_splits(
     if "train" not in read:
         raise DataError("data.train: no file is left for training: name one.")
     if aside:
-        shown = ", ".join(path.name for path in aside[:8]) + (f" and {len(aside) - 8} more" if len(aside) > 8 else "")
+        shown = enumerated((path.name for path in aside), most=8)
         notes.append(f"files that are not used: {shown}; `data.validation` and `data.test` name files")
     origins = {split: paths[0].name if len(paths) == 1 else f"{paths[0].parent}/" for split, paths in files.items()}
     return RawSplits(read["train"], read.get("validation"), read.get("test"), origins, tuple(notes))
@@ -115,8 +115,8 @@ def _read_parts(paths: list[Path], config: DataConfig, already: Mapping[Path, Co
     for path, part in zip(paths, parts, strict=True):
         if part.column_names != first.column_names:
             raise DataError(
-                f"{path}: its columns ({', '.join(part.column_names)}) differ from those of {paths[0].name} "
-                f"({', '.join(first.column_names)}): all files of a split need the same columns."
+                f"{path}: its columns ({enumerated(part.column_names)}) differ from those of {paths[0].name} "
+                f"({enumerated(first.column_names)}): all files of a split need the same columns."
             )
     try:
         return (first if len(parts) == 1 else concatenate_datasets(parts)), notes
@@ -229,5 +229,4 @@ def nearest_file(path: Path) -> str:
 
 
 def _listed(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "nothing"
+    return enumerated(sorted(entry.name for entry in folder.iterdir()), most=10) or "nothing"

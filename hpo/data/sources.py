@@ -62,6 +62,13 @@ def open_splits(config: DataConfig) -> RawSplits:
             return load_folder(config, path)
     except OSError as error:  # a folder without permission, a name that is too long
         raise DataError(f"data.path: {path.absolute()}: {error.strerror or error}.") from error
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"data.path: {path.absolute()} is a link to {path.readlink()}, which does not exist.")
+    if path.exists():
+        raise DataError(
+            f"data.path: {path.absolute()} is a pipe or a device, which can be read once only, and every worker reads "
+            "the data: save it as a file."
+        )
     if _spelled_as_path(config.path):
         raise DataError(f"data.path: there is no file or folder {path.absolute()}.{nearest_file(path)}")
     return load_hub(config)

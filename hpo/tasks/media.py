@@ -28,7 +28,7 @@ from hpo.data.media.files import (
     read_items,
 )
 from hpo.data.media.locate import resolve_media
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 from hpo.tasks.base import Task
 from hpo.tasks.inference import pad_batch, run_inference
 from hpo.tasks.objective import Batch
@@ -127,7 +127,7 @@ class MediaTask(Task):
         found = columns_named(rows, self.label_columns)
         if not found:
             raise DataError(
-                f"{origin}: which column holds the label? Columns: {', '.join(known)}. Name it in `data.label`."
+                f"{origin}: which column holds the label? Columns: {enumerated(known)}. Name it in `data.label`."
             )
         return found[0]
 

@@ -46,7 +46,8 @@ class Callback:
     Hooks of the study run in the process that called `hpo.run`, all others in the worker that trains. Workers have
     copies of their own: of an object passed to `hpo.run` as it was then, of a class named in a study file a new
     instance, created without arguments. An exception in a hook is reported as a warning, once for each hook, and costs
-    no trial; `KeyboardInterrupt` and `SystemExit` end the process as elsewhere, and its trial is resumed later.
+    no trial; `KeyboardInterrupt` and `SystemExit` end the process as elsewhere, and its trial is resumed later. In a
+    file that a study names, `SystemExit` is an error that names the line.
     """
 
     def on_study_begin(self, study: "optuna.Study") -> None:

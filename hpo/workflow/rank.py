@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hpo.config.user_code import no_exit
 from hpo.core.format import score
 from hpo.data.splits.subsample import sample_rows
 from hpo.errors import ConfigError, OutOfMemory
@@ -30,6 +31,7 @@ WORK = {"cpu": 1e13, "cuda": 1e15}
 MIN_ROWS = 200
 
 
+@no_exit()
 def rank(source: Source, overrides: Sequence[str] = ()) -> Ranking:
     """Rank the models of a study, which need not have been run, by their frozen features of its data.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from hpo.config.study import StudyConfig
+from hpo.config.user_code import no_exit
 from hpo.core.imports import gc_disabled
 from hpo.core.paths import folders_of, new_identity, run_folder
 from hpo.errors import HpoError, StorageError, StudyError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hpo.workflow.launch.supervisor import Supervisor
 
 
+@no_exit()
 def run(
     source: Source,
     *,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpo.config.load import load_config
@@ -106,3 +107,38 @@ def test_search_space_may_contain_first_trials() -> None:
     assert load_config(written(search_space="text-encoders")).portfolio
     with pytest.raises(ConfigError, match=r"search_space\.first_trials\[0\]\.lerning_rate: no such key"):
         load_config(written(search_space={"epochs": 3, "first_trials": [{"lerning_rate": 1}]}))
+
+
+def test_values_of_a_program_are_read_as_yaml_would_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    space = {
+        "learning_rate": np.float32(1e-3),
+        "batch_size": np.array([16, 32]),
+        "epochs": range(1, 4),
+        "weight_decay": {"low": np.float64(0), "high": np.array([0.1, 0.2], dtype=np.float32)[0]},
+        "dropout": {"choices": (np.float32(0.1), 0.2)},
+    }
+    budget = {"max_trials": np.int64(3)}
+    data = {"path": Path("d.csv"), "text": np.array(["a", "b"]), "drop_empty": np.bool_(True)}
+    config = load_config(written(data=data, models=[Path("bert")], search_space=space, budget=budget))
+    plain = config.to_dict()
+    assert config.data.path == "d.csv" and config.data.text == ("a", "b") and config.data.drop_empty is True
+    assert config.models[0].name == str(tmp_path / "bert")
+    assert config.budget.max_trials == 3 and type(config.budget.max_trials) is int
+    assert plain["search_space"] == {
+        "learning_rate": 0.001,
+        "batch_size": [16, 32],
+        "epochs": [1, 2, 3],
+        "weight_decay": {"low": 0.0, "high": 0.1},
+        "dropout": [0.1, 0.2],
+    }
+    one = load_config(written(models=Path("bert")), [("seed", np.int32(5)), ("budget.max_trials", np.int64(7))])
+    assert one.models[0].name == str(tmp_path / "bert") and one.seed == 5 and one.budget.max_trials == 7
+
+
+def test_true_is_no_number_in_a_space_or_in_first_trials() -> None:
+    with pytest.raises(ConfigError, match=r"weight_decay\.step: must be a number"):
+        load_config(written(search_space={"weight_decay": {"low": 0, "high": 0.1, "step": True}}))
+    with pytest.raises(ConfigError, match=r"first_trials\[0\].epochs: must be an integer"):
+        load_config(written(first_trials=[{"epochs": True}]))

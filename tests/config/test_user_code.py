@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config.user_code import create, load_class, load_plugin, resolve
+from hpo.config.user_code import create, load_class, load_plugin, no_exit, resolve
 from hpo.errors import ConfigError
 
 
@@ -89,3 +89,18 @@ def test_a_broken_plugin_is_named_with_its_package(tmp_path: Path, monkeypatch: 
     assert load_plugin("hpo.tasks", "other", "task") is None
     with pytest.raises(ConfigError, match=r"task: 'mine' of hpo-plugin \(no_such_module:Task\).*ModuleNotFoundError"):
         load_plugin("hpo.tasks", "mine", "task")
+
+
+def test_class_that_exits_when_it_is_created_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "class Mine(Base):\n    def __init__(self):\n        raise SystemExit(0)\n")
+    with pytest.raises(ConfigError, match=r"task: Mine of .*mine\.py cannot be created: SystemExit"):
+        create(load_class(file, Base, "task"), "task")
+
+
+def test_exit_in_a_users_file_is_an_error_and_any_other_exit_is_not(tmp_path: Path) -> None:
+    file = write(tmp_path, "class Mine(Base):\n    def loss(self):\n        raise SystemExit(0)\n")
+    mine = create(load_class(file, Base, "task"), "task")
+    with pytest.raises(ConfigError, match=r"mine\.py, line 4: loss ends the process \(SystemExit: 0\)"), no_exit():
+        mine.loss()
+    with pytest.raises(SystemExit), no_exit():
+        raise SystemExit(3)

@@ -1,5 +1,8 @@
 """Where data is found: files, folders, shards, hub datasets."""
 
+import gzip
+import os
+import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -154,3 +157,38 @@ def test_source_is_read_once_within_the_context(tmp_path: Path) -> None:
     with read_once():
         assert load_splits(config).train is load_splits(config.model_copy(update={"label": "label"})).train
     assert load_splits(config).train is not load_splits(config).train
+
+
+def test_archives_pipes_and_broken_links_are_named(tmp_path: Path) -> None:
+    table = one_row(tmp_path / "d.csv")
+    with zipfile.ZipFile(tmp_path / "z.csv", "w") as archive:
+        archive.write(table)
+    (tmp_path / "g.csv").write_bytes(gzip.compress(table.read_bytes()))
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to("nowhere.csv")
+    messages = {
+        "z": "is a zip file, whatever its name: unpack it",
+        "g": "is a gzip file",
+        "pipe": "is a pipe or a device",
+        "link": "is a link to nowhere.csv, which does not exist",
+    }
+    for name, message in messages.items():
+        with pytest.raises(DataError, match=message):
+            load(tmp_path / f"{name}.csv")
+
+
+def test_ten_thousand_columns_are_not_all_listed(tmp_path: Path) -> None:
+    names = [f"column{number}" for number in range(10_000)]
+    Dataset.from_dict({name: ["x", "y"] for name in names}).to_parquet(tmp_path / "wide.parquet")
+    for named in ({}, {"text": "columm7", "label": "column1"}, {"label": "colum9"}):
+        data = DataConfig(path=str(tmp_path / "wide.parquet"), **named)
+        with pytest.raises(DataError, match="column19 and 9,980 more") as error:
+            get_task("text-classification").prepare(data, seed=0)
+        assert len(str(error.value)) < 600
+
+
+def test_thousands_of_classes_with_two_rows_ask_about_the_label_column(tmp_path: Path) -> None:
+    rows = [f"the text of row {number},class{number % 50}" for number in range(100)]
+    (tmp_path / "d.csv").write_text("\n".join(["text,label", *rows]))
+    with pytest.raises(DataError, match=r"2\.0 rows per class on average.*is `data.label` the right column"):
+        get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.csv")), seed=0)

@@ -16,6 +16,11 @@ from hpo.errors import DataError
 
 # The least specific is last: any text is lines of text.
 FORMATS: tuple[Format, ...] = (PARQUET, ARROW, EXCEL, JSON, RASA, FASTTEXT, CONLL, TABLE, LINES)
+# By their first bytes.
+ARCHIVES = {
+    **{b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"BZh91AY&SY": "bzip2", b"\xfd7zXZ\x00": "xz"},
+    **{b"7z\xbc\xaf\x27\x1c": "7z", b"\x28\xb5\x2f\xfd": "zstd", b"Rar!\x1a": "rar"},
+}
 SUFFIXES = frozenset().union(*(form.suffixes for form in FORMATS)) - {".txt", ".yml", ".yaml", ".xls"}
 NAMES = ", ".join(form.name for form in FORMATS)
 
@@ -28,6 +33,7 @@ def read_content(path: Path, encoding: str = "utf-8", header: bool | None = None
     """
     source = SourceFile(path, encoding, header)
     try:
+        _refuse_archive(source)
         form = next((form for form in FORMATS if form.recognizes(source)), None)
         if form is None:
             decode(path, encoding)  # names the encoding, where it is text of another
@@ -38,6 +44,13 @@ def read_content(path: Path, encoding: str = "utf-8", header: bool | None = None
     if not any(len(rows) for rows in content.splits.values()):
         raise DataError(f"{path}: a header and no rows below it: add the rows of your data.")
     return content
+
+
+def _refuse_archive(source: SourceFile) -> None:
+    """Raise `DataError` for a compressed file or an archive, whatever its suffix; Excel's files are zip files, too."""
+    kind = next((name for start, name in ARCHIVES.items() if source.head.startswith(start)), None)
+    if kind is not None and not EXCEL.recognizes(source):
+        raise DataError(f"{source.path.absolute()}: is a {kind} file, whatever its name: unpack it, and name the file.")
 
 
 def read_file(path: Path, encoding: str = "utf-8") -> Dataset:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from hpo.core.format import count, row_numbers
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_named, group_column, missing_column
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 
 # Compared without case.
 QUESTIONS = ("question", "query")
@@ -38,7 +38,8 @@ def find_answer_columns(
         column = given or next(iter(columns_named(rows, names)), None)
         if column is None:
             raise DataError(
-                f"{origin}: which column holds the {role}? Columns: {', '.join(rows.column_names)}. Name it in `{key}`."
+                f"{origin}: which column holds the {role}? Columns: {enumerated(rows.column_names)}. "
+                f"Name it in `{key}`."
             )
         if given is None:
             notes.append(f"{role}: recognized in column '{column}'")

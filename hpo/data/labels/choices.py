@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import column_values, columns_named, find_text_columns, group_column, missing_column
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 
 # Compared without case. A context stands before its question.
 CONTEXTS = ("context", "passage", "article", "paragraph", "premise", "ctx", "sent1", "startphrase", "goal")
@@ -105,7 +105,7 @@ def _find_prefix(rows: Dataset, origin: str, named: Sequence[str]) -> str:
     prefix = next((name for name in candidates if choices_with_prefix(rows, name)), None)
     if prefix is None:
         raise DataError(
-            f"{origin}: which columns hold the choices? Columns: {', '.join(rows.column_names)}. Name two in "
+            f"{origin}: which columns hold the choices? Columns: {enumerated(rows.column_names)}. Name two in "
             "`data.text`: the question, and a column of lists, or what the names of several columns (choice0, "
             "choice1, …) start with."
         )
@@ -116,7 +116,7 @@ def _find_label(rows: Dataset, origin: str, choices: Sequence[str]) -> str:
     label = next(iter(columns_named(rows, LABELS, choices)), None)
     if label is None:
         raise DataError(
-            f"{origin}: which column holds the right choice? Columns: {', '.join(rows.column_names)}. Name it in "
+            f"{origin}: which column holds the right choice? Columns: {enumerated(rows.column_names)}. Name it in "
             "`data.label`."
         )
     return label

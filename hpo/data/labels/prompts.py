@@ -10,7 +10,7 @@ from hpo.config.study import DataConfig
 from hpo.core.format import count, first_few, row_numbers
 from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 
 Message = dict[str, Any]  # role and content; `weight` 0 where an answer is not learned
 
@@ -44,7 +44,7 @@ def find_prompt_columns(rows: Dataset, origin: str, config: DataConfig) -> tuple
     if not found:
         raise DataError(
             f"{origin}: which column holds the prompt, and which the completion? Columns: "
-            f"{', '.join(rows.column_names)}. Name them in `data.text` and `data.label`; or a column of messages, or "
+            f"{enumerated(rows.column_names)}. Name them in `data.text` and `data.label`; or a column of messages, or "
             "of plain texts, in `data.text` alone."
         )
     return found, [f"{role}: recognized in column '{column}'" for role, column in found.items()]

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset
 from hpo.core.format import count, first_few, row_numbers
 from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.data.labels.label_lists import holds_lists
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 
 # In the order of preference; compared without case.
 WORDS = ("tokens", "words", "token", "word", "text", "sentence")
@@ -43,7 +43,7 @@ def find_tag_columns(rows: Dataset, origin: str, words: str | None, tags: str | 
         if column is None:
             what = "words, a list in each row" if key == "text" else "tags, one for each word"
             raise DataError(
-                f"{origin}: which column holds the {what}? Columns: {', '.join(rows.column_names)}. Name it in "
+                f"{origin}: which column holds the {what}? Columns: {enumerated(rows.column_names)}. Name it in "
                 f"`data.{key}`."
             )
         if named is None:

@@ -12,7 +12,7 @@ from hpo.data.checks import find_empty, read_texts
 from hpo.data.columns import Columns, column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.data.sources import load_splits
 from hpo.data.splits.raw import RawSplits
-from hpo.errors import DataError
+from hpo.errors import DataError, enumerated
 
 NESTED = "translation"  # the hub's translation data has a column of {"en": …, "de": …}
 NamePairs = Sequence[tuple[Sequence[str], Sequence[str]]]
@@ -52,7 +52,7 @@ def find_target_columns(rows: Dataset, origin: str, config: DataConfig, pairs: N
     found = recognize_pair(rows, config, pairs)
     if found is None:
         raise DataError(
-            f"{origin}: which column is read, and which is to be written? Columns: {', '.join(known)}. Name them in "
+            f"{origin}: which column is read, and which is to be written? Columns: {enumerated(known)}. Name them in "
             "`data.text` and `data.label`."
         )
     named = ((config.text, "text", found[0]), (config.label, "target", found[1]))

@@ -20,7 +20,7 @@ from datasets import Dataset
 from hpo.core.format import count
 from hpo.core.paths import home
 from hpo.data.columns import column_values, holds_strings, missing_column
-from hpo.errors import DataError, did_you_mean
+from hpo.errors import DataError, did_you_mean, enumerated
 
 Item = Mapping[str, Any]  # {"bytes": …, "path": …}; one of them may be None
 
@@ -71,7 +71,7 @@ def find_media_column(rows: Dataset, kind: str, named: str | None, origin: str) 
         return by_name or found[0]
     what = "images" if kind == "image" else "audio"
     raise DataError(
-        f"{origin}: which column holds the {what}? Columns: {', '.join(known)}. Name the one with their paths or "
+        f"{origin}: which column holds the {what}? Columns: {enumerated(known)}. Name the one with their paths or "
         f"bytes in `data.{kind}`, or use a folder with a folder of files for each class."
     )
 

@@ -123,8 +123,18 @@ def _check_not_empty(
             of_classes = f", {count(classes, 'class', 'classes')}" if stratified_by == "label" else ""
             raise DataError(
                 f"data: {count(len(train), 'training row')} ({count(texts, 'different text')}{of_classes}) are too "
-                f"few: none is left for {split}."
+                f"few: none is left for {split}.{_rare_classes(classes, len(train)) if of_classes else ''}"
             )
+
+
+def _rare_classes(classes: int, rows: int) -> str:
+    """Return a hint where most classes cannot have a row in each of three splits; a column of texts or ids is one."""
+    if classes < 20 or rows >= 3 * classes:
+        return ""
+    return (
+        f" With {rows / classes:.1f} rows per class on average, no class reaches all splits, which takes 3: is "
+        "`data.label` the right column? If so, merge rare classes, or give the splits as files of their own."
+    )
 
 
 def _with_folds(rows: Dataset, keys: Sequence[str], strata: Sequence[int], folds: int, seed: int) -> dict[str, Dataset]:

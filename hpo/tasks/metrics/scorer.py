@@ -1,5 +1,6 @@
 """Metrics by name, with their direction: hpo's own, those of `evaluate`, or a user's file."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from hpo.config.user_code import is_file, load_class, split_reference
+from hpo.config.user_code import USER_MODULE, is_file, load_class, split_reference
 from hpo.core.direction import Direction, higher_is_better
 from hpo.errors import ConfigError, did_you_mean
 
@@ -87,9 +88,17 @@ def check_direction(scorer: Scorer, direction: Direction | None) -> Direction:
 
 
 def _tried(scorer: Scorer, sample: tuple[Any, Any]) -> Scorer:
-    """Return the scorer after a first call: a metric that fails raises now rather than at the first rung."""
+    """Return the scorer after a first call: a metric that fails raises now rather than at the first rung.
+
+    The sample is right in one of two answers: its value is a number, and a metric without one would fail every trial.
+    """
     try:
-        scorer(object_array(sample[0]), object_array(sample[1]))
+        value = scorer(object_array(sample[0]), object_array(sample[1]))[scorer.name]
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"metric: '{scorer.name}' returned {value} for the predictions {list(sample[0])} and the references "
+                f"{list(sample[1])}: a study needs a finite number. Return the worst value where it is undefined."
+            )
     except ConfigError as error:
         hint = "" if sample is not CLASSES else " A task of your own with other labels sets `metric_sample`."
         raise ConfigError(f"{error}\nIt was tried on a few predictions and references.{hint}") from error
@@ -114,8 +123,15 @@ def _compute(metric: "evaluate.Metric", predictions: Any, references: Any, name:
         if not results:
             raise ValueError(f"it returned {results!r}, not a name and a number")
         return {key: float(value) for key, value in results.items()}
-    except Exception as error:  # a user's code may raise anything: report which metric it was
-        raise ConfigError(f"metric: '{name}' failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything: report which metric it was
+        where = _file_of(metric)
+        raise ConfigError(f"metric: '{name}'{where} failed: {type(error).__name__}: {error}") from error
+
+
+def _file_of(metric: "evaluate.Metric") -> str:
+    """Return the file of a user's metric in parentheses; an empty string for hpo's own."""
+    module = sys.modules.get(type(metric).__module__)
+    return f" ({module.__file__})" if module is not None and module.__name__.startswith(USER_MODULE) else ""
 
 
 def _from_file(reference: str) -> "tuple[evaluate.Metric, Direction]":

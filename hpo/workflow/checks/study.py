@@ -11,6 +11,7 @@ from typing import Any
 from hpo.config.search_space import Categorical, Fixed, Float, Int
 from hpo.config.study import StudyConfig
 from hpo.config.trial_params import TrialParams
+from hpo.config.user_code import no_exit
 from hpo.core.format import count, duration
 from hpo.errors import ModelError
 from hpo.reporting.console import console
@@ -80,6 +81,7 @@ class StudyCheck:
         console.show_plan(self.name, data, [asdict(plan) for plan in self.models], self.forecast, self.warnings)
 
 
+@no_exit()
 def check(source: Source, overrides: Sequence[str] = ()) -> StudyCheck:
     """Validate a study without training it: read the data, load the models, time a few steps of each.
 

@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.config.trial_params import Report, TrialParams
+from hpo.config.user_code import no_exit
 from hpo.core.paths import claim_run_folder, default_storage
 from hpo.core.process import thread_handler
 from hpo.core.redact import RedactedFormatter, print_exception
@@ -122,6 +123,7 @@ class WorkerLoop:
             given if given is not None else load_callbacks(self.config, self._objects), self.worker.warn
         )
 
+    @no_exit()
     def work(self) -> bool:
         """Run trials until the study is finished, a stop of the study is requested, or `stop` is set.
 

@@ -86,9 +86,12 @@ def test_user_metric_is_maximized_by_default(tmp_path: Path) -> None:
         ("import no_such_package", "cannot be imported: ModuleNotFoundError"),
         ("def score(predictions, references): return 1", "defines 0 subclasses of evaluate.Metric"),
         (OWN.format(direction='direction = "up"', result=COUNTED), "write 'maximize' or 'minimize'"),
-        (OWN.format(direction="", result="1 / 0"), "'m' failed: ZeroDivisionError"),
+        (OWN.format(direction="", result="1 / 0"), "m.py) failed: ZeroDivisionError"),
         (OWN.format(direction="", result="{}"), "not a name and a number"),
         (OWN.format(direction="", result="{}"), "sets `metric_sample`"),
+        (OWN.format(direction="", result='{"m": float("nan")}'), "'m' returned nan for the predictions"),
+        (OWN.format(direction="", result='{"m": float("-inf")}'), "a study needs a finite number"),
+        (OWN.format(direction="", result="exit(0)"), "m.py) failed: SystemExit: 0"),
     ],
 )
 def test_invalid_user_metric_raises_before_training(content: str, message: str, tmp_path: Path) -> None:
