@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 
 from hpo.core.format import count, row_numbers
 from hpo.data.checks import read_texts
-from hpo.data.columns import column_values, columns_named, group_column, missing_column
+from hpo.data.columns import column_values, columns_named, group_column, holds_strings, missing_column
 from hpo.errors import DataError, enumerated
 
 # Compared without case.
@@ -45,6 +46,17 @@ def find_answer_columns(
             notes.append(f"{role}: recognized in column '{column}'")
         found.append(column)
     return (found[0], found[1], found[2]), notes
+
+
+def answers_in_contexts(rows: Dataset, columns: tuple[str, str, str]) -> bool:
+    """Return whether answers are given with offsets, or most of the first 100 are parts of their contexts."""
+    first = rows.select(range(min(100, len(rows))))
+    if START in rows.column_names or not holds_strings(rows, columns[2]):
+        kind = rows.data.table.schema.field(columns[2]).type
+        return START in rows.column_names or pa.types.is_nested(kind)
+    pairs = zip(column_values(first, columns[1]), column_values(first, columns[2]), strict=True)
+    found = [bool(context) and answer in context for context, answer in pairs if answer]
+    return sum(found) * 2 > len(found)  # `no` is a part of many contexts
 
 
 def read_questions(

@@ -14,7 +14,15 @@ from hpo.config.study import DataConfig
 from hpo.data.checks import read_texts
 from hpo.data.columns import column_values, columns_named, missing_column
 from hpo.data.formats.detect import read_file
-from hpo.data.labels.answers import ANSWERS, CONTEXTS, QUESTIONS, START, find_answer_columns, read_questions
+from hpo.data.labels.answers import (
+    ANSWERS,
+    CONTEXTS,
+    QUESTIONS,
+    START,
+    answers_in_contexts,
+    find_answer_columns,
+    read_questions,
+)
 from hpo.data.splits.create import normalize_text
 from hpo.errors import DataError
 from hpo.tasks.base import Task
@@ -72,8 +80,10 @@ class QuestionAnswering(Task):
         if isinstance(config.label, tuple):
             return False
         try:
-            find_answer_columns(rows, "", config.text, config.label)
+            columns, _ = find_answer_columns(rows, "", config.text, config.label)
         except DataError:
+            return False
+        if config.text is not None and not answers_in_contexts(rows, columns):  # a pair of texts and a label
             return False
         return config.text is not None or all(columns_named(rows, names) for names in (QUESTIONS, CONTEXTS, ANSWERS))
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from hpo.data.labels.answers import find_answer_columns, read_questions
+from hpo.data.labels.answers import answers_in_contexts, find_answer_columns, read_questions
 from hpo.errors import DataError
 
 CONTEXT = "Today Anna sings, and Anna dances."
@@ -65,3 +65,11 @@ def test_columns_are_recognized() -> None:
         find_answer_columns(rows, "d.csv", "Query", None)
     with pytest.raises(DataError, match=r"which column holds the context"):
         find_answer_columns(rows.remove_columns("passage"), "d.csv", None, None)
+
+
+def test_labels_of_pairs_are_no_answers() -> None:
+    columns = ("q", "c", "label")
+    pair = {"q": ["who?", "when?"], "c": ["Ada did.", "At noon."]}
+    assert not answers_in_contexts(Dataset.from_dict({**pair, "label": ["yes", "no"]}), columns)
+    assert not answers_in_contexts(Dataset.from_dict({**pair, "label": [1, 0]}), columns)
+    assert answers_in_contexts(Dataset.from_dict({**pair, "label": ["Ada", "noon"]}), columns)
