@@ -14,8 +14,8 @@ from hpo.config.search_space import SearchSpace, yaml_name
 from hpo.config.space_parser import parse_search_space
 from hpo.config.validation import Config, check_study_name
 from hpo.core.direction import Direction
-from hpo.core.redact import has_secret
 from hpo.errors import ConfigError, did_you_mean
+from hpo.errors.redact import has_secret
 
 # The keys whose values may contain a URL or a shell line, and are recorded.
 _MAY_HOLD_SECRETS: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from hpo.core.redact import redact_url
 from hpo.errors import ConfigError, did_you_mean
+from hpo.errors.redact import redact_url
 
 # By pydantic's error type. Other types keep pydantic's message.
 _PHRASES = {

@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import PurePath
 
-from hpo.core.redact import redact_url
+from hpo.errors.redact import redact_url
 
 
 def anonymize_name(name: str) -> str:

@@ -18,8 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.storages import BaseStorage
 
-from hpo.core.redact import redact
 from hpo.errors import ConfigError
+from hpo.errors.redact import redact
 from hpo.reporting.csv import escape_formula
 
 Environ = dict[str, object]

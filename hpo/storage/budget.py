@@ -1,7 +1,8 @@
-"""The budget and state of a study: its limits, what it has used, its phase and whether a stop was requested."""
+"""The budget and state of a study: its limits, what it has used and who counts it, its phase, and a requested stop."""
 
 import json
 import os
+import time
 from datetime import datetime
 
 import optuna
@@ -19,6 +20,7 @@ from hpo.storage.transactions import BudgetSpent, count_reserved
 
 __all__ = [
     "BudgetSpent",
+    "StudyClock",
     "add_seconds",
     "clear_parent",
     "exhaust_budget",
@@ -32,6 +34,8 @@ __all__ = [
     "set_parent",
     "set_phase",
 ]
+
+STALE_SECONDS = 10.0  # without an advance of the clock; the process that keeps it advances it every 3 s or more often
 
 
 def set_budget(study: optuna.Study, max_trials: int | None, max_seconds: float | None = None) -> None:
@@ -75,6 +79,36 @@ def seconds_left(study: optuna.Study) -> float | None:
     """Return the seconds of wall time left in the budget, at least 0; None without a limit."""
     row = _row(study)
     return None if row.max_seconds is None else max(0.0, row.max_seconds - row.seconds_run)
+
+
+class StudyClock:
+    """One process's view of the clock. Call `tick` every few seconds.
+
+    The database holds the seconds only. A process that reads them unchanged for `STALE_SECONDS` of its own monotonic
+    time advances them by that time and keeps the clock; one that reads another's advance stops keeping it. So no time
+    is counted twice, and none is lost when the process that keeps the clock is killed.
+    """
+
+    def __init__(self, study: optuna.Study, *, keeps: bool = False) -> None:
+        """`keeps`: whether this process advances the clock from the start, as the parent of a run does."""
+        self._study = study
+        self._keeps = keeps
+        self._known: float | None = None
+        self._since = time.monotonic()
+
+    def tick(self) -> None:
+        """Advance the clock if this process keeps it. Raises `StorageUnavailable`; the next call counts the outage."""
+        stored, now = seconds_run(self._study), time.monotonic()
+        if self._known is not None and stored != self._known:
+            self._keeps = False
+        elif self._keeps or now - self._since >= STALE_SECONDS:
+            if self._known is not None or self._keeps:
+                self._keeps = add_seconds(self._study, now - self._since, expected=stored)
+                stored = seconds_run(self._study)
+        else:
+            self._known = stored
+            return
+        self._known, self._since = stored, now
 
 
 def set_phase(study: optuna.Study, phase: str, reason: str | None = None) -> None:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, select, update
 
 from hpo.core.process import machine, own_start
-from hpo.core.redact import redact
+from hpo.errors.redact import redact
 from hpo.storage.models import LeaseRow, WorkerRow
 from hpo.storage.optuna_internals import clear_cached_trials, models, optuna_storage, study_id, tell_trial, trial_id
 from hpo.storage.records.trial import TrialRecord

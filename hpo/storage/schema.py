@@ -14,8 +14,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy import URL, Connection, Engine, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from hpo.core.redact import redact_url
 from hpo.errors import StorageError
+from hpo.errors.redact import redact_url
 from hpo.storage.models import SCHEMA_VERSION, Base, SchemaRow
 from hpo.storage.optuna_internals import alembic_folder
 from hpo.storage.retry import FIRST_DELAY, REFUSALS, is_transient

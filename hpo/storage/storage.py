@@ -21,8 +21,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hpo.core.paths import default_storage
-from hpo.core.redact import redact_url
 from hpo.errors import StorageError
+from hpo.errors.redact import redact_url
 from hpo.storage import schema
 from hpo.storage.database_file import DatabaseFile
 from hpo.storage.models import LeaseRow, StudyRow

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from hpo.core.redact import MASK, has_secret, redact, redact_url
 from hpo.errors import ConfigError
+from hpo.errors.redact import MASK, has_secret, redact, redact_url
 
 EXAMPLES = (
     "Examples: sqlite:////home/me/studies/hpo.db, "

@@ -3,9 +3,8 @@
 import optuna
 import pytest
 
-from hpo.storage import clock
-from hpo.storage.budget import seconds_run
-from hpo.storage.clock import STALE_SECONDS, StudyClock
+from hpo.storage import budget
+from hpo.storage.budget import STALE_SECONDS, StudyClock, seconds_run
 
 pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
@@ -23,7 +22,7 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     moved = Time()
-    monkeypatch.setattr(clock, "time", moved)
+    monkeypatch.setattr(budget, "time", moved)
     return moved
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hpo.core.format import count, duration, number, parameters, score
-from hpo.core.redact import redact
+from hpo.errors.redact import redact
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from hpo.core.redact import redact
+from hpo.errors.redact import redact
 
 SYSTEM_PREFIX = "hpo:"  # of the keys of system attributes
 

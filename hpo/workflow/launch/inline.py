@@ -9,8 +9,7 @@ import optuna
 from hpo.core.paths import default_storage
 from hpo.core.process import on_interrupt
 from hpo.reporting.console import console
-from hpo.storage.budget import set_phase
-from hpo.storage.clock import StudyClock
+from hpo.storage.budget import StudyClock, set_phase
 from hpo.storage.database_file import DatabaseRemoved
 from hpo.storage.status import read_status
 from hpo.storage.storage import Storage, StorageUnavailable

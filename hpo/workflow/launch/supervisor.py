@@ -12,8 +12,7 @@ from hpo.core.paths import default_storage
 from hpo.core.process import on_interrupt
 from hpo.errors import DeviceLost, HpoError, StorageError, StudyError
 from hpo.reporting.console import console
-from hpo.storage.budget import set_phase
-from hpo.storage.clock import StudyClock
+from hpo.storage.budget import StudyClock, set_phase
 from hpo.storage.database_file import DatabaseRemoved
 from hpo.storage.reclaim import reclaim
 from hpo.storage.status import StudyStatus, read_status

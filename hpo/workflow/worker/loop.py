@@ -21,13 +21,12 @@ from hpo.config.trial_params import Report, TrialParams
 from hpo.config.user_code import no_exit
 from hpo.core.paths import claim_run_folder, default_storage
 from hpo.core.process import thread_handler
-from hpo.core.redact import RedactedFormatter, print_exception
 from hpo.errors import EX_TEMPFAIL, StorageError, StudyError
+from hpo.errors.redact import RedactedFormatter, print_exception
 from hpo.search.factory import build_pruner, build_sampler
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.ranking import RankedSampler
-from hpo.storage.budget import exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
-from hpo.storage.clock import StudyClock
+from hpo.storage.budget import StudyClock, exhaust_budget, prune_waiting, seconds_left, seconds_run, set_phase
 from hpo.storage.lease import Worker
 from hpo.storage.optuna_internals import study_id
 from hpo.storage.reclaim import reclaim

@@ -30,7 +30,7 @@ The command line prints an `HpoError` without a traceback (`--debug` shows it) a
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from hpo.core.redact import redact
+from hpo.errors.redact import redact
 
 # sysexits.h: a temporary failure. A scheduler may start the worker again.
 EX_TEMPFAIL = 75

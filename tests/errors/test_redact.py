@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from hpo.core.redact import RedactedFormatter, has_secret, redact, redact_url
 from hpo.errors import StudyError
+from hpo.errors.redact import RedactedFormatter, has_secret, redact, redact_url
 
 SHAPES = [
     "postgresql+psycopg://me:S3CR3T@host:5432/hpo",
