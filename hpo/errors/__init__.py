@@ -6,7 +6,8 @@
     ├── ModelError
     ├── StudyError
     ├── StorageError
-    │   └── StorageUnavailable   (internal: `hpo.storage.retry`)
+    │   ├── StorageUnavailable   (internal: `hpo.storage.retry`)
+    │   └── DatabaseRemoved      (`hpo.storage.database_file`)
     ├── DeviceLost
     ├── TrialError
     │   ├── Diverged
