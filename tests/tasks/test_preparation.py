@@ -44,7 +44,7 @@ REFUSED = {
     "1 no header": Refused(
         {"d.csv": "a film that nobody should ever have to see again,0\n" * 5},
         {},
-        ["add a header line"],
+        ["every training label is '0'"],  # the first line is read as a row
     ),
     "2 empty labels": Refused(
         {"d.csv": rows("yes", "", "no", " ", *PLENTY)},
@@ -175,10 +175,10 @@ def test_unknown_name_reports_offline_mode(tmp_path: Path, monkeypatch: pytest.M
 def test_unreadable_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "d.csv").write_text(rows(*PLENTY))
 
-    def denied(_: Path) -> bytes:
+    def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(DataError, match=r"d\.csv: cannot be read: Permission denied"):
         get_task("text-classification").prepare(DataConfig(path=str(tmp_path / "d.csv")), 0)
 

@@ -21,4 +21,4 @@ def test_final_model_with_code_of_its_own_is_loaded_with_it(
     (plain,) = pipeline("text-classification", model=str(folder), trust_remote_code=True)("a good film")
     assert prediction["label"] == plain["label"] and prediction["score"] == pytest.approx(plain["score"], abs=1e-4)
     card = (folder / "README.md").read_text()
-    assert 'model="path/to/this/folder", trust_remote_code=True)' in card and "Python code of its own" in card
+    assert 'model="path/to/this/folder", trust_remote_code=True' in card and "Python code of its own" in card
