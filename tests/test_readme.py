@@ -97,7 +97,7 @@ def test_the_make_targets_and_the_table_of_commands_exist() -> None:
     assert {name for name, _ in rows} == set(commands)
     for name, text in rows:
         options = {option for parameter in commands[name].params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z]+", text)) <= options
+        assert set(re.findall(r"--[a-z-]+", text)) <= options
 
 
 def test_every_parameter_of_a_trial_and_every_task_has_its_line() -> None:
