@@ -68,6 +68,14 @@ def _retried_read(method: Method) -> Method:
     return retried(read)  # type: ignore[return-value]
 
 
+def _close(session: Session) -> None:
+    """Close a session whose work is done. Its rollback fails where the server went down since: drop the connection."""
+    try:
+        session.close()
+    except SQLAlchemyError:
+        session.invalidate()
+
+
 class Storage(ExtensibleRDBStorage):
     """An `RDBStorage` with hpo's tables beside Optuna's.
 
@@ -172,7 +180,7 @@ class Storage(ExtensibleRDBStorage):
         except SQLAlchemyError as error:
             raise self._as_storage_error(error) from error
         finally:
-            session.close()
+            _close(session)
 
     @contextmanager
     def _writing(self, trial_id: int | None = None) -> Iterator[Session]:
@@ -196,7 +204,7 @@ class Storage(ExtensibleRDBStorage):
         except (SQLAlchemyError, StorageInternalError) as error:
             raise self._as_storage_error(error) from error
         finally:
-            session.close()
+            _close(session)
             self._thread.writing = False
 
     def _as_storage_error(self, error: Exception) -> StorageError:

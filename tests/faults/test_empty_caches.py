@@ -100,4 +100,5 @@ def test_eight_processes_fill_empty_caches(
     for kind in ("tokens", "prefixes"):
         entries = [path.name for path in (home / "cache" / kind).iterdir() if path.is_dir()]
         assert len([name for name in entries if "." not in name]) == SPLITS
-        assert len([name for name in entries if "." in name]) == killed  # left by the killed process, and never read
+        # What the killed process left is never read, and the next one that writes may have removed it.
+        assert len([name for name in entries if "." in name]) <= killed

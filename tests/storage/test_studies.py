@@ -34,7 +34,10 @@ def test_child_is_found_by_its_parent_and_removed_after_it(storage: Storage, stu
     child = storage.create_child_study("study/confirm", study, 6)
     assert child.study_name != "study/confirm"
     assert storage.create_child_study("study/confirm", study, 6).study_name == child.study_name
-    optuna.delete_study(study_name="study", storage=storage.url)
+    other = optuna.storages.RDBStorage(storage.url)  # as the dashboard does, which knows no children
+    optuna.delete_study(study_name="study", storage=other)
+    other.remove_session()
+    other.engine.dispose()
     assert list_studies(storage) == ["study/confirm"]
     assert remove_orphans(storage) == [child.study_name]
     assert [found.study_name for found in optuna.get_all_study_summaries(storage)] == ["study/confirm"]
