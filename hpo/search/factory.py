@@ -9,13 +9,11 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
 
+from hpo.config.user_code import OBJECT
 from hpo.errors import ConfigError, did_you_mean
 from hpo.search.finite_space import FiniteSpace
 from hpo.search.freeze_thaw import FreezeThawSampler
 from hpo.search.halving import HalvingPruner
-
-OBJECT = "python:"
-"""Prefix of the recorded name of an object that was passed to `hpo.run`; workers get it from there."""
 
 
 def build_sampler(

@@ -13,9 +13,8 @@ import cloudpickle
 import optuna
 
 from hpo.config.study import StudyConfig
-from hpo.config.user_code import create, load_class
+from hpo.config.user_code import OBJECT, create, load_class
 from hpo.errors import ConfigError, StudyError
-from hpo.search.factory import OBJECT
 from hpo.workflow.callbacks import Callback
 
 
