@@ -76,8 +76,7 @@ def _add(context: StudyContext, storage: Storage, ranking: Ranking | None) -> No
 
 def _queued(params: dict[str, object]) -> FrozenTrial:
     """Return a waiting trial of these parameters, as `Study.enqueue_trial` creates it."""
-    origin = TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
-    return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=origin)
+    return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=_origin())
 
 
 def _queue_new(study: optuna.Study, context: StudyContext) -> None:
@@ -85,9 +84,13 @@ def _queue_new(study: optuna.Study, context: StudyContext) -> None:
     if list(context.config.first_trials) == StudyRecord.of(study).config["first_trials"]:
         return
     room = context.config.budget.max_trials - len(study.get_trials(deepcopy=False))
-    origin = TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
     for params in context.first_trials().points[: max(room, 0)] if context.config.first_trials else ():
-        study.enqueue_trial(params, user_attrs=origin, skip_if_exists=True)
+        study.enqueue_trial(params, user_attrs=_origin(), skip_if_exists=True)
+
+
+def _origin() -> dict[str, object]:
+    """Return the attributes that mark a trial as queued before the search."""
+    return TrialRecord(origin=FIRST_TRIAL).attributes()["user_attrs"]
 
 
 def _resume(study: optuna.Study, context: StudyContext, retry_failed: bool) -> None:

@@ -87,7 +87,7 @@ def changes(study: optuna.Study, config: StudyConfig) -> list[str]:
 def as_recorded(config: StudyConfig, study: optuna.Study) -> StudyConfig:
     """Return `config` with models and choices in the recorded order, without the candidates that were dropped.
 
-    A sampler tells choices apart by their position.
+    A sampler identifies choices by their position.
     """
     before = StudyRecord.of(study).study_config
     models = tuple(config.model_ref(model.label) for model in before.models)
